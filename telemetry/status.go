@@ -1,0 +1,56 @@
+// Package telemetry is what a running process tells about itself: its log,
+// its metrics, its endpoints and its status, in forms that the launcher, the
+// watch and people share.
+//
+// It promises: stable JSON names. It leaves to the caller what is true.
+package telemetry
+
+// Endpoints is written to endpoints.json in a service's directory once all of
+// its listeners are open, and removed when it ends in order. Addresses are
+// host:port; P2P is a multiaddress with the peer id. Absent parts are empty.
+type Endpoints struct {
+	PID     int    `json:"pid"`
+	GRPC    string `json:"grpc,omitempty"`
+	REST    string `json:"rest,omitempty"`
+	Admin   string `json:"admin,omitempty"`
+	Metrics string `json:"metrics,omitempty"`
+	P2P     string `json:"p2p,omitempty"`
+}
+
+// EndpointsFile is the name of the file that holds Endpoints.
+const EndpointsFile = "endpoints.json"
+
+// NodeStatus is what a node serves at /status of its metrics listener.
+type NodeStatus struct {
+	Network      string      `json:"network"`
+	GenesisID    string      `json:"genesis_id"`
+	NodeID       string      `json:"node_id"`
+	Version      string      `json:"version"`
+	Layer        uint32      `json:"layer"` // by the clock
+	Epoch        uint32      `json:"epoch"`
+	AppliedLayer uint32      `json:"applied_layer"` // newest layer whose outcome is final here
+	StateRoot    string      `json:"state_root"`    // after AppliedLayer
+	Synced       bool        `json:"synced"`
+	Peers        int         `json:"peers"`
+	ATXEpoch     *uint32     `json:"atx_epoch"` // publish epoch of the smesher's newest ATX
+	Smesher      SmesherStep `json:"smesher"`
+	Mempool      int         `json:"mempool"`
+}
+
+// SmesherStep tells what the smesher is doing and what comes next.
+type SmesherStep struct {
+	Step     string  `json:"step"`               // initializing, registering, waiting, proving, publishing, idle, off
+	Detail   string  `json:"detail,omitempty"`   // one line for people
+	Progress float64 `json:"progress,omitempty"` // 0..1 of a long step
+	Until    string  `json:"until,omitempty"`    // RFC 3339, when the step is expected to end
+	Error    string  `json:"error,omitempty"`    // last error, if the step is in trouble
+}
+
+// LayerStatus is one element of what a node serves at /layers?from=N.
+type LayerStatus struct {
+	Layer     uint32 `json:"layer"`
+	Block     string `json:"block"` // empty when the layer has none
+	StateRoot string `json:"state_root"`
+	Txs       int    `json:"txs"`
+	Ballots   int    `json:"ballots"`
+}
