@@ -1,0 +1,213 @@
+package posw
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+)
+
+// Prove makes the proof for the leaves computed so far, of which there must be at
+// least T. It reads the kept stream once, as Resume does, then recomputes the
+// subtrees of height k in which a leaf is opened, at most T. workers goroutines do
+// that, all ended when it returns; fewer than 2 means the caller's own. progress, if
+// not nil, is called with the number of subtrees done and their total, never twice at
+// a time. Memory is bounded whatever the number of leaves.
+//
+// A recomputed subtree that differs from its kept node is an error: the kept nodes
+// or the processor are broken. The caller verifies the proof before publishing it.
+func (p *Prover) Prove(kept io.Reader, workers int, progress func(done, total int)) (Proof, error) {
+	leaves := p.spine.count
+	if leaves < T {
+		return Proof{}, fmt.Errorf("%d leaves are too few for a proof, compute at least %d", leaves, T)
+	}
+	edge, root := p.spine.edge(p.hash)
+	indices := Indices(root, leaves)
+	proof := Proof{Root: root, Leaves: make([]node, T)}
+	top := spot{height: treeHeight(leaves)}
+	siblings := top.siblings(indices, nil)
+	proof.Nodes = make([]node, len(siblings))
+
+	wants := make([]want, 0, len(siblings)+T)
+	for i, s := range siblings {
+		if s.end() > leaves { // at the right edge, or zero beyond it
+			if s.first() < leaves {
+				proof.Nodes[i] = edge[s.height]
+			}
+			continue
+		}
+		wants = append(wants, want{s, &proof.Nodes[i]})
+	}
+	for i, index := range indices {
+		wants = append(wants, want{spot{0, index}, &proof.Leaves[i]})
+	}
+	low, high := splitWants(wants, p.k)
+
+	subtrees := p.subtrees(indices, low)
+	next := 0
+	err := p.readKept(bufio.NewReader(kept), func(s spot, n node) {
+		high.visit(s, n)
+		if s.height == p.k && next < len(subtrees) && subtrees[next].at == s {
+			subtrees[next].expect = n
+			next++
+		}
+	}, func(s *spine) {
+		if next < len(subtrees) && subtrees[next].at.first() == s.count {
+			subtrees[next].spine = *s
+		}
+	})
+	if err != nil {
+		return Proof{}, err
+	}
+	if last := len(subtrees) - 1; last >= 0 && subtrees[last].at.end() > leaves {
+		p.finish(&subtrees[last])
+	}
+	if err := p.recompute(subtrees, workers, progress); err != nil {
+		return Proof{}, err
+	}
+	return proof, nil
+}
+
+// want is a node of the proof and where it goes. Wants are ordered as a prover
+// completes their nodes: by last leaf, then by height.
+type want struct {
+	at spot
+	to *node
+}
+
+type wants []want
+
+// visit takes the node if it is the next one wanted.
+func (w *wants) visit(s spot, n node) {
+	if len(*w) > 0 && (*w)[0].at == s {
+		*(*w)[0].to = n
+		*w = (*w)[1:]
+	}
+}
+
+// splitWants orders the wants and parts those below height k from the others.
+func splitWants(all []want, k uint) (low, high wants) {
+	slices.SortFunc(all, func(a, b want) int {
+		return cmp.Or(cmp.Compare(a.at.end(), b.at.end()), cmp.Compare(a.at.height, b.at.height))
+	})
+	for _, w := range all {
+		if w.at.height < k {
+			low = append(low, w)
+		} else {
+			high = append(high, w)
+		}
+	}
+	return low, high
+}
+
+// subtree is one to recompute.
+type subtree struct {
+	at      spot
+	spine   spine  // before its first leaf
+	end     uint64 // the leaf after its last
+	expect  node   // the kept node it must come out as, or
+	partial *spine // if it is the last, without a kept node, the spine after its last leaf
+	wants   wants
+}
+
+// subtrees returns those of height k that hold an opened leaf, in order, with the
+// wants below k shared out among them.
+func (p *Prover) subtrees(indices []uint64, low wants) []subtree {
+	var trees []subtree
+	if p.k == 0 {
+		return trees
+	}
+	for _, index := range indices {
+		at := spot{p.k, index >> p.k}
+		if len(trees) == 0 || trees[len(trees)-1].at != at {
+			trees = append(trees, subtree{at: at, end: at.end()})
+		}
+	}
+	for i := range trees {
+		n := 0
+		for n < len(low) && low[n].at.end() <= trees[i].at.end() {
+			n++
+		}
+		trees[i].wants, low = low[:n:n], low[n:]
+	}
+	return trees
+}
+
+// finish sets up the last subtree, of fewer than 2^k leaves. It must come out as the
+// prover's own spine below height k.
+func (p *Prover) finish(t *subtree) {
+	t.spine = p.spine
+	t.spine.count = t.at.first()
+	t.end, t.partial = p.spine.count, &p.spine
+}
+
+// run recomputes the subtree and collects its wants.
+func (t *subtree) run(h *hasher) error {
+	var top node
+	for t.spine.count < t.end {
+		label := h.label(t.spine.count, &t.spine.parked)
+		t.spine.push(h, 0, label, func(s spot, n node) {
+			t.wants.visit(s, n)
+			if s == t.at {
+				top = n
+			}
+		})
+	}
+	if len(t.wants) != 0 {
+		panic("posw: a wanted node was not completed")
+	}
+	if t.partial != nil {
+		for height := range t.at.height {
+			if t.end>>height&1 == 1 && t.spine.parked[height] != t.partial.parked[height] {
+				return fmt.Errorf("recomputed leaves %d to %d do not match the parked node of height %d: the checkpoint, the memory or the processor is broken",
+					t.at.first(), t.end, height)
+			}
+		}
+	} else if top != t.expect {
+		return fmt.Errorf("recomputed leaves %d to %d do not match their kept node: the kept nodes, the memory or the processor is broken",
+			t.at.first(), t.end)
+	}
+	return nil
+}
+
+// recompute runs all subtrees on that many goroutines.
+func (p *Prover) recompute(trees []subtree, workers int, progress func(done, total int)) error {
+	var (
+		mu   sync.Mutex // guards all following
+		next int
+		done int
+		errs error
+	)
+	take := func() *subtree {
+		mu.Lock()
+		defer mu.Unlock()
+		if next == len(trees) || errs != nil {
+			return nil
+		}
+		next++
+		return &trees[next-1]
+	}
+	work := func() {
+		h := newHasher(p.hash.statement)
+		for t := take(); t != nil; t = take() {
+			err := t.run(h)
+			mu.Lock()
+			done++
+			errs = errors.Join(errs, err)
+			if progress != nil && err == nil {
+				progress(done, len(trees))
+			}
+			mu.Unlock()
+		}
+	}
+	var group sync.WaitGroup
+	for range min(workers, len(trees)) - 1 {
+		group.Go(work)
+	}
+	work()
+	group.Wait()
+	return errs
+}

@@ -1,0 +1,178 @@
+package posw
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+)
+
+// spine is the left edge of what is still to come: of the tree over count leaves it
+// holds the complete nodes that have no parent yet. parked[h] is set where bit h of
+// count is; it is the left sibling at height h on the path of leaf number count.
+type spine struct {
+	count  uint64
+	parked [MaxHeight + 1]node
+}
+
+// push adds the next complete node of the given height, and those it completes.
+// Nodes of lower heights must not be parked. visit sees each of them, lowest first.
+func (s *spine) push(h *hasher, height uint, n node, visit func(spot, node)) {
+	for at := height; ; at++ {
+		visit(spot{at, s.count >> at}, n)
+		if s.count>>at&1 == 0 {
+			s.parked[at] = n
+			break
+		}
+		n = h.parent(&s.parked[at], &n)
+	}
+	s.count += 1 << height
+}
+
+// edge returns for each height the node that is only partly over the count leaves,
+// zero where there is none; the root, of height top, is the last of them unless it
+// is complete (reference/poet.md 1.3).
+func (s *spine) edge(h *hasher) (edge [MaxHeight + 1]node, root node) {
+	var zero node
+	top := treeHeight(s.count)
+	for at := range top {
+		switch {
+		case s.count>>at&1 == 1:
+			edge[at+1] = h.parent(&s.parked[at], &edge[at])
+		case s.count&(1<<at-1) != 0:
+			edge[at+1] = h.parent(&edge[at], &zero)
+		}
+	}
+	if s.count == 1<<top {
+		return edge, s.parked[top]
+	}
+	return edge, edge[top]
+}
+
+// Prover computes the leaves of one tree, one after another. It is passive: it
+// starts no goroutine but in Prove, and keeps only the nodes that the next leaf
+// needs. Nodes of height k go to the caller, who keeps them; those above follow from
+// them by hashing. One goroutine may use it at a time.
+type Prover struct {
+	hash  *hasher
+	k     uint
+	spine spine
+}
+
+// Checkpoint is what Resume needs besides the kept nodes: the number of leaves, and
+// the complete nodes without a parent, lowest first, one for each bit set in Leaves.
+type Checkpoint struct {
+	Leaves uint64
+	Parked [][NodeSize]byte
+}
+
+// NewProver returns a prover at leaf 0. The statement may have any length; the empty
+// one is that of a round without members (reference/poet.md 1.1). k is the height of
+// the nodes to keep: a proof recomputes up to T subtrees of 2^k leaves. It panics if
+// k is above MaxHeight.
+func NewProver(statement []byte, k uint) *Prover {
+	if k > MaxHeight {
+		panic(fmt.Sprintf("posw: height %d of the kept nodes is above %d", k, MaxHeight))
+	}
+	return &Prover{hash: newHasher(statement), k: k}
+}
+
+// Leaves returns the number of leaves computed so far.
+func (p *Prover) Leaves() uint64 { return p.spine.count }
+
+// Kept returns how many nodes of height k those leaves completed: the length, in
+// nodes, that the stream of kept nodes has.
+func (p *Prover) Kept() uint64 { return p.spine.count >> p.k }
+
+// Advance computes n more leaves, synchronously, and appends the nodes of height k
+// that they complete to kept. It allocates only if kept has too little room, which
+// takes n>>k + 1 nodes at most. It panics above MaxLeaves.
+//
+// The bytes appended by successive calls make the stream that Resume and Prove read.
+// Store them before the checkpoint taken after the call.
+func (p *Prover) Advance(n uint64, kept []byte) []byte {
+	if n > MaxLeaves-p.spine.count {
+		panic("posw: advance beyond the largest tree")
+	}
+	keep := func(s spot, n node) {
+		if s.height == p.k {
+			kept = append(kept, n[:]...)
+		}
+	}
+	for range n {
+		p.spine.push(p.hash, 0, p.hash.label(p.spine.count, &p.spine.parked), keep)
+	}
+	return kept
+}
+
+// Checkpoint returns the state after the last leaf. It shares no memory with the prover.
+func (p *Prover) Checkpoint() Checkpoint {
+	cp := Checkpoint{Leaves: p.spine.count}
+	for height, n := range p.spine.parked {
+		if cp.Leaves>>height&1 == 1 {
+			cp.Parked = append(cp.Parked, n)
+		}
+	}
+	return cp
+}
+
+// Resume returns a prover that goes on from a checkpoint. It reads exactly the
+// cp.Leaves>>k nodes of the kept stream, hashes them, and recomputes the leaves after
+// the last kept node, fewer than 2^k. The result must be the parked nodes: any
+// difference between stream and checkpoint is found, and the error says where. A
+// caller whose stream is longer cuts it to that length before it appends again.
+func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, error) {
+	switch {
+	case k > MaxHeight:
+		return nil, fmt.Errorf("height %d of the kept nodes is above %d", k, MaxHeight)
+	case cp.Leaves > MaxLeaves:
+		return nil, fmt.Errorf("checkpoint of %d leaves is beyond the largest tree of %d", cp.Leaves, uint64(MaxLeaves))
+	case len(cp.Parked) != bits.OnesCount64(cp.Leaves):
+		return nil, fmt.Errorf("checkpoint of %d leaves has %d parked nodes and must have %d",
+			cp.Leaves, len(cp.Parked), bits.OnesCount64(cp.Leaves))
+	}
+	p := NewProver(statement, k)
+	p.spine.count = cp.Leaves
+	for height, next := 0, 0; next < len(cp.Parked); height++ {
+		if cp.Leaves>>height&1 == 1 {
+			p.spine.parked[height] = cp.Parked[next]
+			next++
+		}
+	}
+	if err := p.readKept(bufio.NewReader(kept), func(spot, node) {}, func(*spine) {}); err != nil {
+		return nil, err
+	}
+	last := subtree{at: spot{k, p.Kept()}}
+	p.finish(&last)
+	if err := last.run(p.hash); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// readKept reads the stream of kept nodes once. visit sees every complete node of
+// height k and above; before sees the spine before each kept node is added. At the
+// end the spine must be the prover's own.
+func (p *Prover) readKept(kept io.Reader, visit func(spot, node), before func(*spine)) error {
+	var s spine
+	var n node
+	for i := range p.Kept() {
+		if _, err := io.ReadFull(kept, n[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return fmt.Errorf("only %d whole kept nodes for %d leaves, %d are needed: go back to an older checkpoint",
+				i, p.spine.count, p.Kept())
+		} else if err != nil {
+			return fmt.Errorf("read kept node %d: %w", i, err)
+		}
+		before(&s)
+		s.push(p.hash, p.k, n, visit)
+	}
+	for height := p.k; height <= MaxHeight; height++ {
+		if s.count>>height&1 == 1 && s.parked[height] != p.spine.parked[height] {
+			first := s.count >> (height + 1) << (height + 1)
+			return fmt.Errorf("kept nodes do not match the checkpoint under the node of height %d over leaves %d to %d: go back to an older checkpoint, or another copy",
+				height, first, first+1<<height)
+		}
+	}
+	return nil
+}
