@@ -1,0 +1,94 @@
+package post
+
+import (
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+)
+
+// Data is a finished directory of labels. It holds no open files, so there is
+// nothing to close.
+type Data struct {
+	// Metadata says what the directory holds.
+	Metadata Metadata
+
+	fs     fileSystem
+	layout layout
+}
+
+// Open checks that every data file in dir is there in full size. The error
+// names the first file that is not, and the byte where its data ends.
+func Open(dir string) (*Data, error) { return open(osFS{}, dir) }
+
+func open(fs fileSystem, dir string) (*Data, error) {
+	m, err := loadMetadata(fs, dir)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return nil, fmt.Errorf("post: %s has no %s: initialise it first", dir, MetadataFile)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &Data{Metadata: m, fs: fs, layout: m.layout(dir)}
+	stored, err := d.layout.stored(fs)
+	if err != nil {
+		return nil, err
+	}
+	if last := m.LastPosition; last != nil {
+		stored = min(stored, *last)
+	}
+	if stored < d.layout.labels {
+		return nil, fmt.Errorf("post: %s: restore the file, or finish initialising", d.layout.end(stored))
+	}
+	return d, nil
+}
+
+// Locate returns the path of the file that holds label i, and the byte where
+// it starts there. i must be below Metadata.NumLabels.
+func (d *Data) Locate(i uint64) (name string, offset int64) {
+	number, offset := d.layout.locate(i)
+	return d.layout.name(number), offset
+}
+
+// Check recomputes label i, which must be below Metadata.NumLabels, with l and
+// compares it with what is stored. A difference is a *DamagedError.
+func (d *Data) Check(l *Labeler, i uint64) error {
+	return checkStored(d.fs, d.layout, l, Commitment(d.Metadata.NodeID, d.Metadata.CommitmentATX), i)
+}
+
+// DamagedError says which stored label differs from the computed one.
+type DamagedError struct {
+	File   string // path of the data file
+	Offset int64  // byte in it where the label starts
+	Index  uint64 // of the label
+}
+
+// Error says where, and what to do.
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("post: label %d in %s at byte %d is damaged or was made with another cost: restore this file from a backup, or initialise another directory",
+		e.Index, e.File, e.Offset)
+}
+
+// checkStored is checkLabel that opens the file.
+func checkStored(fs fileSystem, l layout, judge *Labeler, commitment [32]byte, i uint64) error {
+	number, _ := l.locate(i)
+	f, err := fs.open(l.name(number), os.O_RDONLY)
+	if err != nil {
+		return advise(err)
+	}
+	defer f.Close()
+	return checkLabel(f, l, judge, commitment, i)
+}
+
+// checkLabel compares label i in f with a recomputed one.
+func checkLabel(f file, l layout, judge *Labeler, commitment [32]byte, i uint64) error {
+	number, offset := l.locate(i)
+	var stored [LabelSize]byte
+	if err := readAll(f, stored[:], offset); err != nil {
+		return advise(fmt.Errorf("read label %d in %s at byte %d: %w", i, l.name(number), offset, err))
+	}
+	if label := judge.Label(commitment, i); stored != [LabelSize]byte(label[:LabelSize]) {
+		return &DamagedError{File: l.name(number), Offset: offset, Index: i}
+	}
+	return nil
+}
