@@ -1,0 +1,167 @@
+package durable
+
+import (
+	"errors"
+	"os"
+	"sync"
+)
+
+// ErrStopped is what every operation returns after a stop drawn by a [Fault].
+var ErrStopped = errors.New("the process has stopped here")
+
+// Fault says which operation that changes something goes wrong, and how.
+type Fault struct {
+	At   int   // number of the operation, from 1; 0 is never
+	Err  error // what it returns; nil means ErrStopped, from it and all later ones
+	How  How
+	Last int // number of the last operation that fails with Err; 0 means At only
+}
+
+// How tells what a failing operation does before it fails.
+type How int
+
+// Before does nothing; Torn does the first half of a write, and nothing of other
+// operations; After does all of it.
+const (
+	Before How = iota
+	Torn
+	After
+)
+
+// Faulty fails chosen operations of the file system under it. Operations that
+// change something are counted: Create, Mkdir, Rename, Remove, SyncDir,
+// WriteAt, Truncate, Sync, Reserve.
+type Faulty struct {
+	FS
+	mu    sync.Mutex
+	fault Fault
+	done  []string
+	dead  bool
+}
+
+// NewFaulty wraps a file system. It fails nothing until Set.
+func NewFaulty(fs FS) *Faulty { return &Faulty{FS: fs} }
+
+// Set starts counting anew, with another fault.
+func (f *Faulty) Set(fault Fault) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault, f.done, f.dead = fault, nil, false
+}
+
+// Done returns the names of the operations counted so far.
+func (f *Faulty) Done() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done
+}
+
+// step counts an operation and decides what becomes of it.
+func (f *Faulty) step(name string) (how How, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.dead {
+		return Before, ErrStopped
+	}
+	f.done = append(f.done, name)
+	n := len(f.done)
+	if f.fault.At == 0 || n < f.fault.At || n > max(f.fault.At, f.fault.Last) {
+		return After, nil
+	}
+	if f.fault.Err == nil {
+		f.dead = true
+		return f.fault.How, ErrStopped
+	}
+	return f.fault.How, f.fault.Err
+}
+
+func (f *Faulty) do(name string, op func() error) error {
+	how, fail := f.step(name)
+	if how == After {
+		if err := op(); err != nil {
+			return err
+		}
+	}
+	return fail
+}
+
+// Create implements FS.
+func (f *Faulty) Create(name string, mode os.FileMode) (file File, err error) {
+	err = f.do("create "+name, func() error {
+		file, err = f.FS.Create(name, mode)
+		return err
+	})
+	if err != nil {
+		if file != nil {
+			file.Close()
+		}
+		return nil, err
+	}
+	return &faultyFile{file, f, name}, nil
+}
+
+// Open implements FS.
+func (f *Faulty) Open(name string) (File, error) {
+	f.mu.Lock()
+	dead := f.dead
+	f.mu.Unlock()
+	if dead {
+		return nil, ErrStopped
+	}
+	file, err := f.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return &faultyFile{file, f, name}, nil
+}
+
+// Mkdir implements FS.
+func (f *Faulty) Mkdir(name string, mode os.FileMode) error {
+	return f.do("mkdir "+name, func() error { return f.FS.Mkdir(name, mode) })
+}
+
+// Rename implements FS.
+func (f *Faulty) Rename(old, new string) error {
+	return f.do("rename "+new, func() error { return f.FS.Rename(old, new) })
+}
+
+// Remove implements FS.
+func (f *Faulty) Remove(name string) error {
+	return f.do("remove "+name, func() error { return f.FS.Remove(name) })
+}
+
+// SyncDir implements FS.
+func (f *Faulty) SyncDir(name string) error {
+	return f.do("syncdir "+name, func() error { return f.FS.SyncDir(name) })
+}
+
+type faultyFile struct {
+	File
+	fs   *Faulty
+	name string
+}
+
+func (f *faultyFile) WriteAt(p []byte, off int64) (n int, err error) {
+	how, fail := f.fs.step("write " + f.name)
+	switch how {
+	case Before:
+		return 0, fail
+	case Torn:
+		p = p[:len(p)/2]
+	}
+	n, err = f.File.WriteAt(p, off)
+	if err == nil {
+		err = fail
+	}
+	return n, err
+}
+
+func (f *faultyFile) Truncate(size int64) error {
+	return f.fs.do("truncate "+f.name, func() error { return f.File.Truncate(size) })
+}
+
+func (f *faultyFile) Sync() error { return f.fs.do("sync "+f.name, f.File.Sync) }
+
+func (f *faultyFile) Reserve(size int64) error {
+	return f.fs.do("reserve "+f.name, func() error { return f.File.Reserve(size) })
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package durable
+
+func (osFile) Reserve(int64) error { return nil }
