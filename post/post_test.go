@@ -202,32 +202,6 @@ func TestAnIndexThatDoesNotPassIsNamed(t *testing.T) {
 	}
 }
 
-func TestTesterAgreesWithScan(t *testing.T) {
-	challenge := [32]byte{5}
-	for _, d := range []difficulty{{0, lsbMask}, {0, 0}, {0, lsbMask / 2}, {3, lsbMask / 2}, {127, 1 << 50}, {128, 1 << 50}, {255, lsbMask}} {
-		g := newNonceGroup(&challenge, 32, 1234)
-		var testers [nonceGroupSize]*tester
-		for i := range testers {
-			testers[i] = newTester(&challenge, 32+uint32(i), 1234, d)
-		}
-		labels := make([]byte, 4096*LabelSize)
-		for i := range labels {
-			labels[i] = byte(i * i >> 3)
-		}
-		var want []hit
-		for i := range len(labels) / LabelSize {
-			for nonce, tester := range testers {
-				if tester.passes(labels[i*LabelSize : (i+1)*LabelSize]) {
-					want = append(want, hit{32 + uint32(nonce), 1000 + uint64(i)})
-				}
-			}
-		}
-		if got := scan(nil, labels, 1000, g, d); !slices.Equal(got, want) {
-			t.Errorf("%+v: scan finds %d hits, the tester %d, or others", d, len(got), len(want))
-		}
-	}
-}
-
 func TestALabelAllocatesNothing(t *testing.T) {
 	l := NewLabeler(16)
 	if n := testing.AllocsPerRun(100, func() { l.Label([32]byte{}, 1) }); n != 0 {
