@@ -1,0 +1,115 @@
+// Package vm is the ledger: accounts, transactions, gas, rewards, and the
+// state that follows from them.
+//
+// It promises: Apply is a pure function of state, block and parameters, the
+// same on every machine, and it accepts any bytes as a transaction; money is
+// conserved (the balances of a state are the genesis balances plus what was
+// issued minus what was burnt); a State is an immutable snapshot, so that a
+// block can be tried, kept or forgotten at no cost; the root of a state
+// depends on its accounts only.
+//
+// It leaves to the caller: which block a layer has and in which order its
+// transactions stand (package txpool has the rule), which coinbase an ATX
+// declared, and storing the accounts that changed.
+package vm
+
+import (
+	"fmt"
+	"math/bits"
+
+	"tweedle/signing"
+	"tweedle/types"
+)
+
+// Smidges is one coin (SMH) in the unit of every amount of this package.
+const Smidges = 1_000_000_000
+
+// Params are the rules of a network's ledger. Two networks in one process
+// have two values.
+type Params struct {
+	// HRP is the network's prefix of written addresses.
+	HRP string
+	// Network binds signatures; it is known when the genesis time is.
+	Network types.GenesisID
+	// EffectiveGenesis is the layer before the first that may have a block
+	// (types.Schedule.FirstBallotLayer). Issuance counts from it.
+	EffectiveGenesis types.Layer
+	// BlockGasLimit bounds the gas of the transactions of one block.
+	BlockGasLimit uint64
+	Economics     Economics
+	// Genesis has the balances that the network starts with.
+	Genesis []GenesisAccount
+}
+
+// GenesisAccount has a balance in smidges before the first block. It is not
+// spawned: its owner does that like everybody else.
+type GenesisAccount struct {
+	Address types.Address
+	Balance uint64
+}
+
+// MainnetParams returns the published constants (reference/protocol.md A15,
+// A11) without genesis accounts.
+func MainnetParams() Params {
+	return Params{
+		HRP:              "sm",
+		EffectiveGenesis: 2*4032 - 1,
+		BlockGasLimit:    100_107_000,
+		Economics:        Economics{TotalSubsidy: 2_250_000_000 * Smidges, FifthLayers: 1_051_201},
+	}
+}
+
+// LocalParams returns the rules of a testnet on one machine: short epochs,
+// issuance that visibly decays, and faucets whose keys everybody knows.
+func LocalParams() Params {
+	p := MainnetParams()
+	p.HRP = "stest"
+	p.EffectiveGenesis = 2*10 - 1
+	p.Economics.FifthLayers = 105_120
+	for i := range LocalFaucets {
+		key := faucet(i, types.GenesisID{}).NodeID()
+		p.Genesis = append(p.Genesis, GenesisAccount{WalletAddress(key), 100_000_000 * Smidges})
+	}
+	return p
+}
+
+// LocalFaucets is how many genesis accounts LocalParams has.
+const LocalFaucets = 10
+
+// FaucetSigner returns the owner of genesis account i of LocalParams, for
+// 0 <= i < LocalFaucets. The keys are public: they are for test networks.
+func FaucetSigner(i int, network types.GenesisID) *signing.Signer {
+	if i < 0 || i >= LocalFaucets {
+		panic(fmt.Sprintf("vm: there is no faucet %d", i))
+	}
+	return faucet(i, network)
+}
+
+func faucet(i int, network types.GenesisID) *signing.Signer {
+	s, err := signing.NewSigner(signing.SeedFrom(fmt.Sprintf("faucet %d", i)), network)
+	if err != nil {
+		panic("vm: " + err.Error()) // the seed has the right length
+	}
+	return s
+}
+
+// Check returns what is wrong with the parameters. All money that can ever
+// exist must fit 64 bits, so that no sum of balances overflows.
+func (p Params) Check() error {
+	if p.BlockGasLimit == 0 || p.Economics.FifthLayers == 0 {
+		return fmt.Errorf("block gas limit and issuance time must not be zero")
+	}
+	seen := map[types.Address]bool{}
+	total := p.Economics.TotalSubsidy
+	for _, a := range p.Genesis {
+		if seen[a.Address] {
+			return fmt.Errorf("genesis account %s is named twice", a.Address.Bech32(p.HRP))
+		}
+		seen[a.Address] = true
+		var over uint64
+		if total, over = bits.Add64(total, a.Balance, 0); over != 0 {
+			return fmt.Errorf("genesis balances and subsidy together do not fit 64 bits: lower the balances")
+		}
+	}
+	return nil
+}
