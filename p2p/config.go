@@ -1,0 +1,141 @@
+package p2p
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Defaults of Config. A zero field of Config takes the default of the same name.
+const (
+	// DefaultMinPeers is the number of peers that a host dials for.
+	DefaultMinPeers = 16
+	// DefaultMinOutbound is the number of peers that a host wants to have chosen itself: whoever
+	// fills our inbound side must not be all that we see.
+	DefaultMinOutbound = 8
+	// DefaultMaxPeers is where the connection manager starts to close the least useful ones.
+	DefaultMaxPeers = 64
+	// DefaultMaxMemory bounds what the peers together may make the network stack hold, in bytes.
+	DefaultMaxMemory = 256 << 20
+	// DefaultMaxConnsPerIP bounds the connections of one IPv4 address, or of one IPv6 /56 block.
+	// libp2p exempts loopback.
+	DefaultMaxConnsPerIP = 8
+	// DefaultHelloTimeout is the time in which a new connection must have named its network.
+	DefaultHelloTimeout = 5 * time.Second
+	// DefaultSeenTTL is how long a gossip message is remembered, and so not delivered again.
+	DefaultSeenTTL = 5 * time.Minute
+	// DefaultHeartbeat is the interval in which gossipsub mends its mesh.
+	DefaultHeartbeat = time.Second
+)
+
+// Limits that no configuration changes.
+const (
+	// MaxMessageSize is the largest gossip message of any topic, in bytes. Larger things are
+	// announced by id and fetched by request.
+	MaxMessageSize = 1 << 20
+	// MaxHellos bounds the inbound connections that have not named their network yet. More are
+	// closed at once.
+	MaxHellos = 64
+	// MaxConnsPerPeer bounds the connections of one peer; two hosts that dial each other have two.
+	MaxConnsPerPeer = 4
+	// MaxStreamsPerPeer bounds the streams of one peer in one direction.
+	MaxStreamsPerPeer = 128
+	// MaxMemoryPerPeer bounds the receive windows of one peer, in bytes.
+	MaxMemoryPerPeer = 32 << 20
+)
+
+// PeerID names a host: the hash of its public key.
+type PeerID = peer.ID
+
+// Config is what a Host is made of. Fields without a default must be set.
+type Config struct {
+	// Network is what a peer must name first.
+	Network NetworkID
+	// Listen are the multiaddrs to listen on, QUIC only, as "/ip4/0.0.0.0/udp/0/quic-v1"; at least one.
+	Listen []string
+	// Key is the host's identity. It is not a smesher's key; see LoadOrCreateKey.
+	Key crypto.PrivKey
+	// Bootnodes are multiaddrs with /p2p/; they are never forgotten. The host's own is left out.
+	Bootnodes []string
+	// PeersFile remembers good addresses across restarts; "" remembers none.
+	PeersFile string
+
+	MinPeers      int           // peers to dial for; DefaultMinPeers
+	MinOutbound   int           // of these, chosen by us; DefaultMinOutbound
+	MaxPeers      int           // peers to keep; DefaultMaxPeers
+	MaxMemory     int64         // bytes; DefaultMaxMemory
+	MaxConnsPerIP int           // connections; DefaultMaxConnsPerIP
+	HelloTimeout  time.Duration // DefaultHelloTimeout
+	SeenTTL       time.Duration // at least two layers; DefaultSeenTTL
+	Heartbeat     time.Duration // DefaultHeartbeat
+
+	// OnRefused is called, if set, for each refused connection. It must return at once.
+	OnRefused func(Refusal)
+	// Logger gets what an operator should know; nil discards it.
+	Logger *slog.Logger
+	// Registry gets the metrics; nil keeps them unseen.
+	Registry prometheus.Registerer
+
+	// Socket replaces the operating system's UDP socket; see package virtual. nil is the real one.
+	Socket func(local *net.UDPAddr) (net.PacketConn, error)
+}
+
+// withDefaults returns the config with its zero fields filled, or the first thing wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	setInt(&c.MinPeers, DefaultMinPeers)
+	setInt(&c.MinOutbound, min(DefaultMinOutbound, c.MinPeers))
+	setInt(&c.MaxPeers, max(DefaultMaxPeers, c.MinPeers))
+	setInt(&c.MaxMemory, DefaultMaxMemory)
+	setInt(&c.MaxConnsPerIP, DefaultMaxConnsPerIP)
+	setInt(&c.HelloTimeout, DefaultHelloTimeout)
+	setInt(&c.SeenTTL, DefaultSeenTTL)
+	setInt(&c.Heartbeat, DefaultHeartbeat)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	if c.Key == nil {
+		return c, errors.New("p2p: no identity key: make one with LoadOrCreateKey")
+	}
+	if err := c.Network.validate(); err != nil {
+		return c, err
+	}
+	if c.MinPeers < 0 || c.MinOutbound < 0 || c.MaxPeers < c.MinPeers || c.MinPeers < c.MinOutbound {
+		return c, fmt.Errorf("p2p: peers: min outbound %d, min %d, max %d: set them in rising order", c.MinOutbound, c.MinPeers, c.MaxPeers)
+	}
+	if len(c.Listen) == 0 {
+		return c, errors.New("p2p: no listen address: give one as /ip4/0.0.0.0/udp/0/quic-v1")
+	}
+	for _, s := range c.Listen {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil {
+			return c, fmt.Errorf("p2p: listen address %q: %w", s, err)
+		}
+		if !isQUIC(a) {
+			return c, fmt.Errorf("p2p: listen address %q is not QUIC: give it as /ip4/0.0.0.0/udp/0/quic-v1", s)
+		}
+	}
+	return c, nil
+}
+
+func setInt[T int | int64 | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// NewKey makes a fresh identity from the system's randomness.
+func NewKey() (crypto.PrivKey, error) {
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	return key, err
+}

@@ -1,0 +1,444 @@
+package p2p
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/zeebo/blake3"
+)
+
+// Defaults of Topic.
+const (
+	// DefaultTopicWorkers is the number of handlers of one topic that run at the same time.
+	DefaultTopicWorkers = 2
+	// DefaultTopicQueue is the number of messages of one topic that wait for a worker.
+	DefaultTopicQueue = 128
+	// DefaultTopicTimeout is a message's time from its arrival to its verdict.
+	DefaultTopicTimeout = 10 * time.Second
+)
+
+// A Topic is one kind of gossip message. At most half of its places, Workers and Queue together, are
+// taken by messages from one peer, so the memory it takes is below MaxSize times Workers+Queue.
+type Topic struct {
+	Name    string        // the same on all hosts; at most 64 bytes
+	MaxSize int           // bytes, at most MaxMessageSize
+	Workers int           // DefaultTopicWorkers
+	Queue   int           // DefaultTopicQueue
+	Timeout time.Duration // DefaultTopicTimeout
+}
+
+// A Verdict is what a handler thinks of a message. The zero Verdict ignores.
+type Verdict struct {
+	action action
+	reason string
+}
+
+type action uint8
+
+const (
+	ignore action = iota
+	accept
+	reject
+)
+
+// Accept says that the message is valid: it goes on to other peers.
+func Accept() Verdict { return Verdict{action: accept} }
+
+// Ignore says that the message goes nowhere and that its sender is not to blame: it is late, or early,
+// or we could not check it.
+func Ignore(reason string) Verdict { return Verdict{ignore, reason} }
+
+// Reject says that no honest host would have sent this message: it goes nowhere, and whoever sent it
+// loses score with the square of the number of such messages.
+func Reject(reason string) Verdict { return Verdict{reject, reason} }
+
+// A Handler judges one message. It must return when ctx ends, and must not change msg. from is the
+// peer that sent it to us, not its author. It runs at the same time as others of its topic.
+type Handler func(ctx context.Context, from PeerID, msg []byte) Verdict
+
+// Errors of Publish.
+var (
+	// ErrNotRunning means that Run has not been called, or has ended.
+	ErrNotRunning = errors.New("p2p: host is not running")
+	// ErrNoPeers means that no connected peer takes this topic; the message was not sent and may be
+	// published again.
+	ErrNoPeers = errors.New("p2p: no peer to publish to: try again when there are some")
+	// ErrDuplicate means that the same message went through this host within Config.SeenTTL, published
+	// here or received; nothing was sent now, because its peers would drop it as known. Whoever must
+	// answer for its delivery counts the peers of the first time, or offers it to peers by Request.
+	ErrDuplicate = errors.New("p2p: message was published before")
+)
+
+// Score thresholds. A peer starts at zero. Only invalid messages, broken gossip promises, many peers
+// behind one address and Penalise lower a score, so an honest slow peer stays at zero or above: the
+// penalties for late delivery (P3 of gossipsub v1.1) are off on purpose.
+const (
+	gossipThreshold   = -20 // below, we neither give nor ask for messages
+	publishThreshold  = -40 // below, we do not publish to it
+	graylistThreshold = -80 // below, we read nothing from it
+)
+
+// topicScore returns what a topic adds to a peer's score.
+func topicScore(decay time.Duration) *pubsub.TopicScoreParams {
+	return &pubsub.TopicScoreParams{
+		TopicWeight: 1,
+		// P1: up to 1 for staying in the mesh, in five minutes.
+		TimeInMeshWeight: 0.01, TimeInMeshQuantum: 3 * time.Second, TimeInMeshCap: 100,
+		// P2: up to 10 for being first with messages that were valid.
+		FirstMessageDeliveriesWeight: 0.2, FirstMessageDeliveriesDecay: pubsub.ScoreParameterDecay(10 * decay), FirstMessageDeliveriesCap: 50,
+		// P4: one invalid message costs 5, two 20 (no gossip), three 45, four 80 (read nothing).
+		InvalidMessageDeliveriesWeight: -5, InvalidMessageDeliveriesDecay: pubsub.ScoreParameterDecay(10 * decay),
+	}
+}
+
+func (h *Host) scoreParams() (*pubsub.PeerScoreParams, *pubsub.PeerScoreThresholds) {
+	_, loopback4, _ := net.ParseCIDR("127.0.0.0/8")
+	_, loopback6, _ := net.ParseCIDR("::1/128")
+	topics := make(map[string]*pubsub.TopicScoreParams)
+	for name := range h.topics {
+		topics[name] = topicScore(time.Minute)
+	}
+	return &pubsub.PeerScoreParams{
+			Topics:        topics,
+			TopicScoreCap: 20, // good behaviour buys no more than two invalid messages
+			// P5: points given with Penalise.
+			AppSpecificScore:  func(p PeerID) float64 { return -h.penalties.level(p, time.Now()) },
+			AppSpecificWeight: 1,
+			// P6: peers behind one address, from MaxConnsPerIP on.
+			IPColocationFactorWeight: -5, IPColocationFactorThreshold: h.cfg.MaxConnsPerIP,
+			IPColocationFactorWhitelist: []*net.IPNet{loopback4, loopback6},
+			// P7: broken promises to deliver, grafts during backoff; the first six are free.
+			BehaviourPenaltyWeight: -5, BehaviourPenaltyThreshold: 6, BehaviourPenaltyDecay: pubsub.ScoreParameterDecay(10 * time.Minute),
+			DecayInterval: pubsub.DefaultDecayInterval,
+			DecayToZero:   pubsub.DefaultDecayToZero,
+			RetainScore:   time.Hour, // to reconnect forgives nothing
+			SeenMsgTTL:    h.cfg.SeenTTL,
+		}, &pubsub.PeerScoreThresholds{
+			GossipThreshold: gossipThreshold, PublishThreshold: publishThreshold, GraylistThreshold: graylistThreshold,
+			OpportunisticGraftThreshold: 1,
+		}
+}
+
+// topic is a registered Topic.
+type topic struct {
+	Topic
+	handler   Handler
+	admission *admission
+}
+
+// Register adds a topic. It panics on a topic that can never work, and after Run: both are our own
+// mistakes.
+func (h *Host) Register(t Topic, handler Handler) {
+	setInt(&t.Workers, DefaultTopicWorkers)
+	setInt(&t.Queue, DefaultTopicQueue)
+	setInt(&t.Timeout, DefaultTopicTimeout)
+	if t.Name == "" || len(t.Name) > 64 || t.MaxSize <= 0 || t.MaxSize > MaxMessageSize || t.Workers < 0 || t.Queue < 0 || handler == nil {
+		panic(fmt.Sprintf("p2p: topic %+v cannot be registered", t))
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.topics[t.Name] != nil || h.started {
+		panic(fmt.Sprintf("p2p: topic %q registered twice or after Run", t.Name))
+	}
+	a := newAdmission(t.Workers, t.Queue)
+	h.topics[t.Name] = &topic{t, handler, a}
+	h.addCollector(queueGauge("gossip_queue_length", "topic", t.Name, a))
+}
+
+func queueGauge(name, label, value string, a *admission) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "tweedle", Subsystem: "p2p", Name: name,
+		Help: "Messages or requests that wait or run.", ConstLabels: prometheus.Labels{label: value}},
+		func() float64 { return float64(a.taken()) })
+}
+
+// gossip is the part of a host that exists while it runs.
+type gossip struct {
+	host   *Host
+	pubsub *pubsub.PubSub
+	topics map[string]*pubsub.Topic
+
+	publishing sync.Mutex // held by the one Publish whose message gossipsub is handing out
+
+	mu   sync.Mutex
+	hand *handoff // of that Publish
+}
+
+// handoff is one call of Publish. It is the scheduler of its own batch of one message, because that is
+// where gossipsub says that it has finished handing it out.
+type handoff struct {
+	message *pb.Message // as gossipsub sends it; nil if it was seen before
+	rpcs    []sending
+	done    chan struct{}   // closed when every peer has been tried
+	peers   map[PeerID]bool // whose queues took it; guarded by gossip.mu
+}
+
+type sending struct {
+	to  PeerID
+	rpc *pubsub.RPC
+}
+
+// AddRPC and All are called by gossipsub's loop.
+func (f *handoff) AddRPC(p PeerID, _ string, rpc *pubsub.RPC) {
+	f.rpcs = append(f.rpcs, sending{p, rpc})
+}
+
+func (f *handoff) All() iter.Seq2[PeerID, *pubsub.RPC] {
+	return func(yield func(PeerID, *pubsub.RPC) bool) {
+		defer close(f.done)
+		for _, s := range f.rpcs {
+			if !yield(s.to, s.rpc) {
+				return
+			}
+		}
+	}
+}
+
+// startGossip joins all topics. All its goroutines end with ctx.
+func (h *Host) startGossip(ctx context.Context) (*gossip, error) {
+	g := &gossip{host: h, topics: make(map[string]*pubsub.Topic)}
+	places := 0
+	names := make([]string, 0, len(h.topics))
+	for name, t := range h.topics {
+		places += t.Workers + t.Queue
+		names = append(names, name)
+	}
+	params := pubsub.DefaultGossipSubParams()
+	params.HeartbeatInterval = h.cfg.Heartbeat
+	score, thresholds := h.scoreParams()
+	ps, err := pubsub.NewGossipSub(ctx, h.libp2p,
+		// No libp2p signatures: what needs an author is signed inside the payload, and a signature of
+		// the host would tell on which machine a smesher runs. A message that has one is refused.
+		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
+		pubsub.WithNoAuthor(),
+		// The same bytes from several publishers are one message.
+		pubsub.WithMessageIdFn(func(m *pb.Message) string { id := messageID(m.GetTopic(), m.GetData()); return string(id[:]) }),
+		pubsub.WithMaxMessageSize(MaxMessageSize+64<<10), // the rest of the RPC
+		pubsub.WithSeenMessagesTTL(h.cfg.SeenTTL),
+		// A network of a few nodes has no mesh worth the name: our own messages go to all peers.
+		pubsub.WithFloodPublish(true),
+		pubsub.WithGossipSubParams(params),
+		pubsub.WithPeerScore(score, thresholds),
+		pubsub.WithPeerScoreInspect(h.keepScores, 10*time.Second),
+		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(pubsub.NewAllowlistSubscriptionFilter(names...), 2*len(names)+16)),
+		// gossipsub's own throttles never bind: admission is per topic and per peer.
+		pubsub.WithValidateThrottle(places+1),
+		pubsub.WithValidateQueueSize(256),
+		pubsub.WithPeerOutboundQueueSize(128),
+		pubsub.WithRawTracer(tracer{g}),
+	)
+	if err != nil {
+		return nil, err
+	}
+	g.pubsub = ps
+	for name, t := range h.topics {
+		if err := ps.RegisterTopicValidator(name, g.validator(t), pubsub.WithValidatorConcurrency(places+1)); err != nil {
+			return nil, err
+		}
+		joined, err := ps.Join(name)
+		if err != nil {
+			return nil, err
+		}
+		g.topics[name] = joined
+		// The validator is the consumer. A relay makes us part of the mesh without one more queue.
+		if _, err := joined.Relay(); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// messageID depends on nothing but what is said.
+func messageID(topic string, data []byte) [32]byte {
+	hash := blake3.New()
+	var n [4]byte
+	binary.LittleEndian.PutUint32(n[:], uint32(len(topic)))
+	hash.Write(n[:])
+	hash.WriteString(topic)
+	hash.Write(data)
+	return [32]byte(hash.Sum(nil))
+}
+
+// validator runs the handler of a topic within the topic's limits. gossipsub calls it on a goroutine
+// of its own for each message, of which there are never more than places.
+func (g *gossip) validator(t *topic) pubsub.ValidatorEx {
+	h := g.host
+	verdict := func(label string) { h.metrics.gossipIn.WithLabelValues(t.Name, label).Inc() }
+	return func(ctx context.Context, from PeerID, m *pubsub.Message) pubsub.ValidationResult {
+		if from == h.id { // the caller of Publish has judged it
+			m.ValidatorData.(*handoff).message = m.Message
+			return pubsub.ValidationAccept
+		}
+		h.metrics.gossipBytes.WithLabelValues(t.Name).Add(float64(len(m.Data)))
+		if len(m.Data) > t.MaxSize {
+			verdict("too_large")
+			return pubsub.ValidationReject
+		}
+		if !h.tasks.begin() {
+			return pubsub.ValidationIgnore
+		}
+		defer h.tasks.end()
+		if !t.admission.enter(from) {
+			verdict("queue_full")
+			return pubsub.ValidationIgnore
+		}
+		defer t.admission.leave(from)
+		ctx, cancel := context.WithTimeout(ctx, t.Timeout)
+		defer cancel()
+		select {
+		case t.admission.running <- struct{}{}:
+			defer func() { <-t.admission.running }()
+		case <-ctx.Done():
+			verdict("late")
+			return pubsub.ValidationIgnore
+		}
+		start := time.Now()
+		v := t.handler(ctx, from, m.Data)
+		h.metrics.handlerTime.WithLabelValues(t.Name).Observe(time.Since(start).Seconds())
+		switch {
+		case ctx.Err() != nil: // the verdict may be about the deadline and not about the message
+			verdict("late")
+			return pubsub.ValidationIgnore
+		case v.action == accept:
+			verdict("accept")
+			return pubsub.ValidationAccept
+		case v.action == reject:
+			verdict("reject")
+			h.log.Debug("rejected gossip", "topic", t.Name, "from", from, "reason", v.reason)
+			return pubsub.ValidationReject
+		default:
+			verdict("ignore")
+			return pubsub.ValidationIgnore
+		}
+	}
+}
+
+// Publish gives the message to all connected peers that take the topic, and returns to how many of
+// them it was handed: queued for sending, which is not yet received. Our own handler does not see it.
+// Zero peers is an error: ErrNoPeers, ErrDuplicate, ErrNotRunning, or one about the message's size.
+func (h *Host) Publish(ctx context.Context, topic string, msg []byte) (peers int, err error) {
+	g := h.gossip.Load()
+	if g == nil {
+		return 0, ErrNotRunning
+	}
+	t := h.topics[topic]
+	if t == nil {
+		return 0, fmt.Errorf("p2p: publish to %q: no such topic", topic)
+	}
+	if len(msg) > t.MaxSize {
+		return 0, fmt.Errorf("p2p: publish to %q: message has %d bytes, the limit is %d", topic, len(msg), t.MaxSize)
+	}
+	// gossipsub would mark the message as seen, and so make it impossible to publish later.
+	if len(g.pubsub.ListPeers(topic)) == 0 {
+		return 0, ErrNoPeers
+	}
+	// One at a time: gossipsub's queue for batches holds one, and to wait at a full one would be for ever
+	// if its loop has ended.
+	g.publishing.Lock()
+	defer g.publishing.Unlock()
+	if h.ctx.Err() != nil {
+		return 0, ErrNotRunning
+	}
+	hand := &handoff{done: make(chan struct{}), peers: make(map[PeerID]bool)}
+	var batch pubsub.MessageBatch
+	if err := g.topics[topic].AddToBatch(ctx, &batch, bytes.Clone(msg), pubsub.WithValidatorData(hand)); err != nil {
+		return 0, h.publishError(topic, err)
+	}
+	if hand.message == nil { // gossipsub calls no validator for what it has seen
+		return 0, ErrDuplicate
+	}
+	g.setHand(hand)
+	defer g.setHand(nil)
+	scheduler := func(o *pubsub.BatchPublishOptions) error { o.Strategy = hand; return nil }
+	if err := g.pubsub.PublishBatch(&batch, scheduler); err != nil {
+		return 0, h.publishError(topic, err)
+	}
+	// The loop never waits for a peer, so neither do we, whatever ctx says: from here on it is sent.
+	select {
+	case <-hand.done:
+	case <-h.ctx.Done():
+		return 0, ErrNotRunning
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(hand.peers) == 0 {
+		return 0, fmt.Errorf("p2p: publish to %q: no peer took it: their queues are full or they have left", topic)
+	}
+	return len(hand.peers), nil
+}
+
+func (h *Host) publishError(topic string, err error) error {
+	if h.ctx.Err() != nil {
+		return ErrNotRunning
+	}
+	return fmt.Errorf("p2p: publish to %q: %w", topic, err)
+}
+
+func (g *gossip) setHand(hand *handoff) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hand = hand
+}
+
+// tracer hears from gossipsub what Publish and the metrics need to know, but nothing of what we publish
+// ourselves before it is sent. Its methods are called from gossipsub's loop and must not wait.
+type tracer struct{ g *gossip }
+
+func (t tracer) SendRPC(rpc *pubsub.RPC, to PeerID) {
+	for _, m := range rpc.Publish {
+		t.g.host.metrics.gossipOut.WithLabelValues(m.GetTopic()).Inc()
+	}
+	t.g.mu.Lock()
+	defer t.g.mu.Unlock()
+	if hand := t.g.hand; hand != nil && slices.Contains(rpc.Publish, hand.message) {
+		hand.peers[to] = true
+	}
+}
+
+func (t tracer) DropRPC(rpc *pubsub.RPC, _ PeerID) {
+	t.g.host.metrics.gossipDrop.Add(float64(len(rpc.Publish)))
+}
+
+func (t tracer) DuplicateMessage(m *pubsub.Message) { t.count(m, "duplicate") }
+
+func (t tracer) RejectMessage(m *pubsub.Message, reason string) {
+	switch reason {
+	case pubsub.RejectValidationFailed, pubsub.RejectValidationIgnored: // the validator has counted them
+	case pubsub.RejectValidationQueueFull, pubsub.RejectValidationThrottled:
+		t.count(m, "queue_full")
+	default: // signed against the policy, or from a peer that is not allowed
+		t.count(m, "malformed")
+	}
+}
+
+// count labels with a topic only if it is one of ours.
+func (t tracer) count(m *pubsub.Message, verdict string) {
+	name := m.GetTopic()
+	if t.g.host.topics[name] == nil {
+		name = "unknown"
+	}
+	t.g.host.metrics.gossipIn.WithLabelValues(name, verdict).Inc()
+}
+
+func (tracer) DeliverMessage(*pubsub.Message)          {}
+func (tracer) OnNewOutboundStream(PeerID, protocol.ID) {}
+func (tracer) OnClosedOutboundStream(PeerID)           {}
+func (tracer) Join(string)                             {}
+func (tracer) Leave(string)                            {}
+func (tracer) Graft(PeerID, string)                    {}
+func (tracer) Prune(PeerID, string)                    {}
+func (tracer) ValidateMessage(*pubsub.Message)         {}
+func (tracer) ThrottlePeer(PeerID)                     {}
+func (tracer) RecvRPC(*pubsub.RPC)                     {}
+func (tracer) UndeliverableMessage(*pubsub.Message)    {}

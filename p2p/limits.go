@@ -1,0 +1,165 @@
+package p2p
+
+import (
+	"math"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/x/rate"
+)
+
+// newResourceManager bounds what all peers together, and each one, may make the stack hold. libp2p's
+// own defaults grow with the machine's memory; ours are what the configuration says.
+func newResourceManager(c Config) (network.ResourceManager, error) {
+	limit := func(conns, streams int, memory int64) rcmgr.ResourceLimits {
+		return rcmgr.ResourceLimits{
+			Conns: rcmgr.LimitVal(conns), ConnsInbound: rcmgr.LimitVal(conns), ConnsOutbound: rcmgr.LimitVal(conns),
+			Streams: rcmgr.LimitVal(streams), StreamsInbound: rcmgr.LimitVal(streams), StreamsOutbound: rcmgr.LimitVal(streams),
+			Memory: rcmgr.LimitVal64(memory), FD: rcmgr.Unlimited, // one UDP socket serves all
+		}
+	}
+	// Above MaxPeers the connection manager trims, which takes it some seconds; newcomers need room.
+	conns := 2*c.MaxPeers + MaxHellos
+	limits := rcmgr.PartialLimitConfig{
+		System:    limit(conns, c.MaxPeers*MaxStreamsPerPeer, c.MaxMemory),
+		Transient: limit(2*MaxHellos, 4*MaxHellos, c.MaxMemory/4),
+		// No address is trusted more than another.
+		AllowlistedSystem:    rcmgr.ResourceLimits{Conns: rcmgr.BlockAllLimit},
+		AllowlistedTransient: rcmgr.ResourceLimits{Conns: rcmgr.BlockAllLimit},
+		PeerDefault:          limit(MaxConnsPerPeer, MaxStreamsPerPeer, MaxMemoryPerPeer),
+		ProtocolDefault:      limit(conns, c.MaxPeers*MaxStreamsPerPeer, c.MaxMemory),
+		ProtocolPeerDefault:  limit(MaxConnsPerPeer, MaxStreamsPerPeer, MaxMemoryPerPeer),
+		Conn:                 limit(1, MaxStreamsPerPeer, MaxMemoryPerPeer),
+		Stream:               limit(0, 1, MaxMemoryPerPeer/2),
+	}.Build(rcmgr.DefaultLimits.Scale(c.MaxMemory, 0))
+
+	perIP := c.MaxConnsPerIP
+	burst := rate.Limit{RPS: 0.2, Burst: 2 * perIP} // a connection every five seconds, in the long run
+	loopback4, loopback6 := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
+		rcmgr.WithMetricsDisabled(),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perIP}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: perIP}, {PrefixLength: 48, ConnCount: 8 * perIP}}),
+		rcmgr.WithNetworkPrefixLimit(
+			[]rcmgr.NetworkPrefixLimit{{Network: loopback4, ConnCount: math.MaxInt}},
+			[]rcmgr.NetworkPrefixLimit{{Network: loopback6, ConnCount: math.MaxInt}}),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{
+			NetworkPrefixLimits: []rate.PrefixLimit{{Prefix: loopback4}, {Prefix: loopback6}},
+			SubnetRateLimiter: rate.SubnetLimiter{
+				IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: burst}},
+				IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: burst}, {PrefixLength: 48, Limit: rate.Limit{RPS: 8 * burst.RPS, Burst: 8 * burst.Burst}}},
+				GracePeriod:      time.Minute,
+			},
+		}))
+}
+
+// admission bounds work that peers cause: a number of places in all, at most half of them for one
+// peer, and a smaller number that run at the same time.
+type admission struct {
+	running chan struct{} // one entry for each that runs
+
+	mu     sync.Mutex
+	places int            // free ones
+	share  int            // places that one peer may hold
+	held   map[PeerID]int // places that each peer holds; no entry for none
+}
+
+func newAdmission(workers, queue int) *admission {
+	return &admission{
+		running: make(chan struct{}, workers),
+		places:  workers + queue,
+		share:   max(1, (workers+queue)/2),
+		held:    make(map[PeerID]int),
+	}
+}
+
+// enter takes a place for the peer and reports whether there was one. leave must follow.
+func (a *admission) enter(p PeerID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.places == 0 || a.held[p] >= a.share {
+		return false
+	}
+	a.places--
+	a.held[p]++
+	return true
+}
+
+func (a *admission) leave(p PeerID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.places++
+	if a.held[p]--; a.held[p] == 0 {
+		delete(a.held, p)
+	}
+}
+
+// taken returns the number of places in use, the running ones included.
+func (a *admission) taken() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := 0
+	for _, k := range a.held {
+		n += k
+	}
+	return n
+}
+
+// maxBuckets bounds the peers that a quota remembers. A bucket that is full again is forgotten, so
+// only peers that asked a moment ago count.
+const maxBuckets = 4096
+
+// quota gives each peer a token bucket. It outlives connections: to reconnect refills nothing.
+type quota struct {
+	perSecond, burst float64
+
+	mu      sync.Mutex
+	buckets map[PeerID]bucket
+}
+
+type bucket struct {
+	tokens float64
+	at     time.Time // when tokens was true
+}
+
+func newQuota(perSecond float64, burst int) *quota {
+	return &quota{perSecond: perSecond, burst: float64(burst), buckets: make(map[PeerID]bucket)}
+}
+
+// take reports whether the peer had a token left.
+func (q *quota) take(p PeerID, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	b, ok := q.buckets[p]
+	if !ok {
+		if len(q.buckets) >= maxBuckets && !q.sweep(now) {
+			return false
+		}
+		b = bucket{tokens: q.burst, at: now}
+	}
+	b = bucket{tokens: q.level(b, now), at: now}
+	ok = b.tokens >= 1
+	if ok {
+		b.tokens--
+	}
+	q.buckets[p] = b
+	return ok
+}
+
+func (q *quota) level(b bucket, now time.Time) float64 {
+	return min(q.burst, b.tokens+now.Sub(b.at).Seconds()*q.perSecond)
+}
+
+// sweep forgets the full buckets and reports whether there is room.
+func (q *quota) sweep(now time.Time) bool {
+	for p, b := range q.buckets {
+		if q.level(b, now) >= q.burst {
+			delete(q.buckets, p)
+		}
+	}
+	return len(q.buckets) < maxBuckets
+}
