@@ -79,9 +79,8 @@ type Outcome struct {
 	Burnt   uint64  // of subsidy and fees: what no share was paid
 }
 
-// Reasons why an executed transaction fails.
+// Reasons why an executed transaction fails, beside ErrSpawned.
 var (
-	errSpawned   = errors.New("account is spawned already")
 	errCannotPay = errors.New("balance did not cover the gas and is used up")
 	errAmount    = errors.New("balance is lower than the amount after the fee")
 )
@@ -200,7 +199,7 @@ func (x *execution) execute(tx *Tx, c call) (gas, charged uint64, err error) {
 func (x *execution) spawn(tx *Tx) error {
 	account := x.account(tx.To)
 	if account.Spawned() {
-		return errSpawned
+		return ErrSpawned
 	}
 	account.Template, account.State = tx.Template, spawnArgs(tx.spawn)
 	x.changed[tx.To] = account

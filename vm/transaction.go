@@ -9,9 +9,10 @@ import (
 	"tweedle/types"
 )
 
-// Reasons why a transaction has no effect: it is not admitted to the pool,
-// and in a block it is passed over without a fee. Each is wrapped with what
-// was found.
+// Reasons why a transaction is not admitted to the pool, wrapped with what was
+// found. In a block it is passed over without a fee for the same reasons, but
+// for ErrSpawned and a balance that covers the intrinsic gas: there it fails
+// and pays.
 var (
 	ErrMalformed  = errors.New("transaction is malformed")
 	ErrSignature  = errors.New("signature is wrong: signed with another key or for another network")
@@ -19,6 +20,7 @@ var (
 	ErrNonce      = errors.New("nonce is too low")
 	ErrBalance    = errors.New("balance is too low")
 	ErrGasPrice   = errors.New("gas price is zero: it must be at least 1")
+	ErrSpawned    = errors.New("account is spawned already")
 	ErrBlockGas   = errors.New("block has not enough gas left")
 )
 
@@ -142,9 +144,9 @@ func (tx *Tx) body() []byte { return tx.Raw[:len(tx.Raw)-len(tx.Signature)] }
 // selfSpawn tells whether the transaction spawns its own principal.
 func (tx *Tx) selfSpawn() bool { return tx.Method == MethodSpawn && tx.To == tx.Principal }
 
-// Cost returns the most that the transaction can take from its principal, or
+// cost returns the most that the transaction can take from its principal, or
 // false when that is more than any balance.
-func (tx *Tx) Cost(g Gas) (uint64, bool) {
+func (tx *Tx) cost(g Gas) (uint64, bool) {
 	charge, ok := fee(g.Max, tx.GasPrice)
 	return charge + tx.Amount, ok && charge+tx.Amount >= charge
 }

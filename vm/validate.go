@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"tweedle/signing"
+	"tweedle/types"
 )
 
 // call is a transaction whose principal can be asked to execute it.
@@ -54,30 +55,49 @@ type Valid struct {
 	Cost uint64 // the most it can take from its principal, in smidges
 }
 
-// Validate tells whether a transaction, sent alone, would be executed on top
-// of a state with success as far as can be foreseen. The error is one line
-// and wraps one of ErrMalformed, ErrGasPrice, ErrNotSpawned, ErrNonce,
-// ErrBalance, ErrBlockGas, ErrSignature; the costly check comes last.
-func Validate(raw []byte, s State, p Params) (Valid, error) {
+// Validate tells whether a transaction, sent alone, would be executed with
+// success on top of a state. The error is one line and wraps one of
+// ErrMalformed, ErrGasPrice, ErrNotSpawned, ErrSpawned, ErrNonce, ErrBalance,
+// ErrBlockGas, ErrSignature; the costly check comes last.
+func Validate(raw types.Transaction, s State, p Params) (Valid, error) {
 	tx, err := Parse(raw)
 	if err != nil {
 		return Valid{}, err
 	}
-	principal := s.Account(tx.Principal)
-	c, err := prepare(&tx, principal)
+	c, v, err := check(tx, s, p)
 	if err != nil {
 		return Valid{}, err
-	}
-	if c.gas.Max > p.BlockGasLimit {
-		return Valid{}, fmt.Errorf("%w: it needs %d of %d", ErrBlockGas, c.gas.Max, p.BlockGasLimit)
-	}
-	cost, ok := tx.Cost(c.gas)
-	if !ok || cost > principal.Balance {
-		return Valid{}, fmt.Errorf("%w: it is %d, amount %d and gas %d at price %d are more",
-			ErrBalance, principal.Balance, tx.Amount, c.gas.Max, tx.GasPrice)
 	}
 	if !c.template.verify(signing.NewVerifier(p.Network), &tx) {
 		return Valid{}, ErrSignature
 	}
-	return Valid{tx, c.gas, cost}, nil
+	return v, nil
+}
+
+// Revalidate is Validate for a transaction that was valid on top of another
+// state. It does not look at the signature again: an address is a hash of the
+// keys that sign for it, so a signature is right in every state or in none.
+func Revalidate(v Valid, s State, p Params) (Valid, error) {
+	_, v, err := check(v.Tx, s, p)
+	return v, err
+}
+
+func check(tx Tx, s State, p Params) (call, Valid, error) {
+	principal := s.Account(tx.Principal)
+	c, err := prepare(&tx, principal)
+	if err != nil {
+		return c, Valid{}, err
+	}
+	if c.gas.Max > p.BlockGasLimit {
+		return c, Valid{}, fmt.Errorf("%w: it needs %d of %d", ErrBlockGas, c.gas.Max, p.BlockGasLimit)
+	}
+	if tx.Method == MethodSpawn && s.Account(tx.To).Spawned() {
+		return c, Valid{}, ErrSpawned
+	}
+	cost, ok := tx.cost(c.gas)
+	if !ok || cost > principal.Balance {
+		return c, Valid{}, fmt.Errorf("%w: it is %d, amount %d and gas %d at price %d are more",
+			ErrBalance, principal.Balance, tx.Amount, c.gas.Max, tx.GasPrice)
+	}
+	return c, Valid{tx, c.gas, cost}, nil
 }
