@@ -168,7 +168,7 @@ func (m *Machine) Seated(seat uint64) bool { return m.slotOf(seat) != nil }
 
 // hungry tells whether a candidate could take a slot.
 func (m *Machine) hungry() bool {
-	return len(m.slots) < m.cfg.Slots || slices.ContainsFunc(m.slots, func(s *slot) bool { return s.State == Dead })
+	return len(m.slots) < m.cfg.Slots || slices.ContainsFunc(m.slots, func(s *slot) bool { return s.State == Dead || m.contrary(s) })
 }
 
 // choose returns the slot's next call and when it may be made.

@@ -169,7 +169,7 @@ func (m *Machine) addCandidate(c candidate) {
 	m.poolDirty = true
 }
 
-// fill seats candidates in empty slots and in those of the dead.
+// fill seats candidates in empty slots and in those of gateways of no use.
 func (m *Machine) fill(now time.Time) {
 	for len(m.slots) < m.cfg.Slots {
 		c, ok := m.takeCandidate(now)
@@ -179,19 +179,37 @@ func (m *Machine) fill(now time.Time) {
 		m.slots = append(m.slots, m.seat(c, now))
 	}
 	for i, s := range m.slots {
-		if s.State != Dead {
+		contrary := m.contrary(s)
+		if s.State != Dead && !contrary {
 			continue
 		}
 		c, ok := m.takeCandidate(now)
 		if !ok {
-			m.starve(s, now)
-			return
+			if s.State == Dead {
+				m.starve(s, now)
+			}
+			continue
+		}
+		if contrary {
+			m.ban(s, "rejects a proof that this server has verified", now)
 		}
 		m.slots[i] = m.seat(c, now)
 		m.event(Event{Time: now, Kind: GatewayRecycled, Gateway: c.Addr,
 			Text: fmt.Sprintf("takes the slot of %s (%s)", s.Addr, s.LastError)})
 		m.retire(s, now)
 	}
+}
+
+// contrary tells whether a gateway rejected a proof that still waits. Others
+// may take it, so it gives way to any candidate; without one it stays, since
+// the fault may be ours and later proofs may fare better.
+func (m *Machine) contrary(s *slot) bool {
+	for seq := range s.rejected {
+		if it := m.find(seq); it != nil && it.State == Pending {
+			return true
+		}
+	}
+	return false
 }
 
 // starve reports once that a dead slot finds no candidate; its own gateway
