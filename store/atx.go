@@ -7,80 +7,56 @@ import (
 
 	"zombiezen.com/go/sqlite"
 
+	"tweedle/activation"
 	"tweedle/codec"
 	"tweedle/types"
 )
 
-// Verified is what validation derives from an ATX (reference/protocol.md A3).
-type Verified struct {
-	Weight         uint64 // effective units times ticks
-	BaseHeight     uint64 // in ticks: the height of the positioning ATX
-	Ticks          uint64
-	EffectiveUnits uint32
-	Received       time.Time
+// ATXRecord is what most questions need of an ATX: all but its proofs.
+type ATXRecord struct {
+	activation.Info
+	Received time.Time // first
 }
 
-// ATXHeader is an ATX as most questions need it: without its proofs.
-type ATXHeader struct {
-	ID           types.ATXID
-	PublishEpoch types.Epoch
-	Smesher      types.NodeID
-	Coinbase     types.Address
-	NumUnits     uint32 // of all identities in it
-	VRFNonce     uint64
-	Verified
-}
-
-// Height returns the ATX's place on the PoET clock, in ticks.
-func (h ATXHeader) Height() uint64 { return h.BaseHeight + h.Ticks }
-
-// TargetEpoch is the epoch in which the ATX counts.
-func (h ATXHeader) TargetEpoch() types.Epoch { return h.PublishEpoch + 1 }
-
-// AddATX stores a valid ATX. Storing it again changes nothing, not even when
-// it was received.
-func (db *DB) AddATX(a *types.ATX, v Verified) error {
+// AddATX stores a valid ATX with what validation derived from it. Storing it
+// again changes nothing, not even when it was received.
+func (db *DB) AddATX(a *types.ATX, info *activation.Info, received time.Time) error {
 	// SQLite's integers are signed, and heights are sorted by.
-	if v.BaseHeight > math.MaxInt64/2 || v.Ticks > math.MaxInt64/2 {
-		return fmt.Errorf("ATX %v has height %d+%d, which is out of range", a.ID(), v.BaseHeight, v.Ticks)
+	if info.BaseHeight > math.MaxInt64/2 || info.Ticks > math.MaxInt64/2 {
+		return fmt.Errorf("ATX %v has height %d+%d, which is out of range", info.ID, info.BaseHeight, info.Ticks)
 	}
-	id, body := a.ID(), codec.Encode(a)
-	var units int64
-	for _, n := range a.NIPosts {
-		for _, p := range n.Posts {
-			units += int64(p.NumUnits)
-		}
-	}
+	body := codec.Encode(a)
 	return db.write(func(c *sqlite.Conn) error {
-		if _, err := addObject(c, KindATX, id[:], body); err != nil {
+		if err := addObject(c, KindATX, info.ID[:], body); err != nil {
 			return err
 		}
-		return put(c, ignore, "atxs", id[:], int64(a.PublishEpoch), a.SmesherID[:], a.Coinbase[:], units,
-			int64(v.EffectiveUnits), int64(a.VRFNonce), int64(v.Weight), int64(v.BaseHeight), int64(v.Ticks),
-			v.Received.UnixNano())
+		return put(c, ignore, "atxs", info.ID[:], int64(info.PublishEpoch), info.Smesher[:], info.Coinbase[:],
+			info.CommitmentATX[:], int64(info.VRFNonce), int64(info.Units), int64(info.Effective),
+			int64(info.Ticks), int64(info.BaseHeight), int64(info.Weight), received.UnixNano())
 	})
 }
 
-func scanATX(r *row) (h ATXHeader) {
-	r.raw(h.ID[:])
-	h.PublishEpoch = types.Epoch(r.int())
-	r.raw(h.Smesher[:])
-	r.raw(h.Coinbase[:])
-	h.NumUnits = uint32(r.int())
-	h.EffectiveUnits = uint32(r.int())
-	h.VRFNonce = uint64(r.int())
-	h.Weight = uint64(r.int())
-	h.BaseHeight = uint64(r.int())
-	h.Ticks = uint64(r.int())
-	h.Received = time.Unix(0, r.int()).UTC()
-	return h
+func scanATX(r *row) (a ATXRecord) {
+	r.raw(a.ID[:])
+	a.PublishEpoch = types.Epoch(r.int())
+	r.raw(a.Smesher[:])
+	r.raw(a.Coinbase[:])
+	r.raw(a.CommitmentATX[:])
+	a.VRFNonce = uint64(r.int())
+	a.Units = uint32(r.int())
+	a.Effective = uint32(r.int())
+	a.Ticks = uint64(r.int())
+	a.BaseHeight = uint64(r.int())
+	a.Weight = uint64(r.int())
+	a.Received = time.Unix(0, r.int()).UTC()
+	return a
 }
 
-func (db *DB) atxHeader(where string, args ...any) (h ATXHeader, err error) {
+func (db *DB) atxRecord(where string, args ...any) (a ATXRecord, err error) {
 	err = db.read(func(c *sqlite.Conn) error {
-		return one(c, "atxs", where, func(r *row) { h = scanATX(r) }, args...)
+		return one(c, "atxs", where, func(r *row) { a = scanATX(r) }, args...)
 	})
-	return h, err
+	return a, err
 }
 
 // ATX returns an ATX by id.
@@ -93,26 +69,26 @@ func (db *DB) ATX(id types.ATXID) (*types.ATX, error) {
 	return &a, nil
 }
 
-// ATXHeader returns an ATX's header by id.
-func (db *DB) ATXHeader(id types.ATXID) (ATXHeader, error) {
-	return db.atxHeader("WHERE id = ?", id[:])
+// ATXRecord returns an ATX's record by id.
+func (db *DB) ATXRecord(id types.ATXID) (ATXRecord, error) {
+	return db.atxRecord("WHERE id = ?", id[:])
 }
 
 // SmesherATX returns the ATX that a smesher published in an epoch; of several,
 // which are malfeasance, the one with the lowest id.
-func (db *DB) SmesherATX(smesher types.NodeID, published types.Epoch) (ATXHeader, error) {
-	return db.atxHeader("WHERE smesher = ? AND publish_epoch = ? ORDER BY id", smesher[:], int64(published))
+func (db *DB) SmesherATX(smesher types.NodeID, published types.Epoch) (ATXRecord, error) {
+	return db.atxRecord("WHERE smesher = ? AND publish_epoch = ? ORDER BY id", smesher[:], int64(published))
 }
 
 // LastATX returns a smesher's ATX with the newest publish epoch.
-func (db *DB) LastATX(smesher types.NodeID) (ATXHeader, error) {
-	return db.atxHeader("WHERE smesher = ? ORDER BY publish_epoch DESC, id", smesher[:])
+func (db *DB) LastATX(smesher types.NodeID) (ATXRecord, error) {
+	return db.atxRecord("WHERE smesher = ? ORDER BY publish_epoch DESC, id", smesher[:])
 }
 
 // HighestATX returns the ATX with the greatest height among those published
 // in the epoch last or before; of equals, the one with the lowest id.
-func (db *DB) HighestATX(last types.Epoch) (ATXHeader, error) {
-	return db.atxHeader("WHERE publish_epoch <= ? ORDER BY base_height + ticks DESC, id", int64(last))
+func (db *DB) HighestATX(last types.Epoch) (ATXRecord, error) {
+	return db.atxRecord("WHERE publish_epoch <= ? ORDER BY base_height + ticks DESC, id", int64(last))
 }
 
 // EpochATXs returns the ids of the ATXs published in an epoch, ascending.
@@ -128,13 +104,13 @@ func (db *DB) EpochATXs(published types.Epoch) (ids []types.ATXID, err error) {
 	return ids, err
 }
 
-// EpochATXHeaders returns the headers of the ATXs published in an epoch,
+// EpochATXRecords returns the records of the ATXs published in an epoch,
 // ascending by id.
-func (db *DB) EpochATXHeaders(published types.Epoch) (hs []ATXHeader, err error) {
+func (db *DB) EpochATXRecords(published types.Epoch) (as []ATXRecord, err error) {
 	err = db.read(func(c *sqlite.Conn) error {
 		return each(c, "atxs", "WHERE publish_epoch = ? ORDER BY id", func(r *row) {
-			hs = append(hs, scanATX(r))
+			as = append(as, scanATX(r))
 		}, int64(published))
 	})
-	return hs, err
+	return as, err
 }

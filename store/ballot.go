@@ -15,7 +15,7 @@ func (db *DB) AddBallot(b *types.Ballot) error {
 		reference = 1
 	}
 	return db.write(func(c *sqlite.Conn) error {
-		if _, err := addObject(c, KindBallot, id[:], body); err != nil {
+		if err := addObject(c, KindBallot, id[:], body); err != nil {
 			return err
 		}
 		return put(c, ignore, "ballots", id[:], int64(b.Layer), b.Smesher[:], b.ATX[:], reference)

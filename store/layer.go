@@ -8,6 +8,7 @@ import (
 
 	"tweedle/codec"
 	"tweedle/types"
+	"tweedle/vm"
 )
 
 // Layer is the outcome of an applied layer.
@@ -15,52 +16,44 @@ type Layer struct {
 	Layer     types.Layer
 	Block     types.BlockID // types.EmptyBlock when it has none
 	StateRoot types.Hash32  // after the layer
-	Txs       int
+	Txs       int           // that had an effect
 }
 
-// Reward is what a smesher earned in a layer, in smidge.
+// Reward is what a smesher earned in a layer.
 type Reward struct {
-	Layer    types.Layer
-	ATX      types.ATXID
-	Smesher  types.NodeID
-	Coinbase types.Address
-	Total    uint64 // subsidy and fees
-	Subsidy  uint64
+	vm.Reward
+	Layer   types.Layer
+	Smesher types.NodeID
 }
 
 // Account is a version of an account: what it was after a layer.
 type Account struct {
-	Address   types.Address
-	Layer     types.Layer // that changed it
-	Balance   uint64      // in smidge
-	NextNonce uint64
-	Template  *types.Address // nil until it is spawned
-	State     []byte         // of the template
+	vm.Entry
+	Layer types.Layer // that changed it
 }
 
 // LayerResult is all that applying a layer writes.
 type LayerResult struct {
-	Layer       types.Layer
-	StateRoot   types.Hash32
-	Block       *types.Block // nil when the layer is empty
-	Certificate *types.Certificate
-	Accounts    []Account // those that changed
-	Results     []TxResult
-	Rewards     []Reward
+	Layer types.Layer
+	// Base is the applied layer that this one extends. Layers after it are
+	// reverted, layers between the two are empty.
+	Base        types.Layer
+	Block       *types.Block       // nil when the layer is empty
+	Certificate *types.Certificate // nil when there is none
+	Outcome     vm.Outcome
 }
 
-// Apply writes the outcome of a layer in one transaction. Layers are applied
-// without a gap; the first one may be any, and carries the genesis accounts.
-// If we stop before Apply returns, the next start finds the layer whole or
-// not at all, and applies it again from its certificate.
+// Apply writes the outcome of a layer in one transaction. The first layer of a
+// directory has no base; it carries the genesis accounts. Transactions and
+// ATXs that the outcome names must be stored. Those transactions that were
+// ineffective stay pending.
+//
+// If we stop before Apply returns, the next start finds all of it or nothing,
+// and applies the layer again from its certificate.
 func (db *DB) Apply(l LayerResult) error {
 	signed := db.signedSoFar()
 	return db.write(func(c *sqlite.Conn) error {
-		last, err := lastApplied(c)
-		if err == nil && l.Layer != last.Layer+1 {
-			return fmt.Errorf("layer %v cannot be applied after layer %v", l.Layer, last.Layer)
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err := rebase(c, l); err != nil {
 			return err
 		}
 		var block types.BlockID
@@ -70,38 +63,60 @@ func (db *DB) Apply(l LayerResult) error {
 				return err
 			}
 		}
-		if l.Certificate != nil {
-			if err := addCertificate(c, l.Certificate); err != nil {
+		if l.Certificate != nil { // the caller has decided that this one holds
+			if err := putCertificate(c, replace, l.Certificate); err != nil {
 				return err
 			}
 		}
 		if err := applyAccounts(c, l); err != nil {
 			return err
 		}
-		if err := applyResults(c, l.Layer, l.Results); err != nil {
+		txs, err := applyResults(c, l)
+		if err != nil {
 			return err
 		}
 		// What local.db had signed by now, so that an older copy is noticed.
 		if err := rememberSigned(c, signed); err != nil {
 			return err
 		}
-		return put(c, insert, "layers", int64(l.Layer), block[:], l.StateRoot[:], int64(len(l.Results)))
+		root := l.Outcome.State.Root()
+		return put(c, insert, "layers", int64(l.Layer), block[:], root[:], txs)
 	})
 }
 
+// rebase makes the layer's base the newest applied layer.
+func rebase(c *sqlite.Conn, l LayerResult) error {
+	if any, err := exists(c, "layers"); err != nil || !any {
+		return err
+	}
+	if l.Layer <= l.Base {
+		return fmt.Errorf("layer %v cannot extend layer %v", l.Layer, l.Base)
+	}
+	if err := revert(c, l.Base); err != nil {
+		return err
+	}
+	last, err := lastApplied(c)
+	if err == nil && last.Layer != l.Base || errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("layer %v cannot extend layer %v, which is not applied", l.Layer, l.Base)
+	}
+	return err
+}
+
 func applyAccounts(c *sqlite.Conn, l LayerResult) error {
-	for _, a := range l.Accounts {
-		var template []byte
-		if a.Template != nil {
-			template = a.Template[:]
-		}
-		err := put(c, insert, "accounts", a.Address[:], int64(l.Layer), int64(a.Balance), int64(a.NextNonce), template, a.State)
+	for _, e := range l.Outcome.Changed {
+		err := put(c, insert, "accounts", e.Address[:], int64(l.Layer), int64(e.Account.NextNonce), int64(e.Account.Balance),
+			e.Account.Template[:], e.Account.State)
 		if err != nil {
 			return err
 		}
 	}
-	for _, r := range l.Rewards {
-		err := put(c, insert, "rewards", int64(l.Layer), r.ATX[:], r.Smesher[:], r.Coinbase[:], int64(r.Total), int64(r.Subsidy))
+	for i, w := range l.Outcome.Rewards {
+		var atx ATXRecord
+		err := one(c, "atxs", "WHERE id = ?", func(r *row) { atx = scanATX(r) }, w.ATX[:])
+		if err != nil {
+			return fmt.Errorf("reward of ATX %v: %w", w.ATX, err)
+		}
+		err = put(c, insert, "rewards", int64(l.Layer), int64(i), w.ATX[:], atx.Smesher[:], w.Coinbase[:], int64(w.Total), int64(w.Subsidy))
 		if err != nil {
 			return err
 		}
@@ -109,47 +124,50 @@ func applyAccounts(c *sqlite.Conn, l LayerResult) error {
 	return nil
 }
 
-func applyResults(c *sqlite.Conn, l types.Layer, results []TxResult) error {
-	for i, t := range results {
+// applyResults returns how many transactions had an effect.
+func applyResults(c *sqlite.Conn, l LayerResult) (applied int64, err error) {
+	for i, t := range l.Outcome.Results {
+		if t.Status == vm.Ineffective {
+			continue
+		}
 		seq, err := seqOf(c, t.ID)
 		if err != nil {
-			return fmt.Errorf("result of transaction %v, which is not stored: %w", t.ID, err)
-		}
-		var failed int64
-		if t.Failed {
-			failed = 1
+			return 0, fmt.Errorf("result of transaction %v: %w", t.ID, err)
 		}
 		reason := t.Reason[:min(len(t.Reason), MaxReason)]
-		err = put(c, insert, "tx_results", t.ID[:], int64(l), int64(i), t.Block[:], failed, reason, int64(t.Gas), int64(t.Fee))
+		err = put(c, insert, "tx_results", t.ID[:], int64(l.Layer), int64(i), int64(t.Status), reason, int64(t.Gas), int64(t.Fee))
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if err := exec(c, "DELETE FROM pending WHERE seq = ?", seq); err != nil {
-			return err
+			return 0, err
 		}
 		if err := addAddresses(c, seq, t.Addresses); err != nil {
-			return err
+			return 0, err
 		}
+		applied++
 	}
-	return nil
+	return applied, nil
 }
 
 // Revert undoes the layers after to, in one transaction: their transactions
 // are pending again. Blocks and certificates stay, they are what peers said.
 func (db *DB) Revert(to types.Layer) error {
-	return db.write(func(c *sqlite.Conn) error {
-		err := exec(c, `INSERT INTO pending
-			SELECT t.seq FROM tx_results AS r JOIN transactions AS t USING (id) WHERE r.layer > ?`, int64(to))
-		if err != nil {
+	return db.write(func(c *sqlite.Conn) error { return revert(c, to) })
+}
+
+func revert(c *sqlite.Conn, to types.Layer) error {
+	err := exec(c, `INSERT INTO pending
+		SELECT t.seq FROM tx_results AS r JOIN transactions AS t USING (id) WHERE r.layer > ?`, int64(to))
+	if err != nil {
+		return err
+	}
+	for _, table := range []string{"tx_results", "rewards", "accounts", "layers"} {
+		if err := exec(c, "DELETE FROM "+table+" WHERE layer > ?", int64(to)); err != nil {
 			return err
 		}
-		for _, table := range []string{"tx_results", "rewards", "accounts", "layers"} {
-			if err := exec(c, "DELETE FROM "+table+" WHERE layer > ?", int64(to)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func scanLayer(r *row) (l Layer) {
@@ -196,18 +214,21 @@ func (db *DB) Layers(from types.Layer, limit int) (ls []Layer, err error) {
 // AddCertificate stores a layer's certificate. Another decision for the same
 // layer is refused with ErrConflict: more than a third of the weight lies.
 func (db *DB) AddCertificate(cert *types.Certificate) error {
-	return db.write(func(c *sqlite.Conn) error { return addCertificate(c, cert) })
+	d := cert.Decision
+	return db.write(func(c *sqlite.Conn) error {
+		switch old, err := certificate(c, d.Layer); {
+		case err == nil && old.Decision != d:
+			return fmt.Errorf("certificate of layer %v for block %v and state %v: %w: the stored one is for block %v and state %v",
+				d.Layer, d.Block, d.StateRoot, ErrConflict, old.Decision.Block, old.Decision.StateRoot)
+		case err != nil && !errors.Is(err, ErrNotFound):
+			return err
+		}
+		return putCertificate(c, ignore, cert)
+	})
 }
 
-func addCertificate(c *sqlite.Conn, cert *types.Certificate) error {
-	switch old, err := certificate(c, cert.Decision.Layer); {
-	case err == nil && old.Decision != cert.Decision:
-		return fmt.Errorf("certificate of layer %v for block %v and state %v: %w: the stored one is for block %v and state %v",
-			cert.Decision.Layer, cert.Decision.Block, cert.Decision.StateRoot, ErrConflict, old.Decision.Block, old.Decision.StateRoot)
-	case err != nil && !errors.Is(err, ErrNotFound):
-		return err
-	}
-	return put(c, ignore, "certificates", int64(cert.Decision.Layer), codec.Encode(cert))
+func putCertificate(c *sqlite.Conn, verb string, cert *types.Certificate) error {
+	return put(c, verb, "certificates", int64(cert.Decision.Layer), codec.Encode(cert))
 }
 
 // Certificate returns a layer's certificate.
@@ -237,6 +258,7 @@ func certificate(c *sqlite.Conn, l types.Layer) (*types.Certificate, error) {
 
 func scanReward(r *row) (w Reward) {
 	w.Layer = types.Layer(r.int())
+	r.skip()
 	r.raw(w.ATX[:])
 	r.raw(w.Smesher[:])
 	r.raw(w.Coinbase[:])
@@ -252,45 +274,42 @@ func (db *DB) rewards(rest string, args ...any) (ws []Reward, err error) {
 	return ws, err
 }
 
-// LayerRewards returns a layer's rewards, ascending by ATX.
+// LayerRewards returns a layer's rewards in the order of its block.
 func (db *DB) LayerRewards(l types.Layer) ([]Reward, error) {
-	return db.rewards("WHERE layer = ? ORDER BY atx", int64(l))
+	return db.rewards("WHERE layer = ? ORDER BY position", int64(l))
 }
 
 // CoinbaseRewards returns at most MaxPage rewards of a coinbase in the order
 // of layers, skipping the first offset.
 func (db *DB) CoinbaseRewards(a types.Address, offset, limit int) ([]Reward, error) {
-	return db.rewards("WHERE coinbase = ? ORDER BY layer, atx LIMIT ? OFFSET ?", a[:], page(limit), int64(max(offset, 0)))
+	return db.rewards("WHERE coinbase = ? ORDER BY layer, position LIMIT ? OFFSET ?", a[:], page(limit), int64(max(offset, 0)))
 }
 
 // SmesherRewards returns at most MaxPage rewards of a smesher in the order of
 // layers, skipping the first offset.
 func (db *DB) SmesherRewards(id types.NodeID, offset, limit int) ([]Reward, error) {
-	return db.rewards("WHERE smesher = ? ORDER BY layer, atx LIMIT ? OFFSET ?", id[:], page(limit), int64(max(offset, 0)))
+	return db.rewards("WHERE smesher = ? ORDER BY layer, position LIMIT ? OFFSET ?", id[:], page(limit), int64(max(offset, 0)))
 }
 
 func scanAccount(r *row) (a Account) {
 	r.raw(a.Address[:])
 	a.Layer = types.Layer(r.int())
-	a.Balance = uint64(r.int())
-	a.NextNonce = uint64(r.int())
-	if t := r.blob(); len(t) > 0 {
-		a.Template = new(types.Address)
-		r.bad = r.bad || copy(a.Template[:], t) != len(t) || len(t) != len(a.Template)
-	}
-	a.State = r.blob()
+	a.Account.NextNonce = uint64(r.int())
+	a.Account.Balance = uint64(r.int())
+	r.raw(a.Account.Template[:])
+	a.Account.State = r.blob()
 	return a
 }
 
 // Accounts returns the newest version of every account, ascending by address:
-// what the state is rebuilt from at start. The caller checks it against the
-// state root of LastApplied.
-func (db *DB) Accounts() (as []Account, err error) {
+// what vm.Restore rebuilds the state from at start. The caller compares its
+// root with that of LastApplied.
+func (db *DB) Accounts() (entries []vm.Entry, err error) {
 	err = db.read(func(c *sqlite.Conn) error {
 		return each(c, "accounts", `WHERE layer = (SELECT max(layer) FROM accounts AS v WHERE v.address = t.address)
-			ORDER BY address`, func(r *row) { as = append(as, scanAccount(r)) })
+			ORDER BY address`, func(r *row) { entries = append(entries, scanAccount(r).Entry) })
 	})
-	return as, err
+	return entries, err
 }
 
 // Account returns the newest version of an account.

@@ -108,7 +108,7 @@ func object(c *sqlite.Conn, k Kind, id []byte) ([]byte, error) {
 	return body, nil
 }
 
-// read decodes an object.
+// readObject decodes an object.
 func readObject(c *sqlite.Conn, k Kind, id []byte, v codec.Decodable) error {
 	body, err := object(c, k, id)
 	if err != nil {
@@ -120,20 +120,16 @@ func readObject(c *sqlite.Conn, k Kind, id []byte, v codec.Decodable) error {
 	return nil
 }
 
-// addObject stores an object unless it is there, and tells whether it was new.
-func addObject(c *sqlite.Conn, k Kind, id, body []byte) (bool, error) {
-	if err := put(c, ignore, "objects", int64(k), id, body); err != nil {
-		return false, err
-	}
-	return c.Changes() > 0, nil
+// addObject stores an object unless it is there.
+func addObject(c *sqlite.Conn, k Kind, id, body []byte) error {
+	return put(c, ignore, "objects", int64(k), id, body)
 }
 
 // AddActiveSet stores an active set under its hash.
 func (db *DB) AddActiveSet(s types.ActiveSet) error {
 	h := s.Hash()
 	return db.write(func(c *sqlite.Conn) error {
-		_, err := addObject(c, KindActiveSet, h[:], codec.Encode(s))
-		return err
+		return addObject(c, KindActiveSet, h[:], codec.Encode(s))
 	})
 }
 
@@ -151,8 +147,7 @@ func (db *DB) AddBlock(b *types.Block) error {
 func addBlock(c *sqlite.Conn, b *types.Block) error {
 	body := codec.Encode(b)
 	id := b.ID()
-	_, err := addObject(c, KindBlock, id[:], body)
-	return err
+	return addObject(c, KindBlock, id[:], body)
 }
 
 // Block returns a block by id.

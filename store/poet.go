@@ -19,7 +19,7 @@ func (db *DB) AddPoetProof(m *types.PoetProofMessage) error {
 	}
 	ref, body := m.Proof.Ref(), codec.Encode(m)
 	return db.writeDurable(func(c *sqlite.Conn) error {
-		if _, err := addObject(c, KindPoetProof, ref[:], body); err != nil {
+		if err := addObject(c, KindPoetProof, ref[:], body); err != nil {
 			return err
 		}
 		return put(c, ignore, "poet_proofs", ref[:], m.PoetID[:], m.RoundID, int64(m.Proof.NumLeaves))

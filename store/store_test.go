@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,9 +16,11 @@ import (
 	"go.uber.org/goleak"
 	"zombiezen.com/go/sqlite"
 
+	"tweedle/activation"
 	"tweedle/codec"
 	"tweedle/signing"
 	"tweedle/types"
+	"tweedle/vm"
 )
 
 func TestMain(m *testing.M) {
@@ -83,37 +86,36 @@ func sampleATX(n int, epoch types.Epoch, smesher int) *types.ATX {
 	}
 }
 
-func verified(height uint64) Verified {
-	return Verified{Weight: height * 4, BaseHeight: height - 7, Ticks: 7, EffectiveUnits: 4, Received: time.Unix(0, 123456789).UTC()}
+func infoOf(a *types.ATX, height uint64) *activation.Info {
+	return &activation.Info{
+		ID: a.ID(), Smesher: a.SmesherID, PublishEpoch: a.PublishEpoch, Coinbase: a.Coinbase, CommitmentATX: types.ATXID(hash(77)),
+		VRFNonce: a.VRFNonce, Units: 4, Effective: 3, Ticks: 7, BaseHeight: height - 7, Weight: height * 4,
+	}
 }
+
+var noon = time.Unix(1_800_000_000, 123456789).UTC()
 
 func TestATXsAreFoundByEpochSmesherAndHeight(t *testing.T) {
 	db := openAt(t, t.TempDir())
-	heights := map[types.ATXID]uint64{}
 	for n, at := range []struct {
 		epoch   types.Epoch
 		smesher int
 		height  uint64
 	}{{1, 1, 10}, {1, 2, 30}, {2, 1, 40}, {3, 2, 35}} {
 		a := sampleATX(n, at.epoch, at.smesher)
-		heights[a.ID()] = at.height
-		must(t, db.AddATX(a, verified(at.height)))
-		must(t, db.AddATX(a, verified(at.height+1))) // the first one stays
+		must(t, db.AddATX(a, infoOf(a, at.height), noon))
+		must(t, db.AddATX(a, infoOf(a, at.height+1), noon.Add(1))) // the first one stays
 		equal(t, got[*types.ATX](t)(db.ATX(a.ID())), a)
 		equal(t, got[bool](t)(db.Has(KindATX, idOf(a))), true)
-		h := got[ATXHeader](t)(db.ATXHeader(a.ID()))
-		equal(t, h, ATXHeader{
-			ID: a.ID(), PublishEpoch: at.epoch, Smesher: a.SmesherID, Coinbase: a.Coinbase,
-			NumUnits: 4, VRFNonce: a.VRFNonce, Verified: verified(at.height),
-		})
+		equal(t, got[ATXRecord](t)(db.ATXRecord(a.ID())), ATXRecord{*infoOf(a, at.height), noon})
 	}
 	ids := got[[]types.ATXID](t)(db.EpochATXs(1))
-	hs := got[[]ATXHeader](t)(db.EpochATXHeaders(1))
+	hs := got[[]ATXRecord](t)(db.EpochATXRecords(1))
 	if len(ids) != 2 || len(hs) != 2 || bytes.Compare(ids[0][:], ids[1][:]) >= 0 || hs[0].ID != ids[0] || hs[1].ID != ids[1] {
 		t.Fatalf("ids %v, headers %v", ids, hs)
 	}
 	for last, want := range map[types.Epoch]uint64{1: 30, 2: 40, 9: 40} {
-		if h := got[ATXHeader](t)(db.HighestATX(last)); h.Height() != want {
+		if h := got[ATXRecord](t)(db.HighestATX(last)); h.Height() != want {
 			t.Errorf("highest up to epoch %v: %d, want %d", last, h.Height(), want)
 		}
 	}
@@ -121,16 +123,16 @@ func TestATXsAreFoundByEpochSmesherAndHeight(t *testing.T) {
 		t.Errorf("highest before all: %v", err)
 	}
 	smesher := types.NodeID(hash(1))
-	if h := got[ATXHeader](t)(db.LastATX(smesher)); h.PublishEpoch != 2 {
+	if h := got[ATXRecord](t)(db.LastATX(smesher)); h.PublishEpoch != 2 {
 		t.Errorf("last ATX is of epoch %v", h.PublishEpoch)
 	}
-	if h := got[ATXHeader](t)(db.SmesherATX(smesher, 1)); h.Height() != 10 {
+	if h := got[ATXRecord](t)(db.SmesherATX(smesher, 1)); h.Height() != 10 {
 		t.Errorf("ATX of epoch 1: %+v", h)
 	}
 	if _, err := db.SmesherATX(smesher, 3); !errors.Is(err, ErrNotFound) {
 		t.Errorf("ATX that is not there: %v", err)
 	}
-	if err := db.AddATX(sampleATX(9, 1, 9), Verified{BaseHeight: 1 << 63}); err == nil {
+	if err := db.AddATX(sampleATX(9, 1, 9), &activation.Info{BaseHeight: 1 << 63}, noon); err == nil {
 		t.Error("a height that SQLite cannot sort was taken")
 	}
 }
@@ -214,30 +216,43 @@ func TestAnActiveSetIsFoundByItsHash(t *testing.T) {
 // raw returns a transaction that is told by n.
 func raw(n int) types.Transaction { return types.Transaction(fmt.Sprintf("transaction %d", n)) }
 
-// layerResult is a layer with a block of n transactions, which are added.
+// smesher1 has an ATX in every store that layerResult was used on.
+var smesher1 = sampleATX(1, 1, 1)
+
+// layerResult is a layer that extends the one before with a block of n
+// transactions, which are added as pending, and n accounts.
 func layerResult(t testing.TB, db *DB, l types.Layer, n int) LayerResult {
 	t.Helper()
-	template := address(99)
-	r := LayerResult{
-		Layer: l, StateRoot: hash(int(l)), Block: &types.Block{Layer: l, TickHeight: 5},
-		Accounts: []Account{{Address: address(int(l)), Balance: ^uint64(l), NextNonce: 1 << 63, Template: &template, State: []byte{1}}},
-		Rewards:  []Reward{{ATX: types.ATXID(hash(1)), Smesher: types.NodeID(hash(2)), Coinbase: address(3), Total: 100, Subsidy: 90}},
-	}
+	must(t, db.AddATX(smesher1, infoOf(smesher1, 10), noon))
+	r := LayerResult{Layer: l, Base: l - 1, Block: &types.Block{Layer: l, TickHeight: 5}}
+	out := &r.Outcome
+	// An account that only this layer touches, with the largest numbers.
+	out.Changed = []vm.Entry{{Address: address(int(l)), Account: vm.Account{
+		Balance: ^uint64(l), NextNonce: 1 << 63, Template: vm.WalletTemplate(), State: bytes.Repeat([]byte{1}, 32),
+	}}}
+	out.Rewards = []vm.Reward{{ATX: smesher1.ID(), Coinbase: address(3), Total: 100, Subsidy: 90}}
 	for i := range n {
 		tx := raw(int(l)*10_000 + i)
 		if _, err := db.AddTransaction(tx, []types.Address{address(1)}, time.Unix(int64(l), 0)); err != nil {
 			t.Fatal(err)
 		}
 		r.Block.Txs = append(r.Block.Txs, tx.ID())
-		r.Accounts = append(r.Accounts, Account{Address: address(1_000_000 + i), Balance: uint64(l), NextNonce: uint64(i)})
+		out.Changed = append(out.Changed, vm.Entry{Address: address(1_000_000 + i), Account: vm.Account{Balance: uint64(l), NextNonce: uint64(i)}})
+		result := vm.Result{ID: tx.ID(), Layer: l, Status: vm.Success, Gas: 7, Fee: 8, Addresses: []types.Address{address(1), address(2)}}
+		if i%2 == 1 {
+			result.Status, result.Reason = vm.Failure, "why"
+		}
+		out.Results = append(out.Results, result)
 	}
-	for i, id := range r.Block.Txs {
-		r.Results = append(r.Results, TxResult{
-			ID: id, Block: r.Block.ID(), Failed: i%2 == 1, Reason: "why", Gas: 7, Fee: 8, Addresses: []types.Address{address(1), address(2)},
-		})
-	}
-	r.Certificate = &types.Certificate{Decision: types.Decision{Layer: l, Block: r.Block.ID(), StateRoot: r.StateRoot}}
+	out.State = got[vm.State](t)(vm.Restore(out.Changed))
+	r.Certificate = &types.Certificate{Decision: types.Decision{Layer: l, Block: r.Block.ID(), StateRoot: out.State.Root()}}
 	return r
+}
+
+// genesis is the layer that the others of a test extend.
+func genesis(t testing.TB, db *DB, l types.Layer) {
+	t.Helper()
+	must(t, db.Apply(LayerResult{Layer: l, Outcome: vm.Outcome{Changed: []vm.Entry{{Address: address(1), Account: vm.Account{Balance: 1000}}}}}))
 }
 
 func TestApplyWritesAllOfALayer(t *testing.T) {
@@ -246,64 +261,81 @@ func TestApplyWritesAllOfALayer(t *testing.T) {
 	if _, err := db.LastApplied(); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("last applied of nothing: %v", err)
 	}
-	must(t, db.Apply(LayerResult{Layer: 19, StateRoot: hash(19), Accounts: []Account{{Address: address(1), Balance: 1000}}}))
-	l := layerResult(t, db, 20, 2)
-	equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, 10))), 2)
+	genesis(t, db, 19)
+	l := layerResult(t, db, 20, 3)
+	l.Outcome.Results[2].Status = vm.Ineffective
+	equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, 10))), 3)
 	must(t, db.Apply(l))
 	must(t, db.Close())
 
 	db = openAt(t, dir)
-	equal(t, got[Layer](t)(db.LastApplied()), Layer{Layer: 20, Block: l.Block.ID(), StateRoot: l.StateRoot, Txs: 2})
+	root := l.Outcome.State.Root()
+	equal(t, got[Layer](t)(db.LastApplied()), Layer{Layer: 20, Block: l.Block.ID(), StateRoot: root, Txs: 2})
 	equal(t, len(got[[]Layer](t)(db.Layers(0, 10))), 2)
-	equal(t, got[Layer](t)(db.Layer(19)), Layer{Layer: 19, StateRoot: hash(19)})
+	equal(t, got[Layer](t)(db.Layer(19)), Layer{Layer: 19, StateRoot: vm.State{}.Root()})
 	equal(t, got[*types.Block](t)(db.Block(l.Block.ID())), l.Block)
 	equal(t, got[*types.Certificate](t)(db.Certificate(20)), l.Certificate)
-	equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, 10))), 0)
-	equal(t, len(got[[]Account](t)(db.Accounts())), 4)
-	want := l.Accounts[0]
-	want.Layer = 20
-	equal(t, got[Account](t)(db.Account(want.Address)), want)
-	if _, err := db.AccountAt(want.Address, 19); !errors.Is(err, ErrNotFound) {
+	pending := got[[]Tx](t)(db.PendingTransactions(0, 10))
+	if len(pending) != 1 || pending[0].ID != l.Block.Txs[2] {
+		t.Fatalf("the transaction without effect is not the pending one: %+v", pending)
+	}
+	entries := got[[]vm.Entry](t)(db.Accounts())
+	equal(t, len(entries), 5)
+	restored := got[vm.State](t)(vm.Restore(slices.DeleteFunc(entries, func(e vm.Entry) bool { return e.Address == address(1) })))
+	equal(t, restored.Root(), root)
+	equal(t, got[Account](t)(db.Account(l.Outcome.Changed[0].Address)), Account{l.Outcome.Changed[0], 20})
+	if _, err := db.AccountAt(l.Outcome.Changed[0].Address, 19); !errors.Is(err, ErrNotFound) {
 		t.Errorf("account before it was made: %v", err)
 	}
-	reward := l.Rewards[0]
-	reward.Layer = 20
-	equal(t, got[[]Reward](t)(db.LayerRewards(20)), []Reward{reward})
-	equal(t, got[[]Reward](t)(db.CoinbaseRewards(address(3), 0, 10)), []Reward{reward})
-	equal(t, got[[]Reward](t)(db.SmesherRewards(reward.Smesher, 0, 10)), []Reward{reward})
-	equal(t, len(got[[]Reward](t)(db.SmesherRewards(reward.Smesher, 1, 10))), 0)
+	rewards := []Reward{{l.Outcome.Rewards[0], 20, smesher1.SmesherID}}
+	equal(t, got[[]Reward](t)(db.LayerRewards(20)), rewards)
+	equal(t, got[[]Reward](t)(db.CoinbaseRewards(address(3), 0, 10)), rewards)
+	equal(t, got[[]Reward](t)(db.SmesherRewards(smesher1.SmesherID, 0, 10)), rewards)
+	equal(t, len(got[[]Reward](t)(db.SmesherRewards(smesher1.SmesherID, 1, 10))), 0)
 
 	txs := got[[]Tx](t)(db.LayerTransactions(20))
-	if len(txs) != 2 || txs[1].ID != l.Block.Txs[1] || !txs[1].Result.Failed || txs[1].Result.Reason != "why" || txs[0].Result.Failed {
+	want := l.Outcome.Results[1]
+	want.Addresses = nil
+	if len(txs) != 2 || !reflect.DeepEqual(*txs[1].Result, want) || txs[0].ID != l.Block.Txs[0] {
 		t.Errorf("transactions of the layer: %+v", txs)
 	}
 	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(2), 0, 10))), 2)
 	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(2), 1, 10))), 1)
-	equal(t, got[int](t)(db.CountAddressTransactions(address(1))), 2)
+	equal(t, got[int](t)(db.CountAddressTransactions(address(1))), 3)
 }
 
-func TestLayersAreAppliedInOrder(t *testing.T) {
+func TestALayerExtendsOneThatIsApplied(t *testing.T) {
 	db := openAt(t, t.TempDir())
+	genesis(t, db, 4)
 	must(t, db.Apply(layerResult(t, db, 5, 1)))
-	for _, l := range []types.Layer{4, 5, 7} {
-		if err := db.Apply(layerResult(t, db, l, 1)); err == nil {
-			t.Errorf("layer %v was applied after layer 5", l)
+	for _, at := range []struct{ layer, base types.Layer }{{7, 6}, {5, 5}, {3, 4}, {3, 2}, {6, 3}} {
+		l := layerResult(t, db, at.layer, 1)
+		l.Base = at.base
+		if err := db.Apply(l); err == nil {
+			t.Errorf("layer %v was applied on layer %v", at.layer, at.base)
 		}
+		equal(t, got[Layer](t)(db.LastApplied()).Layer, types.Layer(5))
 	}
-	if l := got[Layer](t)(db.LastApplied()); l.Layer != 5 {
-		t.Fatalf("last applied is %v", l.Layer)
-	}
+	gap := layerResult(t, db, 9, 1)
+	gap.Base = 5
+	must(t, db.Apply(gap))
+	fork := layerResult(t, db, 10, 1)
+	fork.Base = 4
+	must(t, db.Apply(fork))
+	equal(t, len(got[[]Layer](t)(db.Layers(0, 10))), 2)
+	equal(t, len(got[[]Tx](t)(db.LayerTransactions(9))), 0)
 }
 
 func TestRevertBringsBackTheStateBefore(t *testing.T) {
 	db := openAt(t, t.TempDir())
+	genesis(t, db, 0)
 	for l := types.Layer(1); l <= 4; l++ {
 		must(t, db.Apply(layerResult(t, db, l, 3)))
 	}
 	at2 := func() [4]any {
 		return [4]any{
 			got[Account](t)(db.AccountAt(address(1_000_000), 2)), got[[]Reward](t)(db.LayerRewards(2)),
-			got[[]Tx](t)(db.LayerTransactions(2)), got[[]Layer](t)(db.Layers(0, 2)),
+			got[[]Tx](t)(db.LayerTransactions(2)), got[[]Layer](t)(db.Layers(0, 3)),
 		}
 	}
 	before := at2()
@@ -315,9 +347,9 @@ func TestRevertBringsBackTheStateBefore(t *testing.T) {
 	if _, err := db.Account(address(4)); !errors.Is(err, ErrNotFound) {
 		t.Errorf("account that a reverted layer made: %v", err)
 	}
-	must(t, db.Apply(LayerResult{Layer: 3, StateRoot: hash(33)}))
+	must(t, db.Apply(layerResult(t, db, 3, 0)))
 	must(t, db.Revert(100)) // nothing to do
-	equal(t, got[Layer](t)(db.LastApplied()).StateRoot, hash(33))
+	equal(t, got[Layer](t)(db.LastApplied()).Layer, types.Layer(3))
 }
 
 func TestASecondDecisionForALayerIsRefused(t *testing.T) {
@@ -343,7 +375,10 @@ func TestATransactionIsKeptUntilItIsDropped(t *testing.T) {
 		t.Fatal("a known transaction is new")
 	}
 	equal(t, got[Tx](t)(db.Transaction(raw(1).ID())), Tx{ID: raw(1).ID(), Raw: raw(1), Received: time.Unix(5, 0).UTC()})
-	must(t, db.Apply(LayerResult{Layer: 1, Results: []TxResult{{ID: raw(0).ID()}}}))
+	apply := func(l types.Layer, n int) error {
+		return db.Apply(LayerResult{Layer: l, Base: 1, Outcome: vm.Outcome{Results: []vm.Result{{ID: raw(n).ID(), Status: vm.Success}}}})
+	}
+	must(t, apply(1, 0))
 	must(t, db.DropTransactions([]types.TransactionID{raw(0).ID(), raw(1).ID(), raw(8).ID()}))
 	equal(t, got[Tx](t)(db.Transaction(raw(0).ID())).Result.Layer, types.Layer(1))
 	if _, err := db.Transaction(raw(1).ID()); !errors.Is(err, ErrNotFound) {
@@ -351,7 +386,7 @@ func TestATransactionIsKeptUntilItIsDropped(t *testing.T) {
 	}
 	equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, 10))), 1)
 	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(9), 0, 10))), 2)
-	if err := db.Apply(LayerResult{Layer: 2, Results: []TxResult{{ID: raw(1).ID()}}}); err == nil {
+	if err := apply(2, 1); err == nil {
 		t.Error("a result without its transaction was taken")
 	}
 }
@@ -418,7 +453,7 @@ func TestAnOldCopyOfLocalDBIsNotSignedWith(t *testing.T) {
 	if err := db.Guard(signing.Ballot, me, 2, hash(3)); !errors.Is(err, ErrRolledBack) {
 		t.Fatalf("the guard said %v", err)
 	}
-	must(t, db.Apply(LayerResult{Layer: 3})) // must not make state.db forget
+	must(t, db.Apply(LayerResult{Layer: 3, Base: 2})) // must not make state.db forget
 	must(t, db.Close())
 	db = openAt(t, dir)
 	if !db.RolledBack() {
@@ -559,7 +594,7 @@ func TestListsAreBounded(t *testing.T) {
 	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(1), 25, 10))), 5)
 	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(1), -3, 10))), 10)
 	long := layerResult(t, db, 2, 1)
-	long.Results[0].Reason = strings.Repeat("x", 2*MaxReason)
+	long.Outcome.Results[0].Reason = strings.Repeat("x", 2*MaxReason)
 	must(t, db.Apply(long))
-	equal(t, len(got[Tx](t)(db.Transaction(long.Results[0].ID)).Result.Reason), MaxReason)
+	equal(t, len(got[Tx](t)(db.Transaction(raw(20_000).ID())).Result.Reason), MaxReason)
 }

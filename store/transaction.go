@@ -8,29 +8,18 @@ import (
 	"zombiezen.com/go/sqlite"
 
 	"tweedle/types"
+	"tweedle/vm"
 )
 
 // MaxReason is the longest text of a failure that is stored, in bytes.
 const MaxReason = 256
-
-// TxResult is what became of a transaction.
-type TxResult struct {
-	ID        types.TransactionID
-	Layer     types.Layer
-	Block     types.BlockID
-	Failed    bool            // it paid its fee, and did nothing else
-	Reason    string          // one line, when it failed; at most MaxReason bytes
-	Gas       uint64          // in gas units
-	Fee       uint64          // in smidge
-	Addresses []types.Address // the accounts it touched; written, not read back
-}
 
 // Tx is a transaction, and its result once it has one.
 type Tx struct {
 	ID       types.TransactionID
 	Raw      types.Transaction
 	Received time.Time
-	Result   *TxResult // nil while it is pending
+	Result   *vm.Result // nil while it is pending; without the addresses
 }
 
 // AddTransaction stores a transaction as pending, to be found under the given
@@ -38,8 +27,11 @@ type Tx struct {
 func (db *DB) AddTransaction(raw types.Transaction, addresses []types.Address, received time.Time) (added bool, err error) {
 	id := raw.ID()
 	err = db.write(func(c *sqlite.Conn) error {
-		if added, err = addObject(c, KindTransaction, id[:], raw); err != nil || !added {
+		if err := addObject(c, KindTransaction, id[:], raw); err != nil {
 			return err
+		}
+		if added = c.Changes() > 0; !added {
+			return nil
 		}
 		// seq is part of the checksum, so it cannot be left to SQLite.
 		var seq int64
@@ -116,7 +108,7 @@ func scanTx(c *sqlite.Conn, where string, args ...any) (tx Tx, err error) {
 	if tx.Raw, err = object(c, KindTransaction, tx.ID[:]); err != nil {
 		return Tx{}, missing(err, "transaction %v", tx.ID)
 	}
-	var result TxResult
+	var result vm.Result
 	switch err := one(c, "tx_results", "WHERE id = ?", func(r *row) { result = scanResult(r) }, tx.ID[:]); {
 	case err == nil:
 		tx.Result = &result
@@ -134,12 +126,11 @@ func missing(err error, format string, args ...any) error {
 	return err
 }
 
-func scanResult(r *row) (t TxResult) {
+func scanResult(r *row) (t vm.Result) {
 	r.raw(t.ID[:])
 	t.Layer = types.Layer(r.int())
 	r.skip()
-	r.raw(t.Block[:])
-	t.Failed = r.int() != 0
+	t.Status = vm.Status(r.int())
 	t.Reason = r.text()
 	t.Gas = uint64(r.int())
 	t.Fee = uint64(r.int())
@@ -198,8 +189,8 @@ func (db *DB) CountAddressTransactions(a types.Address) (n int, err error) {
 	return n, err
 }
 
-// LayerTransactions returns the transactions that a layer applied, in their
-// order.
+// LayerTransactions returns the transactions that had an effect in a layer, in
+// the order of its block.
 func (db *DB) LayerTransactions(l types.Layer) ([]Tx, error) {
 	return db.transactions("SELECT t.seq FROM tx_results AS r JOIN transactions AS t USING (id) WHERE r.layer = ? ORDER BY r.position", int64(l))
 }

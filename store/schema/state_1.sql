@@ -22,12 +22,13 @@ CREATE TABLE atxs (
 	publish_epoch   INTEGER NOT NULL,
 	smesher         BLOB NOT NULL,
 	coinbase        BLOB NOT NULL,
+	commitment      BLOB NOT NULL,
+	vrf_nonce       INTEGER NOT NULL,
 	num_units       INTEGER NOT NULL,
 	effective_units INTEGER NOT NULL,
-	vrf_nonce       INTEGER NOT NULL,
-	weight          INTEGER NOT NULL,
-	base_height     INTEGER NOT NULL,
 	ticks           INTEGER NOT NULL,
+	base_height     INTEGER NOT NULL,
+	weight          INTEGER NOT NULL,
 	received        INTEGER NOT NULL, -- unix nanoseconds
 	sum             BLOB NOT NULL
 ) STRICT;
@@ -60,7 +61,7 @@ CREATE TABLE layers (
 	layer      INTEGER PRIMARY KEY,
 	block      BLOB NOT NULL, -- zero when the layer has none
 	state_root BLOB NOT NULL,
-	txs        INTEGER NOT NULL,
+	txs        INTEGER NOT NULL, -- that had an effect
 	sum        BLOB NOT NULL
 ) STRICT;
 
@@ -89,8 +90,7 @@ CREATE TABLE tx_results (
 	id       BLOB PRIMARY KEY,
 	layer    INTEGER NOT NULL,
 	position INTEGER NOT NULL, -- in the block
-	block    BLOB NOT NULL,
-	failed   INTEGER NOT NULL,
+	status   INTEGER NOT NULL, -- a vm.Status
 	reason   TEXT NOT NULL,
 	gas      INTEGER NOT NULL,
 	fee      INTEGER NOT NULL,
@@ -100,24 +100,25 @@ CREATE INDEX tx_results_by_layer ON tx_results (layer, position);
 
 CREATE TABLE rewards (
 	layer    INTEGER NOT NULL,
+	position INTEGER NOT NULL, -- in the block
 	atx      BLOB NOT NULL,
 	smesher  BLOB NOT NULL,
 	coinbase BLOB NOT NULL,
 	total    INTEGER NOT NULL,
 	subsidy  INTEGER NOT NULL,
 	sum      BLOB NOT NULL,
-	PRIMARY KEY (layer, atx)
+	PRIMARY KEY (layer, position)
 ) STRICT;
-CREATE INDEX rewards_by_coinbase ON rewards (coinbase, layer, atx);
-CREATE INDEX rewards_by_smesher ON rewards (smesher, layer, atx);
+CREATE INDEX rewards_by_coinbase ON rewards (coinbase, layer, position);
+CREATE INDEX rewards_by_smesher ON rewards (smesher, layer, position);
 
 -- One row for every layer that changed an account.
 CREATE TABLE accounts (
 	address    BLOB NOT NULL,
 	layer      INTEGER NOT NULL,
-	balance    INTEGER NOT NULL,
 	next_nonce INTEGER NOT NULL,
-	template   BLOB NOT NULL, -- empty until the account is spawned
+	balance    INTEGER NOT NULL,
+	template   BLOB NOT NULL, -- zero until the account is spawned
 	state      BLOB NOT NULL,
 	sum        BLOB NOT NULL,
 	PRIMARY KEY (address, layer)
