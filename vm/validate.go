@@ -77,9 +77,10 @@ func Validate(raw types.Transaction, s State, p Params) (Valid, error) {
 // Revalidate is Validate for a transaction that was valid on top of another
 // state. It does not look at the signature again: an address is a hash of the
 // keys that sign for it, so a signature is right in every state or in none.
-func Revalidate(v Valid, s State, p Params) (Valid, error) {
-	_, v, err := check(v.Tx, s, p)
-	return v, err
+// For the same reason the price is the same in every state.
+func Revalidate(v Valid, s State, p Params) error {
+	_, _, err := check(v.Tx, s, p)
+	return err
 }
 
 func check(tx Tx, s State, p Params) (call, Valid, error) {
