@@ -117,38 +117,39 @@ func TestInitWritesEveryLabelInItsPlace(t *testing.T) {
 
 func TestInitIsResumedAfterAFaultAtEveryWrite(t *testing.T) {
 	p, setup := TestParams(), testSetup()
-	opts := InitOptions{BatchLabels: 24} // three batches in each of four files
+	p.LabelsPerUnit = 48
+	opts := InitOptions{BatchLabels: 32} // two batches in the first file, one in the second
 	const dir = "dir"
 	clean := newMemFS()
 	if _, err := initialise(clean, dir, p, setup, opts); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(clean.files()); n != 5 {
-		t.Fatalf("%d files, want 4 data files and the metadata", n)
-	}
 	want := clean.files()
+	if len(want) != 3 {
+		t.Fatalf("%d files, want 2 data files and the metadata", len(want))
+	}
 	for f, name := range map[fault]string{
 		diskFull: "disk full", ioError: "input/output error", shortWrite: "short write",
-		dieBefore: "kill before", dieAfter: "kill after", dieMidway: "kill midway",
+		dieBefore: "death before the call", dieAfter: "death after half a write or a whole call",
 	} {
 		t.Run(name, func(t *testing.T) {
 			for at := 1; at <= clean.calls; at++ {
-				for _, power := range []bool{false, true} {
-					fs := newMemFS()
-					fs.failAt, fs.fault = at, f
-					_, err := initialise(fs, dir, p, setup, opts)
-					if err == nil || strings.Contains(err.Error(), "\n") {
-						t.Fatalf("call %d: error is %v, want one line", at, err)
-					}
-					if f == diskFull && !strings.Contains(err.Error(), "disk full") {
-						t.Fatalf("call %d: %v", at, err)
-					}
-					next := fs.killed()
-					if power {
-						next = fs.powerLost(rand.New(rand.NewPCG(uint64(at), uint64(f))))
-					}
+				fs := newMemFS()
+				fs.failAt, fs.fault = at, f
+				_, err := initialise(fs, dir, p, setup, opts)
+				if err == nil || strings.Contains(err.Error(), "\n") {
+					t.Fatalf("call %d: error is %v, want one line", at, err)
+				}
+				if f == diskFull && !strings.Contains(err.Error(), "disk full") {
+					t.Fatalf("call %d: %v", at, err)
+				}
+				after := map[string]*memFS{
+					"power loss": fs.powerLost(rand.New(rand.NewPCG(uint64(at), uint64(f)))),
+					"kill -9":    fs.killed(),
+				}
+				for what, next := range after {
 					if _, err := initialise(next, dir, p, setup, opts); err != nil {
-						t.Fatalf("call %d of %d, power lost %t: does not resume: %v", at, clean.calls, power, err)
+						t.Fatalf("call %d of %d, %s: does not resume: %v", at, clean.calls, what, err)
 					}
 					sameFiles(t, next.files(), want)
 				}
@@ -249,45 +250,36 @@ func TestInitIsResumedAfterKillOfTheProcess(t *testing.T) {
 }
 
 func TestVRFSearchGoesOnBeyondTheSpace(t *testing.T) {
-	// About one identity in e^8 has no nonce inside: look for one.
-	p := TestParams()
-	threshold := vrfThreshold(256)
-	l := NewLabeler(p.ScryptN)
-	setup := testSetup()
-search:
-	for n := uint32(0); ; n++ {
-		if n == 1<<15 {
-			t.Fatal("no identity without a VRF nonce inside its space")
+	// About one identity in e^8 has no nonce inside its space. This is one.
+	p, setup := TestParams(), testSetup()
+	p.LabelsPerUnit = 48
+	const labels = 96
+	setup.NodeID = [32]byte{}
+	binary.LittleEndian.PutUint32(setup.NodeID[:], 9061)
+	commitment := Commitment(setup.NodeID, setup.CommitmentATX)
+	for i := range uint64(labels) {
+		if VerifyVRFNonce(i, commitment, 2, p) == nil {
+			t.Fatalf("label %d is a VRF nonce: look for another identity", i)
 		}
-		binary.LittleEndian.PutUint32(setup.NodeID[:], n)
-		for i := range uint64(256) {
-			label := l.Label(Commitment(setup.NodeID, setup.CommitmentATX), i)
-			if bytes.Compare(label[:], threshold[:]) < 0 {
-				continue search
-			}
-		}
-		break
 	}
+
 	clean := newMemFS()
 	m, err := initialise(clean, "dir", p, setup, InitOptions{BatchLabels: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *m.Nonce < 256 || *m.LastPosition <= *m.Nonce {
+	if *m.Nonce < labels || *m.LastPosition <= *m.Nonce {
 		t.Fatalf("nonce %d, last position %d", *m.Nonce, *m.LastPosition)
 	}
-	if err := VerifyVRFNonce(*m.Nonce, Commitment(setup.NodeID, setup.CommitmentATX), 2, p); err != nil {
+	if err := VerifyVRFNonce(*m.Nonce, commitment, 2, p); err != nil {
 		t.Fatal(err)
-	}
-	if err := VerifyVRFNonce(255, Commitment(setup.NodeID, setup.CommitmentATX), 2, p); err == nil {
-		t.Fatal("a label above the threshold is a VRF nonce")
 	}
 	fs := newMemFS()
 	last := uint64(0)
 	_, err = initialise(fs, "dir", p, setup, InitOptions{
 		BatchLabels: 4,
 		Progress:    func(p InitProgress) { last = p.Done },
-		Cancel:      func() bool { return last > 256 },
+		Cancel:      func() bool { return last > labels },
 	})
 	if !errors.Is(err, ErrCancelled) {
 		t.Fatalf("got %v, want ErrCancelled beyond the space", err)

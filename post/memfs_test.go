@@ -24,8 +24,7 @@ const (
 	ioError          // the call takes effect but fails with EIO
 	shortWrite       // half is written, without an error
 	dieBefore        // the process ends instead of the call
-	dieAfter         // the process ends after the call
-	dieMidway        // the process ends after half a write
+	dieAfter         // the process ends after the call, or after half a write
 )
 
 // memFS is a disk that breaks on order. It knows what power loss may take
@@ -66,7 +65,7 @@ func (m *memFS) change(do func()) error {
 	case dieBefore:
 		m.dead = true
 		return errDead
-	case dieAfter, dieMidway:
+	case dieAfter:
 		do()
 		m.dead = true
 		return errDead
@@ -185,7 +184,7 @@ func (f *memFile) ReadAt(p []byte, offset int64) (int, error) {
 
 func (f *memFile) WriteAt(p []byte, offset int64) (int, error) {
 	n := len(p)
-	half := f.fs.calls+1 == f.fs.failAt && (f.fs.fault == shortWrite || f.fs.fault == dieMidway)
+	half := f.fs.calls+1 == f.fs.failAt && (f.fs.fault == shortWrite || f.fs.fault == dieAfter)
 	if half {
 		n /= 2
 	}

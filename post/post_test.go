@@ -44,7 +44,7 @@ func mustNumLabels(t testing.TB, p Params, units uint32) uint64 {
 // rarely has parameters whose difficulty has a zero first byte, as mainnet's.
 func rarely() Params {
 	p := TestParams()
-	p.LabelsPerUnit, p.K1, p.K2, p.K3 = 1<<12, 8, 10, 3
+	p.LabelsPerUnit, p.K1, p.K2, p.K3 = 1<<10, 4, 5, 3
 	return p
 }
 
@@ -114,8 +114,8 @@ func TestVerifyRefuses(t *testing.T) {
 		{"a nonce beyond the groups", func(q *Proof, _ *ProofMetadata, _ *Params) { q.Nonce = MaxNonces }, "post: nonce 4096, must be below 4096"},
 		{"a counter beyond what is hashed", func(q *Proof, _ *ProofMetadata, _ *Params) { q.Pow += 1 << 56 }, "post: proof of work counter"},
 		{"a counter that is no solution", func(_ *Proof, _ *ProofMetadata, p *Params) { p.PowDifficulty = [32]byte{} }, "post: blake3 proof of work of nonce group"},
-		{"no indices", func(q *Proof, _ *ProofMetadata, _ *Params) { q.Indices = nil }, "post: indices take 0 bytes, must be 18"},
-		{"one byte more", func(q *Proof, _ *ProofMetadata, _ *Params) { q.Indices = append(slices.Clone(q.Indices), 0) }, "post: indices take 19 bytes, must be 18"},
+		{"no indices", func(q *Proof, _ *ProofMetadata, _ *Params) { q.Indices = nil }, "post: indices take 0 bytes, must be 8"},
+		{"one byte more", func(q *Proof, _ *ProofMetadata, _ *Params) { q.Indices = append(slices.Clone(q.Indices), 0) }, "post: indices take 9 bytes, must be 8"},
 		{"a padding bit", func(q *Proof, _ *ProofMetadata, _ *Params) {
 			q.Indices = slices.Clone(q.Indices)
 			q.Indices[len(q.Indices)-1] |= 0x80
@@ -149,7 +149,7 @@ func TestAnIndexThatDoesNotPassIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const at = 6
+	const at = 3
 	honest := slices.Clone(indices)
 	d := newDifficulty(p.K1, numLabels)
 	tester := newTester(&m.Challenge, proof.Nonce, proof.Pow, d)
