@@ -1,0 +1,181 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tweedle/testnet"
+)
+
+func testnetCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "testnet",
+		Short:   "Start a whole network on this machine, and operate it",
+		Example: "  tweedle testnet up\n  tweedle testnet status\n  tweedle testnet kill node-3 && tweedle testnet restart node-3",
+		Args:    usageArgs(cobra.NoArgs),
+	}
+	dir := cmd.PersistentFlags().String("dir", defaultTestnetDir(), "directory that holds everything")
+	cmd.AddCommand(
+		testnetUp(dir), testnetStatus(dir), testnetLogs(dir),
+		testnetDo(dir, testnet.Kill, "NAME...", "Kill processes (SIGKILL); they stay down until restarted", "node-2"),
+		testnetDo(dir, testnet.Pause, "NAME...", "Stop the clock of processes (SIGSTOP)", "node-2"),
+		testnetDo(dir, testnet.Resume, "NAME...", "Let paused processes go on (SIGCONT)", "node-2"),
+		testnetDo(dir, testnet.Restart, "NAME...", "Start processes again, with the addresses they had", "node-2 poet-1"),
+		testnetDo(dir, testnet.Add, "node|poet...", "Add and start processes", "node"),
+		testnetDo(dir, testnet.Down, "[NAME...]", "Stop processes in order; without names, the whole testnet", ""),
+	)
+	return cmd
+}
+
+// defaultTestnetDir is the same in every folder, so that later commands find
+// the testnet from anywhere.
+func defaultTestnetDir() string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "testnet-data"
+	}
+	return filepath.Join(home, ".tweedle", "testnet")
+}
+
+// usageArgs makes wrong arguments mistakes of usage.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+func testnetUp(dir *string) *cobra.Command {
+	var o testnet.Options
+	var plain, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start a testnet in the foreground, or continue the one in --dir",
+		Long: "Start nodes and PoET servers as processes on loopback, or continue the testnet that is in --dir\n" +
+			"with the same genesis. Ctrl-C stops everything; a later `up` goes on.\n" +
+			"With --epochs N it ends after N full epochs with ballots, and succeeds only if all nodes agree.",
+		Example: "  tweedle testnet up\n  tweedle testnet up --nodes 5 --poets 2 --epochs 4 --json --dir /tmp/net",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if plain && asJSON {
+				return usageError{errors.New("--plain and --json: choose one of them")}
+			}
+			o.Dir, o.View = *dir, testnet.NewView(os.Stdout)
+			switch {
+			case asJSON:
+				o.View = testnet.NewJSONView(os.Stdout)
+			case plain:
+				o.View = testnet.NewPlainView(os.Stdout)
+			}
+			if err := o.Validate(); err != nil {
+				return usageError{err}
+			}
+			// A closed terminal is an order to stop, too.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			defer stop()
+			sum, err := testnet.Up(ctx, o)
+			if err == nil && o.Epochs > 0 && !sum.OK {
+				err = fmt.Errorf("the testnet did not do well: %s", strings.Join(sum.Reasons, "; "))
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Nodes, "nodes", 0, fmt.Sprintf("smeshing nodes (default %d)", testnet.DefaultNodes))
+	f.IntVar(&o.Poets, "poets", 0, fmt.Sprintf("PoET servers (default %d)", testnet.DefaultPoets))
+	f.IntVar(&o.Gateways, "gateways", 0, fmt.Sprintf("nodes that the PoETs deliver to (default %d, or all if there are fewer)", testnet.DefaultGateways))
+	f.StringVar(&o.Preset, "preset", "", "network parameters (default \""+testnet.DefaultPreset+"\")")
+	f.IntVar(&o.Epochs, "epochs", 0, "end after so many full epochs with ballots (default: run until Ctrl-C)")
+	f.Float64Var(&o.TxRate, "tx-rate", testnet.DefaultTxRate, "transactions to send per second; 0: none")
+	f.Uint64Var(&o.MaxLeavesPerSecond, "max-leaves-per-second", 0, fmt.Sprintf("speed limit of each PoET (default %d)", testnet.DefaultLeavesPerSecond))
+	f.BoolVar(&o.Fresh, "fresh", false, "delete the testnet in --dir and start a new one")
+	f.BoolVar(&plain, "plain", false, "print plain lines, also on a terminal")
+	f.BoolVar(&asJSON, "json", false, "print one event a line as JSON; the last one is the summary")
+	return cmd
+}
+
+func testnetStatus(dir *string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Show what every process does",
+		Example: "  tweedle testnet status\n  tweedle testnet status --json --dir /tmp/net",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := testnet.ReadStatus(cmd.Context(), *dir)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(s)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.Join(s.Text(time.Now()), "\n"))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func testnetLogs(dir *string) *cobra.Command {
+	var follow bool
+	var lines int
+	cmd := &cobra.Command{
+		Use:     "logs [NAME...]",
+		Short:   "Print the end of the processes' logs, of all if none is named",
+		Example: "  tweedle testnet logs node-1 -f\n  tweedle testnet logs -n 5",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if lines < 0 {
+				return usageError{fmt.Errorf("%d lines: choose 0 or more with -n", lines)}
+			}
+			return testnet.Logs(cmd.Context(), *dir, names, lines, follow, cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is added, until Ctrl-C")
+	cmd.Flags().IntVarP(&lines, "lines", "n", 40, "how many lines of each log")
+	return cmd
+}
+
+// testnetDo is a command that the running `up` carries out.
+func testnetDo(dir *string, c testnet.Command, args, short, example string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     string(c) + " " + args,
+		Short:   short,
+		Example: strings.TrimRight("  tweedle testnet "+string(c)+" "+example, " "),
+		Args: usageArgs(func(_ *cobra.Command, names []string) error {
+			if len(names) == 0 && c != testnet.Down {
+				return fmt.Errorf("%s what? name it: tweedle testnet %s %s", c, c, args)
+			}
+			return nil
+		}),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			done, err := testnet.Do(cmd.Context(), *dir, c, names...)
+			if asJSON {
+				return errors.Join(err, json.NewEncoder(cmd.OutOrStdout()).Encode(map[string][]string{"done": done}))
+			}
+			for _, name := range done {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", c, name)
+			}
+			if err == nil && c == testnet.Down && len(names) == 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "the testnet in %s is down\n", *dir)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the names of the processes it was done to as JSON")
+	return cmd
+}

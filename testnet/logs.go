@@ -1,0 +1,161 @@
+package testnet
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+)
+
+// What is read of a log, and shown when a process crashed.
+const (
+	maxLogTail  = 256 << 10 // bytes
+	maxReport   = 8 << 20   // bytes: a crash report lists every goroutine
+	reportLines = 20
+	followPoll  = 200 * time.Millisecond
+)
+
+// tail returns the last n lines from offset start on, within the last limit
+// bytes, and where the log ends.
+func tail(path string, start, limit int64, n int) (lines []string, end int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	from := max(start, st.Size()-limit)
+	b, err := io.ReadAll(io.NewSectionReader(f, from, st.Size()-from))
+	if err != nil {
+		return nil, 0, err
+	}
+	if from > start {
+		// The first line is cut.
+		_, b, _ = bytes.Cut(b, []byte("\n"))
+	}
+	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	if len(all) == 1 && all[0] == "" {
+		all = nil
+	}
+	return all[max(0, len(all)-n):], st.Size(), nil
+}
+
+// report returns what the log says about the end of a run: from the Go
+// runtime's crash report, if there is one, else the last lines.
+func (p *process) report(c *child) []string {
+	lines, _, err := tail(p.dir.path(p.Name, logFile), c.logStart, maxReport, maxReport)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for i, line := range lines {
+		if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
+			return lines[i:min(i+reportLines, len(lines))]
+		}
+	}
+	return lines[max(0, len(lines)-reportLines):]
+}
+
+// lastWords returns the line of a run that most likely tells why it ended.
+func (p *process) lastWords(c *child) string {
+	lines := p.report(c)
+	if len(lines) == 0 {
+		return "it printed nothing"
+	}
+	if strings.HasPrefix(lines[0], "panic:") || strings.HasPrefix(lines[0], "fatal error:") {
+		return lines[0]
+	}
+	return lines[len(lines)-1]
+}
+
+// Logs writes the last lines of the processes' logs, all of them if names is
+// empty; with several, each line begins with its process. With follow it goes
+// on until ctx ends.
+func Logs(ctx context.Context, dir string, names []string, lines int, follow bool, w io.Writer) error {
+	d, err := openDir(dir)
+	if err != nil {
+		return err
+	}
+	p, err := d.loadPlan()
+	if err != nil {
+		return err
+	}
+	if names, err = p.choose(names); err != nil {
+		return err
+	}
+	ends := make([]int64, len(names))
+	for i, name := range names {
+		out, end, err := tail(d.path(name, logFile), 0, maxLogTail, lines)
+		if err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		ends[i] = end
+		if err := writeLines(w, name, len(names), out); err != nil {
+			return err
+		}
+	}
+	for follow {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followPoll):
+		}
+		for i, name := range names {
+			out, end, err := grown(d.path(name, logFile), ends[i])
+			if err != nil && !os.IsNotExist(err) {
+				return err
+			}
+			ends[i] = end
+			if err := writeLines(w, name, len(names), out); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// grown returns the whole lines that a log has gained since offset start.
+func grown(path string, start int64) (lines []string, end int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, start, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, start, err
+	}
+	if st.Size() < start {
+		start = 0 // a new testnet has begun here
+	}
+	b, err := io.ReadAll(io.NewSectionReader(f, start, min(st.Size()-start, maxLogTail)))
+	if err != nil {
+		return nil, start, err
+	}
+	whole := bytes.LastIndexByte(b, '\n') + 1
+	if whole == 0 && len(b) == maxLogTail {
+		whole = len(b) // a line longer than we read at once
+	}
+	if whole == 0 {
+		return nil, start, nil
+	}
+	return strings.Split(strings.TrimSuffix(string(b[:whole]), "\n"), "\n"), start + int64(whole), nil
+}
+
+func writeLines(w io.Writer, name string, sources int, lines []string) error {
+	var b strings.Builder
+	for _, line := range lines {
+		if sources > 1 {
+			fmt.Fprintf(&b, "%-8s ", name)
+		}
+		b.WriteString(line)
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

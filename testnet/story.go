@@ -1,0 +1,104 @@
+package testnet
+
+import (
+	"slices"
+
+	"tweedle/telemetry"
+)
+
+// story turns statuses into events: what is new since the last one. It is
+// plain data with one owner.
+type story struct {
+	epoch    int // last told; -1: before genesis
+	smeshers map[string]telemetry.SmesherStep
+	rounds   map[string]map[string]string // states by PoET and round
+	gateways map[string][]Gateway
+	silent   map[string]int // by process: statuses in a row without an answer
+}
+
+func newStory() story {
+	return story{
+		epoch:    -1,
+		smeshers: make(map[string]telemetry.SmesherStep),
+		rounds:   make(map[string]map[string]string),
+		gateways: make(map[string][]Gateway),
+		silent:   make(map[string]int),
+	}
+}
+
+// Thresholds below which nothing is told.
+const (
+	initStep   = 0.25 // of PoST initialization
+	maxSilence = 8    // statuses
+)
+
+// next returns what a status has that the one before had not.
+func (st *story) next(s *Status, sent uint64) []Event {
+	var out []Event
+	if s.Started && int(s.Epoch) > st.epoch {
+		st.epoch = int(s.Epoch)
+		atxs := 0
+		for _, n := range s.Nodes {
+			if n.ATXEpoch != nil && s.Epoch > 0 && *n.ATXEpoch == s.Epoch-1 {
+				atxs++
+			}
+		}
+		out = append(out, Clock{Epoch: s.Epoch, Layer: s.Layer, ATXs: atxs, Nodes: len(s.Nodes), Sent: sent})
+	}
+	for _, n := range s.Nodes {
+		if n.Smesher != nil && st.newStep(n.Name, *n.Smesher) {
+			out = append(out, Smesher{n.Name, *n.Smesher})
+		}
+		out = append(out, st.answered(n.Name, n.State == Running && !n.Paused, n.Error)...)
+	}
+	for _, p := range s.Poets {
+		if p.rounds != nil {
+			now := make(map[string]string) // drops the rounds that the PoET tells of no more
+			for _, r := range p.rounds {
+				now[r.Round] = r.State
+				if st.rounds[p.Name][r.Round] != r.State {
+					out = append(out, r)
+				}
+			}
+			st.rounds[p.Name] = now
+		}
+		if p.Gateways != nil && !slices.Equal(st.gateways[p.Name], p.Gateways) {
+			st.gateways[p.Name] = p.Gateways
+			out = append(out, PoetGateways{p.Name, p.Gateways})
+		}
+		out = append(out, st.answered(p.Name, p.State == Running && !p.Paused, p.Error)...)
+	}
+	return out
+}
+
+// newStep tells whether a smesher's step differs enough to be told.
+func (st *story) newStep(name string, now telemetry.SmesherStep) bool {
+	last, known := st.smeshers[name]
+	if known && last.Step == now.Step && last.Error == now.Error && now.Progress < last.Progress+initStep {
+		return false
+	}
+	if known && last == now {
+		return false
+	}
+	st.smeshers[name] = now
+	return true
+}
+
+// answered tells once that a running process does not answer, and once that
+// it does again.
+func (st *story) answered(name string, asked bool, trouble string) []Event {
+	switch {
+	case !asked || trouble == "":
+		was := st.silent[name]
+		delete(st.silent, name)
+		if asked && was >= maxSilence {
+			return []Event{Note{name, "answers again"}}
+		}
+	default:
+		st.silent[name]++
+		if st.silent[name] == maxSilence {
+			return []Event{Note{name, "runs but does not answer: " + trouble}}
+		}
+	}
+	return nil
+}
