@@ -191,7 +191,12 @@ func (k fileKind) explain(dir string, err error) error {
 		return nil
 	}
 	path := filepath.Join(dir, k.name)
-	switch code := sqlite.ErrCode(err); code.ToPrimary() {
+	code := sqlite.ErrCode(err)
+	primary := code.ToPrimary()
+	if primary == sqlite.ResultIOErr && noRoom(dir) {
+		primary = sqlite.ResultFull // SQLite does not tell when it grows its shared memory file
+	}
+	switch primary {
 	case sqlite.ResultFull:
 		return fmt.Errorf("%s: %w: free some and start again", path, ErrFull)
 	case sqlite.ResultCantOpen, sqlite.ResultReadOnly, sqlite.ResultPerm:
@@ -203,6 +208,13 @@ func (k fileKind) explain(dir string, err error) error {
 		return fmt.Errorf("%s: %w: %s", path, err, k.remedy)
 	}
 	return fmt.Errorf("%s: %w", path, err)
+}
+
+// noRoom tells whether the disk has less room than SQLite asks for at once.
+func noRoom(dir string) bool {
+	const atOnce = 32 << 10
+	var s syscall.Statfs_t
+	return syscall.Statfs(dir, &s) == nil && s.Bavail*uint64(s.Bsize) < atOnce
 }
 
 func pragmaInt(c *sqlite.Conn, name string) (int, error) {

@@ -139,7 +139,7 @@ func applyResults(c *sqlite.Conn, l LayerResult) (applied int64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := exec(c, "DELETE FROM pending WHERE seq = ?", seq); err != nil {
+		if err := run(c, "DELETE FROM pending WHERE seq = ?", seq); err != nil {
 			return 0, err
 		}
 		if err := addAddresses(c, seq, t.Addresses); err != nil {
@@ -157,13 +157,13 @@ func (db *DB) Revert(to types.Layer) error {
 }
 
 func revert(c *sqlite.Conn, to types.Layer) error {
-	err := exec(c, `INSERT INTO pending
+	err := run(c, `INSERT INTO pending
 		SELECT t.seq FROM tx_results AS r JOIN transactions AS t USING (id) WHERE r.layer > ?`, int64(to))
 	if err != nil {
 		return err
 	}
 	for _, table := range []string{"tx_results", "rewards", "accounts", "layers"} {
-		if err := exec(c, "DELETE FROM "+table+" WHERE layer > ?", int64(to)); err != nil {
+		if err := run(c, "DELETE FROM "+table+" WHERE layer > ?", int64(to)); err != nil {
 			return err
 		}
 	}

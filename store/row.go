@@ -68,8 +68,8 @@ func finish(s *sqlite.Stmt) error {
 	return err
 }
 
-// exec runs a statement that returns no rows.
-func exec(c *sqlite.Conn, sql string, args ...any) error {
+// run executes a statement that returns no rows.
+func run(c *sqlite.Conn, sql string, args ...any) error {
 	s, err := c.Prepare(sql)
 	if err != nil {
 		return err

@@ -56,6 +56,9 @@ func Open(dir string, network types.GenesisID) (_ *DB, err error) {
 	if db.local, err = localFile.openFile(dir, network); err != nil {
 		return nil, err
 	}
+	if err := checkLocal(db.local); err != nil {
+		return nil, localFile.explain(dir, err)
+	}
 	if db.state, err = stateFile.openFile(dir, network); err != nil {
 		return nil, err
 	}

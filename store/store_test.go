@@ -96,6 +96,7 @@ func infoOf(a *types.ATX, height uint64) *activation.Info {
 var noon = time.Unix(1_800_000_000, 123456789).UTC()
 
 func TestATXsAreFoundByEpochSmesherAndHeight(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	for n, at := range []struct {
 		epoch   types.Epoch
@@ -147,6 +148,7 @@ func sampleProof(n int, leaves uint64) *types.PoetProofMessage {
 }
 
 func TestAPoetProofIsFoundByReferenceAndByRound(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	small, large := sampleProof(1, 100), sampleProof(2, 200)
 	must(t, db.AddPoetProof(small))
@@ -163,6 +165,7 @@ func TestAPoetProofIsFoundByReferenceAndByRound(t *testing.T) {
 
 // The level at which SQLite syncs decides what power loss can take.
 func TestWhatMustSurvivePowerLossIsSynced(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	level := func(want int) func(*sqlite.Conn) error {
 		return func(c *sqlite.Conn) error {
@@ -181,6 +184,7 @@ func TestWhatMustSurvivePowerLossIsSynced(t *testing.T) {
 }
 
 func TestBallotsAreFoundByLayerAndReference(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	smesher := types.NodeID(hash(1))
 	ballot := func(l types.Layer, data *types.EpochData) *types.Ballot {
@@ -205,6 +209,7 @@ func TestBallotsAreFoundByLayerAndReference(t *testing.T) {
 }
 
 func TestAnActiveSetIsFoundByItsHash(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	set := types.ActiveSet{types.ATXID(hash(1)), types.ATXID(hash(2))}
 	must(t, db.AddActiveSet(set))
@@ -256,6 +261,7 @@ func genesis(t testing.TB, db *DB, l types.Layer) {
 }
 
 func TestApplyWritesAllOfALayer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	db := openAt(t, dir)
 	if _, err := db.LastApplied(); !errors.Is(err, ErrNotFound) {
@@ -305,6 +311,7 @@ func TestApplyWritesAllOfALayer(t *testing.T) {
 }
 
 func TestALayerExtendsOneThatIsApplied(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	genesis(t, db, 4)
 	must(t, db.Apply(layerResult(t, db, 5, 1)))
@@ -327,6 +334,7 @@ func TestALayerExtendsOneThatIsApplied(t *testing.T) {
 }
 
 func TestRevertBringsBackTheStateBefore(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	genesis(t, db, 0)
 	for l := types.Layer(1); l <= 4; l++ {
@@ -353,6 +361,7 @@ func TestRevertBringsBackTheStateBefore(t *testing.T) {
 }
 
 func TestASecondDecisionForALayerIsRefused(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	one := &types.Certificate{Decision: types.Decision{Layer: 3, StateRoot: hash(1)}}
 	two := &types.Certificate{Decision: types.Decision{Layer: 3, StateRoot: hash(2)}}
@@ -365,6 +374,7 @@ func TestASecondDecisionForALayerIsRefused(t *testing.T) {
 }
 
 func TestATransactionIsKeptUntilItIsDropped(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	for n := range 3 {
 		if added := got[bool](t)(db.AddTransaction(raw(n), []types.Address{address(n), address(9)}, time.Unix(5, 0))); !added {
@@ -392,6 +402,7 @@ func TestATransactionIsKeptUntilItIsDropped(t *testing.T) {
 }
 
 func TestTheGuardRefusesASecondMessage(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	db := openAt(t, dir)
 	me, other := types.NodeID(hash(1)), types.NodeID(hash(2))
@@ -410,6 +421,7 @@ func TestTheGuardRefusesASecondMessage(t *testing.T) {
 
 // Two goroutines ask for different messages: exactly one may sign.
 func TestTheGuardLetsOneOfManyPass(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	for slot := range uint64(20) {
 		var wg sync.WaitGroup
@@ -433,6 +445,7 @@ func TestTheGuardLetsOneOfManyPass(t *testing.T) {
 }
 
 func TestAnOldCopyOfLocalDBIsNotSignedWith(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	me := types.NodeID(hash(1))
 	db := openAt(t, dir)
@@ -468,6 +481,7 @@ func TestAnOldCopyOfLocalDBIsNotSignedWith(t *testing.T) {
 }
 
 func TestStepsOfASmesherAreKept(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	db := openAt(t, dir)
 	me := types.NodeID(hash(1))
@@ -503,6 +517,7 @@ type blob []byte
 func (b blob) EncodeTo(e *codec.Encoder) { e.ByteSlice(b) }
 
 func TestEverythingFailsAfterCloseAndCloseDoesNot(t *testing.T) {
+	t.Parallel()
 	db := openAt(t, t.TempDir())
 	for range 3 {
 		must(t, db.Close())
@@ -522,6 +537,7 @@ func TestEverythingFailsAfterCloseAndCloseDoesNot(t *testing.T) {
 }
 
 func TestCloseWaitsForReadersAndWriters(t *testing.T) {
+	t.Parallel()
 	for range 5 {
 		db := openAt(t, t.TempDir())
 		must(t, db.Apply(layerResult(t, db, 1, 20)))
@@ -554,6 +570,7 @@ func TestCloseWaitsForReadersAndWriters(t *testing.T) {
 }
 
 func TestTheStoreWorksInVirtualTime(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		db, err := Open(dir, network)
@@ -584,6 +601,7 @@ func TestTheStoreWorksInVirtualTime(t *testing.T) {
 }
 
 func TestListsAreBounded(t *testing.T) {
+	t.Parallel()
 	for limit, want := range map[int]int64{-1: 0, 0: 0, 5: 5, MaxPage + 1: MaxPage} {
 		if got := page(limit); got != want {
 			t.Errorf("page(%d) = %d", limit, got)

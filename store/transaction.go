@@ -42,7 +42,7 @@ func (db *DB) AddTransaction(raw types.Transaction, addresses []types.Address, r
 		if err := put(c, insert, "transactions", seq, id[:], received.UnixNano()); err != nil {
 			return err
 		}
-		if err := exec(c, "INSERT INTO pending VALUES (?)", seq); err != nil {
+		if err := run(c, "INSERT INTO pending VALUES (?)", seq); err != nil {
 			return err
 		}
 		return addAddresses(c, seq, addresses)
@@ -52,7 +52,7 @@ func (db *DB) AddTransaction(raw types.Transaction, addresses []types.Address, r
 
 func addAddresses(c *sqlite.Conn, seq int64, addresses []types.Address) error {
 	for _, a := range addresses {
-		if err := exec(c, "INSERT OR IGNORE INTO tx_addresses VALUES (?, ?)", a[:], seq); err != nil {
+		if err := run(c, "INSERT OR IGNORE INTO tx_addresses VALUES (?, ?)", a[:], seq); err != nil {
 			return err
 		}
 	}
@@ -83,11 +83,11 @@ func (db *DB) DropTransactions(ids []types.TransactionID) error {
 				continue
 			}
 			for _, table := range []string{"pending", "tx_addresses", "transactions"} {
-				if err := exec(c, "DELETE FROM "+table+" WHERE seq = ?", seq); err != nil {
+				if err := run(c, "DELETE FROM "+table+" WHERE seq = ?", seq); err != nil {
 					return err
 				}
 			}
-			if err := exec(c, "DELETE FROM objects WHERE kind = ? AND id = ?", int64(KindTransaction), id[:]); err != nil {
+			if err := run(c, "DELETE FROM objects WHERE kind = ? AND id = ?", int64(KindTransaction), id[:]); err != nil {
 				return err
 			}
 		}
