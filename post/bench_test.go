@@ -1,6 +1,7 @@
 package post
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 )
@@ -23,7 +24,7 @@ func BenchmarkScan(b *testing.B) {
 	random := rand.NewChaCha8([32]byte{})
 	random.Read(labels)
 	for _, nonces := range []uint32{16, 64, 128, 288} {
-		b.Run(name(nonces, "nonces"), func(b *testing.B) {
+		b.Run(fmt.Sprintf("%d nonces", nonces), func(b *testing.B) {
 			var groups []*nonceGroup
 			for n := uint32(0); n < nonces; n += nonceGroupSize {
 				groups = append(groups, newNonceGroup(&[32]byte{}, n, 0))
@@ -50,6 +51,26 @@ func BenchmarkVerify(b *testing.B) {
 	for b.Loop() {
 		if err := Verify(proof, m, p, All()); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkProve is a pass over files, by all that Prove does but the last
+// look at the proof's labels.
+func BenchmarkProve(b *testing.B) {
+	const labels = 1 << 20
+	for _, nonces := range []uint32{16, 128} {
+		for _, workers := range []int{1, 2} {
+			b.Run(fmt.Sprintf("%d nonces, %d workers", nonces, workers), func(b *testing.B) {
+				s, _ := searchRandom(b, labels, labels/4, nonces)
+				s.opts.Workers = workers
+				for b.Loop() {
+					if _, found, err := s.pass(); found || err != nil {
+						b.Fatal(found, err)
+					}
+				}
+				b.ReportMetric(float64(b.N)*labels*LabelSize/(1<<30)/b.Elapsed().Seconds(), "GiB/s")
+			})
 		}
 	}
 }

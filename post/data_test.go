@@ -3,6 +3,7 @@ package post
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,60 @@ func TestProofHasTheFirstPassingLabelsOfItsNonce(t *testing.T) {
 			t.Fatalf("got %v, want %v (%v)", got, want, err)
 		}
 	}
+}
+
+func TestPassSeesEveryLabelOfEveryFileOnce(t *testing.T) {
+	s, labels := searchRandom(t, 2*blockLabels+900, blockLabels+100, 16)
+	s.opts.Workers = 3
+	s.difficulty = difficulty{msb: 0, lsb: lsbMask / 2}
+	if _, found, err := s.pass(); found || err != nil {
+		t.Fatalf("found %t, error %v", found, err)
+	}
+	total := 0
+	for nonce, got := range s.passed {
+		tester := newTester(&s.challenge, uint32(nonce), s.groups[0].pow, s.difficulty)
+		var want []uint64
+		for i := range uint64(len(labels) / LabelSize) {
+			if tester.passes(labels[i*LabelSize : (i+1)*LabelSize]) {
+				want = append(want, i)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("nonce %d: labels %v pass, want %v", nonce, got, want)
+		}
+		total += len(want)
+	}
+	if total == 0 {
+		t.Fatal("no label passes")
+	}
+}
+
+// searchRandom prepares a pass over random labels in files of perFile, with a
+// K2 that is never reached.
+func searchRandom(t testing.TB, numLabels, perFile uint64, nonces uint32) (*search, []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	labels := make([]byte, numLabels*LabelSize)
+	rand.NewChaCha8([32]byte{}).Read(labels)
+	m := Metadata{LabelsPerUnit: numLabels, NumUnits: 1, MaxFileSize: perFile * LabelSize}
+	l := m.layout(dir)
+	for number := uint64(0); number*perFile < numLabels; number++ {
+		at := number * perFile * LabelSize
+		if err := os.WriteFile(l.name(number), labels[at:at+uint64(l.size(number))], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := MainnetLikeParams()
+	s := newSearch(&Data{Metadata: m, fs: osFS{}, layout: l}, [32]byte{}, p, ProveOptions{Workers: 1})
+	s.params.K2 = 1 << 30
+	if err := s.opts.complete(); err != nil {
+		t.Fatal(err)
+	}
+	s.params.PowDifficulty = TestParams().PowDifficulty
+	if err := s.prepare(0, nonces); err != nil {
+		t.Fatal(err)
+	}
+	return s, labels
 }
 
 func TestProveMakesAnotherPassWhereOneIsNotEnough(t *testing.T) {

@@ -84,13 +84,14 @@ func TestInitWritesEveryLabelInItsPlace(t *testing.T) {
 	}
 	l := NewLabeler(p.ScryptN)
 	commitment := Commitment(testID, testATX)
-	var best candidate
-	threshold := vrfThreshold(200)
 	var want []byte
+	nonce, smallest := uint64(0), [32]byte{0xff}
 	for i := range uint64(200) {
 		label := l.Label(commitment, i)
 		want = append(want, label[:LabelSize]...)
-		best.offer(i, &label, &threshold)
+		if string(label[:]) < string(smallest[:]) {
+			nonce, smallest = i, label
+		}
 	}
 	for n, size := range []int{1024, 1024, 1024, 128} {
 		name := filepath.Join(dir, fmt.Sprintf("postdata_%d.bin", n))
@@ -110,8 +111,11 @@ func TestInitWritesEveryLabelInItsPlace(t *testing.T) {
 			t.Errorf("%s has mode %v", d, info.Mode())
 		}
 	}
-	if !best.found || *m.Nonce != best.index || *m.NonceValue != [16]byte(best.label[:16]) {
-		t.Fatalf("VRF nonce is %d, want %+v", *m.Nonce, best)
+	if *m.Nonce != nonce || *m.NonceValue != [16]byte(smallest[:16]) {
+		t.Fatalf("VRF nonce is %d, %x, want %d, %x", *m.Nonce, *m.NonceValue, nonce, smallest)
+	}
+	if err := VerifyVRFNonce(nonce, commitment, 2, p); err != nil {
+		t.Fatal(err)
 	}
 }
 

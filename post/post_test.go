@@ -7,8 +7,6 @@ import (
 	"testing"
 )
 
-func name(n any, what string) string { return fmt.Sprintf("%v %s", n, what) }
-
 var (
 	testID  = [32]byte{'i', 'd'}
 	testATX = [32]byte{'a', 't', 'x'}

@@ -56,12 +56,7 @@ func (d *Data) Prove(challenge [32]byte, p Params, opts ProveOptions) (Proof, er
 		return Proof{}, fmt.Errorf("post: %s holds %d labels, the network asks for %d: it is of another network",
 			d.layout.dir, d.layout.labels, labels)
 	}
-	s := &search{
-		data: d, challenge: challenge, params: p, opts: opts,
-		difficulty: newDifficulty(p.K1, labels),
-		buf:        make([]byte, min(batchBlocks*blockLabels, labels, d.layout.perFile)*LabelSize),
-		hits:       make([][]hit, batchBlocks),
-	}
+	s := newSearch(d, challenge, p, opts)
 	for first := 0; first < MaxNonces; first += opts.Nonces {
 		end := min(first+opts.Nonces, MaxNonces)
 		if err := s.prepare(uint32(first), uint32(end)); err != nil {
@@ -114,6 +109,15 @@ type search struct {
 	first  uint32
 	groups []*nonceGroup
 	passed [][]uint64 // indices by nonce, up to K2
+}
+
+func newSearch(d *Data, challenge [32]byte, p Params, opts ProveOptions) *search {
+	return &search{
+		data: d, challenge: challenge, params: p, opts: opts,
+		difficulty: newDifficulty(p.K1, d.layout.labels),
+		buf:        make([]byte, min(batchBlocks*blockLabels, d.layout.labels, d.layout.perFile)*LabelSize),
+		hits:       make([][]hit, batchBlocks),
+	}
 }
 
 // prepare solves the proofs of work of a pass and makes its ciphers.
@@ -183,9 +187,7 @@ func (s *search) scanFile(number uint64) (winner uint32, found bool, err error) 
 func (s *search) scanBatch(labels []byte, first uint64) {
 	const blockSize = blockLabels * LabelSize
 	blocks := (len(labels) + blockSize - 1) / blockSize
-	for b := blocks; b < len(s.hits); b++ {
-		s.hits[b] = s.hits[b][:0]
-	}
+	s.hits = s.hits[:blocks]
 	var taken atomic.Int64
 	work := func() {
 		for {
