@@ -168,6 +168,18 @@ func (b *book) due(n int, now time.Time, connected func(PeerID) bool) []peer.Add
 	return infos
 }
 
+// nextDue returns when the next peer will be due, if any waits.
+func (b *book) nextDue(connected func(PeerID) bool) (at time.Time, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, e := range b.entries {
+		if !e.dialing && (!ok || e.next.Before(at)) && !connected(id) {
+			at, ok = e.next, true
+		}
+	}
+	return at, ok
+}
+
 func shuffle(ids []PeerID) {
 	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 }

@@ -17,11 +17,12 @@ const (
 	maxDials = 8
 	// dialTimeout bounds one dial, the hello included.
 	dialTimeout = 10 * time.Second
-	// lookEvery is how often the loop compares the peers that it has with those that it wants.
-	lookEvery = 500 * time.Millisecond
-	// askHungry and askFull are the time between two peer exchanges, with too few peers and with enough.
-	askHungry = 2 * time.Second
-	askFull   = time.Minute
+	// lookEvery is the least time between two looks of the loop that nothing but time caused.
+	lookEvery = 250 * time.Millisecond
+	// askSoon and askRarely are the shortest and the longest time between two peer exchanges. The time
+	// doubles while nothing changes, so that a network of few nodes comes to rest.
+	askSoon   = 2 * time.Second
+	askRarely = time.Minute
 	// saveEvery is how often a changed address book is written.
 	saveEvery = time.Minute
 )
@@ -33,38 +34,61 @@ func (h *Host) discover(ctx context.Context) {
 	work.SetLimit(maxDials)
 	defer work.Wait()
 	defer h.saveBook()
-	look := time.NewTicker(jitter(lookEvery))
+	look := time.NewTimer(0)
 	defer look.Stop()
-	save := time.NewTicker(saveEvery)
-	defer save.Stop()
-	var asked time.Time
+	pause := askSoon
+	var asked, ask time.Time // when last, when next
+	save := time.Now().Add(saveEvery)
 	for {
-		in, out := h.countPeers()
-		hungry := in+out < h.cfg.MinPeers || out < h.cfg.MinOutbound
-		if hungry {
-			h.dialDue(ctx, &work)
-		}
-		wait := askFull
-		if hungry {
-			wait = askHungry
-		}
-		if now := time.Now(); now.Sub(asked) >= wait && h.askSomeone(ctx, &work) {
-			asked = now
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
-		case <-h.wake: // a peer came or went
-		case <-save.C:
-			h.saveBook()
+		case <-h.wake: // a peer came or went, or a dial ended
+			pause = askSoon
+			if soon := asked.Add(askSoon); ask.After(soon) {
+				ask = soon
+			}
 		}
+		now := time.Now()
+		if !now.Before(save) {
+			h.saveBook()
+			save = now.Add(saveEvery)
+		}
+		hungry := h.hungry()
+		if !now.Before(ask) {
+			if !hungry {
+				pause = askRarely
+			}
+			if h.askSomeone(ctx, &work) {
+				asked = now
+			}
+			ask = now.Add(jitter(pause))
+			pause = min(2*pause, askRarely)
+		}
+		next := min(time.Until(save), max(lookEvery, time.Until(ask)))
+		if hungry {
+			h.dialDue(ctx, &work)
+			if due, ok := h.book.nextDue(h.isConnected); ok {
+				next = min(next, max(lookEvery, time.Until(due)))
+			}
+		}
+		look.Reset(next)
 	}
 }
 
+// hungry reports whether the host wants more peers.
+func (h *Host) hungry() bool {
+	in, out := h.countPeers()
+	return in+out < h.cfg.MinPeers || out < h.cfg.MinOutbound
+}
+
+func (h *Host) isConnected(p PeerID) bool {
+	return h.libp2p.Network().Connectedness(p) == network.Connected
+}
+
 func (h *Host) dialDue(ctx context.Context, work *errgroup.Group) {
-	connected := func(p PeerID) bool { return h.libp2p.Network().Connectedness(p) == network.Connected }
-	for _, info := range h.book.due(maxDials, time.Now(), connected) {
+	for _, info := range h.book.due(maxDials, time.Now(), h.isConnected) {
 		dial := func() error {
 			err := h.dial(ctx, info)
 			var mismatch *MismatchError
@@ -75,6 +99,7 @@ func (h *Host) dialDue(ctx context.Context, work *errgroup.Group) {
 				h.log.Debug("dial failed", "peer", info.ID, "err", err)
 			}
 			h.metrics.dials.WithLabelValues(result).Inc()
+			h.nudge() // there is a free slot
 			return nil
 		}
 		if !work.TryGo(dial) {
@@ -123,8 +148,8 @@ func (h *Host) connected(_ network.Network, c network.Conn) {
 	h.nudge()
 }
 
-func (h *Host) disconnected(n network.Network, c network.Conn) {
-	if n.Connectedness(c.RemotePeer()) != network.Connected {
+func (h *Host) disconnected(_ network.Network, c network.Conn) {
+	if !h.isConnected(c.RemotePeer()) {
 		h.book.lost(c.RemotePeer(), time.Now())
 		h.log.Debug("peer disconnected", "peer", c.RemotePeer())
 	}

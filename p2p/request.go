@@ -225,7 +225,7 @@ func (h *Host) request(ctx context.Context, p PeerID, name string, limits Limits
 	if len(req) > limits.MaxRequest {
 		return nil, fmt.Errorf("%w: request has %d bytes, the limit is %d", ErrTooLarge, len(req), limits.MaxRequest)
 	}
-	if h.libp2p.Network().Connectedness(p) != network.Connected {
+	if !h.isConnected(p) {
 		return nil, ErrNotConnected
 	}
 	stream, err := h.libp2p.NewStream(network.WithNoDial(ctx, "requests go to peers that we have"), p, protocol.ID(name))

@@ -1,0 +1,120 @@
+package p2p
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// The admission's counts equal those of a naive list, at the smallest sizes and at the usual one.
+func TestAdmissionAgainstAList(t *testing.T) {
+	for _, size := range []struct{ workers, queue int }{{1, 0}, {1, 1}, {2, 128}} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				a := newAdmission(size.workers, size.queue)
+				total := size.workers + size.queue
+				var inside []PeerID
+				holds := func(p PeerID) (n int) {
+					for _, q := range inside {
+						if q == p {
+							n++
+						}
+					}
+					return n
+				}
+				t.Repeat(map[string]func(*rapid.T){
+					"enter": func(t *rapid.T) {
+						p := PeerID(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "peer"))
+						want := len(inside) < total && holds(p) < max(1, total/2)
+						if got := a.enter(p); got != want {
+							t.Fatalf("enter %s with %d of %d inside: %v, want %v", p, len(inside), total, got, want)
+						}
+						if want {
+							inside = append(inside, p)
+						}
+					},
+					"leave": func(t *rapid.T) {
+						if len(inside) == 0 {
+							t.Skip("nobody inside")
+						}
+						i := rapid.IntRange(0, len(inside)-1).Draw(t, "who")
+						a.leave(inside[i])
+						inside = append(inside[:i], inside[i+1:]...)
+					},
+					"": func(t *rapid.T) {
+						if a.taken() != len(inside) {
+							t.Fatalf("taken %d, want %d", a.taken(), len(inside))
+						}
+						if len(inside) == 0 && len(a.held) != 0 {
+							t.Fatalf("peers are remembered for nothing: %v", a.held)
+						}
+					},
+				})
+			})
+		})
+	}
+}
+
+func TestQuotaRefillsAndForgets(t *testing.T) {
+	q := newQuota(2, 3)
+	now := bookStart
+	take := func(p PeerID, n int) (got int) {
+		for range n {
+			if q.take(p, now) {
+				got++
+			}
+		}
+		return got
+	}
+	if got := take("a", 10); got != 3 {
+		t.Errorf("burst of %d, want 3", got)
+	}
+	now = now.Add(time.Second)
+	if got := take("a", 10); got != 2 {
+		t.Errorf("%d after a second, want 2", got)
+	}
+	now = now.Add(time.Hour)
+	if got := take("a", 10); got != 3 {
+		t.Errorf("%d after an hour, want the burst", got)
+	}
+	for i := range maxBuckets + 10 {
+		take(PeerID(fmt.Sprint(i)), 1)
+	}
+	if len(q.buckets) > maxBuckets {
+		t.Errorf("%d buckets, limit %d", len(q.buckets), maxBuckets)
+	}
+	if q.take("newcomer", now) {
+		t.Error("a newcomer was served while the table is full of peers that asked just now")
+	}
+	now = now.Add(time.Minute)
+	if !q.take("newcomer", now) {
+		t.Error("no room for a newcomer after all buckets have refilled")
+	}
+}
+
+func TestPenaltiesBanForgiveAndMakeRoom(t *testing.T) {
+	ps := newPenalties(2)
+	now := bookStart
+	if ps.add("a", BanThreshold/2, now) || ps.banned("a", now) {
+		t.Error("banned too early")
+	}
+	if !ps.add("a", BanThreshold/2, now) || !ps.banned("a", now) {
+		t.Error("not banned at the threshold")
+	}
+	if ps.add("a", 1, now) {
+		t.Error("told twice of one ban")
+	}
+	if ps.banned("a", now.Add(BanTime)) {
+		t.Error("the ban does not end")
+	}
+	ps.add("b", 10, now)
+	if got := ps.level("b", now.Add(PenaltyHalfLife)); got < 4.99 || got > 5.01 {
+		t.Errorf("%v points after a half-life of 10", got)
+	}
+	ps.add("c", 5, now) // b has fewer than the banned a
+	if len(ps.points) != 2 || !ps.banned("a", now) || ps.level("b", now) != 0 || ps.level("c", now) != 5 {
+		t.Errorf("after eviction: %+v", ps.points)
+	}
+}
