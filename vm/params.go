@@ -67,7 +67,7 @@ func LocalParams() Params {
 	p.EffectiveGenesis = 2*10 - 1
 	p.Economics.FifthLayers = 105_120
 	for i := range LocalFaucets {
-		key := faucet(i, types.GenesisID{}).NodeID()
+		key := FaucetSigner(i, types.GenesisID{}).NodeID()
 		p.Genesis = append(p.Genesis, GenesisAccount{WalletAddress(key), 100_000_000 * Smidges})
 	}
 	return p
@@ -76,17 +76,19 @@ func LocalParams() Params {
 // LocalFaucets is how many genesis accounts LocalParams has.
 const LocalFaucets = 10
 
-// FaucetSigner returns the owner of genesis account i of LocalParams, for
-// 0 <= i < LocalFaucets. The keys are public: they are for test networks.
-func FaucetSigner(i int, network types.GenesisID) *signing.Signer {
+// FaucetSeed returns the secret seed of genesis account i of LocalParams, for
+// 0 <= i < LocalFaucets; another i panics. It is public: only coins of test
+// networks may belong to it.
+func FaucetSeed(i int) []byte {
 	if i < 0 || i >= LocalFaucets {
 		panic(fmt.Sprintf("vm: there is no faucet %d", i))
 	}
-	return faucet(i, network)
+	return signing.SeedFrom(fmt.Sprintf("faucet %d", i))
 }
 
-func faucet(i int, network types.GenesisID) *signing.Signer {
-	s, err := signing.NewSigner(signing.SeedFrom(fmt.Sprintf("faucet %d", i)), network)
+// FaucetSigner returns the owner of the account that FaucetSeed is the seed of.
+func FaucetSigner(i int, network types.GenesisID) *signing.Signer {
+	s, err := signing.NewSigner(FaucetSeed(i), network)
 	if err != nil {
 		panic("vm: " + err.Error()) // the seed has the right length
 	}

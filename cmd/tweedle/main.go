@@ -48,6 +48,8 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		versionCommand(),
+		testnetCommand(),
+		walletCommand(),
 	)
 	return root
 }
