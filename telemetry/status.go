@@ -49,8 +49,8 @@ type SmesherStep struct {
 // LayerStatus is one element of what a node serves at /layers?from=N.
 type LayerStatus struct {
 	Layer     uint32 `json:"layer"`
-	Block     string `json:"block"` // empty when the layer has none
-	StateRoot string `json:"state_root"`
+	Block     string `json:"block"`      // empty when the layer has none
+	StateRoot string `json:"state_root"` // empty too then: it is that of the layer before
 	Txs       int    `json:"txs"`
 	Ballots   int    `json:"ballots"`
 }
