@@ -1,0 +1,111 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"tweedle/durable"
+	"tweedle/node"
+	"tweedle/preset"
+	"tweedle/telemetry"
+	"tweedle/types"
+)
+
+type nodeFlags struct {
+	dir, network, coinbase string
+	cfg                    node.Config
+	log                    logFlags
+}
+
+func nodeCommand() *cobra.Command {
+	var f nodeFlags
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run a node, and smesh with it",
+		Long: `Runs a node of the network that the network file describes. With --smeshing it
+also fills space, registers it at every --poet, and publishes an ATX in every
+epoch; rewards go to the account of --coinbase.
+
+Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
+--grpc-listen) or as a key of the TOML file of --config; flags come first.`,
+		Example: `  tweedle node --network network.json --dir ~/tweedle-node \
+    --bootnode /ip4/192.0.2.1/udp/7513/quic-v1/p2p/12D3KooW... \
+    --smeshing --coinbase stest1qqqqqq... --poet http://poet.example:8080`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := settle(cmd); err != nil {
+				return err
+			}
+			return f.run(cmd)
+		},
+	}
+	fl := cmd.Flags()
+	fl.String(configFlag, "", "TOML file with settings")
+	fl.StringVar(&f.dir, "dir", "", "folder of the node's keys, store and space (required)")
+	fl.StringVar(&f.network, "network", "", "network file (required)")
+	fl.StringArrayVar(&f.cfg.Listen, "listen", []string{"/ip4/0.0.0.0/udp/7513/quic-v1"}, "address for peers, QUIC; may be repeated")
+	fl.StringArrayVar(&f.cfg.Bootnodes, "bootnode", nil, "address of a peer with /p2p/ and its id; may be repeated")
+	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")
+	fl.StringVar(&f.cfg.RESTListen, "rest-listen", "127.0.0.1:9094", "address of the JSON API; empty for none")
+	fl.StringVar(&f.cfg.MetricsListen, "metrics-listen", "127.0.0.1:9095", "address of metrics and status; empty for none")
+	fl.BoolVar(&f.cfg.Smeshing, "smeshing", false, "prove space and earn rewards")
+	fl.StringVar(&f.coinbase, "coinbase", "", "account that gets the rewards")
+	fl.StringArrayVar(&f.cfg.Poets, "poet", nil, "URL of a PoET to register at; may be repeated")
+	fl.Uint32Var(&f.cfg.NumUnits, "units", 0, "units of space; 0 is the least that the network allows")
+	fl.IntVar(&f.cfg.PostWorkers, "post-workers", 1, "cores for initializing and proving space")
+	f.log.register(cmd)
+	return cmd
+}
+
+func (f *nodeFlags) run(cmd *cobra.Command) error {
+	if f.dir == "" || f.network == "" {
+		return usageError{fmt.Errorf("a node needs --dir and --network")}
+	}
+	log, err := f.log.logger()
+	if err != nil {
+		return err
+	}
+	f.cfg.Log, f.cfg.Dir, f.cfg.Version = log, f.dir, version()
+	if f.cfg.Network, err = preset.Load(f.network); err != nil {
+		return err
+	}
+	params, err := f.cfg.Network.Params()
+	if err != nil {
+		return err
+	}
+	if f.coinbase != "" {
+		if f.cfg.Coinbase, err = types.ParseAddress(f.coinbase, params.HRP); err != nil {
+			return usageError{fmt.Errorf("--coinbase: %w", err)}
+		}
+	}
+	n, err := node.Open(f.cfg)
+	if err != nil {
+		return err
+	}
+	remove, err := announce(f.dir, n.Endpoints())
+	if err != nil {
+		n.Close()
+		return err
+	}
+	defer remove()
+	return n.Run(cmd.Context())
+}
+
+// announce writes where a service is reached, for launchers and other
+// commands. The function that it returns takes the file away.
+func announce(dir string, e telemetry.Endpoints) (remove func(), err error) {
+	e.PID = os.Getpid()
+	b, err := json.MarshalIndent(e, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, telemetry.EndpointsFile)
+	if err := durable.WriteFile(durable.OS{}, path, append(b, '\n'), 0o644); err != nil {
+		return nil, err
+	}
+	return func() { _ = os.Remove(path) }, nil // a file left behind names a process that is gone
+}
