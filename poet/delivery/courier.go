@@ -6,14 +6,12 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"go.etcd.io/bbolt"
 )
 
 // Courier drives a Machine: it keeps its state in a database, makes its calls,
 // and tells what happens. It is safe for concurrent use.
 type Courier struct {
-	db      *bbolt.DB
+	db      DB
 	dial    Dialer
 	log     *slog.Logger
 	metrics *Metrics
@@ -34,7 +32,7 @@ type Options struct {
 
 // Open reads the outbox and the pool from db, which stays the caller's, and
 // adds the configured gateways. Run makes the deliveries.
-func Open(db *bbolt.DB, cfg Config, dial Dialer, gateways []string, opt Options) (*Courier, error) {
+func Open(db DB, cfg Config, dial Dialer, gateways []string, opt Options) (*Courier, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}

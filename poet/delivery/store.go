@@ -19,6 +19,12 @@ var (
 	keyPool       = []byte("pool")
 )
 
+// DB is where the outbox lives: a *bbolt.DB, or what wraps one.
+type DB interface {
+	// Update runs a transaction that is durable when it returns nil.
+	Update(fn func(tx *bbolt.Tx) error) error
+}
+
 // Pool is the part of the gateway pool that outlives a restart.
 type Pool struct {
 	APISet     bool
@@ -93,7 +99,7 @@ func (m *Machine) Persisted(c *Changes) {
 func key(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
 // load reads what was saved, and makes the buckets of a new database.
-func load(db *bbolt.DB) (Saved, error) {
+func load(db DB) (Saved, error) {
 	saved := Saved{Data: map[uint64][]byte{}}
 	err := db.Update(func(tx *bbolt.Tx) error {
 		root, err := tx.CreateBucketIfNotExists(bucketRoot)
@@ -133,7 +139,7 @@ func load(db *bbolt.DB) (Saved, error) {
 
 // save makes changes durable. If we stop before the commit, load finds the
 // state before; after it, the state with all of them.
-func save(db *bbolt.DB, c *Changes) error {
+func save(db DB, c *Changes) error {
 	return db.Update(func(tx *bbolt.Tx) error {
 		root := tx.Bucket(bucketRoot)
 		if c.Pool != nil {

@@ -645,12 +645,16 @@ func (x *RebroadcastResponse) GetProof() *Delivery {
 type Round struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // open, executing, proving, finished, failed
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // open, closed, executing, proving, finished
 	Start         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start,proto3" json:"start,omitempty"`
 	End           *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"`
 	Members       uint64                 `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"`
 	Leaves        uint64                 `protobuf:"varint,6,opt,name=leaves,proto3" json:"leaves,omitempty"`
 	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	Rate          float64                `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"`                                        // leaves a second, lately
+	Expected      uint64                 `protobuf:"varint,9,opt,name=expected,proto3" json:"expected,omitempty"`                                 // leaves at the end, if the rate holds
+	JournalPaused bool                   `protobuf:"varint,10,opt,name=journal_paused,json=journalPaused,proto3" json:"journal_paused,omitempty"` // the disk is full: a stop would cost work, the round goes on
+	Checkpoint    uint64                 `protobuf:"varint,11,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                            // leaves that a stop would not cost
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -732,6 +736,34 @@ func (x *Round) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Round) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Round) GetExpected() uint64 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
+}
+
+func (x *Round) GetJournalPaused() bool {
+	if x != nil {
+		return x.JournalPaused
+	}
+	return false
+}
+
+func (x *Round) GetCheckpoint() uint64 {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return 0
 }
 
 type ListRoundsRequest struct {
@@ -855,8 +887,10 @@ type GetStorageResponse struct {
 	FreeBytes     uint64                 `protobuf:"varint,1,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`       // on the file system of the data directory
 	NeededBytes   uint64                 `protobuf:"varint,2,opt,name=needed_bytes,json=neededBytes,proto3" json:"needed_bytes,omitempty"` // for one more round
 	RoundsThatFit uint64                 `protobuf:"varint,3,opt,name=rounds_that_fit,json=roundsThatFit,proto3" json:"rounds_that_fit,omitempty"`
-	UsedBytes     uint64                 `protobuf:"varint,4,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"` // by this server
-	Alert         string                 `protobuf:"bytes,5,opt,name=alert,proto3" json:"alert,omitempty"`                           // empty when all is well
+	UsedBytes     uint64                 `protobuf:"varint,4,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`             // by this server
+	ReservedBytes uint64                 `protobuf:"varint,6,opt,name=reserved_bytes,json=reservedBytes,proto3" json:"reserved_bytes,omitempty"` // for executing rounds and the ballast
+	Ballast       bool                   `protobuf:"varint,7,opt,name=ballast,proto3" json:"ballast,omitempty"`                                  // the room held back for a finished proof is there
+	Alert         string                 `protobuf:"bytes,5,opt,name=alert,proto3" json:"alert,omitempty"`                                       // empty when all is well
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -919,6 +953,20 @@ func (x *GetStorageResponse) GetUsedBytes() uint64 {
 	return 0
 }
 
+func (x *GetStorageResponse) GetReservedBytes() uint64 {
+	if x != nil {
+		return x.ReservedBytes
+	}
+	return 0
+}
+
+func (x *GetStorageResponse) GetBallast() bool {
+	if x != nil {
+		return x.Ballast
+	}
+	return false
+}
+
 func (x *GetStorageResponse) GetAlert() string {
 	if x != nil {
 		return x.Alert
@@ -972,7 +1020,7 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"\x12RebroadcastRequest\x12\x19\n" +
 	"\bround_id\x18\x01 \x01(\tR\aroundId\"F\n" +
 	"\x13RebroadcastResponse\x12/\n" +
-	"\x05proof\x18\x01 \x01(\v2\x19.tweedle.poet.v1.DeliveryR\x05proof\"\xd5\x01\n" +
+	"\x05proof\x18\x01 \x01(\v2\x19.tweedle.poet.v1.DeliveryR\x05proof\"\xcc\x02\n" +
 	"\x05Round\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x120\n" +
@@ -980,18 +1028,27 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x18\n" +
 	"\amembers\x18\x05 \x01(\x04R\amembers\x12\x16\n" +
 	"\x06leaves\x18\x06 \x01(\x04R\x06leaves\x12\x14\n" +
-	"\x05error\x18\a \x01(\tR\x05error\"\x13\n" +
+	"\x05error\x18\a \x01(\tR\x05error\x12\x12\n" +
+	"\x04rate\x18\b \x01(\x01R\x04rate\x12\x1a\n" +
+	"\bexpected\x18\t \x01(\x04R\bexpected\x12%\n" +
+	"\x0ejournal_paused\x18\n" +
+	" \x01(\bR\rjournalPaused\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\v \x01(\x04R\n" +
+	"checkpoint\"\x13\n" +
 	"\x11ListRoundsRequest\"D\n" +
 	"\x12ListRoundsResponse\x12.\n" +
 	"\x06rounds\x18\x01 \x03(\v2\x16.tweedle.poet.v1.RoundR\x06rounds\"\x13\n" +
-	"\x11GetStorageRequest\"\xb3\x01\n" +
+	"\x11GetStorageRequest\"\xf4\x01\n" +
 	"\x12GetStorageResponse\x12\x1d\n" +
 	"\n" +
 	"free_bytes\x18\x01 \x01(\x04R\tfreeBytes\x12!\n" +
 	"\fneeded_bytes\x18\x02 \x01(\x04R\vneededBytes\x12&\n" +
 	"\x0frounds_that_fit\x18\x03 \x01(\x04R\rroundsThatFit\x12\x1d\n" +
 	"\n" +
-	"used_bytes\x18\x04 \x01(\x04R\tusedBytes\x12\x14\n" +
+	"used_bytes\x18\x04 \x01(\x04R\tusedBytes\x12%\n" +
+	"\x0ereserved_bytes\x18\x06 \x01(\x04R\rreservedBytes\x12\x18\n" +
+	"\aballast\x18\a \x01(\bR\aballast\x12\x14\n" +
 	"\x05alert\x18\x05 \x01(\tR\x05alert2\xdd\x05\n" +
 	"\fAdminService\x12[\n" +
 	"\fListGateways\x12$.tweedle.poet.v1.ListGatewaysRequest\x1a%.tweedle.poet.v1.ListGatewaysResponse\x12Y\n" +

@@ -335,7 +335,7 @@ type Receipt struct {
 	RoundId       string                 `protobuf:"bytes,1,opt,name=round_id,json=roundId,proto3" json:"round_id,omitempty"`
 	Pubkey        []byte                 `protobuf:"bytes,2,opt,name=pubkey,proto3" json:"pubkey,omitempty"`
 	Challenge     []byte                 `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
-	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"` // unix time in nanoseconds
+	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"` // unix time in milliseconds
 	ServicePubkey []byte                 `protobuf:"bytes,5,opt,name=service_pubkey,json=servicePubkey,proto3" json:"service_pubkey,omitempty"`
 	Signature     []byte                 `protobuf:"bytes,6,opt,name=signature,proto3" json:"signature,omitempty"` // ed25519, over the receipt's canonical encoding
 	unknownFields protoimpl.UnknownFields
@@ -888,6 +888,7 @@ type MemberResponse struct {
 	Members       uint64   `protobuf:"varint,3,opt,name=members,proto3" json:"members,omitempty"`
 	Path          [][]byte `protobuf:"bytes,4,rep,name=path,proto3" json:"path,omitempty"`
 	Root          []byte   `protobuf:"bytes,5,opt,name=root,proto3" json:"root,omitempty"`
+	Time          int64    `protobuf:"varint,6,opt,name=time,proto3" json:"time,omitempty"` // of the registration, unix time in milliseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -955,6 +956,13 @@ func (x *MemberResponse) GetRoot() []byte {
 		return x.Root
 	}
 	return nil
+}
+
+func (x *MemberResponse) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
 }
 
 type ReloadTrustedKeysRequest struct {
@@ -1208,13 +1216,14 @@ const file_rpc_api_v1_poet_proto_rawDesc = "" +
 	"\x06pubkey\x18\x02 \x01(\fR\x06pubkey\"B\n" +
 	"\rMemberRequest\x12\x19\n" +
 	"\bround_id\x18\x01 \x01(\tR\aroundId\x12\x16\n" +
-	"\x06pubkey\x18\x02 \x01(\tR\x06pubkey\"\x86\x01\n" +
+	"\x06pubkey\x18\x02 \x01(\tR\x06pubkey\"\x9a\x01\n" +
 	"\x0eMemberResponse\x12\x1c\n" +
 	"\tchallenge\x18\x01 \x01(\fR\tchallenge\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
 	"\amembers\x18\x03 \x01(\x04R\amembers\x12\x12\n" +
 	"\x04path\x18\x04 \x03(\fR\x04path\x12\x12\n" +
-	"\x04root\x18\x05 \x01(\fR\x04root\"\x1a\n" +
+	"\x04root\x18\x05 \x01(\fR\x04root\x12\x12\n" +
+	"\x04time\x18\x06 \x01(\x03R\x04time\"\x1a\n" +
 	"\x18ReloadTrustedKeysRequest\"\x1b\n" +
 	"\x19ReloadTrustedKeysResponse2\xd2\x02\n" +
 	"\vPoetService\x12H\n" +

@@ -1,0 +1,211 @@
+// Package server is a PoET server as a process: it puts the rounds of package
+// poet, the deliveries of package delivery and the APIs of package rpc
+// together, on their listeners.
+//
+// It promises: when Run has written the endpoints file, every listener answers;
+// a stored proof reaches the outbox whatever stops the process in between;
+// when its context ends, Run checkpoints and returns within about a second and
+// leaves nothing behind. It leaves flags and signals to the caller.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"tweedle/durable"
+	"tweedle/poet"
+	"tweedle/poet/delivery"
+	"tweedle/poet/rpc"
+	"tweedle/telemetry"
+)
+
+// Config is what a server runs with.
+type Config struct {
+	// Poet names the data directory, the schedule and all about rounds; its
+	// hooks, log and metrics are set here.
+	Poet poet.Config
+	// Delivery says how proofs reach the network, Gateways where to begin.
+	Delivery delivery.Config
+	Gateways []string
+	// Limits bound the public API.
+	Limits rpc.Limits
+	// Addresses to listen on, host:port; empty leaves Metrics and Profile out.
+	GRPC, REST, Admin, Metrics, Profile string
+	CertifierURL                        string
+	Version                             string
+	Log                                 *slog.Logger
+}
+
+// Run serves until ctx ends, or until something fails that only a person can
+// mend.
+func Run(ctx context.Context, cfg Config) error {
+	if err := os.MkdirAll(cfg.Poet.Dir, 0o700); err != nil {
+		return startError(err, cfg.Poet.Dir)
+	}
+	ls, err := openListeners(cfg)
+	if err != nil {
+		return err
+	}
+	defer ls.close()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	f := newFeeder(cfg)
+	cfg.Poet.OnProof = f.poke
+	cfg.Poet.Log, cfg.Poet.Metrics = cfg.Log, registry
+	service, err := poet.Open(cfg.Poet)
+	if err != nil {
+		return startError(err, cfg.Poet.Dir)
+	}
+	defer func() { err = errors.Join(err, service.Close()) }()
+	f.service = service
+	f.courier, err = delivery.Open(service, cfg.Delivery, delivery.GRPC(cfg.Delivery.Genesis), cfg.Gateways,
+		delivery.Options{Log: cfg.Log, Metrics: delivery.NewMetrics(registry)})
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, cfg, ls, service, f, registry)
+	return err
+}
+
+// serve runs all parts until ctx ends or one of them fails.
+func serve(ctx context.Context, cfg Config, ls *listeners, service *poet.Service, f *feeder, registry *prometheus.Registry) error {
+	api := rpc.Config{
+		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
+		Log: cfg.Log, Metrics: rpc.NewMetrics(registry),
+	}
+	admin, err := rpc.NewAdmin(filepath.Join(cfg.Poet.Dir, rpc.TokenFile), service, outbox{f.courier, f}, api)
+	if err != nil {
+		return startError(err, cfg.Poet.Dir)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return service.Run(ctx) })
+	g.Go(func() error { return f.courier.Run(ctx) })
+	g.Go(func() error { f.run(ctx); return nil })
+	g.Go(func() error { return rpc.ServePublic(ctx, ls.grpc, ls.rest, service, api) })
+	g.Go(func() error { return admin.Serve(ctx, ls.admin) })
+	if ls.metrics != nil {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+		g.Go(func() error { return serveMux(ctx, ls.metrics, mux) })
+	}
+	if ls.profile != nil {
+		g.Go(func() error { return serveMux(ctx, ls.profile, profiler()) })
+	}
+	done, err := announce(cfg.Poet.Dir, ls)
+	if err != nil {
+		return errors.Join(err, g.Wait()) // unreachable listeners: nobody would find us
+	}
+	defer done()
+	cfg.Log.Info("the PoET server is up", "grpc", ls.grpc.Addr().String(), "rest", ls.rest.Addr().String(),
+		"admin", ls.admin.Addr().String(), "dir", cfg.Poet.Dir)
+	return g.Wait()
+}
+
+// announce writes the endpoints file; done removes it.
+func announce(dir string, ls *listeners) (done func(), err error) {
+	e := telemetry.Endpoints{
+		PID: os.Getpid(), GRPC: ls.grpc.Addr().String(), REST: ls.rest.Addr().String(), Admin: ls.admin.Addr().String(),
+	}
+	if ls.admin.Addr().Network() == "unix" {
+		e.Admin = rpc.UnixPrefix + e.Admin
+	}
+	if ls.metrics != nil {
+		e.Metrics = ls.metrics.Addr().String()
+	}
+	b, err := json.MarshalIndent(e, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, telemetry.EndpointsFile)
+	// If we stop here, the launcher finds an old file or none, and waits.
+	if err := durable.WriteFile(durable.OS{}, path, append(b, '\n'), 0o644); err != nil {
+		return nil, startError(err, dir)
+	}
+	return func() { _ = os.Remove(path) }, nil // a file that stays names a process that is gone
+}
+
+// listeners are the open listeners of a server.
+type listeners struct {
+	grpc, rest, admin, metrics, profile net.Listener
+}
+
+func openListeners(cfg Config) (*listeners, error) {
+	ls := &listeners{}
+	for _, l := range []struct {
+		to   *net.Listener
+		addr string
+		flag string
+		open func(string) (net.Listener, error)
+	}{
+		{&ls.grpc, cfg.GRPC, "rpclisten", listenTCP},
+		{&ls.rest, cfg.REST, "restlisten", listenTCP},
+		{&ls.admin, cfg.Admin, "adminlisten", rpc.ListenAdmin},
+		{&ls.metrics, cfg.Metrics, "metrics-listen", listenTCP},
+		{&ls.profile, cfg.Profile, "profile", listenTCP},
+	} {
+		if l.addr == "" {
+			continue
+		}
+		var err error
+		if *l.to, err = l.open(l.addr); err != nil {
+			ls.close()
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return nil, fmt.Errorf("address %s is in use by another process: stop that one or choose another with --%s", l.addr, l.flag)
+			}
+			return nil, fmt.Errorf("cannot listen on %s: %w (choose another address with --%s)", l.addr, err, l.flag)
+		}
+	}
+	return ls, nil
+}
+
+func listenTCP(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+
+// close closes what is open; a listener that a server has closed already does
+// not mind.
+func (ls *listeners) close() {
+	for _, l := range []net.Listener{ls.grpc, ls.rest, ls.admin, ls.metrics, ls.profile} {
+		if l != nil {
+			_ = l.Close() // nothing is left to lose
+		}
+	}
+}
+
+func serveMux(ctx context.Context, l net.Listener, mux http.Handler) error {
+	return rpc.ServeHTTP(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}, l)
+}
+
+func profiler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// startError says what to do about what most often keeps a server from
+// starting.
+func startError(err error, dir string) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, poet.ErrDiskFull):
+		return fmt.Errorf("the disk of %s is full: free some space and start again (%w)", dir, err)
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%s cannot be written: change its owner or choose another with --dir (%w)", dir, err)
+	}
+	return err
+}
