@@ -94,8 +94,8 @@ func advise(err error) error {
 		return nil
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("post: disk full, free some space and start again, finished labels are kept: %w", err)
-	case errors.Is(err, iofs.ErrPermission) || errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("post: directory is not accessible, change its permissions or choose another one: %w", err)
+	case errors.Is(err, iofs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("post: directory is not usable, change its permissions or choose another one: %w", err)
 	}
 	return fmt.Errorf("post: disk error, check the disk and start again, finished labels are kept: %w", err)
 }

@@ -360,7 +360,8 @@ func TestInitSaysWhereItCannotWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Init(filepath.Join(blocked, "dir"), TestParams(), testSetup(), InitOptions{})
-	if !errors.Is(err, syscall.ENOTDIR) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), blocked) {
+	if !errors.Is(err, syscall.ENOTDIR) || strings.Contains(err.Error(), "\n") ||
+		!strings.Contains(err.Error(), blocked) || !strings.Contains(err.Error(), "choose another one") {
 		t.Fatalf("got %v", err)
 	}
 
