@@ -106,6 +106,9 @@ type Config struct {
 	// BallastBytes is the room held back for a finished proof on a full disk;
 	// 0 means DefaultBallastBytes.
 	BallastBytes int64
+	// AcceptOlderState starts although one of the two heads of poet.db is
+	// damaged. The last transaction may be missing then.
+	AcceptOlderState bool
 	// RegistrationOnly leaves the execution of rounds to remote workers, which
 	// ask through Source.
 	RegistrationOnly bool

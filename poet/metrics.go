@@ -1,0 +1,94 @@
+package poet
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what the server counts. The names without "tweedle" are the
+// reference's (reference/poet.md 3).
+type metrics struct {
+	leavesTotal  *prometheus.CounterVec
+	membersTotal *prometheus.CounterVec
+	batchLatency prometheus.Histogram
+	withCert     *prometheus.CounterVec
+	withPow      *prometheus.CounterVec
+
+	rounds       *prometheus.GaugeVec
+	rate         *prometheus.GaugeVec
+	paused       prometheus.Gauge
+	diskFree     prometheus.Gauge
+	diskNeeded   prometheus.Gauge
+	roundsFit    prometheus.Gauge
+	ballast      prometheus.Gauge
+	journalBytes prometheus.Gauge
+	events       *prometheus.CounterVec
+}
+
+// newMetrics makes the metrics and registers them, if there is a registry.
+func newMetrics(reg prometheus.Registerer) *metrics {
+	if reg == nil {
+		reg = prometheus.NewRegistry()
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		reg.MustRegister(c)
+		return c
+	}
+	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+		reg.MustRegister(g)
+		return g
+	}
+	gauge := func(name, help string) prometheus.Gauge { return gauges(name, help).WithLabelValues() }
+	latency := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "poet_round_batch_write_latency_seconds",
+		Help:    "time to store a batch of registrations durably",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+	})
+	reg.MustRegister(latency)
+	return &metrics{
+		leavesTotal:  counters("poet_round_leaves_total", "leaves computed in a round", "id"),
+		membersTotal: counters("poet_round_members_total", "members registered in a round", "id"),
+		batchLatency: latency,
+		withCert:     counters("poet_registration_with_cert_total", "registrations that came with a certificate", "result"),
+		withPow:      counters("poet_registration_with_pow_total", "registrations that came with a proof of work", "result"),
+		rounds:       gauges("poet_rounds", "rounds in a state, of those without a stored proof", "state"),
+		rate:         gauges("poet_round_leaves_per_second", "leaves per second of a round, lately", "id"),
+		paused:       gauge("poet_journals_paused", "journals that the disk does not take"),
+		diskFree:     gauge("poet_disk_free_bytes", "bytes that can be written to the disk of the data directory"),
+		diskNeeded:   gauge("poet_disk_round_bytes", "bytes that one round needs"),
+		roundsFit:    gauge("poet_disk_rounds_fit", "rounds that fit on the disk"),
+		ballast:      gauge("poet_disk_ballast", "1 while the ballast file is in place"),
+		journalBytes: gauge("poet_journal_bytes", "bytes of all journals"),
+		events:       counters("poet_events_total", "events by kind", "kind"),
+	}
+}
+
+func (m *metrics) computed(round uint32, leaves uint64) {
+	m.leavesTotal.WithLabelValues(RoundID(round)).Add(float64(leaves))
+}
+
+func (m *metrics) joined(round uint32, members uint64) {
+	m.membersTotal.WithLabelValues(RoundID(round)).Add(float64(members))
+}
+
+// forget removes the series of a round that is over, but for the reference's
+// counters of the last rounds, which dashboards read after the end.
+func (m *metrics) forget(round uint32) {
+	m.rate.DeleteLabelValues(RoundID(round))
+	if round >= keptSeries {
+		old := RoundID(round - keptSeries)
+		m.leavesTotal.DeleteLabelValues(old)
+		m.membersTotal.DeleteLabelValues(old)
+	}
+}
+
+// keptSeries is the number of rounds whose counters are kept.
+const keptSeries = 8
+
+func result(err error) string {
+	if err != nil {
+		return "invalid"
+	}
+	return "valid"
+}
