@@ -1,0 +1,45 @@
+package poet
+
+import (
+	"testing"
+	"time"
+)
+
+// In real time: a server that is stopped while a round executes goes on where it
+// was, and a round that took registrations is made up for.
+func TestRestartGoesOn(t *testing.T) {
+	cfg := config(t, time.Now())
+	cfg.Schedule.PhaseShift = 300 * time.Millisecond
+	cfg.Schedule.EpochDuration = 1500 * time.Millisecond
+	cfg.Schedule.CycleGap = 500 * time.Millisecond
+	cfg.CheckpointInterval = 50 * time.Millisecond
+	s := start(t, cfg)
+	receipt := s.register(1)
+	time.Sleep(800 * time.Millisecond)
+	leaves := s.Rounds()[0].Leaves
+	next := s.register(2)
+	begin := time.Now()
+	s.close()
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("stopping took %s", took)
+	}
+	time.Sleep(1500 * time.Millisecond)
+	s = start(t, cfg)
+	for range 2 {
+		<-s.proofs
+	}
+	p := s.checkProof("0")
+	if p.Message.Proof.NumLeaves < leaves {
+		t.Errorf("%d leaves, there were %d before the stop", p.Message.Proof.NumLeaves, leaves)
+	}
+	if s.count(EventResumed) != 1 {
+		t.Error("round did not resume")
+	}
+	s.checkMember(receipt)
+	if next.Round != "1" {
+		t.Fatalf("second registration in round %s", next.Round)
+	}
+	s.checkProof("1")
+	s.checkMember(next)
+	s.close()
+}
