@@ -48,6 +48,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		nodeCommand(),
+		poetCommand(),
 		versionCommand(),
 		testnetCommand(),
 		walletCommand(),

@@ -2,7 +2,7 @@
 // poet, the deliveries of package delivery and the APIs of package rpc
 // together, on their listeners.
 //
-// It promises: when Run has written the endpoints file, every listener answers;
+// It promises: when Run announces its endpoints, every listener is open;
 // a stored proof reaches the outbox whatever stops the process in between;
 // when its context ends, Run checkpoints and returns within about a second and
 // leaves nothing behind. It leaves flags and signals to the caller.
@@ -10,7 +10,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,7 +26,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
-	"tweedle/durable"
 	"tweedle/poet"
 	"tweedle/poet/delivery"
 	"tweedle/poet/rpc"
@@ -47,13 +45,16 @@ type Config struct {
 	// Addresses to listen on, host:port; empty leaves Metrics and Profile out.
 	GRPC, REST, Admin, Metrics, Profile string
 	CertifierURL                        string
-	Version                             string
-	Log                                 *slog.Logger
+	// Announce is told the addresses once every listener is open; what it
+	// returns is called at the end. It may be nil.
+	Announce func(telemetry.Endpoints) (withdraw func(), err error)
+	Version  string
+	Log      *slog.Logger
 }
 
 // Run serves until ctx ends, or until something fails that only a person can
 // mend.
-func Run(ctx context.Context, cfg Config) error {
+func Run(ctx context.Context, cfg Config) (err error) {
 	if err := os.MkdirAll(cfg.Poet.Dir, 0o700); err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
@@ -79,8 +80,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, cfg, ls, service, f, registry)
-	return err
+	return serve(ctx, cfg, ls, service, f, registry)
 }
 
 // serve runs all parts until ctx ends or one of them fails.
@@ -93,6 +93,8 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service *poet.Service
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return service.Run(ctx) })
 	g.Go(func() error { return f.courier.Run(ctx) })
@@ -107,37 +109,29 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service *poet.Service
 	if ls.profile != nil {
 		g.Go(func() error { return serveMux(ctx, ls.profile, profiler()) })
 	}
-	done, err := announce(cfg.Poet.Dir, ls)
-	if err != nil {
-		return errors.Join(err, g.Wait()) // unreachable listeners: nobody would find us
-	}
-	defer done()
 	cfg.Log.Info("the PoET server is up", "grpc", ls.grpc.Addr().String(), "rest", ls.rest.Addr().String(),
 		"admin", ls.admin.Addr().String(), "dir", cfg.Poet.Dir)
+	if cfg.Announce != nil {
+		withdraw, err := cfg.Announce(ls.endpoints())
+		if err != nil {
+			stop()
+			return errors.Join(startError(err, cfg.Poet.Dir), g.Wait())
+		}
+		defer withdraw()
+	}
 	return g.Wait()
 }
 
-// announce writes the endpoints file; done removes it.
-func announce(dir string, ls *listeners) (done func(), err error) {
-	e := telemetry.Endpoints{
-		PID: os.Getpid(), GRPC: ls.grpc.Addr().String(), REST: ls.rest.Addr().String(), Admin: ls.admin.Addr().String(),
-	}
+// endpoints tells where the listeners are.
+func (ls *listeners) endpoints() telemetry.Endpoints {
+	e := telemetry.Endpoints{GRPC: ls.grpc.Addr().String(), REST: ls.rest.Addr().String(), Admin: ls.admin.Addr().String()}
 	if ls.admin.Addr().Network() == "unix" {
 		e.Admin = rpc.UnixPrefix + e.Admin
 	}
 	if ls.metrics != nil {
 		e.Metrics = ls.metrics.Addr().String()
 	}
-	b, err := json.MarshalIndent(e, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, telemetry.EndpointsFile)
-	// If we stop here, the launcher finds an old file or none, and waits.
-	if err := durable.WriteFile(durable.OS{}, path, append(b, '\n'), 0o644); err != nil {
-		return nil, startError(err, dir)
-	}
-	return func() { _ = os.Remove(path) }, nil // a file that stays names a process that is gone
+	return e
 }
 
 // listeners are the open listeners of a server.
