@@ -111,6 +111,7 @@ type subtree struct {
 	expect  node   // the kept node it must come out as, or
 	partial *spine // if it is the last, without a kept node, the spine after its last leaf
 	wants   wants
+	top     node // as it came out
 }
 
 // subtrees returns those of height k that hold an opened leaf, in order, with the
@@ -144,33 +145,68 @@ func (p *Prover) finish(t *subtree) {
 	t.end, t.partial = p.spine.count, &p.spine
 }
 
-// run recomputes the subtree and collects its wants.
-func (t *subtree) run(h *hasher) error {
-	var top node
-	for t.spine.count < t.end {
-		label := h.label(t.spine.count, &t.spine.parked)
-		t.spine.push(h, 0, label, func(s spot, n node) {
-			t.wants.visit(s, n)
-			if s == t.at {
-				top = n
-			}
-		})
-	}
+// add takes the next leaf, and the wants it completes.
+func (t *subtree) add(h *hasher, label node) {
+	t.spine.push(h, 0, label, func(s spot, n node) {
+		t.wants.visit(s, n)
+		if s == t.at {
+			t.top = n
+		}
+	})
+}
+
+func (t *subtree) done() bool { return t.spine.count == t.end }
+
+// check compares the recomputed subtree with what was kept of it.
+func (t *subtree) check() error {
 	if len(t.wants) != 0 {
 		panic("posw: a wanted node was not completed")
 	}
-	if t.partial != nil {
-		for height := range t.at.height {
-			if t.end>>height&1 == 1 && t.spine.parked[height] != t.partial.parked[height] {
-				return fmt.Errorf("recomputed leaves %d to %d do not match the parked node of height %d: the checkpoint, the memory or the processor is broken",
-					t.at.first(), t.end, height)
-			}
+	if t.partial == nil {
+		if t.top != t.expect {
+			return fmt.Errorf("recomputed leaves %d to %d do not match their kept node: the kept nodes, the memory or the processor is broken",
+				t.at.first(), t.end)
 		}
-	} else if top != t.expect {
-		return fmt.Errorf("recomputed leaves %d to %d do not match their kept node: the kept nodes, the memory or the processor is broken",
-			t.at.first(), t.end)
+		return nil
+	}
+	for height := range t.at.height {
+		if t.end>>height&1 == 1 && t.spine.parked[height] != t.partial.parked[height] {
+			return fmt.Errorf("recomputed leaves %d to %d do not match the parked node of height %d: the checkpoint, the memory or the processor is broken",
+				t.at.first(), t.end, height)
+		}
 	}
 	return nil
+}
+
+// run recomputes subtrees until there are none left, several side by side, and calls
+// finished for each.
+func (h *hasher) run(take func() *subtree, finished func(*subtree)) {
+	active := make([]*subtree, 0, lanes)
+	for {
+		for len(active) < lanes {
+			t := take()
+			if t == nil {
+				break
+			}
+			active = append(active, t)
+		}
+		if len(active) == 0 {
+			return
+		}
+		for i, t := range active {
+			h.several[i] = h.first(t.spine.count, &t.spine.parked)
+		}
+		h.chains(len(active))
+		for i, t := range active {
+			t.add(h, h.several[i])
+		}
+		active = slices.DeleteFunc(active, func(t *subtree) bool {
+			if t.done() {
+				finished(t)
+			}
+			return t.done()
+		})
+	}
 }
 
 // recompute runs all subtrees on that many goroutines.
@@ -190,19 +226,17 @@ func (p *Prover) recompute(trees []subtree, workers int, progress func(done, tot
 		next++
 		return &trees[next-1]
 	}
-	work := func() {
-		h := newHasher(p.hash.statement)
-		for t := take(); t != nil; t = take() {
-			err := t.run(h)
-			mu.Lock()
-			done++
-			errs = errors.Join(errs, err)
-			if progress != nil && err == nil {
-				progress(done, len(trees))
-			}
-			mu.Unlock()
+	finished := func(t *subtree) {
+		err := t.check()
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		errs = errors.Join(errs, err)
+		if progress != nil && errs == nil {
+			progress(done, len(trees))
 		}
 	}
+	work := func() { newHasher(p.hash.kernel, p.hash.prefix()).run(take, finished) }
 	var group sync.WaitGroup
 	for range min(workers, len(trees)) - 1 {
 		group.Go(work)

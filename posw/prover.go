@@ -14,6 +14,13 @@ import (
 type spine struct {
 	count  uint64
 	parked [MaxHeight + 1]node
+	halves [MaxHeight + 1]node // hasher.half of each
+}
+
+// park puts a node that has no parent yet in its place.
+func (s *spine) park(h *hasher, height uint, n *node) {
+	s.parked[height] = *n
+	s.halves[height] = h.half(n)
 }
 
 // push adds the next complete node of the given height, and those it completes.
@@ -22,10 +29,10 @@ func (s *spine) push(h *hasher, height uint, n node, visit func(spot, node)) {
 	for at := height; ; at++ {
 		visit(spot{at, s.count >> at}, n)
 		if s.count>>at&1 == 0 {
-			s.parked[at] = n
+			s.park(h, at, &n)
 			break
 		}
-		n = h.parent(&s.parked[at], &n)
+		n = h.whole(&s.halves[at], &s.parked[at], &n)
 	}
 	s.count += 1 << height
 }
@@ -75,7 +82,7 @@ func NewProver(statement []byte, k uint) *Prover {
 	if k > MaxHeight {
 		panic(fmt.Sprintf("posw: height %d of the kept nodes is above %d", k, MaxHeight))
 	}
-	return &Prover{hash: newHasher(statement), k: k}
+	return &Prover{hash: newHasher(chosen().kernel, statement), k: k}
 }
 
 // Leaves returns the number of leaves computed so far.
@@ -101,7 +108,7 @@ func (p *Prover) Advance(n uint64, kept []byte) []byte {
 		}
 	}
 	for range n {
-		p.spine.push(p.hash, 0, p.hash.label(p.spine.count, &p.spine.parked), keep)
+		p.spine.push(p.hash, 0, p.hash.label(&p.spine), keep)
 	}
 	return kept
 }
@@ -134,9 +141,9 @@ func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, e
 	}
 	p := NewProver(statement, k)
 	p.spine.count = cp.Leaves
-	for height, next := 0, 0; next < len(cp.Parked); height++ {
+	for height, next := uint(0), 0; next < len(cp.Parked); height++ {
 		if cp.Leaves>>height&1 == 1 {
-			p.spine.parked[height] = cp.Parked[next]
+			p.spine.park(p.hash, height, &cp.Parked[next])
 			next++
 		}
 	}
@@ -145,7 +152,10 @@ func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, e
 	}
 	last := subtree{at: spot{k, p.Kept()}}
 	p.finish(&last)
-	if err := last.run(p.hash); err != nil {
+	for !last.done() {
+		last.add(p.hash, p.hash.label(&last.spine))
+	}
+	if err := last.check(); err != nil {
 		return nil, err
 	}
 	return p, nil

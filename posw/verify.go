@@ -1,6 +1,9 @@
 package posw
 
-import "fmt"
+import (
+	"fmt"
+	"sync"
+)
 
 // Verify checks that the proof opens a tree of that many leaves under the statement.
 // It accepts every proof a prover makes, and exactly the proofs whose parts are all
@@ -30,7 +33,7 @@ func Verify(statement []byte, p Proof, leaves uint64, workers int) error {
 		}
 	}
 	o := opening{
-		hash:   newHasher(statement),
+		hash:   newHasher(chosen().kernel, statement),
 		leaves: p.Leaves,
 		nodes:  p.Nodes,
 		parked: make([][MaxHeight + 1]node, T),
@@ -38,12 +41,7 @@ func Verify(statement []byte, p Proof, leaves uint64, workers int) error {
 	if o.climb(top, indices, 0) != p.Root {
 		return fmt.Errorf("leaves and nodes do not hash to the root")
 	}
-	for i, index := range indices {
-		if o.hash.label(index, &o.parked[i]) != p.Leaves[i] {
-			return fmt.Errorf("leaf %d is not the label of its left siblings", index)
-		}
-	}
-	return nil
+	return o.labels(indices, workers)
 }
 
 // opening is a proof being hashed up to its root.
@@ -86,4 +84,43 @@ func (o *opening) take() node {
 	n := o.nodes[0]
 	o.nodes = o.nodes[1:]
 	return n
+}
+
+// labels recomputes the opened leaves, several side by side.
+func (o *opening) labels(indices []uint64, workers int) error {
+	groups := (len(indices) + lanes - 1) / lanes
+	wrong := make([]error, groups)
+	work := func(h *hasher, group int) {
+		at := group * lanes
+		some := indices[at:min(at+lanes, len(indices))]
+		for i, index := range some {
+			h.several[i] = h.first(index, &o.parked[at+i])
+		}
+		h.chains(len(some))
+		for i, index := range some {
+			if h.several[i] != o.leaves[at+i] {
+				wrong[group] = fmt.Errorf("leaf %d is not the label of its left siblings", index)
+			}
+		}
+	}
+	workers = max(1, min(workers, groups))
+	var wait sync.WaitGroup
+	for w := 1; w < workers; w++ {
+		h := newHasher(o.hash.kernel, o.hash.prefix())
+		wait.Go(func() {
+			for group := w; group < groups; group += workers {
+				work(h, group)
+			}
+		})
+	}
+	for group := 0; group < groups; group += workers {
+		work(o.hash, group)
+	}
+	wait.Wait()
+	for _, err := range wrong {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

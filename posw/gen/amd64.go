@@ -1,0 +1,368 @@
+package main
+
+import "fmt"
+
+// amd64 returns the kernels on the SHA extensions of x86 (SHA-NI), with AVX encodings
+// for all else.
+//
+// SHA256RNDS2 does two rounds. It keeps the state in two registers, from lane 3 down
+// A B E F and C D G H, and takes the message words, keys added, in lanes 0 and 1 of
+// X0. It leaves A B E F in its destination, and the old A B E F is the new C D G H.
+// Its latency is the floor under a chain: 32 of them follow one another in each hash.
+func amd64() string {
+	t := new(text)
+	t.head("")
+	amd64Tables(t)
+	amd64Blocks(t)
+	amd64Chain(t)
+	amd64Chains(t)
+	amd64Floor(t)
+	return t.String()
+}
+
+func amd64Tables(t *text) {
+	keys := paddedKeys()
+	t.table("keys", roundKeys[:]...)
+	t.comment("The keys of a padded block: message words 8 to 15 are added.")
+	t.table("padKeys", keys[:]...)
+	t.comment("The initial state, and with it added the keys of the words that come raw,")
+	t.comment("that is without it, from the hash before.")
+	t.table("init", initial[:]...)
+	raw := make([]uint32, 8)
+	for i := range raw {
+		raw[i] = initial[i] + roundKeys[i]
+	}
+	t.table("rawKeys", raw...)
+	t.table("rawKeys2", raw[2], raw[3], 0, 0)
+	t.table("initABEF", initial[5], initial[4], initial[1], initial[0])
+	t.table("initCDGH", initial[7], initial[6], initial[3], initial[2])
+	t.comment("The same with the constants of the first two rounds folded in, so that these")
+	t.comment("rounds take the raw words: G is the H of round 1, and H takes back what the")
+	t.comment("change of G does to round 0.")
+	g := initial[6] + raw[1]
+	h := initial[7] + raw[0] + choose(initial[4], initial[5], initial[6]) - choose(initial[4], initial[5], g)
+	t.table("foldCDGH", h, g, initial[3], initial[2])
+	t.comment("Message words 8 to 11 and 12 to 15, and SHA256MSG1 of the two.")
+	t.table("words8", padding[:4]...)
+	t.table("words12", padding[4:]...)
+	var sum [4]uint32
+	for i := range sum {
+		sum[i] = padding[i] + smallSigma0(padding[i+1])
+	}
+	t.table("msg24", sum[:]...)
+	t.comment("Byte order of the words of a message.")
+	t.table("swap", 0x00010203, 0x04050607, 0x08090a0b, 0x0c0d0e0f)
+}
+
+// pair is the state of one hash: the registers change roles with every two rounds.
+type pair struct{ abef, cdgh string }
+
+// rounds does two rounds on the words in X0.
+func (p *pair) rounds(t *text) {
+	t.line("SHA256RNDS2 X0, %s, %s", p.abef, p.cdgh)
+	p.abef, p.cdgh = p.cdgh, p.abef
+}
+
+// toState turns words A to D in x and E to H in y into the state p.
+func (p *pair) toState(t *text, x, y string) {
+	t.line("VSHUFPS $0x11, %s, %s, %s", x, y, p.abef)
+	t.line("VSHUFPS $0xbb, %s, %s, %s", x, y, p.cdgh)
+}
+
+// toWords is the reverse.
+func (p *pair) toWords(t *text, x, y string) {
+	t.line("VSHUFPS $0xbb, %s, %s, %s", p.cdgh, p.abef, x)
+	t.line("VSHUFPS $0x11, %s, %s, %s", p.cdgh, p.abef, y)
+}
+
+// amd64Blocks hashes any whole blocks from any state.
+func amd64Blocks(t *text) {
+	t.function("blocksNI(state *node, p *byte, n int)", "blocksNI", "$0-24")
+	t.line("MOVQ state+0(FP), AX")
+	t.line("MOVQ p+8(FP), BX")
+	t.line("MOVQ n+16(FP), CX")
+	t.line("VMOVDQU swap<>(SB), X15")
+	t.line("VMOVDQU (AX), X4")
+	t.line("VMOVDQU 16(AX), X5")
+	t.line("VPSHUFB X15, X4, X4")
+	t.line("VPSHUFB X15, X5, X5")
+	s := &pair{"X1", "X2"}
+	s.toState(t, "X4", "X5")
+	t.line("TESTQ CX, CX")
+	t.line("JZ blocksDone")
+	t.label("blocksLoop")
+	m := []string{"X4", "X5", "X6", "X7"}
+	for i, x := range m {
+		t.line("VMOVDQU %d(BX), %s", 16*i, x)
+		t.line("VPSHUFB X15, %s, %s", x, x)
+	}
+	t.line("VMOVDQA X1, X11")
+	t.line("VMOVDQA X2, X12")
+	for g := range 16 {
+		now, last := m[g%4], m[(g+3)%4] // of words 4g and 4g-4; the next group's is m[g+1]
+		t.line("VPADDD keys<>+%d(SB), %s, X0", 16*g, now)
+		s.rounds(t)
+		if next := m[(g+1)%4]; g >= 3 && g < 15 {
+			t.line("VPALIGNR $4, %s, %s, X10", last, now)
+			t.line("VPADDD X10, %s, %s", next, next)
+			t.line("SHA256MSG2 %s, %s", now, next)
+		}
+		t.line("VPSHUFD $0x0e, X0, X0")
+		s.rounds(t)
+		if g >= 1 && g < 13 {
+			t.line("SHA256MSG1 %s, %s", now, last)
+		}
+	}
+	t.line("VPADDD X11, X1, X1")
+	t.line("VPADDD X12, X2, X2")
+	t.line("ADDQ $64, BX")
+	t.line("DECQ CX")
+	t.line("JNZ blocksLoop")
+	t.label("blocksDone")
+	s.toWords(t, "X4", "X5")
+	t.line("VPSHUFB X15, X4, X4")
+	t.line("VPSHUFB X15, X5, X5")
+	t.line("VMOVDQU X4, (AX)")
+	t.line("VMOVDQU X5, 16(AX)")
+	t.line("RET")
+}
+
+// amd64Chain hashes a digest again and again, for latency. From one hash to the next
+// only one shuffle stands between two SHA256RNDS2.
+func amd64Chain(t *text) {
+	t.function("chainNI(d *node, n int)", "chainNI", "$0-16")
+	t.line("MOVQ d+0(FP), AX")
+	t.line("MOVQ n+8(FP), CX")
+	t.line("TESTQ CX, CX")
+	t.line("JZ chainDone")
+	t.line("VMOVDQU swap<>(SB), X15")
+	t.line("VMOVDQU initABEF<>(SB), X13")
+	t.line("VMOVDQU foldCDGH<>(SB), X14")
+	t.line("VMOVDQU words12<>(SB), X12")
+	raw := &pair{"X1", "X2"}
+	amd64LoadRaw(t, "0(AX)", "16(AX)", raw)
+	t.line("PCALIGN $64")
+	t.label("chainLoop")
+	amd64ChainBody(t, raw)
+	t.line("DECQ CX")
+	t.line("JNZ chainLoop")
+	amd64StoreRaw(t, "0(AX)", "16(AX)", raw)
+	t.label("chainDone")
+	t.line("RET")
+}
+
+// amd64LoadRaw loads a digest and takes the initial state off again. It uses X0 and X3.
+func amd64LoadRaw(t *text, at, at16 string, p *pair) {
+	t.line("VMOVDQU %s, X0", at)
+	t.line("VMOVDQU %s, X3", at16)
+	t.line("VPSHUFB X15, X0, X0")
+	t.line("VPSHUFB X15, X3, X3")
+	t.line("VPSUBD init<>+0(SB), X0, X0")
+	t.line("VPSUBD init<>+16(SB), X3, X3")
+	p.toState(t, "X0", "X3")
+}
+
+// amd64StoreRaw is the reverse.
+func amd64StoreRaw(t *text, at, at16 string, p *pair) {
+	p.toWords(t, "X0", "X3")
+	t.line("VPADDD init<>+0(SB), X0, X0")
+	t.line("VPADDD init<>+16(SB), X3, X3")
+	t.line("VPSHUFB X15, X0, X0")
+	t.line("VPSHUFB X15, X3, X3")
+	t.line("VMOVDQU X0, %s", at)
+	t.line("VMOVDQU X3, %s", at16)
+}
+
+// amd64ChainBody does one hash: raw state in, raw state out.
+func amd64ChainBody(t *text, raw *pair) {
+	s := &pair{"X8", "X9"}
+	m := []string{"X4", "X5", "X6", "X7"}
+	t.line("VPSHUFD $0x0b, %s, X0", raw.abef) // the raw words 0 and 1
+	t.line("VMOVDQA X13, %s", s.abef)
+	t.line("VMOVDQA X14, %s", s.cdgh)
+	s.rounds(t)
+	t.line("VPSHUFD $0x0b, %s, X0", raw.cdgh) // 2 and 3
+	t.line("VPADDD rawKeys2<>(SB), X0, X0")
+	raw.toWords(t, m[0], m[1])
+	s.rounds(t)
+	t.line("VPADDD rawKeys<>+16(SB), %s, X0", m[1])
+	s.rounds(t)
+	t.line("VPADDD init<>+0(SB), %s, %s", m[0], m[0])
+	t.line("VPADDD init<>+16(SB), %s, %s", m[1], m[1])
+	t.line("VPSHUFD $0x0e, X0, X0")
+	s.rounds(t)
+	for g := 2; g < 4; g++ { // nothing but constants
+		t.line("VMOVDQU padKeys<>+%d(SB), X0", 16*g)
+		s.rounds(t)
+		if g == 2 {
+			t.line("SHA256MSG1 %s, %s", m[1], m[0])
+		} else {
+			t.line("SHA256MSG1 words8<>(SB), %s", m[1])
+		}
+		t.line("VMOVDQU padKeys<>+%d(SB), X0", 16*g+8)
+		s.rounds(t)
+		if g == 2 {
+			t.line("SHA256MSG2 X12, %s", m[0]) // words 16; 9 to 12 are zero
+		} else {
+			t.line("VPALIGNR $4, X12, %s, X10", m[0])
+			t.line("VPADDD X10, %s, %s", m[1], m[1])
+			t.line("SHA256MSG2 %s, %s", m[0], m[1]) // words 20
+		}
+	}
+	for g := 4; g < 16; g++ {
+		now, next, after := m[g%4], m[(g+1)%4], m[(g+2)%4]
+		t.line("VPADDD padKeys<>+%d(SB), %s, X0", 16*g, now)
+		s.rounds(t)
+		if g < 14 {
+			t.line("VPALIGNR $4, %s, %s, X10", now, next)
+			if g == 4 {
+				t.line("VPADDD msg24<>(SB), X10, %s", after)
+			} else {
+				t.line("VPADDD X10, %s, %s", after, after)
+			}
+			t.line("SHA256MSG2 %s, %s", next, after)
+		}
+		t.line("VPSHUFD $0x0e, X0, X0")
+		s.rounds(t)
+		if g == 4 { // words 28 begin with 12 to 15
+			t.line("VMOVDQA X12, %s", m[3])
+			t.line("SHA256MSG1 %s, %s", now, m[3])
+		}
+		if g < 12 {
+			t.line("SHA256MSG1 %s, %s", next, now)
+		}
+	}
+	t.line("VMOVDQA %s, %s", s.abef, raw.abef)
+	t.line("VMOVDQA %s, %s", s.cdgh, raw.cdgh)
+}
+
+// lanes is the number of chains that run side by side, for throughput: enough to
+// cover the latency, and three registers for each with what they share make 16.
+const lanes = 4
+
+// amd64Chains hashes each of four digests again and again. Older message words wait
+// on the stack.
+func amd64Chains(t *text) {
+	t.function(fmt.Sprintf("chainsNI(d *[%d]node, n int)", lanes), "chainsNI", fmt.Sprintf("$%d-16", 64*lanes))
+	t.line("MOVQ d+0(FP), AX")
+	t.line("MOVQ n+8(FP), CX")
+	t.line("TESTQ CX, CX")
+	t.line("JZ chainsDone")
+	t.line("MOVQ SP, BX")
+	t.line("VMOVDQU swap<>(SB), X15")
+	// X3 is scratch of load and store, and a register of the first lane: that lane
+	// is loaded last and stored first.
+	all := make([]*lane, lanes)
+	for i := range all {
+		all[i] = &lane{
+			raw:    pair{fmt.Sprintf("X%d", 1+3*i), fmt.Sprintf("X%d", 2+3*i)},
+			newest: fmt.Sprintf("X%d", 3+3*i),
+			ring:   64 * i,
+		}
+		amd64LoadRaw(t, fmt.Sprintf("%d(AX)", 32*i), fmt.Sprintf("%d(AX)", 32*i+16), &all[i].raw)
+	}
+	t.line("PCALIGN $64")
+	t.label("chainsLoop")
+	for g := range 16 {
+		for _, l := range all {
+			l.group(t, g)
+		}
+	}
+	t.line("DECQ CX")
+	t.line("JNZ chainsLoop")
+	t.line("VMOVDQU swap<>(SB), X15")
+	for i, l := range all {
+		amd64StoreRaw(t, fmt.Sprintf("%d(AX)", 32*i), fmt.Sprintf("%d(AX)", 32*i+16), &l.raw)
+	}
+	t.label("chainsDone")
+	t.line("RET")
+}
+
+// lane is one of several chains: its state, its newest four message words, and where
+// on the stack the 16 newest are. X14 and X15 are scratch of all lanes.
+type lane struct {
+	raw    pair
+	newest string
+	ring   int
+}
+
+// words returns where words 4g and up are.
+func (l *lane) words(g int) string {
+	switch g {
+	case 2:
+		return "words8<>(SB)"
+	case 3:
+		return "words12<>(SB)"
+	}
+	return fmt.Sprintf("%d(BX)", l.ring+g%4*16)
+}
+
+// group does four rounds, and makes the message words of the next four.
+func (l *lane) group(t *text, g int) {
+	s, newest := &l.raw, l.newest
+	switch g {
+	case 0:
+		s.toWords(t, "X14", newest)
+		t.line("VPADDD rawKeys<>(SB), X14, X0")
+		t.line("VMOVDQU initABEF<>(SB), %s", s.abef)
+		t.line("VMOVDQU initCDGH<>(SB), %s", s.cdgh)
+	case 1:
+		t.line("VPADDD rawKeys<>+16(SB), %s, X0", newest)
+	case 2, 3:
+		t.line("VMOVDQU padKeys<>+%d(SB), X0", 16*g)
+	default:
+		t.line("VPADDD padKeys<>+%d(SB), %s, X0", 16*g, newest)
+	}
+	s.rounds(t)
+	switch g {
+	case 0:
+		t.line("VPADDD init<>+0(SB), X14, X14")
+		t.line("VMOVDQU X14, %s", l.words(0))
+	case 1:
+		t.line("VPADDD init<>+16(SB), %s, %s", newest, newest)
+		t.line("VMOVDQU %s, %s", newest, l.words(1))
+	case 2, 15:
+	case 5:
+		t.line("VPALIGNR $4, %s, %s, X14", l.words(4), newest)
+		t.line("VPADDD msg24<>(SB), X14, X14")
+		t.line("SHA256MSG2 %s, X14", newest)
+	case 3:
+		t.line("VMOVDQU %s, X14", l.words(0))
+		t.line("SHA256MSG1 %s, X14", newest)
+		t.line("SHA256MSG2 %s, X14", l.words(3))
+	default:
+		t.line("VMOVDQU %s, X14", l.words(g-3))
+		t.line("SHA256MSG1 %s, X14", l.words(g-2))
+		t.line("VPALIGNR $4, %s, %s, X15", l.words(g-1), newest)
+		t.line("VPADDD X15, X14, X14")
+		t.line("SHA256MSG2 %s, X14", newest)
+	}
+	if g >= 3 && g < 15 {
+		if g < 13 { // later ones are not needed again
+			t.line("VMOVDQU X14, %d(BX)", l.ring+(g+1)%4*16)
+		}
+		t.line("VMOVDQA X14, %s", newest)
+	}
+	if g == 2 || g == 3 {
+		t.line("VMOVDQU padKeys<>+%d(SB), X0", 16*g+8)
+	} else {
+		t.line("VPSHUFD $0x0e, X0, X0")
+	}
+	s.rounds(t)
+}
+
+// amd64Floor times what no chain can undercut: dependent SHA256RNDS2, as many as n
+// hashes need.
+func amd64Floor(t *text) {
+	t.function("floorNI(n int)", "floorNI", "$0-8")
+	t.line("MOVQ n+0(FP), CX")
+	t.line("PCALIGN $64")
+	t.label("floorLoop")
+	s := &pair{"X1", "X2"}
+	for range 32 {
+		s.rounds(t)
+	}
+	t.line("DECQ CX")
+	t.line("JNZ floorLoop")
+	t.line("RET")
+}

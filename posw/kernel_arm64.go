@@ -1,0 +1,24 @@
+package posw
+
+import "golang.org/x/sys/cpu"
+
+//go:noescape
+func blocksSHA2(state *node, p *byte, n int)
+
+//go:noescape
+func chainSHA2(d *node, n int)
+
+//go:noescape
+func chainsSHA2(d *[lanes]node, n int)
+
+// accelerated returns the kernels that this processor can run.
+func accelerated() []kernel {
+	if !cpu.ARM64.HasSHA2 {
+		return nil
+	}
+	return []kernel{{name: "sha2", blocks: blocksSHA2, chain: chainSHA2, chains: chainsSHA2}}
+}
+
+// floor returns the function that runs the latency floor of n hashes: none is
+// written for this processor.
+func floor() func(n int) { return nil }
