@@ -34,15 +34,27 @@ func (a Address) IsZero() bool { return a == Address{} }
 // Compare orders addresses by their bytes: -1, 0 or 1.
 func (a Address) Compare(b Address) int { return strings.Compare(string(a[:]), string(b[:])) }
 
+// MaxHRP is in characters: the longest network prefix, so that an address
+// stays within the 90 characters of BIP-173.
+const MaxHRP = maxBech32 - 1 - (len(Address{})*8+4)/5 - checksumSize
+
+// CheckHRP returns what is wrong with a network's prefix of addresses: it has
+// 1 to MaxHRP lower-case letters or digits.
+func CheckHRP(hrp string) error {
+	bad := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }
+	if hrp == "" || len(hrp) > MaxHRP || strings.ContainsFunc(hrp, bad) {
+		return fmt.Errorf("address prefix %.100q is not 1 to %d lower-case letters or digits", hrp, MaxHRP)
+	}
+	return nil
+}
+
 // Bech32 returns the address as people write it, under the prefix of its
-// network ("sm", "stest"). The prefix must be 1 to 83 lower-case letters or
-// digits; another one is a mistake in the network's parameters and panics.
+// network ("sm", "stest"). It panics unless the prefix passes CheckHRP.
 func (a Address) Bech32(hrp string) string {
-	s, err := bech32Encode(hrp, regroup(a[:], 8, 5))
-	if err != nil {
+	if err := CheckHRP(hrp); err != nil {
 		panic("types: " + err.Error())
 	}
-	return s
+	return bech32Encode(hrp, regroup(a[:], 8, 5))
 }
 
 // ParseAddress reads what Bech32 wrote for the network with prefix hrp. Its
@@ -113,13 +125,8 @@ func polymodPrefix(hrp string) uint32 {
 	return sum
 }
 
-func bech32Encode(hrp string, groups []byte) (string, error) {
-	if hrp == "" || strings.ToLower(hrp) != hrp || strings.ContainsFunc(hrp, unprintable) {
-		return "", fmt.Errorf("network prefix %q: %w", hrp, errCharacter)
-	}
-	if len(hrp)+1+len(groups)+checksumSize > maxBech32 {
-		return "", errBech32Len
-	}
+// bech32Encode writes a lower-case prefix and 5-bit groups.
+func bech32Encode(hrp string, groups []byte) string {
 	sum := polymodPrefix(hrp)
 	var s strings.Builder
 	s.WriteString(hrp)
@@ -135,7 +142,7 @@ func bech32Encode(hrp string, groups []byte) (string, error) {
 	for i := range checksumSize {
 		s.WriteByte(bech32Alphabet[sum>>(5*(checksumSize-1-i))&31])
 	}
-	return s.String(), nil
+	return s.String()
 }
 
 // bech32Decode returns the prefix and the 5-bit groups without checksum.

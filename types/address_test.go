@@ -43,16 +43,10 @@ func TestAnAddressSurvivesItsWrittenForm(t *testing.T) {
 
 func TestABadAddressIsRefusedWithItsReason(t *testing.T) {
 	good := DeriveAddress(walletTemplate, []byte("x")).Bech32("stest")
-	short, err := bech32Encode("stest", regroup(make([]byte, 20), 8, 5))
-	if err != nil {
-		t.Fatal(err)
-	}
+	short := bech32Encode("stest", regroup(make([]byte, 20), 8, 5))
 	groups := regroup(make([]byte, 24), 8, 5)
 	groups[len(groups)-1] |= 1
-	padded, err := bech32Encode("stest", groups)
-	if err != nil {
-		t.Fatal(err)
-	}
+	padded := bech32Encode("stest", groups)
 	swapped := []byte(good)
 	swapped[20] = bech32Alphabet[(strings.IndexByte(bech32Alphabet, swapped[20])+1)%32]
 	for name, tc := range map[string]struct{ in, reason string }{
@@ -92,8 +86,8 @@ func TestBech32IsThatOfBIP173(t *testing.T) {
 			t.Errorf("%q refused: %v", s, err)
 			continue
 		}
-		if again, err := bech32Encode(hrp, groups); err != nil || again != strings.ToLower(s) {
-			t.Errorf("%q comes back as %q, %v", s, again, err)
+		if again := bech32Encode(hrp, groups); again != strings.ToLower(s) {
+			t.Errorf("%q comes back as %q", s, again)
 		}
 	}
 	for name, s := range map[string]string{
@@ -112,6 +106,23 @@ func TestBech32IsThatOfBIP173(t *testing.T) {
 	} {
 		if _, _, err := bech32Decode(s); err == nil {
 			t.Errorf("%s: %q accepted", name, s)
+		}
+	}
+}
+
+func TestANetworksPrefixHasItsLimits(t *testing.T) {
+	longest := strings.Repeat("a", MaxHRP)
+	for _, hrp := range []string{"sm", "stest", "x1", longest} {
+		if err := CheckHRP(hrp); err != nil {
+			t.Error(err)
+		}
+	}
+	if s := (Address{}).Bech32(longest); len(s) != maxBech32 {
+		t.Errorf("the longest address has %d characters", len(s))
+	}
+	for _, hrp := range []string{"", "SM", "s m", "s\u00e9", longest + "a"} {
+		if CheckHRP(hrp) == nil {
+			t.Errorf("%q accepted", hrp)
 		}
 	}
 }

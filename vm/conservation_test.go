@@ -77,6 +77,12 @@ func checkResults(t *rapid.T, b Block, out Outcome, before State) {
 		}
 		effective = effective || r.Status != Ineffective
 	}
+	for _, e := range out.Changed { // whoever has the root can check an account
+		leaf, present, err := out.State.Prove(e.Address).Verify(out.State.Root(), e.Address)
+		if err != nil || !present || leaf != e.Account.LeafHash() {
+			t.Fatalf("account %x is not proved: %v, %v", e.Address, present, err)
+		}
+	}
 	var paid uint64
 	for _, r := range out.Rewards {
 		paid += r.Total

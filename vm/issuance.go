@@ -26,6 +26,9 @@ func (p Params) Subsidy(l types.Layer) uint64 {
 	return p.Economics.issued(n+1) - p.Economics.issued(n)
 }
 
+// spentFifths is a q with 2^64 * (4/5)^q < 1.
+const spentFifths = 200
+
 // fraction is the precision of the curve's arithmetic in bits. Smidges need
 // 61; the rest keeps rounding errors far from them on every layer.
 const fraction = 256
@@ -37,8 +40,14 @@ const fraction = 256
 // TotalSubsidy * (4/5)^q * e^-x, x = ln(5/4)*r/FifthLayers. The power is an
 // exact fraction; the rest is left out when r is zero, so that whole fifths
 // come out exact.
+//
+// After spentFifths less than one smidge of any total is left. It is never
+// issued: what has been issued is rounded down.
 func (e Economics) issued(n uint64) uint64 {
 	q, r := n/uint64(e.FifthLayers), n%uint64(e.FifthLayers)
+	if q >= spentFifths {
+		return e.TotalSubsidy - min(e.TotalSubsidy, 1)
+	}
 	left := new(big.Int).SetUint64(e.TotalSubsidy)
 	left.Lsh(left, uint(2*q)) // 4^q
 	by := new(big.Int).Exp(big.NewInt(5), new(big.Int).SetUint64(q), nil)

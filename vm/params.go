@@ -98,6 +98,9 @@ func FaucetSigner(i int, network types.GenesisID) *signing.Signer {
 // Check returns what is wrong with the parameters. All money that can ever
 // exist must fit 64 bits, so that no sum of balances overflows.
 func (p Params) Check() error {
+	if err := types.CheckHRP(p.HRP); err != nil {
+		return err
+	}
 	if p.BlockGasLimit == 0 || p.Economics.FifthLayers == 0 {
 		return fmt.Errorf("block gas limit and issuance time must not be zero")
 	}

@@ -71,13 +71,17 @@ func Genesis(p Params) (State, error) {
 }
 
 // Restore returns the state of stored accounts, in any order. An address that
-// comes twice is an error: the store is damaged.
+// comes twice or an account that cannot be read is an error: the store is
+// damaged.
 func Restore(entries []Entry) (State, error) {
 	sorted := slices.Clone(entries)
 	slices.SortFunc(sorted, func(a, b Entry) int { return a.Address.Compare(b.Address) })
-	for i := 1; i < len(sorted); i++ {
-		if sorted[i-1].Address == sorted[i].Address {
-			return State{}, fmt.Errorf("account %x is stored twice", sorted[i].Address)
+	for i, e := range sorted {
+		if i > 0 && sorted[i-1].Address == e.Address {
+			return State{}, fmt.Errorf("account %x is stored twice", e.Address)
+		}
+		if _, ok := e.Account.readTemplate(); !ok {
+			return State{}, fmt.Errorf("account %x is stored with a state that template %x cannot read", e.Address, e.Account.Template)
 		}
 	}
 	return State{}.with(sorted), nil

@@ -294,6 +294,7 @@ func TestParametersThatCannotWorkAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 	for name, change := range map[string]func(*Params){
+		"no prefix":         func(p *Params) { p.HRP = "" },
 		"no block gas":      func(p *Params) { p.BlockGasLimit = 0 },
 		"no issuance time":  func(p *Params) { p.Economics.FifthLayers = 0 },
 		"one address twice": func(p *Params) { p.Genesis = append(p.Genesis, p.Genesis[0]) },
@@ -306,8 +307,16 @@ func TestParametersThatCannotWorkAreRefused(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := Restore([]Entry{{}, {}}); err == nil {
-		t.Error("an account that is stored twice is accepted")
+	for name, entries := range map[string][]Entry{
+		"stored twice":     {{}, {}},
+		"unknown template": {{Account: Account{Template: types.Address{23: 9}}}},
+		"short state":      {{Account: Account{Template: WalletTemplate(), State: make([]byte, 31)}}},
+		"long state":       {{Account: Account{Template: WalletTemplate(), State: make([]byte, 33)}}},
+		"state of nobody":  {{Account: Account{State: make([]byte, 32)}}},
+	} {
+		if _, err := Restore(entries); err == nil {
+			t.Errorf("%s: restored", name)
+		}
 	}
 }
 

@@ -36,18 +36,24 @@ func decodeTemplate(address types.Address, d *codec.Decoder) template {
 	return nil
 }
 
-// template returns the code of a spawned account, nil for the others. The
-// state was written by us, so that it does not decode is a broken invariant.
+// template returns the code of a spawned account, nil for the others. That a
+// state does not decode is a broken invariant: spawn wrote it, or Restore
+// checked it.
 func (a Account) template() template {
-	if !a.Spawned() {
-		return nil
-	}
-	d := codec.NewDecoder(a.State)
-	t := decodeTemplate(a.Template, d)
-	if t == nil || d.Done() != nil {
+	t, ok := a.readTemplate()
+	if !ok {
 		panic("vm: an account has a state that its template cannot read")
 	}
 	return t
+}
+
+func (a Account) readTemplate() (t template, ok bool) {
+	if !a.Spawned() {
+		return nil, len(a.State) == 0
+	}
+	d := codec.NewDecoder(a.State)
+	t = decodeTemplate(a.Template, d)
+	return t, t != nil && d.Done() == nil
 }
 
 // WalletTemplate names the template of accounts with a single ed25519 key.

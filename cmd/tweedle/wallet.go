@@ -39,6 +39,12 @@ func walletCommand() *cobra.Command {
 		Long: "A wallet is one key in one file. Its address is the same on every network\n" +
 			"but for the prefix: \"sm\" on mainnet, \"stest\" on test networks.",
 		Args: noArgs,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if err := types.CheckHRP(o.hrp); err != nil {
+				return usageError{fmt.Errorf("--hrp: %w", err)}
+			}
+			return nil
+		},
 	}
 	flags := wallet.PersistentFlags()
 	flags.StringVarP(&o.keyFile, "key", "k", "wallet.key", "file of the secret key")
@@ -80,7 +86,7 @@ func (o *walletOptions) print(cmd *cobra.Command, v any, format string, args ...
 }
 
 func walletNew(o *walletOptions) *cobra.Command {
-	faucet := -1
+	var faucet int
 	cmd := &cobra.Command{
 		Use:     "new",
 		Short:   "Make a key and keep it in a file",

@@ -302,6 +302,7 @@ func TestAMistakeOnTheCommandLineIsAUsageError(t *testing.T) {
 		{[]string{"send", to, "1SMH", "--gas-price", "0"}, "at least 1"},
 		{[]string{"balance", "nonsense"}, "prefix"},
 		{[]string{"history", "--limit", "0"}, "at least 1"},
+		{[]string{"address", "--hrp", "SM"}, "lower-case"},
 		{[]string{"address", "x"}, "unknown"},
 		{[]string{"new", "--nonsense"}, "nonsense"},
 	} {
