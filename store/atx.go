@@ -114,3 +114,19 @@ func (db *DB) EpochATXRecords(published types.Epoch) (as []ATXRecord, err error)
 	})
 	return as, err
 }
+
+// CoinbaseATXs returns at most MaxPage ATXs that name a coinbase and were
+// published in the epoch from or later, in that order, skipping the first
+// offset.
+func (db *DB) CoinbaseATXs(a types.Address, from types.Epoch, offset, limit int) (as []ATXRecord, err error) {
+	err = db.read(func(c *sqlite.Conn) error {
+		return each(c, "atxs", "WHERE coinbase = ? AND publish_epoch >= ? ORDER BY publish_epoch, id LIMIT ? OFFSET ?",
+			func(r *row) { as = append(as, scanATX(r)) }, a[:], int64(from), page(limit), int64(max(offset, 0)))
+	})
+	return as, err
+}
+
+// CountCoinbaseATXs returns how many ATXs CoinbaseATXs has in all its pages.
+func (db *DB) CountCoinbaseATXs(a types.Address, from types.Epoch) (int, error) {
+	return db.count("SELECT count(*) FROM atxs WHERE coinbase = ? AND publish_epoch >= ?", a[:], int64(from))
+}

@@ -285,6 +285,11 @@ func (db *DB) CoinbaseRewards(a types.Address, offset, limit int) ([]Reward, err
 	return db.rewards("WHERE coinbase = ? ORDER BY layer, position LIMIT ? OFFSET ?", a[:], page(limit), int64(max(offset, 0)))
 }
 
+// CountCoinbaseRewards returns how many rewards a coinbase has.
+func (db *DB) CountCoinbaseRewards(a types.Address) (int, error) {
+	return db.count("SELECT count(*) FROM rewards WHERE coinbase = ?", a[:])
+}
+
 // SmesherRewards returns at most MaxPage rewards of a smesher in the order of
 // layers, skipping the first offset.
 func (db *DB) SmesherRewards(id types.NodeID, offset, limit int) ([]Reward, error) {

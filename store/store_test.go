@@ -115,6 +115,12 @@ func TestATXsAreFoundByEpochSmesherAndHeight(t *testing.T) {
 	if len(ids) != 2 || len(hs) != 2 || bytes.Compare(ids[0][:], ids[1][:]) >= 0 || hs[0].ID != ids[0] || hs[1].ID != ids[1] {
 		t.Fatalf("ids %v, headers %v", ids, hs)
 	}
+	of1 := got[[]ATXRecord](t)(db.CoinbaseATXs(address(1), 0, 0, 10))
+	if len(of1) != 2 || of1[0].PublishEpoch != 1 || of1[1].PublishEpoch != 2 {
+		t.Fatalf("ATXs of a coinbase: %+v", of1)
+	}
+	equal(t, got[[]ATXRecord](t)(db.CoinbaseATXs(address(1), 2, 0, 10)), of1[1:])
+	equal(t, got[int](t)(db.CountCoinbaseATXs(address(1), 2)), 1)
 	for last, want := range map[types.Epoch]uint64{1: 30, 2: 40, 9: 40} {
 		if h := got[ATXRecord](t)(db.HighestATX(last)); h.Height() != want {
 			t.Errorf("highest up to epoch %v: %d, want %d", last, h.Height(), want)
@@ -305,9 +311,16 @@ func TestApplyWritesAllOfALayer(t *testing.T) {
 	if len(txs) != 2 || !reflect.DeepEqual(*txs[1].Result, want) || txs[0].ID != l.Block.Txs[0] {
 		t.Errorf("transactions of the layer: %+v", txs)
 	}
-	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(2), 0, 10))), 2)
-	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(2), 1, 10))), 1)
-	equal(t, got[int](t)(db.CountAddressTransactions(address(1))), 3)
+	equal(t, len(got[[]Tx](t)(db.AddressTransactions(TxFilter{Address: address(2)}, 0, 10))), 2)
+	equal(t, len(got[[]Tx](t)(db.AddressTransactions(TxFilter{Address: address(2)}, 1, 10))), 1)
+	for f, want := range map[TxFilter]int{
+		{Address: address(1)}: 3, {Address: address(1), Applied: true}: 2, {Address: address(1), From: 20, Applied: true}: 2,
+		{Address: address(1), From: 21}: 1, {Address: address(1), From: 21, Applied: true}: 0, {Address: address(8)}: 0,
+	} {
+		equal(t, got[int](t)(db.CountAddressTransactions(f)), want)
+		equal(t, len(got[[]Tx](t)(db.AddressTransactions(f, 0, 10))), want)
+	}
+	equal(t, got[int](t)(db.CountCoinbaseRewards(address(3))), 1)
 }
 
 func TestALayerExtendsOneThatIsApplied(t *testing.T) {
@@ -395,7 +408,7 @@ func TestATransactionIsKeptUntilItIsDropped(t *testing.T) {
 		t.Errorf("dropped transaction: %v", err)
 	}
 	equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, 10))), 1)
-	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(9), 0, 10))), 2)
+	equal(t, len(got[[]Tx](t)(db.AddressTransactions(TxFilter{Address: address(9)}, 0, 10))), 2)
 	if err := apply(2, 1); err == nil {
 		t.Error("a result without its transaction was taken")
 	}
@@ -609,8 +622,8 @@ func TestListsAreBounded(t *testing.T) {
 	}
 	db := openAt(t, t.TempDir())
 	must(t, db.Apply(layerResult(t, db, 1, 30)))
-	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(1), 25, 10))), 5)
-	equal(t, len(got[[]Tx](t)(db.AddressTransactions(address(1), -3, 10))), 10)
+	equal(t, len(got[[]Tx](t)(db.AddressTransactions(TxFilter{Address: address(1)}, 25, 10))), 5)
+	equal(t, len(got[[]Tx](t)(db.AddressTransactions(TxFilter{Address: address(1)}, -3, 10))), 10)
 	long := layerResult(t, db, 2, 1)
 	long.Outcome.Results[0].Reason = strings.Repeat("x", 2*MaxReason)
 	must(t, db.Apply(long))

@@ -171,20 +171,40 @@ func (db *DB) PendingTransactions(offset, limit int) ([]Tx, error) {
 	return db.transactions("SELECT seq FROM pending ORDER BY seq LIMIT ? OFFSET ?", page(limit), int64(max(offset, 0)))
 }
 
-// AddressTransactions returns at most MaxPage transactions that touch an
-// address, in the order of their arrival, skipping the first offset.
-func (db *DB) AddressTransactions(a types.Address, offset, limit int) ([]Tx, error) {
-	return db.transactions("SELECT seq FROM tx_addresses WHERE address = ? ORDER BY seq LIMIT ? OFFSET ?",
-		a[:], page(limit), int64(max(offset, 0)))
+// TxFilter selects transactions of an address.
+type TxFilter struct {
+	Address types.Address
+	From    types.Layer // leaves out those that had their effect before this layer
+	Applied bool        // leaves out those that are pending
 }
 
-// CountAddressTransactions returns how many transactions touch an address.
-func (db *DB) CountAddressTransactions(a types.Address) (n int, err error) {
+const addressTxs = ` FROM tx_addresses AS a JOIN transactions AS t USING (seq) LEFT JOIN tx_results AS r USING (id)
+	WHERE a.address = ? AND (r.layer >= ? OR (r.layer IS NULL AND ?))`
+
+func (f TxFilter) args() []any {
+	var pending int64 = 1
+	if f.Applied {
+		pending = 0
+	}
+	return []any{f.Address[:], int64(f.From), pending}
+}
+
+// AddressTransactions returns at most MaxPage transactions that touch an
+// address, in the order of their arrival, skipping the first offset.
+func (db *DB) AddressTransactions(f TxFilter, offset, limit int) ([]Tx, error) {
+	return db.transactions("SELECT a.seq"+addressTxs+" ORDER BY a.seq LIMIT ? OFFSET ?",
+		append(f.args(), page(limit), int64(max(offset, 0)))...)
+}
+
+// CountAddressTransactions returns how many transactions AddressTransactions
+// has in all its pages.
+func (db *DB) CountAddressTransactions(f TxFilter) (int, error) {
+	return db.count("SELECT count(*)"+addressTxs, f.args()...)
+}
+
+func (db *DB) count(sql string, args ...any) (n int, err error) {
 	err = db.read(func(c *sqlite.Conn) error {
-		return query(c, "SELECT count(*) FROM tx_addresses WHERE address = ?", func(r *row) error {
-			n = int(r.int())
-			return nil
-		}, a[:])
+		return query(c, sql, func(r *row) error { n = int(r.int()); return nil }, args...)
 	})
 	return n, err
 }

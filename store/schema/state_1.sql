@@ -34,6 +34,7 @@ CREATE TABLE atxs (
 ) STRICT;
 CREATE INDEX atxs_by_epoch ON atxs (publish_epoch, id);
 CREATE INDEX atxs_by_smesher ON atxs (smesher, publish_epoch);
+CREATE INDEX atxs_by_coinbase ON atxs (coinbase, publish_epoch, id);
 CREATE INDEX atxs_by_height ON atxs (base_height + ticks, id);
 
 CREATE TABLE poet_proofs (
