@@ -301,6 +301,9 @@ func (n *Node) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// Close releases what Open took, for a node that is not run.
+func (n *Node) Close() { n.close() }
+
 // close releases what Open took; whatever is not there yet is passed over.
 func (n *Node) close() {
 	if n.servers != nil {
