@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func newLauncher(d *lockedDir, p *plan, o Options, emit *emitter) *launcher {
 // newProcess returns a process that does not run; addresses of its last run
 // are known again.
 func (l *launcher) newProcess(m member) *process {
-	p := &process{member: m, dir: l.dir.directory, emit: l.emit}
+	p := &process{member: m, dir: l.dir.directory, emit: l.emit, grace: cmp.Or(l.opts.grace, stopGrace)}
 	if err := l.dir.load(&p.rec, m.Name, recordFile); err != nil {
 		// Without a record it gets new addresses, that is all.
 		p.rec = Record{}

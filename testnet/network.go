@@ -143,11 +143,14 @@ func (d directory) createKey(path string) ([]byte, error) {
 // tokenFile is where a PoET keeps the token of its admin API, in its folder.
 const tokenFile = "admin.token"
 
-// adminToken reads the token of a PoET's admin API.
+// adminToken reads the newest token of a PoET's admin API: the last line's
+// first word.
 func (d directory) adminToken(name string) (string, error) {
 	b, err := durable.ReadFile(durable.OS{}, d.path(name, tokenFile), maxStateFile)
 	if err != nil {
 		return "", fmt.Errorf("token of %s: %w", name, err)
 	}
-	return strings.TrimSpace(string(b)), nil
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	token, _, _ := strings.Cut(strings.TrimSpace(lines[len(lines)-1]), " ")
+	return token, nil
 }

@@ -179,11 +179,7 @@ func roundNumber(r PoetRound) int {
 
 // admin returns the admin API of a PoET.
 func (p *prober) admin(r Record) (poetadminpb.AdminServiceClient, error) {
-	token, err := p.dir.adminToken(r.Name)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := p.dial(r.Endpoints.Admin, grpc.WithPerRPCCredentials(bearer(token)))
+	conn, err := p.dial(r.Endpoints.Admin, grpc.WithPerRPCCredentials(bearer{p.dir, r.Name}))
 	if err != nil {
 		return nil, err
 	}
@@ -206,15 +202,24 @@ func (p *prober) dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, e
 	return c, err
 }
 
-// bearer is the token of a PoET's admin API. It stays on loopback.
-type bearer string
+// bearer shows the token of a PoET's admin API, read anew for each call since
+// it may have been replaced.
+type bearer struct {
+	dir  directory
+	poet string
+}
 
 // GetRequestMetadata implements credentials.PerRPCCredentials.
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+	token, err := b.dir.adminToken(b.poet)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"authorization": "Bearer " + token}, nil
 }
 
-// RequireTransportSecurity implements credentials.PerRPCCredentials.
+// RequireTransportSecurity implements credentials.PerRPCCredentials: the
+// connection stays on loopback.
 func (bearer) RequireTransportSecurity() bool { return false }
 
 // setGateways tells a PoET which nodes it delivers to: the first of the plan.

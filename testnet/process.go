@@ -48,8 +48,9 @@ const (
 // process is one member of the testnet, running or not.
 type process struct {
 	member
-	dir  directory
-	emit *emitter
+	dir   directory
+	emit  *emitter
+	grace time.Duration // from SIGTERM to SIGKILL
 
 	op sync.Mutex // held for the whole of a start or an orderly stop
 
@@ -231,7 +232,7 @@ func (p *process) pause(on bool) error {
 }
 
 // stop ends the run in order, and by force when it takes longer than
-// stopGrace. It is no error if nothing runs.
+// its grace. It is no error if nothing runs.
 func (p *process) stop() {
 	c, err := p.signal(syscall.SIGTERM, true)
 	if err != nil {
@@ -240,8 +241,8 @@ func (p *process) stop() {
 	p.signal(syscall.SIGCONT, true) //nolint:errcheck // a paused process would not see SIGTERM
 	select {
 	case <-c.done:
-	case <-time.After(stopGrace):
-		p.emit.event(Note{Name: p.Name, Text: fmt.Sprintf("did not end within %v: killed", stopGrace)})
+	case <-time.After(p.grace):
+		p.emit.event(Note{Name: p.Name, Text: fmt.Sprintf("did not end within %v: killed", p.grace)})
 		p.kill() //nolint:errcheck // it may have ended just now
 		<-c.done
 	}

@@ -46,7 +46,8 @@ type Options struct {
 	// View sees what happens; nil means nobody.
 	View View
 
-	environ []string // for the processes, besides our own; tests
+	environ []string      // for the processes, besides our own; tests
+	grace   time.Duration // 0: stopGrace; tests
 }
 
 // MaxTxRate bounds Options.TxRate, in transactions per second: the load is
@@ -92,6 +93,9 @@ func Up(ctx context.Context, o Options) (Summary, error) {
 	if err != nil {
 		sum.OK = false
 		sum.Reasons = append(sum.Reasons, err.Error())
+	}
+	if sum.Reasons == nil {
+		sum.Reasons = []string{}
 	}
 	emit.event(sum)
 	return sum, err

@@ -21,7 +21,7 @@ func testnetCommand() *cobra.Command {
 		Use:     "testnet",
 		Short:   "Start a whole network on this machine, and operate it",
 		Example: "  tweedle testnet up\n  tweedle testnet status\n  tweedle testnet kill node-3 && tweedle testnet restart node-3",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    noArgs,
 	}
 	dir := cmd.PersistentFlags().String("dir", defaultTestnetDir(), "directory that holds everything")
 	cmd.AddCommand(
@@ -46,16 +46,6 @@ func defaultTestnetDir() string {
 	return filepath.Join(home, ".tweedle", "testnet")
 }
 
-// usageArgs makes wrong arguments mistakes of usage.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
-}
-
 func testnetUp(dir *string) *cobra.Command {
 	var o testnet.Options
 	var plain, asJSON bool
@@ -66,7 +56,7 @@ func testnetUp(dir *string) *cobra.Command {
 			"with the same genesis. Ctrl-C stops everything; a later `up` goes on.\n" +
 			"With --epochs N it ends after N full epochs with ballots, and succeeds only if all nodes agree.",
 		Example: "  tweedle testnet up\n  tweedle testnet up --nodes 5 --poets 2 --epochs 4 --json --dir /tmp/net",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if plain && asJSON {
 				return usageError{errors.New("--plain and --json: choose one of them")}
@@ -111,7 +101,7 @@ func testnetStatus(dir *string) *cobra.Command {
 		Use:     "status",
 		Short:   "Show what every process does",
 		Example: "  tweedle testnet status\n  tweedle testnet status --json --dir /tmp/net",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := testnet.ReadStatus(cmd.Context(), *dir)
 			if err != nil {
@@ -156,12 +146,12 @@ func testnetDo(dir *string, c testnet.Command, args, short, example string) *cob
 		Use:     string(c) + " " + args,
 		Short:   short,
 		Example: strings.TrimRight("  tweedle testnet "+string(c)+" "+example, " "),
-		Args: usageArgs(func(_ *cobra.Command, names []string) error {
+		Args: func(_ *cobra.Command, names []string) error {
 			if len(names) == 0 && c != testnet.Down {
-				return fmt.Errorf("%s what? name it: tweedle testnet %s %s", c, c, args)
+				return usageError{fmt.Errorf("%s what? name it: tweedle testnet %s %s", c, c, args)}
 			}
 			return nil
-		}),
+		},
 		RunE: func(cmd *cobra.Command, names []string) error {
 			done, err := testnet.Do(cmd.Context(), *dir, c, names...)
 			if asJSON {
