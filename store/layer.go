@@ -200,6 +200,14 @@ func (db *DB) Layer(n types.Layer) (l Layer, err error) {
 	return l, err
 }
 
+// LayerBefore returns the newest outcome up to a layer.
+func (db *DB) LayerBefore(n types.Layer) (l Layer, err error) {
+	err = db.read(func(c *sqlite.Conn) error {
+		return one(c, "layers", "WHERE layer <= ? ORDER BY layer DESC", func(r *row) { l = scanLayer(r) }, int64(n))
+	})
+	return l, err
+}
+
 // Layers returns the outcomes of at most MaxPage layers, from the given one
 // upwards.
 func (db *DB) Layers(from types.Layer, limit int) (ls []Layer, err error) {
