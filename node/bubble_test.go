@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -86,7 +87,7 @@ func (b *bubble) startPoet() {
 		group.Go(func() error {
 			return rpc.ServePublic(ctx, grpc, rest, service, rpc.Config{Limits: rpc.DefaultLimits(), Schedule: schedule})
 		})
-		b.poet.done <- group.Wait()
+		b.poet.done <- errors.Join(group.Wait(), service.Close())
 	}()
 }
 
