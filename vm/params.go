@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"math/bits"
 
-	"tweedle/signing"
 	"tweedle/types"
 )
 
@@ -59,40 +58,14 @@ func MainnetParams() Params {
 	}
 }
 
-// LocalParams returns the rules of a testnet on one machine: short epochs,
-// issuance that visibly decays, and faucets whose keys everybody knows.
+// LocalParams returns the rules of a testnet on one machine, without genesis
+// accounts: short epochs, and issuance that visibly decays.
 func LocalParams() Params {
 	p := MainnetParams()
 	p.HRP = "stest"
 	p.EffectiveGenesis = 2*10 - 1
 	p.Economics.FifthLayers = 105_120
-	for i := range LocalFaucets {
-		key := FaucetSigner(i, types.GenesisID{}).NodeID()
-		p.Genesis = append(p.Genesis, GenesisAccount{WalletAddress(key), 100_000_000 * Smidges})
-	}
 	return p
-}
-
-// LocalFaucets is how many genesis accounts LocalParams has.
-const LocalFaucets = 10
-
-// FaucetSeed returns the secret seed of genesis account i of LocalParams, for
-// 0 <= i < LocalFaucets; another i panics. It is public: only coins of test
-// networks may belong to it.
-func FaucetSeed(i int) []byte {
-	if i < 0 || i >= LocalFaucets {
-		panic(fmt.Sprintf("vm: there is no faucet %d", i))
-	}
-	return signing.SeedFrom(fmt.Sprintf("faucet %d", i))
-}
-
-// FaucetSigner returns the owner of the account that FaucetSeed is the seed of.
-func FaucetSigner(i int, network types.GenesisID) *signing.Signer {
-	s, err := signing.NewSigner(FaucetSeed(i), network)
-	if err != nil {
-		panic("vm: " + err.Error()) // the seed has the right length
-	}
-	return s
 }
 
 // Check returns what is wrong with the parameters. All money that can ever

@@ -20,6 +20,13 @@ func testNetwork() types.GenesisID { return types.GenesisID{1, 2, 3} }
 func testParams() Params {
 	p := LocalParams()
 	p.Network = testNetwork()
+	for i := range 3 {
+		s, err := signing.NewSigner(signing.SeedFrom(fmt.Sprint("founder ", i)), p.Network)
+		if err != nil {
+			panic(err)
+		}
+		p.Genesis = append(p.Genesis, GenesisAccount{addressOf(s), 100_000_000 * Smidges})
+	}
 	return p
 }
 
@@ -75,12 +82,12 @@ func TestTransactionsAndRootsAreFrozen(t *testing.T) {
 	spawn, spend := Spawn(alice, 0, 1), Spend(alice, addressOf(bob), 1_000_000, 1, 1)
 	state := genesis(t, testParams())
 	for name, pair := range map[string][2]string{
-		"alice":         {addressOf(alice).Bech32("stest"), "stest1qqqqqqxg90ffxv9c2608938ng6drpl37e2j9njsqq6g9g"},
-		"spawn body":    {hex.EncodeToString(spawn[:len(spawn)-64]), "0000000000c82bd29330b8569e72c4f3469a30fe3ecaa459ca000000000000000000000000000000000000000000000000010004368487f6627ecabec31bbfa484d3cd358e752bf88f7c765987faaf0b7edf2701"},
-		"spawn id":      {spawn.ID().String(), "ce68bf9f2041bc8e8b77ce0d5da75379865584be2329ecd61db22119def13d47"},
-		"spend body":    {hex.EncodeToString(spend[:len(spend)-64]), "0000000000c82bd29330b8569e72c4f3469a30fe3ecaa459ca40040400000000685547345676045cf7cc8b88a17e4cc03ab9eaba02093d00"},
-		"spend id":      {spend.ID().String(), "8f86d64ce10839d8cb365e3d9590756a51e141ed10edea63d5642e7b8acb67b2"},
-		"local genesis": {state.Root().String(), "cb69dca2de85e045bdc2a3156489caa9ce03443fd00dc29004e320248ffa988a"},
+		"alice":      {addressOf(alice).Bech32("stest"), "stest1qqqqqqxg90ffxv9c2608938ng6drpl37e2j9njsqq6g9g"},
+		"spawn body": {hex.EncodeToString(spawn[:len(spawn)-64]), "0000000000c82bd29330b8569e72c4f3469a30fe3ecaa459ca000000000000000000000000000000000000000000000000010004368487f6627ecabec31bbfa484d3cd358e752bf88f7c765987faaf0b7edf2701"},
+		"spawn id":   {spawn.ID().String(), "ce68bf9f2041bc8e8b77ce0d5da75379865584be2329ecd61db22119def13d47"},
+		"spend body": {hex.EncodeToString(spend[:len(spend)-64]), "0000000000c82bd29330b8569e72c4f3469a30fe3ecaa459ca40040400000000685547345676045cf7cc8b88a17e4cc03ab9eaba02093d00"},
+		"spend id":   {spend.ID().String(), "8f86d64ce10839d8cb365e3d9590756a51e141ed10edea63d5642e7b8acb67b2"},
+		"a genesis":  {state.Root().String(), "f08c8d582477aa4dd36ab436c1afbc2fcfa1fcdc8610ccb3d2d7facb212614a7"},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: %s", name, pair[0])
@@ -119,23 +126,23 @@ func TestGasIsThatOfThePublishedTable(t *testing.T) {
 
 func TestAnAccountIsSpawnedThenSpends(t *testing.T) {
 	p := testParams()
-	faucet, bob := FaucetSigner(0, p.Network), key(t, "bob")
+	founder, bob := key(t, "founder 0"), key(t, "bob")
 	before := genesis(t, p)
 	out := Apply(before, Block{Layer: 20, Txs: []types.Transaction{
-		Spawn(faucet, 0, 2), Spend(faucet, addressOf(bob), 500, 7, 3), // gaps in nonces are allowed
+		Spawn(founder, 0, 2), Spend(founder, addressOf(bob), 500, 7, 3), // gaps in nonces are allowed
 	}}, p)
 	for i, r := range out.Results {
 		if r.Status != Success || r.Reason != "" || r.Layer != 20 {
 			t.Fatalf("transaction %d: %+v", i, r)
 		}
 	}
-	if want := []types.Address{addressOf(faucet), addressOf(bob)}; !slices.Equal(out.Results[1].Addresses, want) {
+	if want := []types.Address{addressOf(founder), addressOf(bob)}; !slices.Equal(out.Results[1].Addresses, want) {
 		t.Errorf("names %x", out.Results[1].Addresses)
 	}
 	if r := out.Results[1]; r.Fee != 3*r.Gas || r.Gas == 0 {
 		t.Errorf("fee %d for gas %d at price 3", r.Fee, r.Gas)
 	}
-	account := out.State.Account(addressOf(faucet))
+	account := out.State.Account(addressOf(founder))
 	spent := 500 + out.Results[0].Fee + out.Results[1].Fee
 	if account.NextNonce != 8 || account.Balance != p.Genesis[0].Balance-spent {
 		t.Errorf("payer is left with %+v", account)
@@ -143,7 +150,7 @@ func TestAnAccountIsSpawnedThenSpends(t *testing.T) {
 	if out.State.Account(addressOf(bob)).Balance != 500 {
 		t.Error("recipient got something else")
 	}
-	if before.Account(addressOf(faucet)).NextNonce != 0 || before.Root() != genesis(t, p).Root() {
+	if before.Account(addressOf(founder)).NextNonce != 0 || before.Root() != genesis(t, p).Root() {
 		t.Error("the old state changed")
 	}
 }

@@ -86,20 +86,14 @@ func (o *walletOptions) print(cmd *cobra.Command, v any, format string, args ...
 }
 
 func walletNew(o *walletOptions) *cobra.Command {
-	var faucet int
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:     "new",
 		Short:   "Make a key and keep it in a file",
-		Example: "  tweedle wallet new --key alice.key\n  tweedle wallet new --key rich.key --faucet 0   # coins of a local testnet",
+		Example: "  tweedle wallet new --key alice.key",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			seed := make([]byte, signing.SeedSize)
-			if cmd.Flags().Changed("faucet") {
-				if faucet < 0 || faucet >= vm.LocalFaucets {
-					return usageError{fmt.Errorf("--faucet %d: choose 0 to %d", faucet, vm.LocalFaucets-1)}
-				}
-				seed = vm.FaucetSeed(faucet)
-			} else if _, err := rand.Read(seed); err != nil {
+			if _, err := rand.Read(seed); err != nil {
 				return err
 			}
 			if err := writeKey(o.keyFile, seed); err != nil {
@@ -108,9 +102,6 @@ func walletNew(o *walletOptions) *cobra.Command {
 			return o.showAddress(cmd)
 		},
 	}
-	cmd.Flags().IntVar(&faucet, "faucet", 0,
-		"take the well-known key of this genesis account of local testnets instead of a new one")
-	return cmd
 }
 
 func walletAddress(o *walletOptions) *cobra.Command {

@@ -31,6 +31,7 @@ func walletSend(o *walletOptions) *cobra.Command {
 		Long: "Sends coins from the account of the key. An account that never sent anything\n" +
 			"is spawned first; that is a transaction of its own, which is waited for.",
 		Example: "  tweedle wallet send stest1qqqqqqxg90ffxv9c2608938ng6drpl37e2j9njsqq6g9g 1.5SMH --wait\n" +
+			"  tweedle wallet send -k D/wallets/faucet.key stest1qqqqqqxg90ffxv9c2608938ng6drpl37e2j9njsqq6g9g 10SMH   # coins of \"testnet up --dir D\"\n" +
 			"  tweedle wallet send stest1qqqqqqxg90ffxv9c2608938ng6drpl37e2j9njsqq6g9g 1000smidge --node 127.0.0.1:9092 --json",
 		Args: exactArgs(2, "an address and an amount"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
+	"tweedle/signing"
 	"tweedle/txpool"
 	"tweedle/types"
 	"tweedle/vm"
@@ -47,6 +48,11 @@ func startLedgerNode(t *testing.T) *ledgerNode {
 	t.Helper()
 	p := vm.LocalParams()
 	p.Network = types.GenesisID{5}
+	founder, err := signing.NewSigner(signing.SeedFrom("founder"), p.Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Genesis = []vm.GenesisAccount{{Address: walletAddressOf(founder), Balance: 100_000_000 * vm.Smidges}}
 	state, err := vm.Genesis(p)
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +78,15 @@ func startLedgerNode(t *testing.T) *ledgerNode {
 		}
 	})
 	return n
+}
+
+// founderKey writes the key of the genesis account and returns its address.
+func founderKey(t *testing.T, path string) string {
+	t.Helper()
+	if err := writeKey(path, signing.SeedFrom("founder")); err != nil {
+		t.Fatal(err)
+	}
+	return mustTweedle(t, "wallet", "address", "-k", path)
 }
 
 // run applies a block of all that waits every few milliseconds until the test
@@ -293,8 +308,6 @@ func TestAMistakeOnTheCommandLineIsAUsageError(t *testing.T) {
 		args []string
 		says string
 	}{
-		{[]string{"new", "--faucet", "10", "-k", path + "2"}, "choose 0 to 9"},
-		{[]string{"new", "--faucet", "-1", "-k", path + "2"}, "choose 0 to 9"},
 		{[]string{"send", to}, "an address and an amount"},
 		{[]string{"send", "sm1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqg56ypy7", "1SMH"}, `network "sm"`},
 		{[]string{"send", to[:len(to)-1] + "b", "1SMH"}, "bech32"},
@@ -317,10 +330,10 @@ func TestCoinsAreSentAndSeenAtBothEnds(t *testing.T) {
 	n.run(t)
 	dir := t.TempDir()
 	rich, poor := filepath.Join(dir, "rich"), filepath.Join(dir, "poor")
-	from := mustTweedle(t, "wallet", "new", "-k", rich, "--faucet", "0")
+	from := founderKey(t, rich)
 	to := mustTweedle(t, "wallet", "new", "-k", poor)
 	if got := mustTweedle(t, "wallet", "balance", from, "--node", n.addr); got != "100000000SMH" {
-		t.Fatalf("the faucet has %s", got)
+		t.Fatalf("the founder has %s", got)
 	}
 	var s sent
 	out := mustTweedle(t, "wallet", "send", to, "1.5SMH", "-k", rich, "--node", n.addr, "--wait", "--json")
@@ -389,7 +402,7 @@ func TestANodesRefusalIsTheReasonThatIsPrinted(t *testing.T) {
 	n.run(t)
 	dir := t.TempDir()
 	rich, poor := filepath.Join(dir, "rich"), filepath.Join(dir, "poor")
-	mustTweedle(t, "wallet", "new", "-k", rich, "--faucet", "1")
+	founderKey(t, rich)
 	to := mustTweedle(t, "wallet", "new", "-k", poor)
 	if got := refused(t, false, "wallet", "send", to, "200000000SMH", "-k", rich, "--node", n.addr); !strings.Contains(got, "balance is too low") {
 		t.Error(got)
@@ -402,7 +415,7 @@ func TestANodesRefusalIsTheReasonThatIsPrinted(t *testing.T) {
 func TestANodeThatAppliesNothingIsWaitedForNoLongerThanAsked(t *testing.T) {
 	n := startLedgerNode(t)
 	rich := filepath.Join(t.TempDir(), "rich")
-	to := mustTweedle(t, "wallet", "new", "-k", rich, "--faucet", "1")
+	to := founderKey(t, rich)
 	if got := refused(t, false, "wallet", "send", to, "1SMH", "-k", rich, "--node", n.addr, "--timeout", "10ms"); !strings.Contains(got, "--timeout") {
 		t.Error(got)
 	}
