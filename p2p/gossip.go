@@ -91,15 +91,16 @@ const (
 )
 
 // topicScore returns what a topic adds to a peer's score.
-func topicScore(decay time.Duration) *pubsub.TopicScoreParams {
+func topicScore() *pubsub.TopicScoreParams {
 	return &pubsub.TopicScoreParams{
 		TopicWeight: 1,
 		// P1: up to 1 for staying in the mesh, in five minutes.
 		TimeInMeshWeight: 0.01, TimeInMeshQuantum: 3 * time.Second, TimeInMeshCap: 100,
 		// P2: up to 10 for being first with messages that were valid.
-		FirstMessageDeliveriesWeight: 0.2, FirstMessageDeliveriesDecay: pubsub.ScoreParameterDecay(10 * decay), FirstMessageDeliveriesCap: 50,
-		// P4: one invalid message costs 5, two 20 (no gossip), three 45, four 80 (read nothing).
-		InvalidMessageDeliveriesWeight: -5, InvalidMessageDeliveriesDecay: pubsub.ScoreParameterDecay(10 * decay),
+		FirstMessageDeliveriesWeight: 0.2, FirstMessageDeliveriesDecay: pubsub.ScoreParameterDecay(10 * time.Minute), FirstMessageDeliveriesCap: 50,
+		// P4: one invalid message costs 5, two 20 (no gossip), three 45, four 80 (read nothing). An hour
+		// forgives all, so a persistent liar is heard every few minutes.
+		InvalidMessageDeliveriesWeight: -5, InvalidMessageDeliveriesDecay: pubsub.ScoreParameterDecay(time.Hour),
 	}
 }
 
@@ -108,7 +109,7 @@ func (h *Host) scoreParams() (*pubsub.PeerScoreParams, *pubsub.PeerScoreThreshol
 	_, loopback6, _ := net.ParseCIDR("::1/128")
 	topics := make(map[string]*pubsub.TopicScoreParams)
 	for name := range h.topics {
-		topics[name] = topicScore(time.Minute)
+		topics[name] = topicScore()
 	}
 	return &pubsub.PeerScoreParams{
 			Topics:        topics,

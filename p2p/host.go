@@ -31,6 +31,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/transport"
+	"github.com/libp2p/go-libp2p/gologshim"
 	libp2pconnmgr "github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
@@ -45,6 +46,11 @@ import (
 const maxRefusalLogs = 5
 
 var errBanned = errors.New("peer is banned")
+
+// LogLibraries sends what libp2p, gossipsub and QUIC log, in the whole process, to the handler; without
+// it they write errors to standard error. Call it before anything else, and give it a handler that drops
+// what is below warnings: they talk.
+func LogLibraries(handler slog.Handler) { gologshim.SetDefaultHandler(handler) }
 
 // Host is one node on the network. Make it with New, add topics and protocols, then Run it.
 type Host struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,7 +15,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	LogLibraries(slog.DiscardHandler)
+	goleak.VerifyTestMain(m)
+}
 
 func testNetwork(name string) NetworkID {
 	n := NetworkID{Name: name}

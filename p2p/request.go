@@ -66,7 +66,11 @@ const (
 	statusBusy
 	statusRateLimited
 	statusTooLarge
+	statusTimeout
 )
+
+// replyTime is what is left to send an answer when the time for the work is over.
+const replyTime = time.Second
 
 // server is a registered request protocol.
 type server struct {
@@ -126,8 +130,9 @@ func (h *Host) answer(s *server, stream network.Stream) string {
 	from := stream.Conn().RemotePeer()
 	ctx, cancel := context.WithTimeout(h.ctx, s.Timeout)
 	defer cancel()
-	deadline, _ := ctx.Deadline()
-	stream.SetDeadline(deadline)
+	begin := time.Now()
+	stream.SetReadDeadline(begin.Add(s.Timeout))
+	stream.SetWriteDeadline(begin.Add(s.Timeout + replyTime))
 	reply := func(status byte, payload []byte, label string) string {
 		if _, err := stream.Write(append([]byte{status}, payload...)); err != nil {
 			stream.Reset()
@@ -136,7 +141,7 @@ func (h *Host) answer(s *server, stream network.Stream) string {
 		stream.Close()
 		return label
 	}
-	if !s.quota.take(from, start(deadline, s.Timeout)) {
+	if !s.quota.take(from, begin) {
 		return reply(statusRateLimited, nil, "rate_limited")
 	}
 	// The place is taken before the first byte is read: it is what bounds the memory.
@@ -155,12 +160,13 @@ func (h *Host) answer(s *server, stream network.Stream) string {
 	select {
 	case s.admission.running <- struct{}{}:
 	case <-ctx.Done():
-		stream.Reset()
-		return "late"
+		return reply(statusTimeout, nil, "timeout")
 	}
 	resp, err := s.handler(ctx, from, req)
 	<-s.admission.running
 	switch {
+	case ctx.Err() != nil: // who asked has given up, or is about to
+		return reply(statusTimeout, nil, "timeout")
 	case err != nil:
 		text := err.Error()
 		return reply(statusFailed, []byte(text[:min(len(text), MaxErrorText)]), "failed")
@@ -170,9 +176,6 @@ func (h *Host) answer(s *server, stream network.Stream) string {
 	}
 	return reply(statusOK, resp, "ok")
 }
-
-// start is when a request with this deadline began.
-func start(deadline time.Time, timeout time.Duration) time.Time { return deadline.Add(-timeout) }
 
 // Request asks a connected peer and returns its answer. It takes the limits that the protocol was
 // given with Handle, else the defaults, and ends at ctx's deadline or the protocol's, the earlier one.
@@ -260,6 +263,8 @@ func (h *Host) request(ctx context.Context, p PeerID, name string, limits Limits
 		return nil, ErrRateLimited
 	case status == statusTooLarge:
 		return nil, fmt.Errorf("%w: so says the peer", ErrTooLarge)
+	case status == statusTimeout:
+		return nil, ErrTimeout
 	}
 	return nil, fmt.Errorf("%w: answer has unknown status %d", ErrBroken, status)
 }

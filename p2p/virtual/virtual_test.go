@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"tweedle/p2p"
 	"tweedle/p2p/virtual"
@@ -28,7 +33,12 @@ func (n *node) hears(msg string) int {
 	return n.heard[msg]
 }
 
-func start(t *testing.T, net *virtual.Network, i int, bootnodes ...string) *node {
+func TestMain(m *testing.M) {
+	p2p.LogLibraries(slog.DiscardHandler)
+	goleak.VerifyTestMain(m)
+}
+
+func config(t *testing.T, net *virtual.Network, i int, bootnodes ...string) p2p.Config {
 	t.Helper()
 	key, err := p2p.NewKey()
 	if err != nil {
@@ -36,16 +46,29 @@ func start(t *testing.T, net *virtual.Network, i int, bootnodes ...string) *node
 	}
 	cfg := p2p.Config{Network: p2p.NetworkID{Name: "virtual"}, Key: key, Bootnodes: bootnodes}
 	net.Attach(&cfg, virtual.IP(i))
+	return cfg
+}
+
+func start(t *testing.T, net *virtual.Network, i int, bootnodes ...string) *node {
+	t.Helper()
+	return startWith(t, config(t, net, i, bootnodes...), accept)
+}
+
+func accept(context.Context, string) p2p.Verdict { return p2p.Accept() }
+
+// startWith starts a node that judges messages as told.
+func startWith(t *testing.T, cfg p2p.Config, judge func(context.Context, string) p2p.Verdict) *node {
+	t.Helper()
 	h, err := p2p.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := &node{Host: h, heard: make(map[string]int)}
-	h.Register(p2p.Topic{Name: "t", MaxSize: 1000}, func(_ context.Context, _ p2p.PeerID, msg []byte) p2p.Verdict {
+	h.Register(p2p.Topic{Name: "t", MaxSize: 1000}, func(ctx context.Context, _ p2p.PeerID, msg []byte) p2p.Verdict {
 		n.mu.Lock()
-		defer n.mu.Unlock()
 		n.heard[string(msg)]++
-		return p2p.Accept()
+		n.mu.Unlock()
+		return judge(ctx, string(msg))
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -194,5 +217,156 @@ func TestANodeThatDiesWithoutAWordRejoins(t *testing.T) {
 		if b.hears("x") != 1 {
 			t.Error("b did not hear it")
 		}
+	})
+}
+
+// score returns what the node thinks of a peer.
+func (n *node) score(p p2p.PeerID) float64 {
+	for _, info := range n.Peers() {
+		if info.ID == p {
+			return info.Score
+		}
+	}
+	return 0
+}
+
+func TestAKilledNodeIsBackInSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(20 * time.Millisecond)
+		defer net.Close()
+		a := start(t, net, 0)
+		defer a.stop()
+		cfg := config(t, net, 1, a.Addrs()...)
+		b := startWith(t, cfg, accept)
+		time.Sleep(time.Minute)
+		// It dies without a word, and is back before anybody has noticed.
+		net.Partition([]netip.Addr{virtual.IP(0)}, []netip.Addr{virtual.IP(1)})
+		b.stop()
+		net.HealAll()
+		b = startWith(t, cfg, accept)
+		defer b.stop()
+		time.Sleep(5 * time.Second)
+		if n, err := a.Publish(t.Context(), "t", []byte("to b")); n != 1 || err != nil {
+			t.Errorf("publish to b: %d, %v", n, err)
+		}
+		if n, err := b.Publish(t.Context(), "t", []byte("to a")); n != 1 || err != nil {
+			t.Errorf("publish to a: %d, %v", n, err)
+		}
+		time.Sleep(time.Second)
+		if a.hears("to a") != 1 || b.hears("to b") != 1 {
+			t.Errorf("after 5 s a heard %d, b heard %d; want 1 and 1", a.hears("to a"), b.hears("to b"))
+		}
+	})
+}
+
+// Design.md section 3: whoever sends garbage is not read for long, and whoever is only slow is.
+func TestLiarsLoseTheirScoreAndSlowNodesDoNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(50 * time.Millisecond)
+		defer net.Close()
+		judge := func(_ context.Context, msg string) p2p.Verdict {
+			if strings.HasPrefix(msg, "lie") {
+				return p2p.Reject("a lie")
+			}
+			return p2p.Accept()
+		}
+		slowly := func(ctx context.Context, msg string) p2p.Verdict {
+			select {
+			case <-time.After(8 * time.Second):
+			case <-ctx.Done():
+			}
+			return judge(ctx, msg)
+		}
+		honest := []*node{startWith(t, config(t, net, 0), judge)}
+		boot := honest[0].Addrs()
+		for i := 1; i < 6; i++ {
+			honest = append(honest, startWith(t, config(t, net, i, boot...), judge))
+		}
+		slow := startWith(t, config(t, net, 6, boot...), slowly)
+		liar := startWith(t, config(t, net, 7, boot...), accept)
+		defer stopAll(append(honest, slow, liar))
+		time.Sleep(30 * time.Second)
+		for i := range 600 {
+			if _, err := honest[i%6].Publish(t.Context(), "t", fmt.Append(nil, "truth ", i)); err != nil {
+				t.Fatal(err)
+			}
+			liar.Publish(t.Context(), "t", fmt.Append(nil, "lie ", i))
+			time.Sleep(time.Second)
+		}
+		for i, n := range honest {
+			for m := range 600 {
+				if m%6 != i && n.hears(fmt.Sprint("truth ", m)) != 1 {
+					t.Errorf("node %d missed truth %d", i, m)
+				}
+			}
+			lies := 0
+			for m := range 600 {
+				lies += n.hears(fmt.Sprint("lie ", m))
+			}
+			if lies > 10 {
+				t.Errorf("node %d read %d lies, want at most 10", i, lies)
+			}
+			if s := n.score(liar.ID()); s > -80 {
+				t.Errorf("node %d gives the liar %v", i, s)
+			}
+			if s := n.score(slow.ID()); s < 0 {
+				t.Errorf("node %d gives the slow one %v", i, s)
+			}
+		}
+	})
+}
+
+// Loopback is exempt from libp2p's limits per address, so a flood needs simulated ones.
+func TestAFloodOfStrangersDisturbsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(20 * time.Millisecond)
+		defer net.Close()
+		refused := 0
+		var mu sync.Mutex
+		cfg := config(t, net, 0)
+		cfg.OnRefused = func(p2p.Refusal) { mu.Lock(); defer mu.Unlock(); refused++ }
+		boot := startWith(t, cfg, accept)
+		honest := []*node{boot}
+		for i := 1; i < 5; i++ {
+			honest = append(honest, start(t, net, i, boot.Addrs()...))
+		}
+		defer stopAll(honest)
+		time.Sleep(30 * time.Second)
+		const strangers = 60
+		var flood []*node
+		before := runtime.NumGoroutine()
+		for i := range strangers {
+			cfg := config(t, net, 100+i, boot.Addrs()...)
+			cfg.Network.Name = "elsewhere"
+			flood = append(flood, startWith(t, cfg, accept))
+		}
+		for i := range 60 {
+			if n, err := honest[i%5].Publish(t.Context(), "t", fmt.Append(nil, i)); n != 4 || err != nil {
+				t.Fatalf("message %d during the flood: %d, %v; want 4", i, n, err)
+			}
+			time.Sleep(time.Second)
+		}
+		for i := range 60 {
+			for k, n := range honest {
+				if k != i%5 && n.hears(fmt.Sprint(i)) != 1 {
+					t.Errorf("node %d missed message %d", k, i)
+				}
+			}
+		}
+		if got := len(boot.Peers()); got != 4 {
+			t.Errorf("%d peers during the flood, want 4", got)
+		}
+		stopAll(flood)
+		mu.Lock()
+		defer mu.Unlock()
+		if refused < strangers {
+			t.Errorf("%d refusals from %d strangers", refused, strangers)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if after := runtime.NumGoroutine(); after > before+200 {
+			t.Errorf("%d goroutines before the flood, %d after", before, after)
+		}
+		t.Logf("%d refusals, goroutines %d before, %d after", refused, before, runtime.NumGoroutine())
 	})
 }
