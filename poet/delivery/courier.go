@@ -49,6 +49,9 @@ func Open(db DB, cfg Config, dial Dialer, gateways []string, opt Options) (*Cour
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	for _, what := range saved.Damaged {
+		c.log.Error("damage was found in the database and left out", "what", what)
+	}
 	now := time.Now()
 	c.m = NewMachine(cfg, saved, now)
 	if !c.m.Configure(gateways, now) && len(gateways) > 0 {

@@ -71,7 +71,7 @@ type Config struct {
 	// RetryMin and RetryMax bound the backoff after failures; it doubles, and
 	// the wait is drawn from its upper half.
 	RetryMin, RetryMax time.Duration
-	// DeadAfter is how many failures in a row turn a suspect gateway dead.
+	// DeadAfter is how many failed checks in a row turn a suspect gateway dead.
 	DeadAfter int
 	// LongBan is how long a gateway that lied, or that is another one under a
 	// second address, is left alone.

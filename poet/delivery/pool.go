@@ -310,11 +310,15 @@ func (m *Machine) succeeded(s *slot, now time.Time) {
 	m.event(Event{Time: now, Kind: GatewayLive, Gateway: s.Addr, Text: fmt.Sprintf("is live with %d peers", s.Peers)})
 }
 
+// deadRefusals is how many failed pushes or fetches in a row turn a gateway
+// dead, however healthy it calls itself in between.
+const deadRefusals = 2
+
 // failed takes a failure that its caller has counted.
 func (m *Machine) failed(s *slot, err error, now time.Time) {
 	s.LastError = err.Error()
 	s.next = now.Add(m.backoff(s.failures + s.refusals - 1))
-	dead := s.failures >= m.cfg.DeadAfter || s.refusals >= m.cfg.DeadAfter || !s.proven
+	dead := s.failures >= m.cfg.DeadAfter || s.refusals >= deadRefusals || !s.proven
 	switch {
 	case s.State == Dead:
 	case dead:
@@ -329,7 +333,7 @@ func (m *Machine) failed(s *slot, err error, now time.Time) {
 
 // ban makes a slot dead and keeps its gateway away for long.
 func (m *Machine) ban(s *slot, why string, now time.Time) {
-	s.refusals = m.cfg.DeadAfter
+	s.refusals = deadRefusals
 	m.failed(s, fmt.Errorf("%s", why), now)
 	s.next = now.Add(m.cfg.LongBan)
 }

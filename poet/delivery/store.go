@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"slices"
 
 	"go.etcd.io/bbolt"
+
+	"tweedle/types"
 )
 
 // The buckets, all inside bucketRoot: Record as JSON and the proof's bytes,
@@ -38,6 +41,27 @@ type Saved struct {
 	Pool   Pool
 	Proofs []Record // by Seq
 	Data   map[uint64][]byte
+	// Damaged tells what was found damaged and left out. A proof that is left
+	// out is added again by whoever holds the proofs; the pool begins anew.
+	Damaged []string
+}
+
+// sumSize is the length of the checksum behind each value, in bytes; the
+// database has none of its own.
+const sumSize = 8
+
+func seal(key, value []byte) []byte {
+	sum := types.Sum(key, value)
+	return append(slices.Clone(value), sum[:sumSize]...)
+}
+
+func unseal(key, sealed []byte) ([]byte, bool) {
+	if len(sealed) < sumSize {
+		return nil, false
+	}
+	value := sealed[:len(sealed)-sumSize]
+	sum := types.Sum(key, value)
+	return value, bytes.Equal(sum[:sumSize], sealed[len(value):])
 }
 
 // Changes is what must be made durable in one transaction.
@@ -100,16 +124,12 @@ func key(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
 // load reads what was saved, and makes the buckets of a new database.
 func load(db DB) (Saved, error) {
-	saved := Saved{Data: map[uint64][]byte{}}
+	var saved Saved
 	err := db.Update(func(tx *bbolt.Tx) error {
+		saved = Saved{Data: map[uint64][]byte{}}
 		root, err := tx.CreateBucketIfNotExists(bucketRoot)
 		if err != nil {
 			return err
-		}
-		if raw := root.Get(keyPool); raw != nil {
-			if err := json.Unmarshal(raw, &saved.Pool); err != nil {
-				return fmt.Errorf("gateway pool: %w", err)
-			}
 		}
 		data, err := root.CreateBucketIfNotExists(bucketData)
 		if err != nil {
@@ -119,15 +139,11 @@ func load(db DB) (Saved, error) {
 		if err != nil {
 			return err
 		}
+		if raw := root.Get(keyPool); raw != nil && !saved.open(keyPool, raw, &saved.Pool) {
+			saved.Pool = Pool{}
+		}
 		return records.ForEach(func(k, v []byte) error {
-			var r Record
-			if err := json.Unmarshal(v, &r); err != nil {
-				return fmt.Errorf("delivery record %x: %w", k, err)
-			}
-			saved.Proofs = append(saved.Proofs, r)
-			if r.State == Pending {
-				saved.Data[r.Seq] = append([]byte{}, data.Get(k)...)
-			}
+			saved.add(k, v, data.Get(k))
 			return nil
 		})
 	})
@@ -135,6 +151,36 @@ func load(db DB) (Saved, error) {
 		return Saved{}, fmt.Errorf("the outbox cannot be read: %w", err)
 	}
 	return saved, nil
+}
+
+// open decodes a sealed value, or notes that it is damaged.
+func (s *Saved) open(key, sealed []byte, into any) bool {
+	value, ok := unseal(key, sealed)
+	if ok && json.Unmarshal(value, into) == nil {
+		return true
+	}
+	s.Damaged = append(s.Damaged, fmt.Sprintf("entry %x of the outbox", key))
+	return false
+}
+
+func (s *Saved) add(key, record, data []byte) {
+	var r Record
+	if !s.open(key, record, &r) {
+		return
+	}
+	if len(key) != 8 || binary.BigEndian.Uint64(key) != r.Seq {
+		s.Damaged = append(s.Damaged, fmt.Sprintf("entry %x of the outbox", key))
+		return
+	}
+	if r.State == Pending {
+		value, ok := unseal(key, data)
+		if !ok || len(value) != r.Size {
+			s.Damaged = append(s.Damaged, fmt.Sprintf("the waiting proof of round %s", r.Round))
+			return
+		}
+		s.Data[r.Seq] = slices.Clone(value)
+	}
+	s.Proofs = append(s.Proofs, r)
 }
 
 // save makes changes durable. If we stop before the commit, load finds the
@@ -147,7 +193,7 @@ func save(db DB, c *Changes) error {
 			if err != nil {
 				return err
 			}
-			if err := root.Put(keyPool, raw); err != nil {
+			if err := root.Put(keyPool, seal(keyPool, raw)); err != nil {
 				return err
 			}
 		}
@@ -157,12 +203,12 @@ func save(db DB, c *Changes) error {
 			if err != nil {
 				return err
 			}
-			if err := records.Put(key(r.Seq), raw); err != nil {
+			if err := records.Put(key(r.Seq), seal(key(r.Seq), raw)); err != nil {
 				return err
 			}
 		}
 		for _, seq := range slices.Sorted(maps.Keys(c.Data)) {
-			if err := data.Put(key(seq), c.Data[seq]); err != nil {
+			if err := data.Put(key(seq), seal(key(seq), c.Data[seq])); err != nil {
 				return err
 			}
 		}
