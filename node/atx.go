@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"tweedle/activation"
+	"tweedle/api"
 	"tweedle/codec"
 	"tweedle/p2p"
 	"tweedle/post"
@@ -62,9 +63,11 @@ func (n *Node) addATX(a *types.ATX) (*activation.Info, error) {
 	if other, err := n.db.SmesherATX(a.SmesherID, a.PublishEpoch); err == nil && other.ID != id {
 		return nil, fmt.Errorf("%w: %s", errSecondATX, other.ID.Short())
 	}
-	if err := n.db.AddATX(a, info, n.now()); err != nil {
+	received := n.now()
+	if err := n.db.AddATX(a, info, received); err != nil {
 		return nil, err
 	}
+	n.events.Publish(api.Activated{ATXRecord: store.ATXRecord{Info: *info, Received: received}})
 	n.epochs.added(a.PublishEpoch)
 	n.log.Info("ATX", "id", id.Short(), "smesher", a.SmesherID.Short(), "epoch", a.PublishEpoch, "weight", info.Weight)
 	return info, nil

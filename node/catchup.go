@@ -51,6 +51,7 @@ func (c *catchUp) Run(ctx context.Context) error {
 			c.n.setSynced(true)
 		}
 		for _, p := range peers[:min(len(peers), 2)] {
+			c.n.askGateway(ctx, p.ID)
 			err := c.from(ctx, p.ID)
 			if err != nil && ctx.Err() == nil {
 				c.n.log.Debug("catching up", "peer", p.ID, "err", err)

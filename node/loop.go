@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"tweedle/api"
 	"tweedle/codec"
 	"tweedle/hare"
 	"tweedle/mesh"
@@ -36,6 +37,10 @@ type (
 	inputTx struct {
 		raw   types.Transaction
 		reply chan error
+	}
+	inputProjected struct {
+		address types.Address
+		reply   chan projected
 	}
 )
 
@@ -141,6 +146,9 @@ func (n *Node) take(now time.Time, in any) error {
 		err := n.addTx(in.raw)
 		in.reply <- err
 		return n.fatal("transaction", err)
+	case inputProjected:
+		nonce, balance := n.pool.Projected(in.address)
+		in.reply <- projected{nonce, balance}
 	default:
 		panic(fmt.Sprintf("node: unknown input %T", in))
 	}
@@ -357,7 +365,7 @@ func (n *Node) apply(cert *types.Certificate, block *types.Block) error {
 	n.setTip(cert.Decision.Layer, cert.Decision.StateRoot, ext.Outcome.State)
 	n.log.Info("layer applied", "layer", cert.Decision.Layer, "block", cert.Decision.Block.Short(),
 		"txs", len(block.Txs), "state", cert.Decision.StateRoot.Short(), "signatures", len(cert.Signatures))
-	n.applied(result)
+	n.events.Publish(api.Applied{LayerResult: result})
 	return nil
 }
 

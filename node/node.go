@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tweedle/activation"
+	"tweedle/api"
 	"tweedle/hare"
 	"tweedle/mesh"
 	"tweedle/p2p"
@@ -56,6 +57,9 @@ type Config struct {
 
 	// Addresses to serve users on, host:port; empty: not at all.
 	GRPCListen, RESTListen, MetricsListen string
+	// Advertise is where PoETs can reach the gRPC listener, if not where it
+	// listens.
+	Advertise string
 
 	Version string
 	Log     *slog.Logger // nil: nothing is logged
@@ -100,7 +104,7 @@ type Node struct {
 	smesher  *smesher
 	servers  *servers
 	registry *prometheus.Registry
-	events   events
+	events   *api.Events
 
 	inputs chan any
 	sends  chan send
@@ -110,6 +114,8 @@ type Node struct {
 	synced  atomic.Bool
 	waiting atomic.Int64 // transactions in the pool
 	handed  handedOver
+
+	gateways gateways
 
 	addingATX sync.Mutex // one ATX of a smesher and epoch is looked up and added at a time
 
@@ -132,7 +138,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log, inputs: make(chan any, maxInputs), sends: make(chan send, maxSends),
 		ending: make(chan struct{}), proposals: make(map[types.Layer]map[types.ProposalID]proposal),
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), events: api.NewEvents(),
 	}
 	defer func() {
 		if err != nil {
@@ -278,6 +284,7 @@ func (n *Node) network() error {
 	n.host.Handle(protocolEpoch, limits(16, maxEpochATXs*32+8), n.serveEpoch)
 	n.host.Handle(protocolLayers, limits(16, 2*maxCertificate), n.serveLayers)
 	n.host.Handle(protocolPoet, limits(maxPoetSize, 16), n.servePoet)
+	n.host.Handle(protocolGateway, limits(16, maxAddress), n.serveGateway)
 	return nil
 }
 

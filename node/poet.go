@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"sync"
 
 	"tweedle/activation"
+	"tweedle/api"
 	"tweedle/codec"
 	"tweedle/p2p"
 	"tweedle/posw"
@@ -16,10 +19,9 @@ import (
 
 // Reasons why a PoET proof is refused.
 var (
-	errPoetShort  = errors.New("PoET proof has less work than one tick")
 	errPoetForm   = errors.New("malformed PoET proof")
-	errPoetWork   = errors.New("PoET proof is not valid")
-	errPoetFuture = errors.New("PoET proof claims more work than there was time for")
+	errPoetShort  = fmt.Errorf("%w: it has less work than one tick", api.ErrInvalidProof)
+	errPoetFuture = fmt.Errorf("%w: it claims more work than there was time for", api.ErrInvalidProof)
 )
 
 // maxLeavesPerSecond is more than any machine computes: proofs that claim
@@ -38,7 +40,7 @@ func (n *Node) checkPoet(m *types.PoetProofMessage) error {
 	}
 	p := posw.Proof{Root: m.Proof.Root, Leaves: hashes(m.Proof.Leaves), Nodes: hashes(m.Proof.Nodes)}
 	if err := posw.Verify(m.Statement[:], p, m.Proof.NumLeaves, 1); err != nil {
-		return fmt.Errorf("%w: %w", errPoetWork, err)
+		return fmt.Errorf("%w: %w", api.ErrInvalidProof, err)
 	}
 	return nil
 }
@@ -80,7 +82,7 @@ func (n *Node) onPoet(_ context.Context, _ p2p.PeerID, msg []byte) p2p.Verdict {
 	switch {
 	case err == nil:
 		return p2p.Accept()
-	case errors.Is(err, errPoetWork), errors.Is(err, errPoetFuture), errors.Is(err, errPoetShort):
+	case errors.Is(err, api.ErrInvalidProof):
 		return p2p.Reject(err.Error())
 	}
 	n.storeFailed(err)
@@ -136,30 +138,23 @@ func (h *handedOver) set(ref types.PoetProofRef, n int) {
 	}
 }
 
-// Published is what a gateway acknowledges of a PoET proof.
-type Published struct {
-	Ref   types.PoetProofRef
-	Known bool // was stored before this call
-	Peers int  // how many peers have it from us, now or earlier
-}
-
 // Reasons why a gateway does not take proofs now.
 var (
-	ErrNotSynced = errors.New("node is not synced: offer the proof to another gateway")
-	ErrNoPeers   = errors.New("node has no peers to hand the proof to: offer it to another gateway")
+	errNotSynced = fmt.Errorf("%w: it is not synced, offer the proof to another gateway", api.ErrNotReady)
+	errNoPeers   = fmt.Errorf("%w: no peer took the proof, offer it to another gateway", api.ErrNotReady)
 )
 
 // PublishPoet is the gateway's part in the delivery of a proof: it validates
 // and stores it, gossips it, and hands it to a few peers directly, so that the
 // acknowledgement means that others have it, also when gossip saw it before.
-func (n *Node) PublishPoet(ctx context.Context, data []byte) (Published, error) {
+func (n *Node) PublishPoet(ctx context.Context, data []byte) (api.Published, error) {
 	var m types.PoetProofMessage
 	if err := codec.Decode(data, &m); err != nil {
-		return Published{}, fmt.Errorf("%w: %w", errPoetForm, err)
+		return api.Published{}, fmt.Errorf("%w: %w", api.ErrInvalidProof, err)
 	}
-	out := Published{Ref: m.Proof.Ref()}
+	out := api.Published{Ref: m.Proof.Ref()}
 	if !n.synced.Load() {
-		return out, ErrNotSynced
+		return out, errNotSynced
 	}
 	var err error
 	if out.Known, err = n.addPoet(&m); err != nil {
@@ -174,7 +169,7 @@ func (n *Node) PublishPoet(ctx context.Context, data []byte) (Published, error) 
 	out.Peers = n.handOver(ctx, data)
 	n.handed.set(out.Ref, out.Peers)
 	if out.Peers == 0 {
-		return out, ErrNoPeers
+		return out, errNoPeers
 	}
 	return out, nil
 }
@@ -209,4 +204,56 @@ func (n *Node) poetView(ref types.PoetProofRef) (*activation.Poet, error) {
 		return nil, err
 	}
 	return &activation.Poet{Statement: m.Statement, NumLeaves: m.Proof.NumLeaves}, nil
+}
+
+// GatewayPeers returns our name as a gateway and the gRPC addresses of those
+// peers that serve as gateways too.
+func (n *Node) GatewayPeers() (id string, addresses []string) {
+	return n.host.ID().String(), n.gateways.of(n.host.Peers())
+}
+
+// maxGateways bounds the peers whose gateway addresses are remembered.
+const maxGateways = 1024
+
+// gateways remembers what peers told of their gRPC addresses.
+type gateways struct {
+	mu   sync.Mutex
+	addr map[p2p.PeerID]string
+}
+
+// of returns the addresses of some peers, each once.
+func (g *gateways) of(peers []p2p.PeerInfo) (addresses []string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range peers {
+		if a := g.addr[p.ID]; a != "" && !slices.Contains(addresses, a) {
+			addresses = append(addresses, a)
+		}
+	}
+	return addresses
+}
+
+func (g *gateways) set(p p2p.PeerID, address string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.addr == nil || len(g.addr) >= maxGateways {
+		g.addr = make(map[p2p.PeerID]string)
+	}
+	g.addr[p] = address
+}
+
+// serveGateway tells a peer where PoETs can reach us.
+func (n *Node) serveGateway(context.Context, p2p.PeerID, []byte) ([]byte, error) {
+	return []byte(n.servers.advertised()), nil
+}
+
+// askGateway learns where PoETs can reach a peer.
+func (n *Node) askGateway(ctx context.Context, p p2p.PeerID) {
+	b, err := n.host.Request(ctx, p, protocolGateway, nil)
+	if err != nil {
+		return
+	}
+	if _, _, err := net.SplitHostPort(string(b)); err == nil {
+		n.gateways.set(p, string(b))
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"tweedle/api"
 	"tweedle/p2p"
 	"tweedle/store"
 	"tweedle/txpool"
@@ -66,6 +67,7 @@ func (n *Node) addTx(raw types.Transaction) error {
 		return err
 	}
 	n.waiting.Store(int64(n.pool.Len()))
+	n.events.Publish(api.Accepted{Raw: raw})
 	return n.db.DropTransactions(evicted)
 }
 
@@ -86,4 +88,22 @@ func (n *Node) reloadTxs() error {
 	}
 	n.waiting.Store(int64(n.pool.Len()))
 	return nil
+}
+
+// projected is an account as it will be when its waiting transactions are
+// executed; the balance is in smidges.
+type projected struct{ nonce, balance uint64 }
+
+// Projected implements api.Node.
+func (n *Node) Projected(ctx context.Context, a types.Address) (nextNonce, balance uint64, err error) {
+	reply := make(chan projected, 1)
+	if !n.input(ctx, inputProjected{a, reply}) {
+		return 0, 0, ctx.Err()
+	}
+	select {
+	case p := <-reply:
+		return p.nonce, p.balance, nil
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
 }

@@ -33,6 +33,7 @@ const (
 	protocolEpoch   = "/tweedle/epoch/1"   // ids of the ATXs published in an epoch
 	protocolLayers  = "/tweedle/layers/1"  // certificates from a layer on, and the tip
 	protocolPoet    = "/tweedle/poet/1"    // hands over a PoET proof, for an acknowledgement
+	protocolGateway = "/tweedle/gateway/1" // the gRPC address at which a node takes PoET proofs
 )
 
 // Limits of requests.
@@ -44,6 +45,7 @@ const (
 	maxLayers       = 64      // certificates in one answer
 	maxCertificate  = 4 << 20
 	maxObjectName   = 32
+	maxAddress      = 256 // bytes of a gRPC address
 	requestTimeout  = 5 * time.Second
 	requestsPerPeer = 50 // a second
 )

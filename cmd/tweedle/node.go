@@ -50,6 +50,7 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.StringArrayVar(&f.cfg.Listen, "listen", []string{"/ip4/0.0.0.0/udp/7513/quic-v1"}, "address for peers, QUIC; may be repeated")
 	fl.StringArrayVar(&f.cfg.Bootnodes, "bootnode", nil, "address of a peer with /p2p/ and its id; may be repeated")
 	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")
+	fl.StringVar(&f.cfg.Advertise, "grpc-advertise", "", "host:port at which PoETs reach the gRPC API, if it is another")
 	fl.StringVar(&f.cfg.RESTListen, "rest-listen", "127.0.0.1:9094", "address of the JSON API; empty for none")
 	fl.StringVar(&f.cfg.MetricsListen, "metrics-listen", "127.0.0.1:9095", "address of metrics and status; empty for none")
 	fl.BoolVar(&f.cfg.Smeshing, "smeshing", false, "prove space and earn rewards")
