@@ -10,6 +10,8 @@ package mesh
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"math/bits"
 	"slices"
 
 	"tweedle/types"
@@ -22,20 +24,38 @@ type Share struct {
 	Weight     uint64 // of the ATX
 	BaseHeight uint64 // of the ATX, in ticks
 	Slots      uint32 // of the smesher in the epoch
-	Proofs     int    // of them in this layer
+	Proofs     int    // of them in this layer, never more
+}
+
+// reward returns the part of a weight unit that the share is worth: exactly
+// Weight*Proofs/Slots, and rounded down to a whole unit if the product does
+// not fit 64 bits.
+func (s Share) reward() types.Reward {
+	if s.Proofs < 0 || uint64(s.Proofs) > uint64(s.Slots) {
+		panic(fmt.Sprintf("mesh: share with %d proofs of %d slots", s.Proofs, s.Slots))
+	}
+	hi, lo := bits.Mul64(s.Weight, uint64(s.Proofs))
+	if hi == 0 {
+		return types.Reward{ATX: s.ATX, Num: lo, Den: uint64(s.Slots)}
+	}
+	units, _ := bits.Div64(hi, lo, uint64(s.Slots)) // fits: it is not more than Weight
+	return types.Reward{ATX: s.ATX, Num: units, Den: 1}
 }
 
 // BuildBlock returns the block of a layer from the shares of its proposals and
 // its ordered transactions (reference/protocol.md A9). Of two shares of one
-// ATX the first counts; transactions over the limit are left out.
+// ATX the first counts; shares without slots do not. Transactions and rewards
+// over their limits are left out.
 func BuildBlock(layer types.Layer, shares []Share, txs []types.TransactionID) *types.Block {
 	b := &types.Block{Layer: layer, Txs: txs[:min(len(txs), types.MaxBlockTxs)]}
+	counted := make(map[types.ATXID]bool, len(shares))
 	for _, s := range shares {
-		if slices.ContainsFunc(b.Rewards, func(r types.Reward) bool { return r.ATX == s.ATX }) || s.Slots == 0 {
+		if counted[s.ATX] || s.Slots == 0 {
 			continue
 		}
+		counted[s.ATX] = true
 		b.TickHeight = max(b.TickHeight, s.BaseHeight)
-		b.Rewards = append(b.Rewards, types.Reward{ATX: s.ATX, Num: s.Weight * uint64(s.Proofs), Den: uint64(s.Slots)})
+		b.Rewards = append(b.Rewards, s.reward())
 	}
 	slices.SortFunc(b.Rewards, func(x, y types.Reward) int { return bytes.Compare(x.ATX[:], y.ATX[:]) })
 	if len(b.Rewards) > types.MaxBlockRewards {
