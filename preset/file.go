@@ -3,7 +3,9 @@ package preset
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -15,27 +17,38 @@ const maxFileSize = 16 << 20
 
 // Load reads and checks a network file.
 func Load(path string) (Network, error) {
-	var n Network
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
 	if err != nil {
-		return n, fmt.Errorf("network file: %w", err)
+		return Network{}, fmt.Errorf("network file: %w", err)
 	}
-	if info.Size() > maxFileSize {
-		return n, fmt.Errorf("network file %s has %d bytes: it cannot be one", path, info.Size())
-	}
-	b, err := os.ReadFile(path)
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err != nil {
-		return n, fmt.Errorf("network file: %w", err)
+		return Network{}, fmt.Errorf("network file: %w", err)
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&n); err != nil {
-		return n, fmt.Errorf("network file %s: %w", path, err)
+	if len(b) > maxFileSize {
+		return Network{}, fmt.Errorf("network file %s has more than %d bytes: it cannot be one", path, maxFileSize)
 	}
-	if err := n.Validate(); err != nil {
+	n, err := parse(b)
+	if err != nil {
 		return n, fmt.Errorf("network file %s: %w", path, err)
 	}
 	return n, nil
+}
+
+// parse reads the content of a network file. Unknown fields are an error: they
+// are rules that the others follow and we do not know.
+func parse(b []byte) (Network, error) {
+	var n Network
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&n); err != nil {
+		return n, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return n, errors.New("something stands after its end")
+	}
+	return n, n.Validate()
 }
 
 // Marshal returns the content of the network's file.

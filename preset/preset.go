@@ -120,6 +120,10 @@ func (p Params) Validate() error {
 		return fmt.Errorf("preset %s: the proposal window must be within a layer", p.Name)
 	case p.TickSize == 0:
 		return fmt.Errorf("preset %s: a tick has no leaves", p.Name)
+	case p.LayerSize == 0:
+		return fmt.Errorf("preset %s: a layer has no ballots", p.Name)
+	case p.TxsPerProposal <= 0:
+		return fmt.Errorf("preset %s: a proposal has no transactions", p.Name)
 	}
 	return p.Post.Validate()
 }
@@ -155,8 +159,10 @@ func (n Network) Validate() error {
 		return err
 	case n.Name == "":
 		return fmt.Errorf("network has no name")
-	case n.Genesis.IsZero() || n.Genesis.Nanosecond() != 0:
-		return fmt.Errorf("genesis time %v of network %q is not a whole second", n.Genesis, n.Name)
+	case n.Genesis.Unix() <= 0 || n.Genesis.Nanosecond() != 0:
+		return fmt.Errorf("genesis time %v of network %q is not a whole second after 1970", n.Genesis, n.Name)
+	case strings.Contains(n.ExtraData, extraSeparator):
+		return fmt.Errorf("extra data %q of network %q contains a %q", n.ExtraData, n.Name, extraSeparator)
 	}
 	if _, err := n.VM(p); err != nil {
 		return err
@@ -164,11 +170,16 @@ func (n Network) Validate() error {
 	return p.Validate()
 }
 
-// extra is all that tells networks of one genesis second apart: the balances
-// at genesis are part of the identity, so that nodes which would disagree on
-// the first state never speak to each other.
+// extraSeparator stands between the parts of extra, and in none of them.
+const extraSeparator = "|"
+
+// extra is all that tells networks of one genesis second apart. The constants
+// and the balances at genesis are part of the identity, so that nodes which
+// would disagree on them never speak to each other. A published network has
+// neither in its identity (reference/protocol.md A1): its kind is mainnet, and
+// its balances are none.
 func (n Network) extra() string {
-	if len(n.Accounts) == 0 {
+	if n.Preset == Mainnet().Name && len(n.Accounts) == 0 {
 		return n.ExtraData
 	}
 	lines := make([]string, len(n.Accounts))
@@ -176,7 +187,7 @@ func (n Network) extra() string {
 		lines[i] = fmt.Sprintf("%s=%d", a.Address, a.Balance)
 	}
 	slices.Sort(lines)
-	return n.ExtraData + "|" + n.Preset + "|" + strings.Join(lines, ",")
+	return strings.Join([]string{n.ExtraData, n.Preset, strings.Join(lines, ",")}, extraSeparator)
 }
 
 // ID returns the genesis id.
