@@ -95,7 +95,7 @@ type Config struct {
 	Node    Node
 	Gateway Gateway // nil: the service is absent
 	Events  *Events // nil: streams tell only what was before
-	Limits  Limits // zero: DefaultLimits
+	Limits  Limits  // zero: DefaultLimits
 	Log     *slog.Logger
 }
 
@@ -207,7 +207,12 @@ func (b *backend) public() []register {
 func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	if s.cfg.GRPC != nil {
-		group.Go(func() error { return s.grpc.Serve(limitListener(s.cfg.GRPC, s.cfg.Limits)) })
+		group.Go(func() error {
+			if err := s.grpc.Serve(limitListener(s.cfg.GRPC, s.cfg.Limits)); !errors.Is(err, grpc.ErrServerStopped) {
+				return err
+			}
+			return nil // the context had ended before it began
+		})
 	}
 	if s.cfg.REST != nil {
 		group.Go(func() error {

@@ -50,6 +50,11 @@ func bounded(next http.Handler, g *guard) http.Handler {
 			refuse(w, http.StatusBadRequest, codes.InvalidArgument, "request cannot be read")
 			return
 		}
+		// The gateway reads one value and ignores what follows it.
+		if err := json.Unmarshal(body, new(json.RawMessage)); len(body) > 0 && err != nil {
+			refuse(w, http.StatusBadRequest, codes.InvalidArgument, "request is not JSON: "+err.Error())
+			return
+		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		ctx, cancel := context.WithTimeout(r.Context(), g.limits.Request)
 		defer cancel()
