@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tweedle/preset"
 )
 
 func TestADirectoryThatCannotBeUsedIsRefusedInOneLine(t *testing.T) {
@@ -145,7 +147,7 @@ func TestTheNetworkFileHasTheFaucetAndALaterGenesis(t *testing.T) {
 	if err != nil || n.ID() != p.network.ID() {
 		t.Fatalf("read back: %v", err)
 	}
-	if early := n.Genesis.Sub(now); early < startUp || early > time.Minute {
+	if early := n.Genesis.Sub(now); early < startUp || early > maxGenesisDelay+time.Second {
 		t.Errorf("genesis is %v after the launch", early)
 	}
 	faucet, err := d.wallet(faucetName, n)
@@ -212,5 +214,22 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 	if err := (Options{Dir: "d"}).Validate(); err != nil {
 		t.Errorf("defaults: %v", err)
+	}
+}
+
+func TestGenesisWaitsForPoSTButNotForever(t *testing.T) {
+	p := preset.Local() // 1,024 labels for a node, 5 s from genesis to the first challenge
+	for _, c := range []struct {
+		nodes, cores int
+		label, want  time.Duration
+	}{
+		{5, 8, time.Millisecond, startUp},
+		{1, 8, 10 * time.Millisecond, startUp + 8312*time.Millisecond},
+		{4, 2, 10 * time.Millisecond, startUp + 21624*time.Millisecond},
+		{64, 1, 10 * time.Millisecond, maxGenesisDelay},
+	} {
+		if got := genesisDelay(p, c.nodes, c.cores, c.label); got != c.want {
+			t.Errorf("%d nodes on %d cores, %v a label: %v, want %v", c.nodes, c.cores, c.label, got, c.want)
+		}
 	}
 }

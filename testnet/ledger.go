@@ -304,9 +304,13 @@ func (l *ledger) judgeProgress(s *Summary, epochs []types.Epoch, nodes []member)
 	}
 	s.LastCommonLayer = uint32(common)
 	roots := make(map[string]bool)
-	for _, o := range l.layers[common] {
-		roots[o.root] = true
-		s.StateRoot = o.root
+	// A layer without a block leaves the state as it is, and tells no root.
+	for n := common; n >= l.first && len(roots) == 0; n-- {
+		for _, o := range l.layers[n] {
+			if o.root != "" {
+				roots[o.root], s.StateRoot = true, o.root
+			}
+		}
 	}
 	if s.StateRoots = len(roots); s.StateRoots != 1 {
 		s.StateRoot = ""

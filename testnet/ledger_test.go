@@ -212,3 +212,16 @@ func TestTheLedgerForgetsTheOldestLayers(t *testing.T) {
 		t.Errorf("%d layers from %d on; node-2 is asked from %d on", len(l.layers), l.first, l.next("node-2"))
 	}
 }
+
+func TestAnEmptyLastLayerIsJudgedByTheStateBeforeIt(t *testing.T) {
+	h := newHistory()
+	h.change = func(_ string, s *telemetry.LayerStatus) bool {
+		if s.Layer == 39 {
+			*s = telemetry.LayerStatus{Layer: 39}
+		}
+		return false
+	}
+	if s := h.run(41).judge(41); !s.OK || s.LastCommonLayer != 39 || s.StateRoots != 1 || s.StateRoot != "root38" {
+		t.Errorf("%+v", s)
+	}
+}

@@ -98,6 +98,7 @@ func (g *load) run(ctx context.Context) error {
 	defer send.Stop()
 	sync := time.NewTicker(sched.LayerDuration)
 	defer sync.Stop()
+	g.sync(ctx, time.Now())
 	for {
 		select {
 		case <-ctx.Done():
@@ -147,13 +148,14 @@ func (g *load) choose(now time.Time) (*account, types.Transaction) {
 			return faucet.use(now, vm.Spend(faucet.signer, a.addr, loadFunds, faucet.next, loadGasPrice))
 		}
 	}
-	from := g.accounts[rand.IntN(len(g.accounts))]
-	to := g.accounts[rand.IntN(len(g.accounts))]
-	if from == to || !from.ready() {
-		return nil, nil
+	order := rand.Perm(len(g.accounts))
+	for i, n := range order {
+		if from := g.accounts[n]; from.ready() {
+			to := g.accounts[order[(i+1)%len(order)]]
+			return from.use(now, vm.Spend(from.signer, to.addr, 1+rand.Uint64N(maxSpend), from.next, loadGasPrice))
+		}
 	}
-	amount := 1 + rand.Uint64N(maxSpend)
-	return from.use(now, vm.Spend(from.signer, to.addr, amount, from.next, loadGasPrice))
+	return nil, nil
 }
 
 // ready tells whether the account may spend now.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tweedle/durable"
+	"tweedle/post"
 	"tweedle/preset"
 	"tweedle/signing"
 	"tweedle/types"
@@ -38,18 +39,32 @@ const (
 )
 
 // Genesis is as far ahead as the processes need to be up with their PoST
-// initialized, so that the first registration is not missed; initialization
-// takes turns on the cores. A genesis that comes too early costs no more than
-// an epoch: what is late registers for the next PoET round.
+// initialized, so that they are registered when the first PoET round starts.
+// What is late registers for the next round, which costs an epoch.
 const (
-	startUp     = 4 * time.Second
-	initPerNode = 2 * time.Second
+	startUp          = 4 * time.Second // for the processes, on a busy machine
+	maxGenesisDelay  = time.Minute
+	measuredLabels   = 16
+	initSafetyFactor = 1.3 // the machine has other things to do
 )
 
-// genesisDelay returns the time from the launch to genesis.
-func genesisDelay(nodes, cores int) time.Duration {
-	turns := (nodes + cores - 1) / cores
-	return startUp + time.Duration(turns)*initPerNode
+// genesisDelay returns the time from the launch to genesis, from how long the
+// machine takes for a label of PoST now.
+func genesisDelay(p preset.Params, nodes, cores int, label time.Duration) time.Duration {
+	labels := float64(p.Post.LabelsPerUnit) * float64(p.Post.MinUnits) * float64(nodes)
+	initialize := time.Duration(initSafetyFactor * labels * float64(label) / float64(min(cores, nodes)))
+	// A smesher makes its challenge PoetGrace before the round starts.
+	spare := p.PoetPhaseShift - p.PoetGrace
+	return min(startUp+max(initialize-spare, 0), maxGenesisDelay)
+}
+
+// labelTime measures how long a label takes on this machine now.
+func labelTime(p preset.Params) time.Duration {
+	l, began := post.NewLabeler(p.Post.ScryptN), time.Now()
+	for i := range uint64(measuredLabels) {
+		l.Label([32]byte{}, i)
+	}
+	return time.Since(began) / measuredLabels
 }
 
 // createNetwork makes the network file and the faucet's key.
@@ -60,9 +75,10 @@ func (d directory) createNetwork(p *plan, now time.Time) (network, error) {
 	}
 	var unique [8]byte
 	rand.Read(unique[:]) //nolint:errcheck // it never fails
+	delay := genesisDelay(params, len(p.names(Node)), runtime.NumCPU(), labelTime(params))
 	n := network{params: params, Network: preset.Network{
 		Preset:    p.Preset,
-		Genesis:   now.Add(genesisDelay(len(p.names(Node)), runtime.NumCPU())).UTC().Truncate(time.Second).Add(time.Second),
+		Genesis:   now.Add(delay).UTC().Truncate(time.Second).Add(time.Second),
 		ExtraData: hex.EncodeToString(unique[:]),
 	}}
 	n.Name = p.Preset + "-" + n.ExtraData[:6]

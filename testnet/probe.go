@@ -3,7 +3,6 @@ package testnet
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -142,10 +141,16 @@ func (p *prober) poet(ctx context.Context, r Record) answer {
 	if err != nil {
 		return answer{err: err}
 	}
-	rounds, err1 := admin.ListRounds(ctx, &poetadminpb.ListRoundsRequest{})
-	proofs, err2 := admin.ListProofs(ctx, &poetadminpb.ListProofsRequest{Undelivered: true})
-	gateways, err3 := admin.ListGateways(ctx, &poetadminpb.ListGatewaysRequest{})
-	if err := errors.Join(err1, err2, err3); err != nil {
+	rounds, err := admin.ListRounds(ctx, &poetadminpb.ListRoundsRequest{})
+	if err != nil {
+		return answer{err: err}
+	}
+	proofs, err := admin.ListProofs(ctx, &poetadminpb.ListProofsRequest{Undelivered: true})
+	if err != nil {
+		return answer{err: err}
+	}
+	gateways, err := admin.ListGateways(ctx, &poetadminpb.ListGatewaysRequest{})
+	if err != nil {
 		return answer{err: err}
 	}
 	undelivered := len(proofs.Proofs)
