@@ -175,6 +175,19 @@ func TestLayersAreToldWithWhatIsInThem(t *testing.T) {
 	}
 }
 
+func TestAnAnswerOfLayersIsBounded(t *testing.T) {
+	s := serve(t, func(c *Config) { c.Limits = DefaultLimits(); c.Limits.Transactions = 1 })
+	history(t, s)
+	query := func(from, to types.Layer) error {
+		_, err := s.mesh.LayersQuery(deadline(t), &spacemesh.LayersQueryRequest{StartLayer: layerNumber(from), EndLayer: layerNumber(to)})
+		return err
+	}
+	if err := query(22, 23); err != nil {
+		t.Errorf("a layer that is over the limit alone: %v", err)
+	}
+	wantStatus(t, query(20, 22), codes.InvalidArgument, "up to 22 have more than 1 transactions")
+}
+
 func TestWhatTouchesAnAccountIsPaged(t *testing.T) {
 	s := serve(t)
 	spawn, spend, failing := history(t, s)

@@ -26,6 +26,7 @@ type Limits struct {
 	Message            int     // bytes of a gRPC request
 	Header             uint32  // bytes of all headers of a request
 	Body               int64   // bytes of a JSON request
+	Transactions       int     // in an answer of several layers
 
 	Handshake time.Duration // for a connection to become usable
 	Read      time.Duration // of a JSON request
@@ -38,7 +39,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Connections: 1024, AddressConnections: 256, Rate: 500, Burst: 1000, Addresses: 4096,
-		Streams: 100, Message: 512 << 10, Header: 16 << 10, Body: 256 << 10,
+		Streams: 100, Message: 512 << 10, Header: 16 << 10, Body: 256 << 10, Transactions: 10_000,
 		Handshake: 5 * time.Second, Read: 10 * time.Second, Request: 10 * time.Second,
 		Idle: 15 * time.Minute, Ping: 10 * time.Second,
 	}

@@ -140,10 +140,17 @@ func (s meshService) LayersQuery(_ context.Context, req *spacemesh.LayersQueryRe
 		return nil, invalid("range has %d layers, at most %d are answered", uint64(to-from)+1, MaxLayersQuery)
 	}
 	var out spacemesh.LayersQueryResponse
+	txs := 0
 	for l := types.Layer(from); l <= min(types.Layer(to), s.Schedule.LayerAt(time.Now())); l++ {
 		layer, err := s.layer(l)
 		if err != nil {
 			return nil, s.fail(err)
+		}
+		for _, block := range layer.Blocks {
+			txs += len(block.Transactions)
+		}
+		if txs > s.Limits.Transactions && len(out.Layer) > 0 {
+			return nil, invalid("layers up to %v have more than %d transactions: ask for fewer layers", l, s.Limits.Transactions)
 		}
 		out.Layer = append(out.Layer, layer)
 	}
@@ -151,7 +158,7 @@ func (s meshService) LayersQuery(_ context.Context, req *spacemesh.LayersQueryRe
 }
 
 // layer describes one layer. A layer without block has the state of the one
-// before it.
+// before it. The mesh's own hash is not told: no client may depend on it yet.
 func (b *backend) layer(n types.Layer) (*spacemesh.Layer, error) {
 	out := &spacemesh.Layer{Number: layerNumber(n)}
 	last, err := b.lastApplied()
