@@ -22,7 +22,7 @@ const (
 // Sizes of gossip messages in bytes.
 const (
 	maxATXSize      = 64 << 10
-	maxProposalSize = 512 << 10
+	maxProposalSize = 640 << 10
 	maxCertifySize  = 512
 	maxPoetSize     = 256 << 10
 )
@@ -40,7 +40,7 @@ const (
 const (
 	maxObjects      = 128     // in one request
 	maxObjectsSize  = 4 << 20 // bytes of one answer
-	maxObjectSize   = 4 << 20
+	maxObjectSize   = 5 << 20
 	maxEpochATXs    = 100_000 // ids in one answer
 	maxLayers       = 64      // certificates in one answer
 	maxCertificate  = 4 << 20
