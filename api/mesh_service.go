@@ -146,12 +146,15 @@ func (s meshService) LayersQuery(_ context.Context, req *spacemesh.LayersQueryRe
 		if err != nil {
 			return nil, s.fail(err)
 		}
+		here := 0
 		for _, block := range layer.Blocks {
-			txs += len(block.Transactions)
+			here += len(block.Transactions)
 		}
-		if txs > s.Limits.Transactions && len(out.Layer) > 0 {
+		// One layer is always answered, or it could not be read at all.
+		if txs > 0 && here > 0 && txs+here > s.Limits.Transactions {
 			return nil, invalid("layers up to %v have more than %d transactions: ask for fewer layers", l, s.Limits.Transactions)
 		}
+		txs += here
 		out.Layer = append(out.Layer, layer)
 	}
 	return &out, nil
