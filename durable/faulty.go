@@ -56,8 +56,10 @@ func (f *Faulty) Done() []string {
 	return f.done
 }
 
-// step counts an operation and decides what becomes of it.
-func (f *Faulty) step(name string) (how How, err error) {
+// Step counts an operation and decides what becomes of it: whether to do all, half or
+// nothing of it, and what to return then. It is for storage beside the file system
+// that shall stop and fail with it.
+func (f *Faulty) Step(name string) (how How, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.dead {
@@ -76,7 +78,7 @@ func (f *Faulty) step(name string) (how How, err error) {
 }
 
 func (f *Faulty) do(name string, op func() error) error {
-	how, fail := f.step(name)
+	how, fail := f.Step(name)
 	if how == After {
 		if err := op(); err != nil {
 			return err
@@ -142,7 +144,7 @@ type faultyFile struct {
 }
 
 func (f *faultyFile) WriteAt(p []byte, off int64) (n int, err error) {
-	how, fail := f.fs.step("write " + f.name)
+	how, fail := f.fs.Step("write " + f.name)
 	switch how {
 	case Before:
 		return 0, fail

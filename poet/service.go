@@ -171,7 +171,12 @@ func (s *Service) loadMachine() error {
 		return err
 	}
 	if !found {
+		// Before anybody registers: else a start after a stop right at the end of
+		// this round would not know that it was open.
 		open = s.cfg.Schedule.Open(time.Now())
+		if err := s.store.writeOpen(open); err != nil {
+			return err
+		}
 	}
 	s.machine = NewMachine(s.cfg.Schedule, stored, open)
 	s.publish()

@@ -12,14 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"tweedle/merkle"
 	"tweedle/poet/registration"
 	"tweedle/posw"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // server is a Service in a test, with what it told.
 type server struct {

@@ -342,6 +342,12 @@ func (s *store) writeRound(w WriteRound) error {
 	})
 }
 
+func (s *store) writeOpen(open uint32) error {
+	return s.update("open", func(tx *bbolt.Tx) error {
+		return put(tx.Bucket(bucketMeta), bucketMeta, keyOpen, roundKey(open))
+	})
+}
+
 // powParams are the parameters of the registration's proof of work.
 type powParams struct{ current, previous registration.PowParams }
 

@@ -15,10 +15,9 @@ func TestRipemd256(t *testing.T) {
 	for msg, want := range map[string]string{
 		"":    "02ba4c4e5f8ecd1877fc52d64d30e37a2d9774fb1e5d026380ae0168e3c5522d",
 		"a":   "f9333e45d857f5d90a91bab70a1eba0cfb1be4b0783c9acfcd883a9134692925",
-		"abc": "afbd6e228b9d8cccbc8c6ee8d1e4a2e2ea22d9f5a6ab8a0a0d0f37dd1b4f3a0c"[:16],
 	} {
 		got := ripemd256([]byte(msg))
-		if hex.EncodeToString(got[:])[:min(64, len(want))] != want && msg != "abc" {
+		if hex.EncodeToString(got[:]) != want {
 			t.Errorf("%q: %x, want %s", msg, got, want)
 		}
 	}
