@@ -126,7 +126,7 @@ func (l *launcher) started(resumed bool) Started {
 	defer l.mu.Unlock()
 	n := l.plan.network
 	return Started{
-		Dir: string(l.dir.directory), Network: n.Name, GenesisID: fmt.Sprintf("%x", n.ID()), Genesis: n.Genesis,
+		Dir: string(l.dir.directory), Network: n.Name, GenesisID: n.ID().String(), Genesis: n.Genesis,
 		Preset: l.plan.Preset, Nodes: len(l.plan.names(Node)), Poets: len(l.plan.names(Poet)),
 		Gateways: l.plan.Gateways, Resumed: resumed,
 	}

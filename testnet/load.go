@@ -52,7 +52,7 @@ const (
 	loadGasPrice = 1
 	// maxInFlight transactions of an account wait to be applied.
 	maxInFlight = 24
-	// stuckLayers after which what is in flight counts as lost.
+	// stuckLayers after which what no pool holds any more counts as lost.
 	stuckLayers = 12
 	// fundingTime after which the faucet tries to fund an account again.
 	fundingTime = 30 * time.Second
@@ -265,13 +265,9 @@ func (a *account) learn(current, projected *spacemesh.AccountState, now time.Tim
 	a.balance = current.GetBalance().GetValue()
 	a.spawned = a.applied > 0
 	waits := max(a.applied, projected.GetCounter())
-	switch {
-	case a.next < waits:
-		a.next = waits
-	case a.next > a.applied && now.Sub(a.moved) > stuck:
-		a.next, a.moved = a.applied, now
-	case a.doubt:
-		a.next = waits
+	lost := a.next > waits && now.Sub(a.moved) > stuck
+	if a.next < waits || lost || a.doubt {
+		a.next, a.moved = waits, now
 	}
 	a.doubt = false
 }

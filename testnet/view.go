@@ -57,7 +57,7 @@ func plainLine(at time.Time, e Event) string {
 			return "" // every epoch has the same steps
 		}
 	case PoetRound:
-		if e.State == roundOpen || e.State == roundProving {
+		if e.Error == "" && (e.Members == 0 || e.State != roundExecuting && e.State != roundFinished) {
 			return ""
 		}
 	}
