@@ -45,22 +45,32 @@ func (n *Node) Highest(before types.Epoch) (types.ATXID, bool) {
 }
 
 // addATX validates an ATX and stores it. A *activation.Missing error names
-// what must be added first. The labels to recompute are chosen by our peer id,
-// so that the nodes of a network together check more than each.
+// what must be added first. An ATX that comes from several sides at once is
+// verified once.
 func (n *Node) addATX(a *types.ATX) (*activation.Info, error) {
 	id := a.ID()
-	if known, err := n.db.Has(store.KindATX, id[:]); err != nil {
+	info, err, _ := n.adding.Do(string(id[:]), func() (any, error) {
+		if info, err := (view{n}).ATX(id); err != nil || info != nil {
+			return info, err
+		}
+		return n.verifyATX(a)
+	})
+	if err != nil {
 		return nil, err
-	} else if known {
-		return view{n}.ATX(id)
 	}
+	return info.(*activation.Info), nil
+}
+
+// verifyATX validates and stores. The labels to recompute are chosen by our
+// peer id, so that the nodes of a network together check more than each.
+func (n *Node) verifyATX(a *types.ATX) (*activation.Info, error) {
 	info, err := activation.Validate(n.activation, a, n.epoch(), view{n}, post.Subset([]byte(n.host.ID())))
 	if err != nil {
 		return nil, err
 	}
 	n.addingATX.Lock()
 	defer n.addingATX.Unlock()
-	if other, err := n.db.SmesherATX(a.SmesherID, a.PublishEpoch); err == nil && other.ID != id {
+	if other, err := n.db.SmesherATX(a.SmesherID, a.PublishEpoch); err == nil && other.ID != info.ID {
 		return nil, fmt.Errorf("%w: %s", errSecondATX, other.ID.Short())
 	}
 	received := n.now()
@@ -69,7 +79,7 @@ func (n *Node) addATX(a *types.ATX) (*activation.Info, error) {
 	}
 	n.events.Publish(api.Activated{ATXRecord: store.ATXRecord{Info: *info, Received: received}})
 	n.epochs.added(a.PublishEpoch)
-	n.log.Info("ATX", "id", id.Short(), "smesher", a.SmesherID.Short(), "epoch", a.PublishEpoch, "weight", info.Weight)
+	n.log.Info("ATX", "id", info.ID.Short(), "smesher", a.SmesherID.Short(), "epoch", a.PublishEpoch, "weight", info.Weight)
 	return info, nil
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"tweedle/activation"
 	"tweedle/api"
@@ -117,7 +118,8 @@ type Node struct {
 
 	gateways gateways
 
-	addingATX sync.Mutex // one ATX of a smesher and epoch is looked up and added at a time
+	adding    singleflight.Group // ATXs and PoET proofs that are being verified, by name
+	addingATX sync.Mutex         // one ATX of a smesher and epoch is looked up and added at a time
 
 	// The loop owns the fields below.
 	layer     types.Layer

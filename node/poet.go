@@ -54,22 +54,31 @@ func hashes(in []types.Hash32) [][32]byte {
 }
 
 // addPoet verifies and stores a proof; known tells that it was there before.
+// A proof that comes from several sides at once is verified once.
 func (n *Node) addPoet(m *types.PoetProofMessage) (known bool, err error) {
 	ref := m.Proof.Ref()
 	if known, err := n.db.Has(store.KindPoetProof, ref[:]); err != nil || known {
 		return known, err
 	}
+	_, err, _ = n.adding.Do(string(ref[:]), func() (any, error) { return nil, n.verifyPoet(m, ref) })
+	return false, err
+}
+
+func (n *Node) verifyPoet(m *types.PoetProofMessage, ref types.PoetProofRef) error {
+	if known, err := n.db.Has(store.KindPoetProof, ref[:]); err != nil || known {
+		return err
+	}
 	if err := n.checkPoet(m); err != nil {
-		return false, err
+		return err
 	}
 	// If we stop before this is durable, the PoET has no acknowledgement and
 	// offers the proof again.
 	if err := n.db.AddPoetProof(m); err != nil {
-		return false, err
+		return err
 	}
 	n.log.Info("PoET proof", "poet", m.PoetID.Short(), "round", m.RoundID, "leaves", m.Proof.NumLeaves, "ref", ref.Short())
 	n.smesher.poke()
-	return false, nil
+	return nil
 }
 
 // onPoet judges a gossiped proof.

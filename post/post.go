@@ -91,7 +91,7 @@ func TestParams() Params {
 func LocalParams() Params {
 	return Params{
 		LabelsPerUnit: 512, MinUnits: 2, MaxUnits: 8,
-		K1: 26, K2: 37, K3: 37, ScryptN: 8192,
+		K1: 26, K2: 37, K3: 8, ScryptN: 8192, // K3: two cores verify for all nodes of the testnet
 		PowDifficulty: [32]byte{0x00, 0x40}, PoW: Blake3{},
 	}
 }
