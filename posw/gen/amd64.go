@@ -356,6 +356,8 @@ func (l *lane) group(t *text, g int) {
 func amd64Floor(t *text) {
 	t.function("floorNI(n int)", "floorNI", "$0-8")
 	t.line("MOVQ n+0(FP), CX")
+	t.line("TESTQ CX, CX")
+	t.line("JLE floorDone")
 	t.line("PCALIGN $64")
 	t.label("floorLoop")
 	s := &pair{"X1", "X2"}
@@ -364,5 +366,6 @@ func amd64Floor(t *text) {
 	}
 	t.line("DECQ CX")
 	t.line("JNZ floorLoop")
+	t.label("floorDone")
 	t.line("RET")
 }
