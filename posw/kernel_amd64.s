@@ -1109,6 +1109,8 @@ chainsDone:
 // func floorNI(n int)
 TEXT ·floorNI(SB), NOSPLIT, $0-8
 	MOVQ n+0(FP), CX
+	TESTQ CX, CX
+	JLE floorDone
 	PCALIGN $64
 floorLoop:
 	SHA256RNDS2 X0, X1, X2
@@ -1145,4 +1147,5 @@ floorLoop:
 	SHA256RNDS2 X0, X2, X1
 	DECQ CX
 	JNZ floorLoop
+floorDone:
 	RET
