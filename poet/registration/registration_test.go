@@ -13,8 +13,8 @@ import (
 // RIPEMD-256 vectors of its authors' page.
 func TestRipemd256(t *testing.T) {
 	for msg, want := range map[string]string{
-		"":    "02ba4c4e5f8ecd1877fc52d64d30e37a2d9774fb1e5d026380ae0168e3c5522d",
-		"a":   "f9333e45d857f5d90a91bab70a1eba0cfb1be4b0783c9acfcd883a9134692925",
+		"":  "02ba4c4e5f8ecd1877fc52d64d30e37a2d9774fb1e5d026380ae0168e3c5522d",
+		"a": "f9333e45d857f5d90a91bab70a1eba0cfb1be4b0783c9acfcd883a9134692925",
 	} {
 		got := ripemd256([]byte(msg))
 		if hex.EncodeToString(got[:]) != want {
