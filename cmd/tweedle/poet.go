@@ -45,6 +45,7 @@ type poetFlags struct {
 
 	dir, network, networkID string
 	admin                   string
+	worker                  server.WorkerConfig
 }
 
 func poetCommand() *cobra.Command {
@@ -136,7 +137,9 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.StringVar(&f.admin, "adminlisten", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")
 	fl.Float64Var(&f.cfg.Limits.PerAddress, "rate-limit", f.cfg.Limits.PerAddress, "requests a second from one address; 0 is no limit")
-	fl.BoolVar(&f.cfg.Poet.RegistrationOnly, "registration-only", false, "leave the work to a worker on another machine")
+	fl.BoolVar(&f.cfg.Poet.RegistrationOnly, "registration-only", false, "leave the work to a worker, see --worker")
+	fl.StringVar(&f.worker.Server, "worker", "", "only work, for the registration server with this admin address (through a tunnel, if on another machine)")
+	fl.StringVar(&f.worker.TokenFile, "worker-token", "", "file with the token of that server")
 }
 
 func (f *poetFlags) run(cmd *cobra.Command) error {
@@ -163,6 +166,9 @@ func (f *poetFlags) run(cmd *cobra.Command) error {
 		}
 		defer stop()
 	}
+	if f.worker.Server != "" {
+		return server.RunWorker(cmd.Context(), f.cfg, f.worker)
+	}
 	return server.Run(cmd.Context(), f.cfg)
 }
 
@@ -186,8 +192,15 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 	default:
 		cfg.Poet.Dir = filepath.Join(f.poetDir, "data")
 	}
-	if err := f.placeInTime(cmd); err != nil {
-		return err
+	switch {
+	case f.worker.Server == "":
+		if err := f.placeInTime(cmd); err != nil {
+			return err
+		}
+	case f.worker.TokenFile == "":
+		return usageError{errors.New("a worker needs --worker-token: a copy of the registration server's admin.token")}
+	case cfg.Poet.RegistrationOnly:
+		return usageError{errors.New("--worker and --registration-only are the two halves of a server: choose one")}
 	}
 	if cfg.Admin = f.admin; cfg.Admin == "" {
 		cfg.Admin = f.configListen
@@ -208,9 +221,9 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 		cfg.Poet.Certifier = key
 	}
 	if text := os.Getenv(poetKeyVar); text != "" {
-		key, err := base64.StdEncoding.DecodeString(text)
-		if err != nil || len(key) != ed25519.PrivateKeySize {
-			return fmt.Errorf("%s is not the base64 form of a secret key of %d bytes", poetKeyVar, ed25519.PrivateKeySize)
+		key, err := poet.ParseKey(text)
+		if err != nil {
+			return fmt.Errorf("environment variable %s: %w", poetKeyVar, err)
 		}
 		cfg.Poet.Key = key
 	}

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -53,15 +51,7 @@ func (a *adminFlags) call(ctx context.Context, do func(context.Context, poetadmi
 	if err := json.Unmarshal(b, &e); err != nil || e.Admin == "" {
 		return fmt.Errorf("%s does not name an admin listener: start the server again", filepath.Join(a.dir, telemetry.EndpointsFile))
 	}
-	token, err := rpc.Bearer(a.dir)
-	if err != nil {
-		return err
-	}
-	target := "passthrough:///" + e.Admin
-	if strings.HasPrefix(e.Admin, rpc.UnixPrefix) {
-		target = e.Admin
-	}
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(token))
+	conn, err := rpc.DialAdmin(e.Admin, filepath.Join(a.dir, rpc.TokenFile))
 	if err != nil {
 		return err
 	}

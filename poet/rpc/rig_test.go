@@ -57,7 +57,7 @@ func newRig(t *testing.T, dir string, schedule types.PoetSchedule, change func(*
 	if r.courier, err = delivery.Open(r.service, delivery.DefaultConfig(), delivery.GRPC(types.GenesisID{}), nil, delivery.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, testOutbox{r.courier}, r.cfg)
+	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, testOutbox{r.courier}, r.service, r.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

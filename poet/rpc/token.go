@@ -10,13 +10,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -153,10 +154,24 @@ func (t *tokens) check(ctx context.Context, now time.Time) error {
 	return status.Error(codes.Unauthenticated, "the admin token is wrong")
 }
 
-// Bearer returns the call credentials of the first token in dir's token file
-// that is valid now. Only a listener on this machine gets to see them.
-func Bearer(dir string) (credentials.PerRPCCredentials, error) {
-	path := filepath.Join(dir, TokenFile)
+// DialAdmin connects to an admin listener, host:port or unix:PATH, with the
+// first token of tokenFile that is valid now. The connection is plain text: it
+// stays on this machine or goes through a tunnel.
+func DialAdmin(addr, tokenFile string) (*grpc.ClientConn, error) {
+	token, err := Bearer(tokenFile)
+	if err != nil {
+		return nil, err
+	}
+	target := "passthrough:///" + addr
+	if strings.HasPrefix(addr, UnixPrefix) {
+		target = addr
+	}
+	return grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(token))
+}
+
+// Bearer returns the call credentials of the first token in a token file that
+// is valid now.
+func Bearer(path string) (credentials.PerRPCCredentials, error) {
 	lines, err := readTokens(path)
 	if err != nil {
 		return nil, err

@@ -89,7 +89,11 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service *poet.Service
 		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
 		Log: cfg.Log, Metrics: rpc.NewMetrics(registry),
 	}
-	admin, err := rpc.NewAdmin(filepath.Join(cfg.Poet.Dir, rpc.TokenFile), service, outbox{f.courier, f}, api)
+	var jobs rpc.Jobs
+	if cfg.Poet.RegistrationOnly {
+		jobs = service
+	}
+	admin, err := rpc.NewAdmin(filepath.Join(cfg.Poet.Dir, rpc.TokenFile), service, outbox{f.courier, f}, jobs, api)
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}

@@ -395,3 +395,237 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "tweedle/poet/v1/admin.proto",
 }
+
+const (
+	WorkerService_Jobs_FullMethodName     = "/tweedle.poet.v1.WorkerService/Jobs"
+	WorkerService_Executed_FullMethodName = "/tweedle.poet.v1.WorkerService/Executed"
+	WorkerService_Finish_FullMethodName   = "/tweedle.poet.v1.WorkerService/Finish"
+	WorkerService_Stored_FullMethodName   = "/tweedle.poet.v1.WorkerService/Stored"
+)
+
+// WorkerServiceClient is the client API for WorkerService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// WorkerService gives the rounds of a server that only takes registrations to
+// a worker on another machine, and takes their proofs. It is served on the
+// admin listener of such a server, behind the same token. Every call may be
+// repeated.
+type WorkerServiceClient interface {
+	// Jobs lists the rounds that wait for their proof, lowest number first.
+	Jobs(ctx context.Context, in *JobsRequest, opts ...grpc.CallOption) (*JobsResponse, error)
+	// Executed tells that a round's leaves are computed.
+	Executed(ctx context.Context, in *ExecutedRequest, opts ...grpc.CallOption) (*ExecutedResponse, error)
+	// Finish verifies and stores a proof. INVALID_ARGUMENT: the proof is wrong.
+	Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (*FinishResponse, error)
+	// Stored tells whether the proof of a round is stored.
+	Stored(ctx context.Context, in *StoredRequest, opts ...grpc.CallOption) (*StoredResponse, error)
+}
+
+type workerServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewWorkerServiceClient(cc grpc.ClientConnInterface) WorkerServiceClient {
+	return &workerServiceClient{cc}
+}
+
+func (c *workerServiceClient) Jobs(ctx context.Context, in *JobsRequest, opts ...grpc.CallOption) (*JobsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(JobsResponse)
+	err := c.cc.Invoke(ctx, WorkerService_Jobs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *workerServiceClient) Executed(ctx context.Context, in *ExecutedRequest, opts ...grpc.CallOption) (*ExecutedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExecutedResponse)
+	err := c.cc.Invoke(ctx, WorkerService_Executed_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *workerServiceClient) Finish(ctx context.Context, in *FinishRequest, opts ...grpc.CallOption) (*FinishResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FinishResponse)
+	err := c.cc.Invoke(ctx, WorkerService_Finish_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *workerServiceClient) Stored(ctx context.Context, in *StoredRequest, opts ...grpc.CallOption) (*StoredResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StoredResponse)
+	err := c.cc.Invoke(ctx, WorkerService_Stored_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// WorkerServiceServer is the server API for WorkerService service.
+// All implementations must embed UnimplementedWorkerServiceServer
+// for forward compatibility.
+//
+// WorkerService gives the rounds of a server that only takes registrations to
+// a worker on another machine, and takes their proofs. It is served on the
+// admin listener of such a server, behind the same token. Every call may be
+// repeated.
+type WorkerServiceServer interface {
+	// Jobs lists the rounds that wait for their proof, lowest number first.
+	Jobs(context.Context, *JobsRequest) (*JobsResponse, error)
+	// Executed tells that a round's leaves are computed.
+	Executed(context.Context, *ExecutedRequest) (*ExecutedResponse, error)
+	// Finish verifies and stores a proof. INVALID_ARGUMENT: the proof is wrong.
+	Finish(context.Context, *FinishRequest) (*FinishResponse, error)
+	// Stored tells whether the proof of a round is stored.
+	Stored(context.Context, *StoredRequest) (*StoredResponse, error)
+	mustEmbedUnimplementedWorkerServiceServer()
+}
+
+// UnimplementedWorkerServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedWorkerServiceServer struct{}
+
+func (UnimplementedWorkerServiceServer) Jobs(context.Context, *JobsRequest) (*JobsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Jobs not implemented")
+}
+func (UnimplementedWorkerServiceServer) Executed(context.Context, *ExecutedRequest) (*ExecutedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Executed not implemented")
+}
+func (UnimplementedWorkerServiceServer) Finish(context.Context, *FinishRequest) (*FinishResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Finish not implemented")
+}
+func (UnimplementedWorkerServiceServer) Stored(context.Context, *StoredRequest) (*StoredResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Stored not implemented")
+}
+func (UnimplementedWorkerServiceServer) mustEmbedUnimplementedWorkerServiceServer() {}
+func (UnimplementedWorkerServiceServer) testEmbeddedByValue()                       {}
+
+// UnsafeWorkerServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to WorkerServiceServer will
+// result in compilation errors.
+type UnsafeWorkerServiceServer interface {
+	mustEmbedUnimplementedWorkerServiceServer()
+}
+
+func RegisterWorkerServiceServer(s grpc.ServiceRegistrar, srv WorkerServiceServer) {
+	// If the following call panics, it indicates UnimplementedWorkerServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&WorkerService_ServiceDesc, srv)
+}
+
+func _WorkerService_Jobs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(JobsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).Jobs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_Jobs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).Jobs(ctx, req.(*JobsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WorkerService_Executed_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExecutedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).Executed(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_Executed_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).Executed(ctx, req.(*ExecutedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WorkerService_Finish_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FinishRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).Finish(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_Finish_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).Finish(ctx, req.(*FinishRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WorkerService_Stored_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StoredRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkerServiceServer).Stored(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkerService_Stored_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkerServiceServer).Stored(ctx, req.(*StoredRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// WorkerService_ServiceDesc is the grpc.ServiceDesc for WorkerService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var WorkerService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "tweedle.poet.v1.WorkerService",
+	HandlerType: (*WorkerServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Jobs",
+			Handler:    _WorkerService_Jobs_Handler,
+		},
+		{
+			MethodName: "Executed",
+			Handler:    _WorkerService_Executed_Handler,
+		},
+		{
+			MethodName: "Finish",
+			Handler:    _WorkerService_Finish_Handler,
+		},
+		{
+			MethodName: "Stored",
+			Handler:    _WorkerService_Stored_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "tweedle/poet/v1/admin.proto",
+}

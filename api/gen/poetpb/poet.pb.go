@@ -337,7 +337,10 @@ type Receipt struct {
 	Challenge     []byte                 `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
 	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"` // unix time in milliseconds
 	ServicePubkey []byte                 `protobuf:"bytes,5,opt,name=service_pubkey,json=servicePubkey,proto3" json:"service_pubkey,omitempty"`
-	Signature     []byte                 `protobuf:"bytes,6,opt,name=signature,proto3" json:"signature,omitempty"` // ed25519, over the receipt's canonical encoding
+	// ed25519 by service_pubkey, over: "tweedle poet receipt 1" and a zero byte,
+	// the length of round_id in one byte, round_id, pubkey, challenge, and time in
+	// eight bytes, big endian.
+	Signature     []byte `protobuf:"bytes,6,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
