@@ -329,7 +329,7 @@ func (g *gossip) validator(t *topic) pubsub.ValidatorEx {
 // them it was handed: queued for sending, which is not yet received. Our own handler does not see it.
 // Zero peers is an error: ErrNoPeers, ErrDuplicate, ErrNotRunning, or one about the message's size.
 func (h *Host) Publish(ctx context.Context, topic string, msg []byte) (peers int, err error) {
-	g := h.gossip.Load()
+	g := h.running()
 	if g == nil {
 		return 0, ErrNotRunning
 	}

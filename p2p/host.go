@@ -124,7 +124,7 @@ func New(cfg Config) (*Host, error) {
 }
 
 // listen makes the libp2p host below us.
-func (h *Host) listen() (err error) {
+func (h *Host) listen() error {
 	cfg := h.cfg
 	rm, err := newResourceManager(cfg)
 	if err != nil {
@@ -132,12 +132,11 @@ func (h *Host) listen() (err error) {
 	}
 	cm, err := libp2pconnmgr.NewConnManager(max(cfg.MinPeers, cfg.MaxPeers*3/4), cfg.MaxPeers, libp2pconnmgr.WithGracePeriod(20*time.Second))
 	if err != nil {
-		rm.Close()
 		return err
 	}
 	h.libp2p, err = libp2p.New(
 		libp2p.Identity(cfg.Key),
-		libp2p.ListenAddrStrings(cfg.Listen...),
+		libp2p.NoListenAddrs, // until it is made: with a port in use it would leave goroutines behind
 		libp2p.UserAgent("tweedle"),
 		libp2p.Transport(h.newTransport),
 		libp2p.QUICReuse(h.newQUIC),
@@ -155,13 +154,19 @@ func (h *Host) listen() (err error) {
 		libp2p.IPv6BlackHoleSuccessCounter(nil),
 	)
 	if err != nil {
-		return fmt.Errorf("p2p: listen on %v: %w: choose another address, or stop who uses it", cfg.Listen, err)
-	}
-	if got := h.libp2p.Network().ListenAddresses(); len(got) < len(cfg.Listen) {
-		h.libp2p.Close()
-		return fmt.Errorf("p2p: listen on %v: only %v could be opened: choose other addresses, or stop who uses them", cfg.Listen, got)
+		return fmt.Errorf("p2p: %w", err)
 	}
 	h.libp2p.Network().Notify(&network.NotifyBundle{ConnectedF: h.connected, DisconnectedF: h.disconnected})
+	for _, s := range cfg.Listen {
+		addr, err := ma.NewMultiaddr(s)
+		if err == nil {
+			err = h.libp2p.Network().Listen(addr)
+		}
+		if err != nil {
+			h.libp2p.Close()
+			return fmt.Errorf("p2p: listen on %s: %w: choose another address, or stop who uses it", s, err)
+		}
+	}
 	return nil
 }
 
@@ -260,8 +265,20 @@ func (h *Host) Run(ctx context.Context) error {
 	return nil
 }
 
+// Running is closed once Run serves: from then on Publish, Request and Connect do not return
+// ErrNotRunning, until the end.
+func (h *Host) Running() <-chan struct{} { return h.open }
+
+// running returns the gossip of a host that serves, else nil.
+func (h *Host) running() *gossip {
+	if h.ctx.Err() != nil {
+		return nil
+	}
+	return h.gossip.Load()
+}
+
 // Close ends Run, closes all connections and sockets, and waits for handlers that run. It may be called
-// again, at any time and from any goroutine.
+// again, at any time and from any goroutine but a handler's.
 func (h *Host) Close() error {
 	h.closed.Do(func() {
 		h.end()
@@ -308,7 +325,7 @@ func (h *Host) Addrs() []string {
 
 // Connect dials a peer at an address with /p2p/. A peer of another network is a *MismatchError.
 func (h *Host) Connect(ctx context.Context, addr string) error {
-	if h.gossip.Load() == nil {
+	if h.running() == nil {
 		return ErrNotRunning
 	}
 	info, err := peer.AddrInfoFromString(addr)

@@ -62,11 +62,14 @@ func run(t *testing.T, h *Host) (stop func()) {
 		}
 	})
 	t.Cleanup(stop)
-	within(t, 10*time.Second, "host runs", func() bool { return h.gossip.Load() != nil })
+	<-h.Running()
 	return stop
 }
 
-// within waits for real I/O; it is a limit for a hung test and not a claim about time.
+// patience is a limit for a hung test on a busy machine, and no claim about time.
+const patience = 30 * time.Second
+
+// within waits for real I/O.
 func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
@@ -132,8 +135,8 @@ func pair(t *testing.T, setup func(h *Host, first bool)) (a, b *Host) {
 	}
 	run(t, a)
 	run(t, b)
-	within(t, 10*time.Second, "b finds a", connected(b, a))
-	within(t, 10*time.Second, "a sees b", connected(a, b))
+	within(t, patience, "b finds a", connected(b, a))
+	within(t, patience, "a sees b", connected(a, b))
 	return a, b
 }
 
@@ -149,11 +152,11 @@ func TestTwoHostsOfOneNetworkGossip(t *testing.T) {
 	ctx := t.Context()
 	var n int
 	var err error
-	within(t, 10*time.Second, "b takes the topic", func() bool { n, err = a.Publish(ctx, "atx", []byte("one")); return !errors.Is(err, ErrNoPeers) })
+	within(t, patience, "b takes the topic", func() bool { n, err = a.Publish(ctx, "atx", []byte("one")); return !errors.Is(err, ErrNoPeers) })
 	if n != 1 || err != nil {
 		t.Fatalf("publish: handed to %d peers, %v; want 1", n, err)
 	}
-	within(t, 10*time.Second, "b has it", boxes[1].has("one"))
+	within(t, patience, "b has it", boxes[1].has("one"))
 
 	if n, err := a.Publish(ctx, "atx", []byte("one")); n != 0 || !errors.Is(err, ErrDuplicate) {
 		t.Errorf("publish again: %d, %v; want ErrDuplicate", n, err)
@@ -164,7 +167,7 @@ func TestTwoHostsOfOneNetworkGossip(t *testing.T) {
 	if n, err := b.Publish(ctx, "atx", []byte("two")); n != 1 || err != nil {
 		t.Errorf("publish back: %d, %v; want 1", n, err)
 	}
-	within(t, 10*time.Second, "a has it", boxes[0].has("two"))
+	within(t, patience, "a has it", boxes[0].has("two"))
 	if boxes[0].count() != 1 || boxes[1].count() != 1 {
 		t.Errorf("handlers saw %d and %d messages, want 1 and 1", boxes[0].count(), boxes[1].count())
 	}
@@ -194,11 +197,11 @@ func TestPublishWithoutPeersMayBeRepeated(t *testing.T) {
 	run(t, b)
 	var n int
 	var err error
-	within(t, 10*time.Second, "b takes the topic", func() bool { n, err = a.Publish(t.Context(), "atx", []byte("x")); return !errors.Is(err, ErrNoPeers) })
+	within(t, patience, "b takes the topic", func() bool { n, err = a.Publish(t.Context(), "atx", []byte("x")); return !errors.Is(err, ErrNoPeers) })
 	if n != 1 || err != nil {
 		t.Fatalf("publish: %d, %v", n, err)
 	}
-	within(t, 10*time.Second, "b has it", box.has("x"))
+	within(t, patience, "b has it", box.has("x"))
 }
 
 func TestAHostOfAnotherNetworkIsRefusedOnBothSides(t *testing.T) {
@@ -226,7 +229,7 @@ func TestAHostOfAnotherNetworkIsRefusedOnBothSides(t *testing.T) {
 	if got := mismatch.Error(); got != want(a, "bar", "foo") {
 		t.Errorf("dialer's error:\n got %s\nwant %s", got, want(a, "bar", "foo"))
 	}
-	within(t, 10*time.Second, "both sides tell", func() bool { mu.Lock(); defer mu.Unlock(); return len(refusals) == 2 })
+	within(t, patience, "both sides tell", func() bool { mu.Lock(); defer mu.Unlock(); return len(refusals) == 2 })
 	mu.Lock()
 	defer mu.Unlock()
 	for _, r := range refusals {
@@ -332,22 +335,22 @@ func TestARestartedHostRejoins(t *testing.T) {
 	var box inbox
 	b.Register(Topic{Name: "atx", MaxSize: 10}, box.handle)
 	run(t, b)
-	within(t, 10*time.Second, "b finds a", connected(b, a))
+	within(t, patience, "b finds a", connected(b, a))
 	stop()
-	within(t, 10*time.Second, "b loses a", func() bool { return len(b.Peers()) == 0 })
+	within(t, patience, "b loses a", func() bool { return len(b.Peers()) == 0 })
 	a = newHost(t, cfg)
 	a.Register(Topic{Name: "atx", MaxSize: 10}, new(inbox).handle)
 	run(t, a)
-	within(t, 20*time.Second, "b finds a again", connected(b, a))
+	within(t, patience, "b finds a again", connected(b, a))
 	var err error
-	within(t, 20*time.Second, "gossip flows again", func() bool {
+	within(t, patience, "gossip flows again", func() bool {
 		_, err = a.Publish(t.Context(), "atx", []byte("back"))
 		return !errors.Is(err, ErrNoPeers)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	within(t, 10*time.Second, "b has it", box.has("back"))
+	within(t, patience, "b has it", box.has("back"))
 }
 
 func TestPeersAreFoundThroughABootnodeAndRememberedWithoutIt(t *testing.T) {
@@ -363,11 +366,11 @@ func TestPeersAreFoundThroughABootnodeAndRememberedWithoutIt(t *testing.T) {
 	cfg2.PeersFile = file
 	a, _ := start(cfg1)
 	b, stopB := start(cfg2)
-	within(t, 20*time.Second, "b finds a through the bootnode", connected(b, a))
+	within(t, patience, "b finds a through the bootnode", connected(b, a))
 	stopB()
 	stopBoot()
 	b, _ = start(cfg2)
-	within(t, 20*time.Second, "b finds a from its file", connected(b, a))
+	within(t, patience, "b finds a from its file", connected(b, a))
 }
 
 func TestCloseTwice(t *testing.T) {

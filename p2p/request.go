@@ -182,7 +182,7 @@ func (h *Host) answer(s *server, stream network.Stream) string {
 // Errors: ErrNotConnected, ErrUnsupported, ErrBusy, ErrRateLimited, ErrTooLarge, ErrTimeout, ErrBroken,
 // *RemoteError, ErrNotRunning; all but the last two are wrapped with the peer's name.
 func (h *Host) Request(ctx context.Context, p PeerID, name string, req []byte) ([]byte, error) {
-	if h.gossip.Load() == nil {
+	if h.running() == nil {
 		return nil, ErrNotRunning
 	}
 	limits := Limits{}.withDefaults()

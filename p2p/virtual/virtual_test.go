@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,7 +113,7 @@ func TestAnHourOfGossip(t *testing.T) {
 		defer stopAll(nodes)
 		const every = 30 * time.Second
 		begin, sent := time.Now(), 0
-		for ; time.Since(begin) < time.Hour; sent++ {
+		for ; time.Since(begin) < time.Hour/shrink; sent++ {
 			from := nodes[sent%len(nodes)]
 			if n, err := from.Publish(t.Context(), "t", fmt.Append(nil, sent)); n != len(nodes)-1 || err != nil {
 				t.Fatalf("message %d was handed to %d peers: %v; want all %d", sent, n, err, len(nodes)-1)
@@ -167,7 +168,7 @@ func TestPartitionAndHeal(t *testing.T) {
 			left, right = append(left, virtual.IP(i)), append(right, virtual.IP(5+i))
 		}
 		net.Partition(left, right)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(2 * time.Minute)
 		for i, n := range nodes {
 			if got := len(n.Peers()); got != 4 {
 				t.Errorf("parted, node %d has %d peers, want 4", i, got)
@@ -286,7 +287,8 @@ func TestLiarsLoseTheirScoreAndSlowNodesDoNot(t *testing.T) {
 		liar := startWith(t, config(t, net, 7, boot...), accept)
 		defer stopAll(append(honest, slow, liar))
 		time.Sleep(30 * time.Second)
-		for i := range 600 {
+		const rounds = 600 / shrink
+		for i := range rounds {
 			if _, err := honest[i%6].Publish(t.Context(), "t", fmt.Append(nil, "truth ", i)); err != nil {
 				t.Fatal(err)
 			}
@@ -294,13 +296,13 @@ func TestLiarsLoseTheirScoreAndSlowNodesDoNot(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		for i, n := range honest {
-			for m := range 600 {
+			for m := range rounds {
 				if m%6 != i && n.hears(fmt.Sprint("truth ", m)) != 1 {
 					t.Errorf("node %d missed truth %d", i, m)
 				}
 			}
 			lies := 0
-			for m := range 600 {
+			for m := range rounds {
 				lies += n.hears(fmt.Sprint("lie ", m))
 			}
 			if lies > 10 {
@@ -321,10 +323,9 @@ func TestAFloodOfStrangersDisturbsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := virtual.NewNetwork(20 * time.Millisecond)
 		defer net.Close()
-		refused := 0
-		var mu sync.Mutex
+		var refused atomic.Int64
 		cfg := config(t, net, 0)
-		cfg.OnRefused = func(p2p.Refusal) { mu.Lock(); defer mu.Unlock(); refused++ }
+		cfg.OnRefused = func(p2p.Refusal) { refused.Add(1) }
 		boot := startWith(t, cfg, accept)
 		honest := []*node{boot}
 		for i := 1; i < 5; i++ {
@@ -332,7 +333,7 @@ func TestAFloodOfStrangersDisturbsNobody(t *testing.T) {
 		}
 		defer stopAll(honest)
 		time.Sleep(30 * time.Second)
-		const strangers = 60
+		const strangers = 60 / shrink
 		var flood []*node
 		before := runtime.NumGoroutine()
 		for i := range strangers {
@@ -357,16 +358,14 @@ func TestAFloodOfStrangersDisturbsNobody(t *testing.T) {
 			t.Errorf("%d peers during the flood, want 4", got)
 		}
 		stopAll(flood)
-		mu.Lock()
-		defer mu.Unlock()
-		if refused < strangers {
-			t.Errorf("%d refusals from %d strangers", refused, strangers)
-		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if after := runtime.NumGoroutine(); after > before+200 {
+		if refused.Load() < strangers {
+			t.Errorf("%d refusals from %d strangers", refused.Load(), strangers)
+		}
+		// The simulator keeps two goroutines for each end of a link that there ever was.
+		if after := runtime.NumGoroutine(); after > before+2*strangers+16 {
 			t.Errorf("%d goroutines before the flood, %d after", before, after)
 		}
-		t.Logf("%d refusals, goroutines %d before, %d after", refused, before, runtime.NumGoroutine())
 	})
 }
