@@ -144,8 +144,9 @@ type Gateway interface {
 	Check(ctx context.Context) (Health, error)
 	// Publish returns ErrRejected when repeating is pointless.
 	Publish(ctx context.Context, data []byte) (Ack, error)
-	// Fetch returns ErrMissing when the gateway does not have the proof.
-	Fetch(ctx context.Context, ref types.PoetProofRef) ([]byte, error)
+	// Fetch asks for a proof and returns nil if the gateway gave it, ErrMissing
+	// if it gave none or another one.
+	Fetch(ctx context.Context, ref types.PoetProofRef) error
 	Close() error
 }
 

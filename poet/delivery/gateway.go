@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tweedle/api/gen/gatewaypb"
+	"tweedle/codec"
 	"tweedle/types"
 )
 
@@ -99,16 +100,21 @@ func (g *grpcGateway) Publish(ctx context.Context, data []byte) (Ack, error) {
 	return ack, nil
 }
 
-// Fetch asks for a proof.
-func (g *grpcGateway) Fetch(ctx context.Context, ref types.PoetProofRef) ([]byte, error) {
+// Fetch asks for a proof. Only the work has to be the same: the name of the
+// PoET beside it is not authenticated, and another one may have come first.
+func (g *grpcGateway) Fetch(ctx context.Context, ref types.PoetProofRef) error {
 	r, err := gatewaypb.NewGatewayServiceClient(g.conn).GatewayProof(ctx, &gatewaypb.GatewayProofRequest{Ref: ref[:]})
 	if status.Code(err) == codes.NotFound {
-		return nil, ErrMissing
+		return ErrMissing
 	}
 	if err != nil {
-		return nil, plain(err)
+		return plain(err)
 	}
-	return r.GetData(), nil
+	var m types.PoetProofMessage
+	if codec.Decode(r.GetData(), &m) != nil || m.Proof.Ref() != ref {
+		return ErrMissing
+	}
+	return nil
 }
 
 // Close ends the connection.

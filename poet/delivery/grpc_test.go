@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"tweedle/api/gen/gatewaypb"
+	"tweedle/codec"
 	"tweedle/types"
 )
 
@@ -99,36 +100,31 @@ func (g *gatewayServer) PublishPoet(ctx context.Context, in *gatewaypb.PublishPo
 	case types.GenesisID(in.GetGenesisId()) != network:
 		return nil, status.Error(codes.FailedPrecondition, "another network")
 	}
-	p, ok := decodeTestProof(in.GetData())
-	if !ok {
-		return nil, status.Error(codes.InvalidArgument, "not a proof")
+	var m types.PoetProofMessage
+	if err := codec.Decode(in.GetData(), &m); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	_, known := g.kept[p.Ref]
+	ref := m.Proof.Ref()
+	_, known := g.kept[ref]
 	if g.manner == honest && !known {
-		g.kept[p.Ref] = in.GetData()
-		g.rounds, g.got = append(g.rounds, p.Round), append(g.got, time.Now())
+		g.kept[ref] = in.GetData()
+		g.rounds, g.got = append(g.rounds, m.RoundID), append(g.got, time.Now())
 	}
-	return &gatewaypb.PublishPoetResponse{Ref: p.Ref[:], Known: known, Validated: true, Stored: true, Peers: 3}, nil
+	return &gatewaypb.PublishPoetResponse{Ref: ref[:], Known: known, Validated: true, Stored: true, Peers: 3}, nil
 }
 
 func (g *gatewayServer) GatewayProof(_ context.Context, in *gatewaypb.GatewayProofRequest) (*gatewaypb.GatewayProofResponse, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	data, ok := g.kept[types.PoetProofRef(in.GetRef())]
+	if g.manner == lies { // it gives some proof, not the one
+		other := testProof(99, time.Time{})
+		return &gatewaypb.GatewayProofResponse{Data: other.Data}, nil
+	}
 	if !ok {
 		return nil, status.Error(codes.NotFound, "not here")
 	}
 	return &gatewaypb.GatewayProofResponse{Data: data}, nil
-}
-
-// decodeTestProof finds the test proof with these bytes.
-func decodeTestProof(data []byte) (Proof, bool) {
-	for round := range 100 {
-		if p := testProof(round, time.Time{}); string(p.Data) == string(data) {
-			return p, true
-		}
-	}
-	return Proof{}, false
 }
 
 // fabric is a network of gateways in memory: real gRPC over pipes, so that a

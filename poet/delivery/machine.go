@@ -35,7 +35,6 @@ type Result struct {
 	Err    error
 	Health Health
 	Ack    Ack
-	Data   []byte
 }
 
 // Output is what a step asks of its driver, in this order: make Save durable,

@@ -185,9 +185,8 @@ func (m *Machine) fetched(s *slot, r Result, now time.Time) {
 	if it == nil || it.State != Pending {
 		return
 	}
-	lied := errors.Is(r.Err, ErrMissing) || r.Err == nil && !bytes.Equal(r.Data, it.data)
 	switch {
-	case lied:
+	case errors.Is(r.Err, ErrMissing):
 		it.Acks = slices.DeleteFunc(it.Acks, func(a Receipt) bool { return a.ID == s.identity() })
 		m.dirty[it.Seq] = true
 		m.event(Event{Time: now, Kind: GatewayLied, Gateway: s.Addr, Round: it.Round, Text: "acknowledged the proof but cannot give it back"})

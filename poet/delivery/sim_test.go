@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"tweedle/codec"
 	"tweedle/types"
 )
 
@@ -76,11 +77,9 @@ func (n *fakeNode) answer(c Call, round string, ref types.PoetProofRef, now time
 		}
 		r.Ack = Ack{Ref: ref, Known: known, Validated: true, Stored: true, Peers: 4}
 	case CallFetch:
-		data, ok := n.kept[c.Ref]
-		if !ok {
+		if _, ok := n.kept[c.Ref]; !ok {
 			r.Err = ErrMissing
 		}
-		r.Data = data
 	}
 	return r, true
 }
@@ -117,8 +116,10 @@ func (w *world) node(m manner) string {
 }
 
 func testProof(round int, until time.Time) Proof {
-	ref := types.PoetProofRef(types.Sum([]byte{byte(round), byte(round >> 8)}))
-	return Proof{Round: fmt.Sprint(round), Ref: ref, Data: append([]byte("proof "), ref[:]...), UsefulUntil: until}
+	m := types.PoetProofMessage{RoundID: fmt.Sprint(round)}
+	m.Proof.Root = types.Sum([]byte{byte(round), byte(round >> 8)})
+	m.Proof.Leaves = []types.Hash32{m.Proof.Root}
+	return Proof{Round: m.RoundID, Ref: m.Proof.Ref(), Data: codec.Encode(&m), UsefulUntil: until}
 }
 
 func (w *world) add(round int, useful time.Duration) {

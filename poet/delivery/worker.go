@@ -66,7 +66,7 @@ func (w *worker) make(g Gateway, call Call) Result {
 	case CallPush:
 		r.Ack, r.Err = g.Publish(ctx, call.Data)
 	case CallFetch:
-		r.Data, r.Err = g.Fetch(ctx, call.Ref)
+		r.Err = g.Fetch(ctx, call.Ref)
 	}
 	return r
 }
