@@ -140,6 +140,9 @@ func (n *Node) take(now time.Time, in any) error {
 		return n.fatal("certify", err)
 	case inputCertified:
 		err := n.apply(&in.cert, in.block)
+		if errors.Is(err, mesh.ErrNoBase) {
+			err = n.stepBack(err)
+		}
 		in.reply <- err
 		return n.fatal("apply", err)
 	case inputTx:
@@ -367,6 +370,35 @@ func (n *Node) apply(cert *types.Certificate, block *types.Block) error {
 		"txs", len(block.Txs), "state", cert.Decision.StateRoot.Short(), "signatures", len(cert.Signatures))
 	n.events.Publish(api.Applied{LayerResult: result})
 	return nil
+}
+
+// stepBack gives up our newest layer, when what the others certified does not
+// follow from any state of the history that we have in memory: the one before
+// it comes from the store. Catching up goes on from there, and back further if
+// need be.
+func (n *Node) stepBack(why error) error {
+	tip := n.chain.Tip()
+	before, err := n.db.LayerBefore(tip.Layer - 1)
+	if errors.Is(err, store.ErrNotFound) {
+		return why
+	}
+	if err != nil {
+		return err
+	}
+	again, err := n.undone(before.Layer)
+	if err != nil {
+		return err
+	}
+	n.log.Warn("our newest layer is not part of what was decided", "layer", tip.Layer, "back_to", before.Layer)
+	if err := n.db.Revert(before.Layer); err != nil {
+		return err
+	}
+	state, err := n.loadChain(before)
+	if err != nil {
+		return err
+	}
+	n.pool.Reverted(state, again)
+	return why
 }
 
 // undone returns the transactions of the blocks after base: they wait again.

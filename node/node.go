@@ -107,9 +107,10 @@ type Node struct {
 	registry *prometheus.Registry
 	events   *api.Events
 
-	inputs chan any
-	sends  chan send
-	ending chan struct{} // closed when Run begins to end
+	started time.Time
+	inputs  chan any
+	sends   chan send
+	ending  chan struct{} // closed when Run begins to end
 
 	tip     atomic.Pointer[tip]
 	synced  atomic.Bool
@@ -226,26 +227,36 @@ func (n *Node) restore() error {
 	case err != nil:
 		return err
 	}
-	entries, err := n.db.Accounts()
+	state, err := n.loadChain(last)
 	if err != nil {
 		return err
 	}
-	state, err := vm.Restore(entries)
-	if err != nil {
-		return err
-	}
-	if state.Root() != last.StateRoot {
-		return fmt.Errorf("stored accounts do not have the state root of layer %d: delete %s, it is fetched again",
-			last.Layer, filepath.Join(n.cfg.Dir, "state.db"))
-	}
-	n.chain = mesh.NewChain(n.vmParams, mesh.Step{Layer: last.Layer, Block: last.Block, State: state})
 	n.pool = txpool.New(state, n.vmParams, txpool.DefaultLimits())
-	n.setTip(last.Layer, last.StateRoot, state)
-	now := n.now()
-	n.layer = n.schedule.LayerAt(now)
+	n.started = n.now()
+	n.layer = n.schedule.LayerAt(n.started)
 	n.agreement = hare.NewInTime(n.schedule, n.params.ProposalWindow, max(n.layer, last.Layer))
 	n.certifier = hare.NewCertifier(n.schedule.FirstBallotLayer())
 	return n.reloadTxs()
+}
+
+// loadChain begins the history with the state that the store has after its
+// newest layer.
+func (n *Node) loadChain(last store.Layer) (vm.State, error) {
+	entries, err := n.db.Accounts()
+	if err != nil {
+		return vm.State{}, err
+	}
+	state, err := vm.Restore(entries)
+	if err != nil {
+		return state, err
+	}
+	if state.Root() != last.StateRoot {
+		return state, fmt.Errorf("stored accounts do not have the state root of layer %d: delete %s, it is fetched again",
+			last.Layer, filepath.Join(n.cfg.Dir, "state.db"))
+	}
+	n.chain = mesh.NewChain(n.vmParams, mesh.Step{Layer: last.Layer, Block: last.Block, State: state})
+	n.setTip(last.Layer, last.StateRoot, state)
+	return state, nil
 }
 
 // genesis writes the state before the first block.
@@ -363,8 +374,12 @@ func (n *Node) setSynced(yes bool) {
 	}
 }
 
-// alone tells whether there is nobody to catch up with.
-func (n *Node) alone() bool { return len(n.cfg.Bootnodes) == 0 }
+// alone tells whether there is nobody to catch up with: a first node before
+// the first block, or one that found no peer for some layers.
+func (n *Node) alone() bool {
+	return len(n.cfg.Bootnodes) == 0 &&
+		(n.tip.Load().layer == n.vmParams.EffectiveGenesis || n.now().Sub(n.started) > maxBehind*n.params.LayerDuration)
+}
 
 // now is the clock of the whole node.
 func (n *Node) now() time.Time { return time.Now() }
