@@ -169,7 +169,7 @@ func (b *backend) layer(n types.Layer) (*spacemesh.Layer, error) {
 		return out, err
 	}
 	out.Status = spacemesh.Layer_LAYER_STATUS_APPLIED
-	l, err := b.Store.LayerBefore(n)
+	l, err := b.Store.LayerBefore(n + 1)
 	if err != nil {
 		return out, ignoreNotFound(err) // before the first ballots there is no state
 	}

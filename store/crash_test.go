@@ -413,6 +413,21 @@ func TestEveryChangedColumnIsNoticed(t *testing.T) {
 	}
 }
 
+// What was signed for one slot turns into another slot's: asking for the first
+// would find nothing.
+func TestALostRowOfTheGuardIsNoticedAtOpen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db := openAt(t, dir)
+	must(t, db.Guard(signing.Hare, types.NodeID{}, 1, hash(1)))
+	must(t, run(db.local, "UPDATE guard SET slot = 9"))
+	must(t, db.Close())
+	_, err := Open(dir, network)
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "table guard") || !strings.Contains(err.Error(), "newest backup") {
+		t.Fatalf("got %v", err)
+	}
+}
+
 // An object whose row is sound but whose bytes belong to another name.
 func TestAnObjectUnderAWrongNameIsNoticed(t *testing.T) {
 	t.Parallel()

@@ -200,10 +200,10 @@ func (db *DB) Layer(n types.Layer) (l Layer, err error) {
 	return l, err
 }
 
-// LayerBefore returns the newest outcome up to a layer.
+// LayerBefore returns the newest outcome before a layer, not the layer's own.
 func (db *DB) LayerBefore(n types.Layer) (l Layer, err error) {
 	err = db.read(func(c *sqlite.Conn) error {
-		return one(c, "layers", "WHERE layer <= ? ORDER BY layer DESC", func(r *row) { l = scanLayer(r) }, int64(n))
+		return one(c, "layers", "WHERE layer < ? ORDER BY layer DESC", func(r *row) { l = scanLayer(r) }, int64(n))
 	})
 	return l, err
 }

@@ -180,8 +180,8 @@ func (db *DB) writeDurable(f func(c *sqlite.Conn) error) error {
 	return stateFile.explainRead(db.dir, err)
 }
 
-// setSynchronous takes effect while the statement is compiled, so it must not
-// come from the connection's cache of statements.
+// setSynchronous does not use the connection's cache of statements: SQLite may
+// apply a pragma while it compiles it.
 func setSynchronous(c *sqlite.Conn, level string) error {
 	return sqlitex.ExecuteTransient(c, "PRAGMA synchronous = "+level, nil)
 }

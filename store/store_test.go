@@ -339,6 +339,12 @@ func TestALayerExtendsOneThatIsApplied(t *testing.T) {
 	gap := layerResult(t, db, 9, 1)
 	gap.Base = 5
 	must(t, db.Apply(gap))
+	equal(t, got[Layer](t)(db.LayerBefore(9)).Layer, types.Layer(5))
+	equal(t, got[Layer](t)(db.LayerBefore(10)).Layer, types.Layer(9))
+	if _, err := db.LayerBefore(4); !errors.Is(err, ErrNotFound) {
+		t.Errorf("before the first layer: %v", err)
+	}
+	equal(t, len(got[[]Layer](t)(db.BlockLayers(0, 10))), 2)
 	fork := layerResult(t, db, 10, 1)
 	fork.Base = 4
 	must(t, db.Apply(fork))
@@ -371,6 +377,22 @@ func TestRevertBringsBackTheStateBefore(t *testing.T) {
 	must(t, db.Apply(layerResult(t, db, 3, 0)))
 	must(t, db.Revert(100)) // nothing to do
 	equal(t, got[Layer](t)(db.LastApplied()).Layer, types.Layer(3))
+}
+
+func TestAnObjectOfAPeerHasTheNameThatWasAskedFor(t *testing.T) {
+	t.Parallel()
+	a := sampleATX(1, 1, 1)
+	if err := CheckName(KindATX, idOf(a), codec.Encode(a)); err != nil {
+		t.Error(err)
+	}
+	for what, body := range map[string][]byte{"another": codec.Encode(sampleATX(2, 1, 1)), "nothing": nil, "junk": []byte("junk")} {
+		if CheckName(KindATX, idOf(a), body) == nil {
+			t.Errorf("%s was taken", what)
+		}
+	}
+	if CheckName(Kind(99), idOf(a), nil) == nil {
+		t.Error("a kind that is not stored was taken")
+	}
 }
 
 func TestASecondDecisionForALayerIsRefused(t *testing.T) {
