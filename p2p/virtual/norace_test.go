@@ -2,4 +2,7 @@
 
 package virtual_test
 
-const shrink = 1
+const (
+	shrink = 1
+	hosts  = 10
+)

@@ -2,6 +2,9 @@
 
 package virtual_test
 
-// shrink divides the length of the long tests: the race detector makes virtual time ten times as dear,
-// and what it looks for shows in the first minutes.
-const shrink = 10
+// The race detector makes virtual time ten times as dear, and what it looks for shows among a few hosts
+// in the first minutes: the long tests are shorter by shrink, and the large ones have fewer hosts.
+const (
+	shrink = 10
+	hosts  = 6
+)

@@ -109,7 +109,7 @@ func TestAnHourOfGossip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := virtual.NewNetwork(50 * time.Millisecond)
 		defer net.Close()
-		nodes := cluster(t, net, 10)
+		nodes := cluster(t, net, hosts)
 		defer stopAll(nodes)
 		const every = 30 * time.Second
 		begin, sent := time.Now(), 0
@@ -138,12 +138,13 @@ func TestPartitionAndHeal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := virtual.NewNetwork(50 * time.Millisecond)
 		defer net.Close()
-		nodes := cluster(t, net, 10)
+		nodes := cluster(t, net, hosts)
 		defer stopAll(nodes)
+		const half = hosts / 2
 		hearers := func(msg string) (left, right int) {
 			for i, n := range nodes {
 				if n.hears(msg) > 0 {
-					if i < 5 {
+					if i < half {
 						left++
 					} else {
 						right++
@@ -160,34 +161,34 @@ func TestPartitionAndHeal(t *testing.T) {
 			time.Sleep(5 * time.Second)
 		}
 		publish("whole")
-		if l, r := hearers("whole"); l != 4 || r != 5 {
-			t.Fatalf("before: %d and %d heard, want 4 and 5", l, r)
+		if l, r := hearers("whole"); l != half-1 || r != half {
+			t.Fatalf("before: %d and %d heard, want %d and %d", l, r, half-1, half)
 		}
 		var left, right []netip.Addr
-		for i := range 5 {
-			left, right = append(left, virtual.IP(i)), append(right, virtual.IP(5+i))
+		for i := range half {
+			left, right = append(left, virtual.IP(i)), append(right, virtual.IP(half+i))
 		}
 		net.Partition(left, right)
 		time.Sleep(2 * time.Minute)
 		for i, n := range nodes {
-			if got := len(n.Peers()); got != 4 {
-				t.Errorf("parted, node %d has %d peers, want 4", i, got)
+			if got := len(n.Peers()); got != half-1 {
+				t.Errorf("parted, node %d has %d peers, want %d", i, got, half-1)
 			}
 		}
 		publish("parted")
-		if l, r := hearers("parted"); l != 4 || r != 0 {
-			t.Errorf("parted: %d and %d heard, want 4 and 0", l, r)
+		if l, r := hearers("parted"); l != half-1 || r != 0 {
+			t.Errorf("parted: %d and %d heard, want %d and 0", l, r, half-1)
 		}
 		net.HealAll()
 		time.Sleep(time.Minute) // longer than the longest redial backoff
 		for i, n := range nodes {
-			if got := len(n.Peers()); got != 9 {
-				t.Errorf("healed, node %d has %d peers, want 9", i, got)
+			if got := len(n.Peers()); got != hosts-1 {
+				t.Errorf("healed, node %d has %d peers, want %d", i, got, hosts-1)
 			}
 		}
 		publish("healed")
-		if l, r := hearers("healed"); l != 4 || r != 5 {
-			t.Errorf("healed: %d and %d heard, want 4 and 5", l, r)
+		if l, r := hearers("healed"); l != half-1 || r != half {
+			t.Errorf("healed: %d and %d heard, want %d and %d", l, r, half-1, half)
 		}
 	})
 }
