@@ -67,24 +67,33 @@ accepted and named in the log. Each flag can also be set by the environment
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
+	cmd.Flags().SortFlags = false
+	f.registerTime(cmd)
 	f.registerReference(cmd)
 	f.registerOurs(cmd)
-	cmd.AddCommand(poetGateways(), poetProofs(), poetRounds(), poetStorage())
+	cmd.AddCommand(poetGateways(), poetProofs(), poetRounds(), poetStorage(), poetImport())
 	return cmd
 }
 
-// registerReference registers what the reference has.
-func (f *poetFlags) registerReference(cmd *cobra.Command) {
+// registerTime registers what places a server in time and in a network; the
+// first four are the reference's.
+func (f *poetFlags) registerTime(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.SortFlags = false
-	base := "poet"
-	if cache, err := os.UserCacheDir(); err == nil {
-		base = filepath.Join(cache, "poet")
-	}
 	fl.StringVar(&f.genesis, "genesis-time", "", "genesis, RFC 3339")
 	fl.DurationVar(&f.cfg.Poet.Schedule.EpochDuration, "epoch-duration", 30*time.Second, "length of an epoch")
 	fl.DurationVar(&f.cfg.Poet.Schedule.PhaseShift, "phase-shift", 15*time.Second, "from an epoch's start to a round's")
 	fl.DurationVar(&f.cfg.Poet.Schedule.CycleGap, "cycle-gap", 10*time.Second, "from a round's end to the next one's start")
+	fl.StringVar(&f.network, "network", "", "network file; it takes the place of genesis time, epoch, shift, gap and network id")
+	fl.StringVar(&f.networkID, "network-id", "", "genesis id of the network, hexadecimal; gateways of other networks are not used")
+}
+
+// registerReference registers what else the reference has.
+func (f *poetFlags) registerReference(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	base := "poet"
+	if cache, err := os.UserCacheDir(); err == nil {
+		base = filepath.Join(cache, "poet")
+	}
 	fl.StringVar(&f.poetDir, "poetdir", base, "folder of the data directory, if --datadir is not given")
 	fl.StringVarP(&f.dataDir, "datadir", "b", "", "data directory")
 	fl.StringVarP(&f.ini, "configfile", "c", "", "INI file with settings")
@@ -126,8 +135,6 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	f.cfg.Delivery = d
 	f.cfg.Limits = rpc.DefaultLimits()
 	fl.StringVar(&f.dir, "dir", "", "data directory, short for --datadir")
-	fl.StringVar(&f.network, "network", "", "network file; it takes the place of genesis time, epoch, shift, gap and network id")
-	fl.StringVar(&f.networkID, "network-id", "", "genesis id of the network, hexadecimal; gateways of other networks are not used")
 	fl.StringArrayVar(&f.cfg.Gateways, "gateway", nil, "gRPC address of a node that takes proofs; may be repeated")
 	fl.IntVar(&f.cfg.Delivery.Acks, "broadcast-acks", d.Acks, "gateways that must acknowledge a proof and give it back")
 	fl.IntVar(&f.cfg.Delivery.Slots, "gateway-slots", d.Slots, "gateways used at a time")

@@ -22,11 +22,17 @@ const usefulEpochs = 6
 // was announced, so that a proof which could not be added is tried again.
 const feedEvery = 10 * time.Second
 
+// proofs is where stored proofs are found.
+type proofs interface {
+	Proofs() ([]string, error) // the server's own
+	Proof(round string) (poet.ProofRecord, error)
+}
+
 // feeder moves stored proofs into the outbox. It works from the store alone:
 // whatever stops the process between storing and adding, the next look finds
 // it; adding twice changes nothing.
 type feeder struct {
-	service  *poet.Service
+	proofs   proofs
 	courier  *delivery.Courier
 	schedule types.PoetSchedule
 	log      *slog.Logger
@@ -63,7 +69,7 @@ func (f *feeder) run(ctx context.Context) {
 }
 
 func (f *feeder) feed() error {
-	rounds, err := f.service.Proofs()
+	rounds, err := f.proofs.Proofs()
 	if err != nil {
 		return err
 	}
@@ -98,7 +104,7 @@ func (f *feeder) add(round string) error {
 var errNoMembers = errors.New("the round has no members: nobody waits for its proof")
 
 func (f *feeder) load(round string) (delivery.Proof, error) {
-	r, err := f.service.Proof(round)
+	r, err := f.proofs.Proof(round)
 	if err != nil {
 		return delivery.Proof{}, err
 	}

@@ -28,6 +28,7 @@ import (
 
 	"tweedle/poet"
 	"tweedle/poet/delivery"
+	"tweedle/poet/legacy"
 	"tweedle/poet/rpc"
 	"tweedle/telemetry"
 )
@@ -74,17 +75,34 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return startError(err, cfg.Poet.Dir)
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
-	f.service = service
+	all := shelf{service, legacy.OpenArchive(service)}
+	f.proofs = all
 	f.courier, err = delivery.Open(service, cfg.Delivery, delivery.GRPC(cfg.Delivery.Genesis), cfg.Gateways,
 		delivery.Options{Log: cfg.Log, Metrics: delivery.NewMetrics(registry)})
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cfg, ls, service, f, registry)
+	return serve(ctx, cfg, ls, all, f, registry)
+}
+
+// shelf is a service with the proofs that were taken over from a reference
+// server beside its own.
+type shelf struct {
+	*poet.Service
+	archive legacy.Archive
+}
+
+// Proof returns a stored proof, or poet.ErrNotFound.
+func (s shelf) Proof(round string) (poet.ProofRecord, error) {
+	r, err := s.Service.Proof(round)
+	if errors.Is(err, poet.ErrNotFound) {
+		return s.archive.Proof(round)
+	}
+	return r, err
 }
 
 // serve runs all parts until ctx ends or one of them fails.
-func serve(ctx context.Context, cfg Config, ls *listeners, service *poet.Service, f *feeder, registry *prometheus.Registry) error {
+func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, f *feeder, registry *prometheus.Registry) error {
 	api := rpc.Config{
 		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
 		Log: cfg.Log, Metrics: rpc.NewMetrics(registry),
