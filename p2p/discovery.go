@@ -10,6 +10,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"golang.org/x/sync/errgroup"
+
+	"tweedle/durable"
 )
 
 const (
@@ -186,7 +188,7 @@ func (h *Host) saveBook() {
 	}
 	content, err := h.book.snapshot(h.cfg.Network)
 	if err == nil && content != nil {
-		err = writeDurably(h.cfg.PeersFile, content)
+		err = durable.WriteFile(durable.OS{}, h.cfg.PeersFile, content, 0o600)
 	}
 	if err != nil {
 		h.log.Warn("cannot remember peers", "file", h.cfg.PeersFile, "err", err)

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"tweedle/durable"
 )
 
 // LoadOrCreateKey reads the host's identity from a file, or makes one and writes it with mode 0600.
@@ -42,43 +43,9 @@ func createKey(path string) (crypto.PrivKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeDurably(path, []byte(hex.EncodeToString(raw)+"\n")); err != nil {
+	// If we stop before this is durable, the next start makes another key; nobody knows this one yet.
+	if err := durable.WriteFile(durable.OS{}, path, []byte(hex.EncodeToString(raw)+"\n"), 0o600); err != nil {
 		return nil, fmt.Errorf("p2p: write identity key: %w", err)
 	}
 	return key, nil
-}
-
-// writeDurably replaces the file, with mode 0600, so that a reader finds the old or the new content.
-func writeDurably(path string, content []byte) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp") // CreateTemp gives mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(content); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	// If we stop here, the next start finds the old file, or none, and a .tmp that nobody reads.
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	// If we stop before this ends, the next start may find the old file; nobody was told otherwise.
-	return d.Sync()
 }

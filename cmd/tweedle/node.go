@@ -10,6 +10,7 @@ import (
 
 	"tweedle/durable"
 	"tweedle/node"
+	"tweedle/p2p"
 	"tweedle/preset"
 	"tweedle/telemetry"
 	"tweedle/types"
@@ -83,6 +84,7 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 			return usageError{fmt.Errorf("--coinbase: %w", err)}
 		}
 	}
+	p2p.LogLibraries(log.Handler())
 	n, err := node.Open(f.cfg)
 	if err != nil {
 		return err
