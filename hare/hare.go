@@ -118,6 +118,7 @@ type Certifier struct {
 
 type tally struct {
 	signed    map[types.NodeID]types.Decision
+	caught    map[types.NodeID]bool // signed a second one
 	decisions map[types.Decision]*support
 	done      bool
 }
@@ -134,7 +135,8 @@ func NewCertifier(oldest types.Layer) *Certifier {
 
 // Add counts a signature, which the caller has verified, with the weight of
 // its smesher of the epoch's total. It returns the certificate when this
-// signature completes it, once.
+// signature completes it, once. ErrEquivocation comes once for a smesher and
+// layer: two decisions prove it, more would only be a flood.
 func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Certificate, error) {
 	layer := m.Decision.Layer
 	if layer < c.oldest {
@@ -142,14 +144,18 @@ func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Ce
 	}
 	t := c.layers[layer]
 	if t == nil {
-		t = &tally{signed: make(map[types.NodeID]types.Decision), decisions: make(map[types.Decision]*support)}
+		t = &tally{
+			signed: make(map[types.NodeID]types.Decision), caught: make(map[types.NodeID]bool),
+			decisions: make(map[types.Decision]*support),
+		}
 		c.layers[layer] = t
 		c.forget()
 	}
 	if before, ok := t.signed[m.By.Smesher]; ok {
-		if before == m.Decision {
+		if before == m.Decision || t.caught[m.By.Smesher] {
 			return nil, ErrKnown
 		}
+		t.caught[m.By.Smesher] = true
 		return nil, ErrEquivocation
 	}
 	t.signed[m.By.Smesher] = m.Decision

@@ -99,6 +99,11 @@ func TestACertificateNeedsMoreThanTwoThirdsAndComesOnce(t *testing.T) {
 	if _, err := c.Add(message(20, 1, 8), 1, 3); !errors.Is(err, ErrEquivocation) {
 		t.Errorf("equivocation: %v", err)
 	}
+	for _, block := range []byte{8, 9} {
+		if _, err := c.Add(message(20, 1, block), 1, 3); !errors.Is(err, ErrKnown) {
+			t.Errorf("equivocation that is known: %v", err)
+		}
+	}
 }
 
 func TestEnoughIsMoreThanTwoThirds(t *testing.T) {
