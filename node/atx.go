@@ -10,6 +10,7 @@ import (
 	"tweedle/codec"
 	"tweedle/p2p"
 	"tweedle/post"
+	"tweedle/signing"
 	"tweedle/store"
 	"tweedle/types"
 )
@@ -46,12 +47,17 @@ func (n *Node) Highest(before types.Epoch) (types.ATXID, bool) {
 
 // addATX validates an ATX and stores it. A *activation.Missing error names
 // what must be added first. An ATX that comes from several sides at once is
-// verified once.
+// verified once; the id does not cover the signature, so it is not enough to
+// tell that two are the same.
 func (n *Node) addATX(a *types.ATX) (*activation.Info, error) {
-	id := a.ID()
-	info, err, _ := n.adding.Do(string(id[:]), func() (any, error) {
-		if info, err := (view{n}).ATX(id); err != nil || info != nil {
-			return info, err
+	whole := types.Sum(codec.Encode(a))
+	info, err, _ := n.adding.Do(string(whole[:]), func() (any, error) {
+		known, err := n.db.ATX(a.ID())
+		switch {
+		case err == nil:
+			return n.knownATX(a, known)
+		case !errors.Is(err, store.ErrNotFound):
+			return nil, err
 		}
 		return n.verifyATX(a)
 	})
@@ -59,6 +65,19 @@ func (n *Node) addATX(a *types.ATX) (*activation.Info, error) {
 		return nil, err
 	}
 	return info.(*activation.Info), nil
+}
+
+// knownATX judges an ATX whose content we have: what we passed on with a wrong
+// signature would be refused by whoever does not have it yet.
+func (n *Node) knownATX(a, known *types.ATX) (*activation.Info, error) {
+	id := a.ID()
+	switch {
+	case a.Signature == known.Signature:
+		return view{n}.ATX(id)
+	case !n.verifier.Verify(signing.ATX, a.SmesherID, id[:], a.Signature):
+		return nil, activation.ErrSignature
+	}
+	return nil, fmt.Errorf("%w: %s, signed again", errSecondATX, id.Short())
 }
 
 // verifyATX validates and stores. The labels to recompute are chosen by our

@@ -362,6 +362,7 @@ func (n *Node) apply(cert *types.Certificate, block *types.Block) error {
 		n.pool.Reverted(ext.Outcome.State, again)
 	}
 	dropped := n.pool.Applied(ext.Outcome.State)
+	n.waiting.Store(int64(n.pool.Len()))
 	if err := n.db.DropTransactions(dropped); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,9 +20,10 @@ import (
 
 // Reasons why a PoET proof is refused.
 var (
-	errPoetForm   = errors.New("malformed PoET proof")
-	errPoetShort  = fmt.Errorf("%w: it has less work than one tick", api.ErrInvalidProof)
-	errPoetFuture = fmt.Errorf("%w: it claims more work than there was time for", api.ErrInvalidProof)
+	errPoetForm      = errors.New("malformed PoET proof")
+	errPoetShort     = fmt.Errorf("%w: it has less work than one tick", api.ErrInvalidProof)
+	errPoetFuture    = fmt.Errorf("%w: it claims more work than there was time for", api.ErrInvalidProof)
+	errPoetStatement = fmt.Errorf("%w: it is known, and of another statement", api.ErrInvalidProof)
 )
 
 // maxLeavesPerSecond is more than any machine computes: proofs that claim
@@ -53,32 +55,38 @@ func hashes(in []types.Hash32) [][32]byte {
 	return out
 }
 
-// addPoet verifies and stores a proof; known tells that it was there before.
-// A proof that comes from several sides at once is verified once.
+// addPoet verifies and stores a proof; known tells that it was there before,
+// maybe under another name. A proof that comes from several sides at once is
+// verified once; the reference does not cover the statement, so it is not
+// enough to tell that two are the same.
 func (n *Node) addPoet(m *types.PoetProofMessage) (known bool, err error) {
-	ref := m.Proof.Ref()
-	if known, err := n.db.Has(store.KindPoetProof, ref[:]); err != nil || known {
-		return known, err
-	}
-	_, err, _ = n.adding.Do(string(ref[:]), func() (any, error) { return nil, n.verifyPoet(m, ref) })
-	return false, err
+	whole := types.Sum(codec.Encode(m))
+	v, err, _ := n.adding.Do(string(whole[:]), func() (any, error) { return n.verifyPoet(m) })
+	return v.(bool), err
 }
 
-func (n *Node) verifyPoet(m *types.PoetProofMessage, ref types.PoetProofRef) error {
-	if known, err := n.db.Has(store.KindPoetProof, ref[:]); err != nil || known {
-		return err
+func (n *Node) verifyPoet(m *types.PoetProofMessage) (known bool, err error) {
+	ref := m.Proof.Ref()
+	stored, err := n.db.PoetProof(ref)
+	switch {
+	case err == nil && stored.Statement != m.Statement:
+		return true, errPoetStatement
+	case err == nil:
+		return true, nil
+	case !errors.Is(err, store.ErrNotFound):
+		return false, err
 	}
 	if err := n.checkPoet(m); err != nil {
-		return err
+		return false, err
 	}
 	// If we stop before this is durable, the PoET has no acknowledgement and
 	// offers the proof again.
 	if err := n.db.AddPoetProof(m); err != nil {
-		return err
+		return false, err
 	}
 	n.log.Info("PoET proof", "poet", m.PoetID.Short(), "round", m.RoundID, "leaves", m.Proof.NumLeaves, "ref", ref.Short())
 	n.smesher.poke()
-	return nil
+	return false, nil
 }
 
 // onPoet judges a gossiped proof.
@@ -87,8 +95,10 @@ func (n *Node) onPoet(_ context.Context, _ p2p.PeerID, msg []byte) p2p.Verdict {
 	if err := codec.Decode(msg, &m); err != nil {
 		return p2p.Reject(errPoetForm.Error())
 	}
-	_, err := n.addPoet(&m)
+	known, err := n.addPoet(&m)
 	switch {
+	case err == nil && known && !n.hasPoet(m.Proof.Ref(), msg):
+		return p2p.Ignore("PoET proof is known under another name")
 	case err == nil:
 		return p2p.Accept()
 	case errors.Is(err, api.ErrInvalidProof):
@@ -96,6 +106,13 @@ func (n *Node) onPoet(_ context.Context, _ p2p.PeerID, msg []byte) p2p.Verdict {
 	}
 	n.storeFailed(err)
 	return p2p.Ignore(err.Error())
+}
+
+// hasPoet tells whether a proof is stored in exactly this form. Everybody can
+// write other names on a proof; if we passed those on there were no end of it.
+func (n *Node) hasPoet(ref types.PoetProofRef, msg []byte) bool {
+	b, err := n.db.Object(store.KindPoetProof, ref[:])
+	return err == nil && bytes.Equal(b, msg)
 }
 
 // servePoet takes a proof that a peer hands over, and says that it is stored.
