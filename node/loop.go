@@ -103,6 +103,13 @@ func (n *Node) nextWake() time.Time {
 
 // advance does what the clock asks for.
 func (n *Node) advance(now time.Time) error {
+	if n.trustIn != 0 && n.schedule.EpochAt(now) >= n.trustIn {
+		n.trustIn = 0
+		if err := n.db.TrustLocal(); err != nil {
+			return n.fatal("trust local.db", err)
+		}
+		n.log.Info("signing again: nothing that was signed before the rollback can conflict any more")
+	}
 	if layer := n.schedule.LayerAt(now); layer > n.layer {
 		n.layer = layer
 		for l := range n.proposals {
@@ -379,7 +386,7 @@ func (n *Node) apply(cert *types.Certificate, block *types.Block) error {
 // need be.
 func (n *Node) stepBack(why error) error {
 	tip := n.chain.Tip()
-	before, err := n.db.LayerBefore(tip.Layer - 1)
+	before, err := n.db.LayerBefore(tip.Layer)
 	if errors.Is(err, store.ErrNotFound) {
 		return why
 	}

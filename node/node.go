@@ -124,6 +124,7 @@ type Node struct {
 
 	// The loop owns the fields below.
 	layer     types.Layer
+	trustIn   types.Epoch // when an old local.db may sign again; 0: it is not old
 	agreement hare.Agreement
 	certifier *hare.Certifier
 	chain     *mesh.Chain
@@ -233,6 +234,10 @@ func (n *Node) restore() error {
 	}
 	n.pool = txpool.New(state, n.vmParams, txpool.DefaultLimits())
 	n.started = n.now()
+	if n.db.RolledBack() {
+		n.trustIn = n.epoch() + 2
+		n.log.Error("local.db is older than what it has signed, as if a copy was restored: nothing is signed until it is safe", "until_epoch", n.trustIn)
+	}
 	n.layer = n.schedule.LayerAt(n.started)
 	n.agreement = hare.NewInTime(n.schedule, n.params.ProposalWindow, max(n.layer, last.Layer))
 	n.certifier = hare.NewCertifier(n.schedule.FirstBallotLayer())
