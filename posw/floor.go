@@ -7,7 +7,7 @@ import "math/bits"
 // for the one before, and nothing else. It returns false, at once, where it is not
 // written for the processor; so far it is for x86 with SHA-NI.
 func Floor(n int) bool {
-	run := floor()
+	run := chosen().floor
 	if run == nil {
 		return false
 	}

@@ -51,12 +51,13 @@ var portable = kernel{
 type choice struct {
 	kernel kernel
 	err    error
+	floor  func(n int) // of this processor, nil if none is written for it
 }
 
 // chosen tests the kernels of this processor at first use.
 var chosen = sync.OnceValue(func() choice {
 	k, err := choose(accelerated())
-	return choice{k, err}
+	return choice{k, err, floor()}
 })
 
 // choose returns the first kernel that passes its self test, else the portable one.

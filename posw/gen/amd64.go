@@ -358,6 +358,9 @@ func amd64Floor(t *text) {
 	t.line("MOVQ n+0(FP), CX")
 	t.line("TESTQ CX, CX")
 	t.line("JLE floorDone")
+	for _, x := range []string{"X0", "X1", "X2"} {
+		t.line("VPXOR %s, %s, %s", x, x, x)
+	}
 	t.line("PCALIGN $64")
 	t.label("floorLoop")
 	s := &pair{"X1", "X2"}
