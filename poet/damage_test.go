@@ -159,7 +159,7 @@ func tryDamaged(t *testing.T, cfg Config, what, name string, acks []Receipt, wan
 			damages = append(damages, e)
 		}
 	}
-	run, p := svc.worker.load(job)
+	run, p := svc.worker.load(t.Context(), job)
 	whole := p.Leaves()
 	if whole < 50 && len(damages) == 0 {
 		t.Fatalf("%s: %d leaves and no word", what, whole)

@@ -38,9 +38,9 @@ const (
 	// retryInterval is the time between tries to store a proof.
 	retryInterval = time.Second
 
-	// stopGrace is how long a stop waits for a proof that is being made. After
-	// it the computation is left behind; it touches no file, and the process
-	// is about to end.
+	// stopGrace is how long a stop waits for a proof that is being made, or a
+	// tree that is being restored. After it the computation is left behind; it
+	// touches no file, and the process is about to end.
 	stopGrace = 500 * time.Millisecond
 )
 
@@ -253,7 +253,9 @@ func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw
 			return
 		case !made || errors.Is(err, ErrBadProof):
 			w.emit(Event{Kind: EventDamage, Round: id, Text: "proof does not verify, it is made again from the last good data", Err: err})
-			p, made = w.repair(ctx, r, tries), false
+			if p, made = w.repair(ctx, r, tries), false; ctx.Err() != nil {
+				return
+			}
 			tries++
 		default:
 			w.emit(Event{Kind: EventWriteFailed, Round: id, Text: "proof could not be stored, it is tried again", Err: err})
@@ -271,28 +273,39 @@ func (w *Worker) prove(ctx context.Context, r *run, p *posw.Prover) (posw.Proof,
 	}
 	defer func() { <-w.proving }()
 	workers := max(1, w.cfg.ProveWorkers-len(w.provers))
+	return unlessStopped(ctx, func() (posw.Proof, error) {
+		return p.Prove(r.journal.Reader(), workers, func(done, total int) {
+			r.done.Store(int64(done))
+			r.total.Store(int64(total))
+		})
+	})
+}
+
+// unlessStopped computes something that takes long and cannot be stopped. When
+// ctx ends it waits for stopGrace and then leaves the computation behind.
+func unlessStopped[T any](ctx context.Context, compute func() (T, error)) (T, error) {
 	type outcome struct {
-		proof posw.Proof
+		value T
 		err   error
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		proof, err := p.Prove(r.journal.Reader(), workers, func(done, total int) {
-			r.done.Store(int64(done))
-			r.total.Store(int64(total))
-		})
-		done <- outcome{proof, err}
+		value, err := compute()
+		done <- outcome{value, err}
 	}()
 	select {
 	case o := <-done:
-		return o.proof, o.err
+		return o.value, o.err
 	case <-ctx.Done():
 	}
+	grace := time.NewTimer(stopGrace)
+	defer grace.Stop()
 	select {
 	case o := <-done:
-		return o.proof, o.err
-	case <-time.After(stopGrace):
-		return posw.Proof{}, ctx.Err()
+		return o.value, o.err
+	case <-grace.C:
+		var zero T
+		return zero, ctx.Err()
 	}
 }
 
@@ -302,7 +315,7 @@ func (w *Worker) prove(ctx context.Context, r *run, p *posw.Prover) (posw.Proof,
 // then opens other leaves, and the work lost is small.
 func (w *Worker) repair(ctx context.Context, r *run, try int) *posw.Prover {
 	if j, _, err := journal.Open(w.fs, journal.Path(w.dir, r.job.Round)); err == nil {
-		if p, err := resume(j, r.job); err == nil && !samePrefix(j, r.journal) {
+		if p, err := resume(ctx, j, r.job); err == nil && !samePrefix(j, r.journal) {
 			r.journal.Close()
 			r.journal = j
 			return w.enough(ctx, r, p)
@@ -310,8 +323,8 @@ func (w *Worker) repair(ctx context.Context, r *run, try int) *posw.Prover {
 		j.Close()
 	}
 	r.journal.Cut(1 << min(try, 62))
-	p, err := resume(r.journal, r.job)
-	if err != nil {
+	p, err := resume(ctx, r.journal, r.job)
+	if err != nil && ctx.Err() == nil {
 		r.journal.Cut(1 << 62)
 		p = posw.NewProver(r.job.statement(), r.k)
 	}
@@ -320,6 +333,9 @@ func (w *Worker) repair(ctx context.Context, r *run, try int) *posw.Prover {
 
 // enough computes what a proof needs at least.
 func (w *Worker) enough(ctx context.Context, r *run, p *posw.Prover) *posw.Prover {
+	if ctx.Err() != nil {
+		return p
+	}
 	r.leaves.Store(p.Leaves())
 	if p.Leaves() < posw.T {
 		w.execute(ctx, r, p)

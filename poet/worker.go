@@ -165,7 +165,12 @@ func (w *Worker) removeLeftovers(ctx context.Context, source RoundSource) error 
 // round takes a job from its journal to its stored proof. It returns early only
 // when ctx ends.
 func (w *Worker) round(ctx context.Context, source RoundSource, job Job, before, after chan struct{}) {
-	r, p := w.load(job)
+	r, p := w.load(ctx, job)
+	if ctx.Err() != nil {
+		r.journal.Close()
+		close(after)
+		return
+	}
 	w.mu.Lock()
 	w.runs[job.Round] = r
 	w.mu.Unlock()
@@ -199,7 +204,7 @@ func (w *Worker) round(ctx context.Context, source RoundSource, job Job, before,
 }
 
 // load goes on from the round's journal, or from the beginning.
-func (w *Worker) load(job Job) (*run, *posw.Prover) {
+func (w *Worker) load(ctx context.Context, job Job) (*run, *posw.Prover) {
 	path := journal.Path(w.dir, job.Round)
 	j, lost, err := journal.Open(w.fs, path)
 	if err == nil {
@@ -207,7 +212,7 @@ func (w *Worker) load(job Job) (*run, *posw.Prover) {
 			w.emit(Event{Kind: EventDamage, Round: RoundID(job.Round), Text: "end of the journal is cut off", Err: lost})
 		}
 		var p *posw.Prover
-		if p, err = resume(j, job); err == nil {
+		if p, err = resume(ctx, j, job); err == nil {
 			r := &run{job: job, k: j.Header().K, journal: j}
 			r.leaves.Store(p.Leaves())
 			w.emit(Event{Kind: EventResumed, Round: RoundID(job.Round), Text: fmt.Sprintf("round goes on from leaf %d", p.Leaves())})
@@ -215,7 +220,7 @@ func (w *Worker) load(job Job) (*run, *posw.Prover) {
 		}
 		j.Close()
 	}
-	if !errors.Is(err, os.ErrNotExist) {
+	if !errors.Is(err, os.ErrNotExist) && ctx.Err() == nil {
 		// Without the journal the work of this round until now is lost, but not
 		// the round: its members get a proof of the time that is left.
 		w.emit(Event{Kind: EventDamage, Round: RoundID(job.Round), Text: "journal cannot be used, round starts from leaf 0", Err: err})
@@ -233,16 +238,18 @@ func (j Job) header(k uint) journal.Header {
 	}
 }
 
-func resume(j *journal.Journal, job Job) (*posw.Prover, error) {
+func resume(ctx context.Context, j *journal.Journal, job Job) (*posw.Prover, error) {
 	h := j.Header()
 	if h.Round != job.Round || h.Statement != job.Statement || h.Members != job.Members {
 		return nil, errors.New("journal is about another statement")
 	}
-	cp, err := j.Checkpoint()
-	if err != nil {
-		return nil, err
-	}
-	return posw.Resume(job.statement(), h.K, j.Reader(), cp)
+	return unlessStopped(ctx, func() (*posw.Prover, error) {
+		cp, err := j.Checkpoint()
+		if err != nil {
+			return nil, err
+		}
+		return posw.Resume(job.statement(), h.K, j.Reader(), cp)
+	})
 }
 
 // k returns the height of the nodes to keep for a job.
