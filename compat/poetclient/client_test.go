@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -71,6 +72,11 @@ func serve(t *testing.T, flags ...string) endpoints {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	for _, f := range flags { // the caller's comes last and counts
+		if given, ok := strings.CutPrefix(f, "--datadir="); ok {
+			dir = given
+		}
+	}
 	args := append([]string{"poet",
 		"--genesis-time=" + time.Now().UTC().Format(time.RFC3339), "--epoch-duration=6s", "--phase-shift=3s", "--cycle-gap=2s",
 		"--datadir=" + dir, "--rpclisten=127.0.0.1:0", "--restlisten=127.0.0.1:0", "--config-rpclisten=127.0.0.1:0",
