@@ -177,8 +177,11 @@ func stepText(s telemetry.SmesherStep) string {
 	if s.Error != "" {
 		out += " (in trouble: " + s.Error + ")"
 	}
-	return out
+	return oneLine(out)
 }
+
+// oneLine joins the lines of an error.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
 
 // stepInitializing is the step of telemetry.SmesherStep that has a progress.
 const stepInitializing = "initializing"

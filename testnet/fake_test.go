@@ -87,7 +87,7 @@ func runFake(kind string, args []string) error {
 	str := map[string]*string{}
 	for _, n := range []string{
 		"dir", "network", "listen", "grpc-listen", "rest-listen", "metrics-listen", "coinbase",
-		"restlisten", "rpclisten", "adminlisten", "max-leaves-per-second",
+		"restlisten", "rpclisten", "adminlisten", "max-leaves-per-second", "broadcast-acks",
 	} {
 		str[n] = flags.String(n, "", "")
 	}

@@ -239,6 +239,9 @@ func udpAddress(multiaddr string) string {
 // alone if that one is down.
 const maxBootnodes = 3
 
+// poetAcks is how many gateways must acknowledge a proof, if there are so many.
+const poetAcks = 2
+
 // Loopback with a port of the system's choice.
 const (
 	anyTCP = "127.0.0.1:0"
@@ -260,7 +263,8 @@ func (l *launcher) arguments(p *process, anyAddress bool) ([]string, error) {
 		return append(args,
 			"--rpclisten", addr(e.GRPC), "--restlisten", addr(e.REST), "--adminlisten", addr(e.Admin),
 			"--metrics-listen", addr(e.Metrics),
-			"--max-leaves-per-second", fmt.Sprint(l.plan.MaxLeavesPerSecond)), nil
+			"--max-leaves-per-second", fmt.Sprint(l.plan.MaxLeavesPerSecond),
+			"--broadcast-acks", fmt.Sprint(min(poetAcks, l.plan.Gateways))), nil
 	}
 	coinbase, err := l.dir.wallet(p.Name, l.plan.network)
 	if err != nil {

@@ -122,7 +122,7 @@ func (s *Status) fill(records []Record, answers map[string]answer) {
 		a := answers[r.Name]
 		var trouble string
 		if a.err != nil {
-			trouble = a.err.Error()
+			trouble = oneLine(a.err.Error())
 		}
 		e := r.Endpoints
 		if r.Kind == Poet {

@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"fmt"
 	"slices"
 
 	"tweedle/telemetry"
@@ -9,7 +10,8 @@ import (
 // story turns statuses into events: what is new since the last one. It is
 // plain data with one owner.
 type story struct {
-	epoch    int // last told; -1: before genesis
+	epoch    int  // last told; -1: before genesis
+	stalled  bool // told that no layers are applied
 	smeshers map[string]telemetry.SmesherStep
 	rounds   map[string]map[string]string // states by PoET and round
 	gateways map[string][]Gateway
@@ -28,8 +30,9 @@ func newStory() story {
 
 // Thresholds below which nothing is told.
 const (
-	initStep   = 0.25 // of PoST initialization
-	maxSilence = 8    // statuses
+	stallLayers = 5    // without a new one being applied
+	initStep    = 0.25 // of PoST initialization
+	maxSilence  = 8    // statuses
 )
 
 // next returns what a status has that the one before had not.
@@ -45,6 +48,7 @@ func (st *story) next(s *Status, sent uint64) []Event {
 		}
 		out = append(out, Clock{Epoch: s.Epoch, Layer: s.Layer, ATXs: atxs, Nodes: len(s.Nodes), Sent: sent})
 	}
+	out = append(out, st.progress(s)...)
 	for _, n := range s.Nodes {
 		if n.Smesher != nil && st.newStep(n.Name, *n.Smesher) {
 			out = append(out, Smesher{n.Name, *n.Smesher})
@@ -69,6 +73,27 @@ func (st *story) next(s *Status, sent uint64) []Event {
 		out = append(out, st.answered(p.Name, p.State == Running && !p.Paused, p.Error)...)
 	}
 	return out
+}
+
+// progress tells once that no layers are applied, and once that they are again.
+// Before the first ballots a node's applied layer is the one before them.
+func (st *story) progress(s *Status) []Event {
+	var newest uint32
+	for _, n := range s.Nodes {
+		if n.AppliedLayer != nil {
+			newest = max(newest, *n.AppliedLayer)
+		}
+	}
+	switch stalled := newest > 0 && newest+stallLayers < s.Layer; {
+	case newest == 0 || stalled == st.stalled:
+		return nil
+	case stalled:
+		st.stalled = true
+		return []Event{Note{Text: fmt.Sprintf("the network stands still: the newest applied layer is %d, the clock is at %d", newest, s.Layer)}}
+	default:
+		st.stalled = false
+		return []Event{Note{Text: fmt.Sprintf("the network goes on: layer %d is applied", newest)}}
+	}
 }
 
 // newStep tells whether a smesher's step differs enough to be told.
