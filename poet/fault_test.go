@@ -231,21 +231,21 @@ func (b *bench) crash(seed uint64) {
 // check lives on, on a good disk, until all that was promised must be there.
 func (b *bench) check(what string) {
 	b.t.Helper()
-	acks, proofs, before, saved := len(b.acks), len(b.proofs), len(b.events), maps.Clone(b.saved)
+	acks, proofs, before, saved := slices.Clone(b.acks), slices.Clone(b.proofs), len(b.events), maps.Clone(b.saved)
 	b.faults.Set(durable.Fault{})
 	last := uint32(0)
-	for _, a := range b.acks {
+	for _, a := range acks {
 		n, _ := ParseRoundID(a.Round)
 		last = max(last, n)
 	}
 	b.live(time.Until(b.cfg.Schedule.End(last))+time.Second, durable.Fault{}, func(s *Service) {
 		time.Sleep(time.Until(b.cfg.Schedule.End(last)) + 800*time.Millisecond)
 		judge := server{Service: s, t: b.t}
-		for _, a := range b.acks[:acks] {
+		for _, a := range acks {
 			judge.checkMember(a)
 			judge.checkProof(a.Round)
 		}
-		for _, p := range b.proofs[:proofs] {
+		for _, p := range proofs {
 			now := judge.checkProof(p.Message.RoundID)
 			if !reflect.DeepEqual(now, p) {
 				b.t.Errorf("%s: proof of round %s is another one now", what, p.Message.RoundID)
