@@ -31,6 +31,32 @@ func TestValuesProofsAndProtocolArePure(t *testing.T) {
 	}
 }
 
+func TestFilesAndFunctionsAreShortAndExplained(t *testing.T) {
+	for _, line := range Shape(project(t)) {
+		t.Error(line)
+	}
+}
+
+func TestLongAndUnexplainedCodeIsReported(t *testing.T) {
+	for name, tc := range map[string]struct{ text, want string }{
+		"long file":     {"package p\n" + strings.Repeat("\n", MaxFileLines) + "var x int\n", "lines, more than"},
+		"long function": {"package p\nfunc f() {" + strings.Repeat("\n", MaxFunctionLines) + "}\n", "function f has"},
+		"function":      {"package p\nfunc F() {}\n", "exported F has no doc"},
+		"method":        {"package p\n// T is.\ntype T int\nfunc (t *T) M() {}\n", "exported M has no doc"},
+		"type":          {"package p\ntype T int\n", "exported T has no doc"},
+		"constant":      {"package p\nconst C = 1\n", "exported C has no doc"},
+	} {
+		bad := Shape(source(t, "types/a.go", tc.text))
+		if len(bad) != 1 || !strings.Contains(bad[0], tc.want) {
+			t.Errorf("%s: reported %q, want %q", name, bad, tc.want)
+		}
+	}
+	ok := "package p\n// T is.\ntype T int\nfunc (T) String() string { return \"\" }\nfunc f() {}\n"
+	if bad := Shape(source(t, "types/a.go", ok)); bad != nil {
+		t.Errorf("%q", bad)
+	}
+}
+
 // source makes a project of one file and the places it may refer to.
 func source(t *testing.T, name, text string) []File {
 	t.Helper()
