@@ -157,7 +157,7 @@ func (t *tokens) check(ctx context.Context, now time.Time) error {
 // DialAdmin connects to an admin listener, host:port or unix:PATH, with the
 // first token of tokenFile that is valid now. The connection is plain text: it
 // stays on this machine or goes through a tunnel.
-func DialAdmin(addr, tokenFile string) (*grpc.ClientConn, error) {
+func DialAdmin(addr, tokenFile string, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
 	token, err := Bearer(tokenFile)
 	if err != nil {
 		return nil, err
@@ -166,7 +166,10 @@ func DialAdmin(addr, tokenFile string) (*grpc.ClientConn, error) {
 	if strings.HasPrefix(addr, UnixPrefix) {
 		target = addr
 	}
-	return grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(token))
+	opts := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(token),
+	}, extra...)
+	return grpc.NewClient(target, opts...)
 }
 
 // Bearer returns the call credentials of the first token in a token file that

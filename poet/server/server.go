@@ -51,6 +51,10 @@ type Config struct {
 	Announce func(telemetry.Endpoints) (withdraw func(), err error)
 	Version  string
 	Log      *slog.Logger
+	// Listen and Gateway open listeners and connections to gateways; nil means
+	// TCP and gRPC. Virtual networks have their own.
+	Listen  func(addr string) (net.Listener, error)
+	Gateway delivery.Dialer
 }
 
 // Run serves until ctx ends, or until something fails that only a person can
@@ -77,7 +81,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer func() { err = errors.Join(err, service.Close()) }()
 	all := shelf{service, legacy.OpenArchive(service)}
 	f.proofs = all
-	f.courier, err = delivery.Open(service, cfg.Delivery, delivery.GRPC(cfg.Delivery.Genesis), cfg.Gateways,
+	if cfg.Gateway == nil {
+		cfg.Gateway = delivery.GRPC(cfg.Delivery.Genesis)
+	}
+	f.courier, err = delivery.Open(service, cfg.Delivery, cfg.Gateway, cfg.Gateways,
 		delivery.Options{Log: cfg.Log, Metrics: delivery.NewMetrics(registry)})
 	if err != nil {
 		return err
@@ -179,6 +186,9 @@ func openListeners(cfg Config) (*listeners, error) {
 			continue
 		}
 		var err error
+		if cfg.Listen != nil {
+			l.open = cfg.Listen
+		}
 		if *l.to, err = l.open(l.addr); err != nil {
 			ls.close()
 			if errors.Is(err, syscall.EADDRINUSE) {

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"tweedle/poet"
 	"tweedle/poet/rpc"
@@ -22,6 +23,8 @@ type WorkerConfig struct {
 	Server string
 	// TokenFile has the token of that server.
 	TokenFile string
+	// Dial is empty but on virtual networks.
+	Dial []grpc.DialOption
 }
 
 // RunWorker executes the rounds of another server until ctx ends. Of cfg it
@@ -37,7 +40,7 @@ func RunWorker(ctx context.Context, cfg Config, from WorkerConfig) (err error) {
 		return err
 	}
 	defer ls.close()
-	conn, err := rpc.DialAdmin(from.Server, from.TokenFile)
+	conn, err := rpc.DialAdmin(from.Server, from.TokenFile, from.Dial...)
 	if err != nil {
 		return err
 	}
