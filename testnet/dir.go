@@ -101,26 +101,36 @@ func (d directory) checkSpace(n int) error {
 	return nil
 }
 
-// checkEmpty refuses a directory with files that no testnet made.
-func (d directory) checkEmpty() error {
+// isOurs tells whether a testnet makes a file of this name.
+func isOurs(name string) bool {
+	switch name {
+	case durable.LockName, socketFile, planFile, networkFile, walletsDir:
+		return true
+	}
+	return Node.number(name) > 0 || Poet.number(name) > 0
+}
+
+// checkForeign refuses a directory with files that no testnet made.
+func (d directory) checkForeign() error {
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
 		return d.explain(err)
 	}
 	for _, e := range entries {
-		switch e.Name() {
-		case durable.LockName, socketFile, networkFile, walletsDir:
-			// An earlier `up` that ended before its plan was written.
-		default:
+		if !isOurs(e.Name()) {
 			return fmt.Errorf("%s holds other files (%s): choose an empty directory with --dir", d, e.Name())
 		}
 	}
 	return nil
 }
 
-// clear deletes an ended testnet. Its plan goes last, so that a clear which
-// was cut short is still seen as a testnet.
+// clear deletes an ended testnet, or what is left of one whose start was cut
+// short. The plan goes last, so that a clear which was cut short is still seen
+// as a testnet.
 func (d *lockedDir) clear() error {
+	if err := d.checkForeign(); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(string(d.directory))
 	if err != nil {
 		return d.explain(err)
@@ -133,7 +143,7 @@ func (d *lockedDir) clear() error {
 			return d.explain(err)
 		}
 	}
-	if err := os.Remove(d.path(planFile)); err != nil {
+	if err := os.RemoveAll(d.path(planFile)); err != nil {
 		return d.explain(err)
 	}
 	return nil

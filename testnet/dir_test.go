@@ -36,7 +36,7 @@ func TestADirectoryThatCannotBeUsedIsRefusedInOneLine(t *testing.T) {
 		{"file", "DIR is no directory: choose another --dir"},
 		{"file/below", "DIR is no directory: choose another --dir"},
 		{"foreign", "DIR holds other files (thesis.tex): choose an empty directory with --dir"},
-		{"other", "DIR holds another testnet (preset local, 3 nodes, 2 PoETs, 2 gateways): leave out the flags to continue it, start anew with --fresh, or choose another --dir"},
+		{"other", "DIR holds another testnet (preset local, 2 nodes, 1 PoETs, 2 gateways): leave out the flags to continue it, start anew with --fresh, or choose another --dir"},
 	} {
 		dir := filepath.Join(tmp, c.dir)
 		o := fakeOptions(dir)
@@ -70,7 +70,7 @@ func TestAFullDiskIsToldAtStart(t *testing.T) {
 	}
 	defer unix.Unmount(dir, 0)
 	_, err := Up(t.Context(), fakeOptions(dir))
-	want := fmt.Sprintf("the disk of %s has 4 MiB left, 5 processes need 40 MiB: free some space, or choose another --dir", dir)
+	want := fmt.Sprintf("the disk of %s has 4 MiB left, 3 processes need 24 MiB: free some space, or choose another --dir", dir)
 	if err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
@@ -120,6 +120,15 @@ func TestAnEndedTestnetGoesOnUnlessItIsToBeNew(t *testing.T) {
 	if err != nil || resumed || anew.network.ID() == first.network.ID() || len(anew.names(Node)) != 4 {
 		t.Errorf("made anew %v (resumed %v): %v", anew, resumed, err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "notes"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := prepare(o); err == nil || !strings.Contains(err.Error(), "holds other files (notes)") {
+		t.Errorf("made anew over other files: %v", err)
+	}
+	if again, _, err := prepare(Options{Dir: dir}); err != nil || again.network.ID() != anew.network.ID() {
+		t.Errorf("what was refused changed something: %v", err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, planFile), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -160,6 +169,7 @@ func TestTheNetworkFileHasTheFaucetAndALaterGenesis(t *testing.T) {
 }
 
 func TestCommandsNeedATestnetAndKnownNames(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	want := fmt.Sprintf("no testnet in %s: start one with `tweedle testnet up --dir %s`, or name its --dir", dir, dir)
 	if _, err := ReadStatus(t.Context(), dir); err == nil || err.Error() != want {
@@ -169,7 +179,7 @@ func TestCommandsNeedATestnetAndKnownNames(t *testing.T) {
 		t.Errorf("kill: %v", err)
 	}
 	r := start(t, fakeOptions(dir))
-	wantName := `no process "node-9": there are node-1, node-2, node-3, poet-1, poet-2`
+	wantName := `no process "node-9": there are node-1, node-2, poet-1`
 	if _, err := Do(t.Context(), dir, Kill, "node-1", "node-9"); err == nil || err.Error() != wantName {
 		t.Errorf("kill: %v", err)
 	}
@@ -186,6 +196,7 @@ func TestCommandsNeedATestnetAndKnownNames(t *testing.T) {
 }
 
 func TestADirectoryWithALongNameHasAControlSocket(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
 	start(t, fakeOptions(dir))
 	do(t, dir, Kill, "node-2")

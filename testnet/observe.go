@@ -2,6 +2,7 @@ package testnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -173,8 +174,11 @@ func (o *observer) verdict(ctx context.Context) Summary {
 	}
 	if len(epochs) < target {
 		why := fmt.Sprintf("no ballots for %d epochs", maxEmptyEpochs)
-		if ctx.Err() != nil {
-			why = context.Cause(ctx).Error()
+		switch {
+		case errors.Is(context.Cause(ctx), errDown):
+			why = errDown.Error()
+		case ctx.Err() != nil:
+			why = "interrupted"
 		}
 		sum.reason("ended after %d of %d epochs with ballots: %s", len(epochs), target, why)
 	}

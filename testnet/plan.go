@@ -140,8 +140,7 @@ func (p *plan) String() string {
 func (d *lockedDir) prepare(o Options, now time.Time) (p *plan, resumed bool, err error) {
 	p, err = d.loadPlan()
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case o.Fresh:
+	case errors.Is(err, fs.ErrNotExist), o.Fresh:
 		if err := d.clear(); err != nil {
 			return nil, false, err
 		}
@@ -151,9 +150,6 @@ func (d *lockedDir) prepare(o Options, now time.Time) (p *plan, resumed bool, er
 		return nil, false, fmt.Errorf("%s holds another testnet (%v): leave out the flags to continue it, start anew with --fresh, or choose another --dir", d.directory, p)
 	default:
 		return p, true, d.checkSpace(len(p.Members))
-	}
-	if err := d.checkEmpty(); err != nil {
-		return nil, false, err
 	}
 	p = newPlan(o.withDefaults())
 	if err := d.checkSpace(len(p.Members)); err != nil {

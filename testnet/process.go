@@ -56,7 +56,7 @@ type process struct {
 
 	mu    sync.Mutex // guards all following fields
 	rec   Record
-	child *child // nil when nothing runs
+	child *child // the newest run; nil before the first
 }
 
 // child is one run of a process.
@@ -102,15 +102,15 @@ func (p *process) start(ctx context.Context, s *spawner, cmd *exec.Cmd) error {
 		if err := p.dir.load(&e, p.Name, telemetry.EndpointsFile); err != nil || e.PID != c.proc.Pid {
 			continue
 		}
-		return p.listening(c, e)
+		return p.listening(e)
 	}
 }
 
 // listening records the addresses of a run that is still alive.
-func (p *process) listening(c *child, e telemetry.Endpoints) error {
+func (p *process) listening(e telemetry.Endpoints) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.child != c {
+	if p.rec.State != Running {
 		return fmt.Errorf("%s ended while it started (%s)", p.Name, p.rec.Exit)
 	}
 	p.rec.Endpoints = e
@@ -121,7 +121,7 @@ func (p *process) listening(c *child, e telemetry.Endpoints) error {
 func (p *process) spawn(s *spawner, cmd *exec.Cmd) (*child, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.child != nil {
+	if p.rec.State == Running {
 		return nil, fmt.Errorf("%s runs already", p.Name)
 	}
 	if err := os.MkdirAll(p.dir.path(p.Name), 0o700); err != nil {
@@ -162,7 +162,6 @@ func (p *process) wait(c *child, cmd *exec.Cmd) {
 	now := time.Now().UTC()
 
 	p.mu.Lock()
-	p.child = nil
 	p.rec.State, p.rec.Paused, p.rec.Ended, p.rec.Exit = Crashed, false, &now, exit
 	if c.wanted {
 		p.rec.State = Stopped
@@ -189,7 +188,7 @@ func (p *process) saveLocked() error { return p.dir.save(p.rec, p.Name, recordFi
 func (p *process) signal(sig syscall.Signal, want bool) (*child, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.child == nil {
+	if p.rec.State != Running {
 		return nil, fmt.Errorf("%s does not run", p.Name)
 	}
 	c := p.child
@@ -220,7 +219,7 @@ func (p *process) pause(on bool) error {
 		return err
 	}
 	p.mu.Lock()
-	if p.child == nil {
+	if p.rec.State != Running {
 		p.mu.Unlock()
 		return nil // it ended meanwhile, which is recorded
 	}
@@ -231,11 +230,17 @@ func (p *process) pause(on bool) error {
 	return err
 }
 
-// stop ends the run in order, and by force when it takes longer than
-// its grace. It is no error if nothing runs.
+// stop ends the run in order, and by force when it takes longer than its
+// grace. It returns when nothing runs and the end was told.
 func (p *process) stop() {
 	c, err := p.signal(syscall.SIGTERM, true)
 	if err != nil {
+		p.mu.Lock()
+		c = p.child
+		p.mu.Unlock()
+		if c != nil {
+			<-c.done // it has ended by itself, maybe just now
+		}
 		return
 	}
 	p.signal(syscall.SIGCONT, true) //nolint:errcheck // a paused process would not see SIGTERM

@@ -176,8 +176,11 @@ func node(t *testing.T, dir, name string) NodeStatus {
 }
 
 func TestUpStartsAllProcessesAndEndsThemAll(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	r := start(t, fakeOptions(dir))
+	o := fakeOptions(dir)
+	o.Nodes, o.Poets = 3, 2
+	r := start(t, o)
 	s, err := ReadStatus(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
@@ -225,6 +228,7 @@ func TestUpStartsAllProcessesAndEndsThemAll(t *testing.T) {
 }
 
 func TestAKilledProcessStaysDownUntilItIsRestarted(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	start(t, fakeOptions(dir))
 	before := node(t, dir, "node-2")
@@ -255,24 +259,26 @@ func TestAKilledProcessStaysDownUntilItIsRestarted(t *testing.T) {
 }
 
 func TestARestartWhoseAddressIsTakenSaysSo(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	start(t, fakeOptions(dir))
-	was := node(t, dir, "node-3")
-	do(t, dir, Kill, "node-3")
+	was := node(t, dir, "node-2")
+	do(t, dir, Kill, "node-2")
 	lis, err := net.Listen("tcp", was.REST)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Do(t.Context(), dir, Restart, "node-3")
-	want := fmt.Sprintf("address %s of node-3 is in use by another program: end it, then run `tweedle testnet restart node-3` again", was.REST)
+	_, err = Do(t.Context(), dir, Restart, "node-2")
+	want := fmt.Sprintf("address %s of node-2 is in use by another program: end it, then run `tweedle testnet restart node-2` again", was.REST)
 	if err == nil || err.Error() != want {
 		t.Errorf("restart: %v, want %s", err, want)
 	}
 	lis.Close()
-	do(t, dir, Restart, "node-3")
+	do(t, dir, Restart, "node-2")
 }
 
 func TestACrashIsToldAtOnceWithItsReason(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r := start(t, fakeOptions(dir))
 	n := node(t, dir, "node-1")
@@ -311,9 +317,10 @@ func TestACrashIsToldAtOnceWithItsReason(t *testing.T) {
 }
 
 func TestAPausedProcessIsShownAndCanBeEnded(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r := start(t, fakeOptions(dir))
-	do(t, dir, Pause, "node-1", "node-3")
+	do(t, dir, Pause, "node-1", "node-2")
 	if n := node(t, dir, "node-1"); n.State != Running || !n.Paused || n.AppliedLayer != nil || n.Error == "" {
 		t.Errorf("paused node = %+v", n)
 	}
@@ -321,10 +328,11 @@ func TestAPausedProcessIsShownAndCanBeEnded(t *testing.T) {
 	if n := node(t, dir, "node-1"); n.Paused || n.AppliedLayer == nil {
 		t.Errorf("resumed node = %+v", n)
 	}
-	r.end() // node-3 is still paused
+	r.end() // node-2 is still paused
 }
 
 func TestAProcessThatIgnoresSIGTERMIsKilled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	o := fakeOptions(dir, stubbornEnv+"=1")
 	o.grace = 300 * time.Millisecond
@@ -343,13 +351,14 @@ func TestAProcessThatIgnoresSIGTERMIsKilled(t *testing.T) {
 }
 
 func TestProcessesCanBeAdded(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r := start(t, fakeOptions(dir))
-	if got := do(t, dir, Add, "node", "poet"); !slices.Equal(got, []string{"node-4", "poet-3"}) {
+	if got := do(t, dir, Add, "node", "poet"); !slices.Equal(got, []string{"node-3", "poet-2"}) {
 		t.Fatalf("added %v", got)
 	}
-	if n := node(t, dir, "node-4"); n.State != Running || n.AppliedLayer == nil {
-		t.Errorf("node-4 = %+v", n)
+	if n := node(t, dir, "node-3"); n.State != Running || n.AppliedLayer == nil {
+		t.Errorf("node-3 = %+v", n)
 	}
 	if _, err := Do(t.Context(), dir, Add, "watch"); err == nil {
 		t.Error("added a kind that does not exist")
@@ -359,7 +368,7 @@ func TestProcessesCanBeAdded(t *testing.T) {
 	o := fakeOptions(dir)
 	o.Nodes, o.Poets, o.Gateways = 0, 0, 0
 	again := start(t, o)
-	if s := again.status(); len(s.Nodes) != 4 || len(s.Poets) != 3 {
+	if s := again.status(); len(s.Nodes) != 3 || len(s.Poets) != 2 {
 		t.Errorf("continued with %d nodes and %d PoETs", len(s.Nodes), len(s.Poets))
 	}
 	if _, ok := find(again.recorder, func(s Started) bool { return s.Resumed }); !ok {
@@ -368,6 +377,7 @@ func TestProcessesCanBeAdded(t *testing.T) {
 }
 
 func TestDownEndsTheTestnetFromAnotherShell(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r := start(t, fakeOptions(dir))
 	pids := pidsOf(t, dir)
@@ -388,6 +398,7 @@ func TestDownEndsTheTestnetFromAnotherShell(t *testing.T) {
 }
 
 func TestNoProcessOutlivesAnUpThatIsKilled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), launcherEnv+"="+dir)
@@ -403,7 +414,7 @@ func TestNoProcessOutlivesAnUpThatIsKilled(t *testing.T) {
 	defer cmd.Process.Kill()
 	lines := bufio.NewScanner(out)
 	up := map[string]bool{}
-	for len(up) < 5 && lines.Scan() {
+	for len(up) < 3 && lines.Scan() {
 		var e struct{ Type, Name, State string }
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			t.Fatalf("%v: %s", err, lines.Bytes())
@@ -413,7 +424,7 @@ func TestNoProcessOutlivesAnUpThatIsKilled(t *testing.T) {
 		}
 	}
 	pids := pidsOf(t, dir)
-	if len(pids) != 5 {
+	if len(pids) != 3 {
 		t.Fatalf("running: %v", pids)
 	}
 	do(t, dir, Pause, "node-1") // even a process that cannot react
@@ -449,6 +460,7 @@ func isZombie(pid int) bool {
 }
 
 func TestAProcessThatCannotStartEndsTheStartWithItsReason(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var rec recorder
 	o := fakeOptions(dir, brokenEnv+"=node-2")
@@ -465,5 +477,46 @@ func TestAProcessThatCannotStartEndsTheStartWithItsReason(t *testing.T) {
 	}
 	if left := pidsOf(t, dir); len(left) > 0 {
 		t.Errorf("still running: %v", left)
+	}
+}
+
+func TestCtrlCEndsEverythingAtAnyStage(t *testing.T) {
+	t.Parallel()
+	for _, after := range []string{"start", "process", "note", "poet_gateways"} {
+		dir := t.TempDir()
+		ctx, cancel := context.WithCancel(t.Context())
+		rec := &recorder{}
+		o := fakeOptions(dir)
+		o.View = interrupter{rec, after, cancel}
+		if after == "note" {
+			o.environ = append(o.environ, stubbornEnv+"=1") // one that has to be killed
+			o.grace = 100 * time.Millisecond
+			time.AfterFunc(500*time.Millisecond, cancel)
+		}
+		o.Epochs = 1
+		sum, err := Up(ctx, o)
+		if err != nil || sum.OK || !slices.Contains(sum.Reasons, "ended after 0 of 1 epochs with ballots: interrupted") {
+			t.Errorf("after %s: %v %+v", after, err, sum)
+		}
+		if left := pidsOf(t, dir); len(left) > 0 {
+			t.Errorf("after %s: still running: %v", after, left)
+		}
+		if last := rec.events[len(rec.events)-1]; last.kind() != "summary" {
+			t.Errorf("after %s: the last event is %s", after, last.kind())
+		}
+	}
+}
+
+// interrupter is Ctrl-C at the first event of a kind.
+type interrupter struct {
+	*recorder
+	after  string
+	cancel context.CancelFunc
+}
+
+func (i interrupter) Event(at time.Time, e Event) {
+	i.recorder.Event(at, e)
+	if e.kind() == i.after {
+		i.cancel()
 	}
 }
