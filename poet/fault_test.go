@@ -138,7 +138,32 @@ func newBench(t *testing.T) *bench {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	writeTree(t, cfg.Dir, newDatabase(t, cfg))
 	return &bench{t: t, cfg: cfg, mem: mem, faults: faults, saved: map[string]uint64{}}
+}
+
+var databases sync.Map // genesis -> map[string][]byte
+
+// newDatabase returns the database of a server that never ran. Making one syncs the
+// real disk some times, and there are hundreds of benches.
+func newDatabase(t *testing.T, cfg Config) map[string][]byte {
+	if made, ok := databases.Load(cfg.Schedule.Genesis); ok {
+		return made.(map[string][]byte)
+	}
+	cfg.Dir, cfg.FS = filepath.Join(t.TempDir(), "new"), durable.NewMem(1<<24)
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files := readTree(t, cfg.Dir)
+	databases.Store(cfg.Schedule.Genesis, files)
+	return files
 }
 
 // live runs the server for a time, or until it ends by itself, and registers

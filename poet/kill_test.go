@@ -197,7 +197,7 @@ func TestKillAtRandomMoments(t *testing.T) {
 	genesis := time.Now().UnixMilli()
 	tr := &truth{acks: map[int]string{}, proofs: map[string]string{}, saved: map[string]uint64{}}
 	for i := range kills {
-		life := time.Duration(30+r.IntN(700)) * time.Millisecond
+		life := time.Duration(30+r.IntN(470)) * time.Millisecond
 		tr.live(t, dir, genesis, i*1_000_000, life)
 		if t.Failed() {
 			t.FailNow()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -221,9 +222,13 @@ func newWorld(t *testing.T, seed uint64) *world {
 // Whatever crashes, fills the disk and turns the clock: every round that took a
 // registration is proved, states only go forward, and a seed gives the same run.
 func TestMachineUnderFaults(t *testing.T) {
-	for seed := range uint64(500) {
+	seeds := uint64(100)
+	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
+		seeds = 20_000
+	}
+	for seed := range seeds {
 		a := newWorld(t, seed).run()
-		if seed%50 == 0 && newWorld(t, seed).run() != a {
+		if seed%20 == 0 && newWorld(t, seed).run() != a {
 			t.Fatalf("seed %d gave two different runs", seed)
 		}
 		if t.Failed() {

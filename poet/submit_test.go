@@ -323,7 +323,7 @@ func TestRegistrationsAtTheBorder(t *testing.T) {
 // A stop does not wait for a proof that takes long.
 func TestStopWhileProving(t *testing.T) {
 	cfg := config(t, time.Now())
-	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 50*time.Millisecond, time.Hour, time.Hour-1500*time.Millisecond
+	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 50*time.Millisecond, time.Hour, time.Hour-900*time.Millisecond
 	cfg.K, cfg.MaxLeavesPerSecond, cfg.LeavesPerSecond, cfg.ProveWorkers = 17, 0, 50_000, 1
 	s := start(t, cfg)
 	for s.count(EventProving) == 0 {
