@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"tweedle/telemetry"
+)
+
+// The reference's flags, as `poet --help` of v0.10.10 lists them.
+func referenceFlags() []string {
+	return []string{
+		"genesis-time", "poetdir", "configfile", "datadir", "dbdir", "logdir", "debuglog", "jsonlog", "maxlogfiles", "maxlogfilesize",
+		"config-rpclisten", "rpclisten", "restlisten", "metrics-port", "max-grpc-resp-size", "cpuprofile", "profile", "epoch-duration",
+		"phase-shift", "cycle-gap", "pow-difficulty", "max-round-members", "max-submit-batch-size", "submit-flush-interval", "certifier-url",
+		"certifier-pubkey", "trusted-pub-keys-dir-path", "lps", "memory", "tree-file-buffer", "disable-worker", "version",
+	}
+}
+
+func TestEveryFlagOfTheReferenceIsTaken(t *testing.T) {
+	fl := poetCommand().Flags()
+	for _, name := range referenceFlags() {
+		if fl.Lookup(name) == nil {
+			t.Errorf("--%s is missing", name)
+		}
+	}
+	for short, long := range map[string]string{"c": "configfile", "b": "datadir", "r": "rpclisten", "w": "restlisten"} {
+		if f := fl.ShorthandLookup(short); f == nil || f.Name != long {
+			t.Errorf("-%s is not --%s", short, long)
+		}
+	}
+	fl.VisitAll(func(f *pflag.Flag) {
+		if f.Usage == "" {
+			t.Errorf("--%s has no help", f.Name)
+		}
+	})
+}
+
+// settled runs a poet command up to the point where the server would start.
+func settled(t *testing.T, args ...string) (*poetFlags, error) {
+	t.Helper()
+	f := &poetFlags{}
+	cmd := poetCommand()
+	cmd.ResetFlags()
+	f.registerTime(cmd)
+	f.registerReference(cmd)
+	f.registerOurs(cmd)
+	if err := cmd.ParseFlags(args); err != nil {
+		return nil, err
+	}
+	if err := settle(cmd); err != nil {
+		return nil, err
+	}
+	if err := readINI(cmd, f); err != nil {
+		return nil, err
+	}
+	return f, f.complete(cmd)
+}
+
+func TestTheReferencesFileIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "poet.conf")
+	text := "; a comment\n[Application Options]\ngenesis-time=2023-07-14T08:00:00.000Z\nepoch-duration=336h\nphase-shift=240h\n" +
+		"cycle-gap = 12h\njsonlog=true\npow-difficulty=20\nmetrics-port=2222\ndebuglog\n# more\n[Service]\nmemory=26\nlps=\"78000\"\n" +
+		"datadir=/somewhere\nrpclisten=10.0.0.1:1\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TWEEDLE_POET_CYCLE_GAP", "11h")
+	f, err := settled(t, "-c", path, "--rpclisten=10.0.0.2:2", "--gateway", "a:1", "--gateway", "b:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := f.cfg.Poet.Schedule
+	switch {
+	case s.EpochDuration != 336*time.Hour || s.PhaseShift != 240*time.Hour || !s.Genesis.Equal(time.Date(2023, 7, 14, 8, 0, 0, 0, time.UTC)):
+		t.Errorf("schedule %+v", s)
+	case s.CycleGap != 11*time.Hour:
+		t.Errorf("the environment does not come before the file: gap %v", s.CycleGap)
+	case f.cfg.GRPC != "10.0.0.2:2":
+		t.Errorf("a flag does not come before the file: %s", f.cfg.GRPC)
+	case !f.json || !f.debug || f.cfg.Poet.PowDifficulty != 20 || f.cfg.Metrics != ":2222" || f.cfg.Poet.Dir != "/somewhere":
+		t.Errorf("settings %+v", f)
+	case !slices.Equal(f.cfg.Gateways, []string{"a:1", "b:2"}):
+		t.Errorf("gateways %v", f.cfg.Gateways)
+	}
+}
+
+func TestWrongSettingsAreMistakesOfUse(t *testing.T) {
+	dir := t.TempDir()
+	file := func(text string) string {
+		path := filepath.Join(dir, "poet.conf")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	genesis := "--genesis-time=2026-01-01T00:00:00Z"
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "needs --network, or --genesis-time"},
+		{[]string{"--genesis-time=noon"}, "is not a time like"},
+		{[]string{genesis, "--cycle-gap=1h", "--epoch-duration=1h"}, "longer than the cycle gap"},
+		{[]string{genesis, "--network-id=12"}, "40 hexadecimal digits"},
+		{[]string{genesis, "--certifier-pubkey=abc"}, "--certifier-pubkey"},
+		{[]string{genesis, "--nonsense"}, "unknown flag"},
+		{[]string{genesis, "extra"}, "unknown command"},
+		{[]string{genesis, "--network=x"}, "leave it out"},
+		{[]string{"--worker=h:1"}, "--worker-token"},
+		{[]string{"--worker=h:1", "--worker-token=x", "--registration-only"}, "choose one"},
+		{[]string{"--configfile=" + file("genesis-time=2026-01-01T00:00:00Z\nfoo=1\n")}, `line 2: "foo" is not a setting`},
+	} {
+		if got := refused(t, true, append([]string{"poet"}, c.args...)...); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %q, want %q", c.args, got, c.want)
+		}
+	}
+	for _, text := range []string{"epoch-duration=long\n", "[Open\n", "=5\n"} {
+		refused(t, true, "poet", "--configfile="+file(text))
+	}
+	refused(t, false, "poet", "--configfile="+filepath.Join(dir, "missing"))
+	refused(t, false, "poet", "--network="+filepath.Join(dir, "missing"))
+	t.Setenv(poetKeyVar, "c2VjcmV0IGtleQ==")
+	if got := refused(t, false, "poet", genesis); !strings.Contains(got, poetKeyVar) || strings.Contains(got, "c2Vj") {
+		t.Errorf("a wrong key: %s", got)
+	}
+}
+
+// The command as people use it: it runs, announces itself, is steered by the
+// admin commands, and goes away with its context.
+func TestAServerIsSteeredFromTheCommandLine(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "poet")
+	ctx, cancel := context.WithCancel(t.Context())
+	root := rootCommand()
+	root.SetArgs([]string{"poet", "--dir", dir, "--genesis-time", time.Now().UTC().Format(time.RFC3339), "--epoch-duration=1h", "--phase-shift=30m",
+		"--cycle-gap=1m", "-r", "127.0.0.1:0", "-w", "127.0.0.1:0", "--adminlisten", "unix:" + filepath.Join(t.TempDir(), "s"), "--memory=26"})
+	ended := make(chan error, 1)
+	go func() { ended <- root.ExecuteContext(ctx) }()
+	var e telemetry.Endpoints
+	for wait := time.Now().Add(20 * time.Second); e.REST == ""; time.Sleep(10 * time.Millisecond) {
+		if b, err := os.ReadFile(filepath.Join(dir, telemetry.EndpointsFile)); err == nil {
+			_ = json.Unmarshal(b, &e) // the file appears whole
+		}
+		if time.Now().After(wait) {
+			t.Fatal("the server does not start")
+		}
+	}
+	res, err := http.Get("http://" + e.REST + "/v1/info")
+	if err != nil || res.StatusCode != http.StatusOK || e.PID != os.Getpid() {
+		t.Fatalf("%v %v %+v", res, err, e)
+	}
+	res.Body.Close()
+	if got := refused(t, false, "poet", "--dir", dir, "--genesis-time=2026-01-01T00:00:00Z", "-r", "127.0.0.1:0", "-w", e.REST, "--adminlisten=127.0.0.1:0"); !strings.Contains(got, "--restlisten") {
+		t.Errorf("a port in use: %s", got)
+	}
+	if got := refused(t, false, "poet", "--dir", dir, "--genesis-time=2026-01-01T00:00:00Z", "-r", "127.0.0.1:0", "-w", "127.0.0.1:0", "--adminlisten=127.0.0.1:0"); !strings.Contains(got, dir) {
+		t.Errorf("a directory in use: %s", got)
+	}
+	steer(t, dir)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if got := refused(t, false, "poet", "gateways", "list", "--dir", dir); !strings.Contains(got, "no PoET server runs") {
+		t.Error(got)
+	}
+}
+
+func steer(t *testing.T, dir string) {
+	t.Helper()
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"gateways", "set", "127.0.0.1:1", "127.0.0.1:2"}, "127.0.0.1:2"},
+		{[]string{"gateways", "add", "127.0.0.1:3"}, "127.0.0.1:3"},
+		{[]string{"gateways", "list"}, "LAST ERROR"},
+		{[]string{"gateways", "list", "--json"}, `"source":`},
+		{[]string{"gateways", "remove", "127.0.0.1:1"}, "127.0.0.1:2"},
+		{[]string{"proofs", "list"}, "ACKNOWLEDGED BY"},
+		{[]string{"proofs", "list", "--json", "--undelivered"}, `"proofs":`},
+		{[]string{"rounds"}, "open"},
+		{[]string{"storage"}, "rounds that fit"},
+		{[]string{"storage", "--json"}, `"rounds_that_fit":`},
+	} {
+		if got := mustTweedle(t, append(append([]string{"poet"}, c.args...), "--dir", dir)...); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %q, want %q", c.args, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		usage bool
+		args  []string
+		want  string
+	}{
+		{false, []string{"gateways", "add", "nonsense"}, "host:port"},
+		{false, []string{"gateways", "set", "a:1", "b"}, "host:port"},
+		{false, []string{"gateways", "remove", "127.0.0.1:9"}, "not a gateway"},
+		{false, []string{"proofs", "rebroadcast", "7"}, "no proof of round"},
+		{true, []string{"proofs", "rebroadcast"}, "ROUND"},
+		{true, []string{"gateways", "add"}, "ADDRESS"},
+	} {
+		if got := refused(t, c.usage, append(append([]string{"poet"}, c.args...), "--dir", dir)...); !strings.Contains(got, c.want) {
+			t.Errorf("%v: %q, want %q", c.args, got, c.want)
+		}
+	}
+	refused(t, true, "poet", "gateways", "list")
+}
+
+// Every command of the PoET shows an example.
+func TestEveryPoetCommandShowsAnExample(t *testing.T) {
+	for _, c := range append(poetCommand().Commands(), poetGateways().Commands()...) {
+		if c.Example == "" && !c.HasSubCommands() && c.Name() != "help" && c.Name() != "completion" {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+	}
+}
+
+func FuzzINI(f *testing.F) {
+	f.Add("a=b\n[x]\n; c\nd : \"e\"\nf\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		pairs, err := parseINI(text)
+		if err != nil {
+			return
+		}
+		var again bytes.Buffer
+		for _, p := range pairs {
+			if p.key == "" || strings.ContainsAny(p.key, "\n=") {
+				t.Fatalf("key %q", p.key)
+			}
+			again.WriteString(p.key + "=\"" + p.value + "\"\n")
+		}
+		back, err := parseINI(again.String())
+		if err != nil || len(back) > len(pairs) {
+			t.Fatalf("%v became %v", pairs, back)
+		}
+	})
+}
