@@ -12,11 +12,14 @@ type node = [NodeSize]byte
 // so it serves one goroutine, and it allocates only when made.
 type hasher struct {
 	kernel    kernel
-	statement int    // bytes of it
-	leaf      []byte // of a message that begins with the statement; room for the longest
-	inner     []byte // message of an inner node, padded
-	d         node   // what the kernel works on: an argument to it would go to the heap
-	several   [lanes]node
+	statement int           // bytes of it
+	leaf      [lanes][]byte // messages of labels: they begin with the statement and have room for the longest
+	inner     [lanes][]byte // messages of inner nodes, padded
+
+	// What the kernel works on: arguments to it would go to the heap.
+	d       node
+	several [lanes]node
+	at      [lanes]*byte
 }
 
 // blockSize is that of SHA-256, in bytes. The padding is one byte, zeros to the end
@@ -27,15 +30,16 @@ const (
 )
 
 func newHasher(k kernel, statement []byte) *hasher {
-	h := &hasher{
-		kernel:    k,
-		statement: len(statement),
-		leaf:      make([]byte, padded(len(statement)+8+(MaxHeight+1)*NodeSize)),
-		inner:     make([]byte, padded(len(statement)+2*NodeSize)),
+	h := &hasher{kernel: k, statement: len(statement)}
+	leaf, inner := padded(len(statement)+8+(MaxHeight+1)*NodeSize), padded(len(statement)+2*NodeSize)
+	room := make([]byte, lanes*(leaf+inner))
+	for i := range lanes {
+		h.leaf[i], room = room[:leaf:leaf], room[leaf:]
+		h.inner[i], room = room[:inner:inner], room[inner:]
+		copy(h.leaf[i], statement)
+		copy(h.inner[i], statement)
+		pad(h.inner[i], len(statement)+2*NodeSize)
 	}
-	copy(h.leaf, statement)
-	copy(h.inner, statement)
-	pad(h.inner, len(statement)+2*NodeSize)
 	return h
 }
 
@@ -51,25 +55,59 @@ func pad(msg []byte, n int) {
 	binary.BigEndian.PutUint64(msg[len(msg)-8:], uint64(n)*8)
 }
 
-// first computes the first of the nested hashes of label i, from the left siblings
-// on its path (reference/poet.md 1.2).
-func (h *hasher) first(i uint64, parked *[MaxHeight + 1]node) node {
-	binary.BigEndian.PutUint64(h.leaf[h.statement:], i)
+// message writes what the first of the nested hashes of label i is the hash of, from
+// the left siblings on its path (reference/poet.md 1.2). It goes to one of the lanes.
+func (h *hasher) message(lane int, i uint64, parked *[MaxHeight + 1]node) []byte {
+	msg := h.leaf[lane]
+	binary.BigEndian.PutUint64(msg[h.statement:], i)
 	n := h.statement + 8
 	for height := 0; i>>height != 0; height++ {
 		if i>>height&1 == 1 {
-			*(*node)(h.leaf[n:]) = parked[height]
+			*(*node)(msg[n:]) = parked[height]
 			n += NodeSize
 		}
 	}
+	return msg[:n]
+}
+
+// sum hashes a message that has room for its padding behind it.
+func (h *hasher) sum(msg []byte) node {
 	if h.kernel.blocks == nil {
-		return sha256.Sum256(h.leaf[:n])
+		return sha256.Sum256(msg)
 	}
-	msg := h.leaf[:padded(n)]
-	pad(msg, n)
+	whole := msg[:padded(len(msg))]
+	pad(whole, len(msg))
 	h.d = initial
-	h.kernel.blocks(&h.d, &msg[0], len(msg)/blockSize)
+	h.kernel.blocks(&h.d, &whole[0], len(whole)/blockSize)
 	return h.d
+}
+
+// sums does so with up to lanes messages, side by side, into h.several.
+func (h *hasher) sums(msgs ...[]byte) {
+	if h.kernel.blocks == nil || len(msgs) == 1 {
+		for i, msg := range msgs {
+			h.several[i] = h.sum(msg)
+		}
+		return
+	}
+	common := padded(len(msgs[0]))
+	for i := range h.at {
+		h.several[i] = initial
+		if i >= len(msgs) { // an idle lane
+			h.at[i] = h.at[0]
+			continue
+		}
+		whole := msgs[i][:padded(len(msgs[i]))]
+		pad(whole, len(msgs[i]))
+		h.at[i] = &whole[0]
+		common = min(common, len(whole))
+	}
+	h.kernel.several(&h.several, &h.at, common/blockSize)
+	for i, msg := range msgs {
+		if rest := msg[common:padded(len(msg))]; len(rest) > 0 {
+			h.kernel.blocks(&h.several[i], &rest[0], len(rest)/blockSize)
+		}
+	}
 }
 
 // parent computes an inner node (reference/poet.md 1.3).
@@ -78,30 +116,48 @@ func (h *hasher) parent(left, right *node) node {
 	return h.whole(&half, left, right)
 }
 
+// pair puts the children of a node in one of the lanes.
+func (h *hasher) pair(lane int, left, right *node) {
+	msg := h.inner[lane][h.statement:]
+	*(*node)(msg) = *left
+	*(*node)(msg[NodeSize:]) = *right
+}
+
+// parents computes the nodes of the pairs in the first n lanes, into h.several.
+func (h *hasher) parents(n int) {
+	var msgs [lanes][]byte
+	for i := range n {
+		msgs[i] = h.inner[i][:h.statement+2*NodeSize]
+	}
+	if n > 0 {
+		h.sums(msgs[:n]...)
+	}
+}
+
 // half computes as much of a parent as follows from its left child, which is known
 // long before the right one. A kernel without states computes nothing.
 func (h *hasher) half(left *node) node {
 	if h.kernel.blocks == nil {
 		return node{}
 	}
-	*(*node)(h.inner[h.statement:]) = *left
+	*(*node)(h.inner[0][h.statement:]) = *left
 	h.d = initial
 	if n := (h.statement + NodeSize) / blockSize; n > 0 {
-		h.kernel.blocks(&h.d, &h.inner[0], n)
+		h.kernel.blocks(&h.d, &h.inner[0][0], n)
 	}
 	return h.d
 }
 
 // whole computes a parent from the half of its left child, and both children.
 func (h *hasher) whole(half, left, right *node) node {
-	*(*node)(h.inner[h.statement:]) = *left
-	*(*node)(h.inner[h.statement+NodeSize:]) = *right
+	*(*node)(h.inner[0][h.statement:]) = *left
+	*(*node)(h.inner[0][h.statement+NodeSize:]) = *right
 	if h.kernel.blocks == nil {
-		return sha256.Sum256(h.inner[:h.statement+2*NodeSize])
+		return sha256.Sum256(h.inner[0][:h.statement+2*NodeSize])
 	}
 	h.d = *half
 	at := (h.statement + NodeSize) / blockSize * blockSize
-	h.kernel.blocks(&h.d, &h.inner[at], (len(h.inner)-at)/blockSize)
+	h.kernel.blocks(&h.d, &h.inner[0][at], (len(h.inner[0])-at)/blockSize)
 	return h.d
 }
 
@@ -121,8 +177,13 @@ func (h *hasher) chains(n int) {
 	h.kernel.chains(&h.several, LeafHashes-1)
 }
 
+// first computes the first of the nested hashes of label i.
+func (h *hasher) first(i uint64, parked *[MaxHeight + 1]node) node {
+	return h.sum(h.message(0, i, parked))
+}
+
 // label computes the leaf that comes next on a spine.
 func (h *hasher) label(s *spine) node { return h.chain(h.first(s.count, &s.parked)) }
 
 // prefix returns the statement.
-func (h *hasher) prefix() []byte { return h.leaf[:h.statement] }
+func (h *hasher) prefix() []byte { return h.leaf[0][:h.statement] }

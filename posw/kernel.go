@@ -18,6 +18,8 @@ type kernel struct {
 	// blocks goes on from a state over n blocks of 64 bytes at p. Nil if the kernel
 	// hashes whole messages only, by crypto/sha256.
 	blocks func(state *node, p *byte, n int)
+	// several does so with n blocks of each of several messages. Nil if blocks is.
+	several func(states *[lanes]node, p *[lanes]*byte, n int)
 	// chain hashes a digest n times, as fast as one hash can follow another.
 	chain func(d *node, n int)
 	// chains does so with several digests at once, as many hashes a second as it can.
@@ -118,6 +120,16 @@ func selfTest(k kernel) error {
 		portable.chains(&twins, n*57)
 		if several != twins {
 			return fail("set of chains")
+		}
+		msgs := make([][]byte, lanes)
+		for i := range msgs {
+			msgs[i] = make([]byte, n*(1+i)*29, padded(n*(1+i)*29))
+			copy(msgs[i], d[:])
+		}
+		h.sums(msgs...)
+		twin.sums(msgs...)
+		if h.several != twin.several {
+			return fail("set of messages")
 		}
 	}
 	return nil

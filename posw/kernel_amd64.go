@@ -4,6 +4,9 @@ package posw
 func blocksNI(state *node, p *byte, n int)
 
 //go:noescape
+func severalNI(states *[lanes]node, p *[lanes]*byte, n int)
+
+//go:noescape
 func chainNI(d *node, n int)
 
 //go:noescape
@@ -23,7 +26,7 @@ func accelerated() []kernel {
 	if !hasSHANI() {
 		return nil
 	}
-	return []kernel{{name: "sha-ni", blocks: blocksNI, chain: chainNI, chains: chainsNI}}
+	return []kernel{{name: "sha-ni", blocks: blocksNI, several: severalNI, chain: chainNI, chains: chainsNI}}
 }
 
 // hasSHANI reports whether processor and operating system support the SHA extensions

@@ -5,6 +5,14 @@ import "golang.org/x/sys/cpu"
 //go:noescape
 func blocksSHA2(state *node, p *byte, n int)
 
+// severalSHA2 takes one message after the other: their blocks do not depend on each
+// other, and overlap as far as the processor looks ahead.
+func severalSHA2(states *[lanes]node, p *[lanes]*byte, n int) {
+	for i := range states {
+		blocksSHA2(&states[i], p[i], n)
+	}
+}
+
 //go:noescape
 func chainSHA2(d *node, n int)
 
@@ -16,7 +24,7 @@ func accelerated() []kernel {
 	if !cpu.ARM64.HasSHA2 {
 		return nil
 	}
-	return []kernel{{name: "sha2", blocks: blocksSHA2, chain: chainSHA2, chains: chainsSHA2}}
+	return []kernel{{name: "sha2", blocks: blocksSHA2, several: severalSHA2, chain: chainSHA2, chains: chainsSHA2}}
 }
 
 // floor returns the function that runs the latency floor of n hashes: none is

@@ -49,6 +49,17 @@ func FuzzKernels(f *testing.F) {
 			if got, want := h.parent(&parked[0], &parked[1]), twin.parent(&parked[0], &parked[1]); got != want {
 				t.Fatalf("%s: parent %x, want %x", k.name, got, want)
 			}
+			msgs := make([][]byte, 1+steps%lanes)
+			for i := range msgs {
+				size := len(msg) * (i + 1) / (1 + steps%lanes)
+				msgs[i] = append(make([]byte, 0, padded(size)), msg[:size]...)
+			}
+			h.sums(msgs...)
+			for i, msg := range msgs {
+				if want := sha256.Sum256(msg); h.several[i] != want {
+					t.Fatalf("%s: sum %d of %d bytes is %x, want %x", k.name, i, len(msg), h.several[i], want)
+				}
+			}
 			got, want := d, d
 			k.chain(&got, steps)
 			portable.chain(&want, steps)
@@ -89,6 +100,13 @@ func TestAWrongKernelIsRefused(t *testing.T) {
 			k.blocks = func(d *node, p *byte, n int) {
 				if good.blocks(d, p, n); n > 20 {
 					d[31] ^= 1
+				}
+			}
+		},
+		"several": func(k *kernel) {
+			k.several = func(d *[lanes]node, p *[lanes]*byte, n int) {
+				if good.several(d, p, n); n > 1 {
+					d[1][31] ^= 1
 				}
 			}
 		},

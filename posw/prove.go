@@ -181,7 +181,7 @@ func (t *subtree) check() error {
 // run recomputes subtrees until there are none left, several side by side, and calls
 // finished for each.
 func (h *hasher) run(take func() *subtree, finished func(*subtree)) {
-	active := make([]*subtree, 0, lanes)
+	active, msgs := make([]*subtree, 0, lanes), make([][]byte, lanes)
 	for {
 		for len(active) < lanes {
 			t := take()
@@ -194,8 +194,9 @@ func (h *hasher) run(take func() *subtree, finished func(*subtree)) {
 			return
 		}
 		for i, t := range active {
-			h.several[i] = h.first(t.spine.count, &t.spine.parked)
+			msgs[i] = h.message(i, t.spine.count, &t.spine.parked)
 		}
+		h.sums(msgs[:len(active)]...)
 		h.chains(len(active))
 		for i, t := range active {
 			t.add(h, h.several[i])

@@ -1,7 +1,9 @@
 package posw
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"sync"
 )
 
@@ -23,7 +25,7 @@ func Verify(statement []byte, p Proof, leaves uint64, workers int) error {
 	}
 	indices := Indices(p.Root, leaves)
 	top := spot{height: treeHeight(leaves)}
-	siblings := top.siblings(indices, nil)
+	siblings := top.siblings(indices, make([]spot, 0, len(p.Nodes)+1))
 	if len(siblings) != len(p.Nodes) {
 		return fmt.Errorf("%d nodes, the opened leaves need %d", len(p.Nodes), len(siblings))
 	}
@@ -32,74 +34,122 @@ func Verify(statement []byte, p Proof, leaves uint64, workers int) error {
 			return fmt.Errorf("node %d lies beyond the last leaf and is not zero", i)
 		}
 	}
-	o := opening{
-		hash:   newHasher(chosen().kernel, statement),
-		leaves: p.Leaves,
-		nodes:  p.Nodes,
-		parked: make([][MaxHeight + 1]node, T),
-	}
-	if o.climb(top, indices, 0) != p.Root {
+	o := newOpening(newHasher(chosen().kernel, statement), indices)
+	if o.climb(p, siblings, top.height) != p.Root {
 		return fmt.Errorf("leaves and nodes do not hash to the root")
 	}
-	return o.labels(indices, workers)
+	return o.labels(p.Leaves, workers)
 }
 
-// opening is a proof being hashed up to its root.
+// opening is a proof being checked.
 type opening struct {
-	hash   *hasher
-	leaves []node
-	nodes  []node                // those not yet used
-	parked [][MaxHeight + 1]node // for each opened leaf the left siblings on its path
+	hash     *hasher
+	indices  []uint64
+	messages [T][]byte // of the opened labels; they get their left siblings in climb
 }
 
-// climb returns the node at s from the opened leaves under it. at is the position in
-// the proof of the first of those indices.
-func (o *opening) climb(s spot, indices []uint64, at int) node {
-	if s.height == 0 {
-		return o.leaves[at]
+func newOpening(h *hasher, indices []uint64) *opening {
+	o := &opening{hash: h, indices: indices}
+	size := func(index uint64) int {
+		return padded(h.statement + 8 + bits.OnesCount64(index)*NodeSize)
 	}
-	var leftNode, rightNode node
-	leftChild := spot{s.height - 1, 2 * s.index}
-	rightChild := spot{s.height - 1, 2*s.index + 1}
-	left, right := s.split(indices)
-	switch {
-	case len(right) == 0:
-		leftNode = o.climb(leftChild, left, at)
-		rightNode = o.take()
-	case len(left) == 0:
-		rightNode = o.climb(rightChild, right, at)
-		leftNode = o.take()
-	default:
-		leftNode = o.climb(leftChild, left, at)
-		rightNode = o.climb(rightChild, right, at+len(left))
+	total := 0
+	for _, index := range indices {
+		total += size(index)
 	}
-	for i := range right {
-		o.parked[at+len(left)+i][s.height-1] = leftNode
+	room := make([]byte, total)
+	for i, index := range indices {
+		n := size(index)
+		msg := append(room[:0:n], h.prefix()...)
+		o.messages[i], room = binary.BigEndian.AppendUint64(msg, index), room[n:]
 	}
-	return o.hash.parent(&leftNode, &rightNode)
+	return o
 }
 
-// take returns the next sibling.
-func (o *opening) take() node {
-	n := o.nodes[0]
-	o.nodes = o.nodes[1:]
-	return n
+// climb hashes the opened leaves up to the root, layer by layer, and appends to each
+// leaf's message the left siblings on its path. The nodes of the proof must be those
+// at the siblings.
+func (o *opening) climb(p Proof, siblings []spot, top uint) node {
+	nodes := [T]node(p.Leaves)
+	index := [T]uint64(o.indices)
+	var first [T + 1]int // opened leaf under each node
+	for i := range first {
+		first[i] = i
+	}
+	take := byHeight(siblings)
+	count := T
+	for height := range top {
+		done, waiting := 0, 0
+		flush := func() {
+			o.hash.parents(waiting)
+			copy(nodes[done-waiting:], o.hash.several[:waiting])
+			waiting = 0
+		}
+		for i := 0; i < count; {
+			left, right, width := &nodes[i], &nodes[i], 1
+			var opened []([]byte) // messages of the leaves under the right node
+			switch {
+			case index[i]&1 == 1:
+				left = &p.Nodes[take(height)]
+				opened = o.messages[first[i]:first[i+1]]
+			case i+1 < count && index[i+1] == index[i]+1:
+				right, width = &nodes[i+1], 2
+				opened = o.messages[first[i+1]:first[i+2]]
+			default:
+				right = &p.Nodes[take(height)]
+			}
+			for at := range opened {
+				opened[at] = append(opened[at], left[:]...)
+			}
+			o.hash.pair(waiting, left, right)
+			index[done], first[done] = index[i]/2, first[i]
+			i += width
+			done++
+			if waiting++; waiting == lanes {
+				flush()
+			}
+		}
+		flush()
+		first[done] = T
+		count = done
+	}
+	return nodes[0]
+}
+
+// byHeight returns a function that returns the position of the next sibling of a
+// height: those of one height come in ascending order of index.
+func byHeight(siblings []spot) func(height uint) uint16 {
+	var next [MaxHeight + 1]int
+	for _, s := range siblings {
+		next[s.height]++
+	}
+	sum := 0
+	for height, n := range next {
+		next[height], sum = sum, sum+n
+	}
+	order, fill := make([]uint16, len(siblings)), next
+	for at, s := range siblings {
+		order[fill[s.height]] = uint16(at)
+		fill[s.height]++
+	}
+	return func(height uint) uint16 {
+		next[height]++
+		return order[next[height]-1]
+	}
 }
 
 // labels recomputes the opened leaves, several side by side.
-func (o *opening) labels(indices []uint64, workers int) error {
-	groups := (len(indices) + lanes - 1) / lanes
-	wrong := make([]error, groups)
+func (o *opening) labels(leaves []node, workers int) error {
+	const groups = (T + lanes - 1) / lanes
+	var wrong [groups]error
 	work := func(h *hasher, group int) {
 		at := group * lanes
-		some := indices[at:min(at+lanes, len(indices))]
-		for i, index := range some {
-			h.several[i] = h.first(index, &o.parked[at+i])
-		}
-		h.chains(len(some))
-		for i, index := range some {
-			if h.several[i] != o.leaves[at+i] {
-				wrong[group] = fmt.Errorf("leaf %d is not the label of its left siblings", index)
+		end := min(at+lanes, T)
+		h.sums(o.messages[at:end]...)
+		h.chains(end - at)
+		for i := at; i < end; i++ {
+			if h.several[i-at] != leaves[i] {
+				wrong[group] = fmt.Errorf("leaf %d is not the label of its left siblings", o.indices[i])
 			}
 		}
 	}

@@ -16,6 +16,7 @@ func amd64() string {
 	amd64Blocks(t)
 	amd64Chain(t)
 	amd64Chains(t)
+	amd64Several(t)
 	amd64Floor(t)
 	return t.String()
 }
@@ -151,7 +152,8 @@ func amd64Chain(t *text) {
 	t.line("RET")
 }
 
-// amd64LoadRaw loads a digest and takes the initial state off again. It uses X0 and X3.
+// amd64LoadRaw loads a digest and takes the initial state off again. It uses X0 and
+// X3, which hold nothing of a chain between two hashes.
 func amd64LoadRaw(t *text, at, at16 string, p *pair) {
 	t.line("VMOVDQU %s, X0", at)
 	t.line("VMOVDQU %s, X3", at16)
@@ -250,15 +252,9 @@ func amd64Chains(t *text) {
 	t.line("JZ chainsDone")
 	t.line("MOVQ SP, BX")
 	t.line("VMOVDQU swap<>(SB), X15")
-	// X3 is scratch of load and store, and a register of the first lane: that lane
-	// is loaded last and stored first.
 	all := make([]*lane, lanes)
 	for i := range all {
-		all[i] = &lane{
-			raw:    pair{fmt.Sprintf("X%d", 1+3*i), fmt.Sprintf("X%d", 2+3*i)},
-			newest: fmt.Sprintf("X%d", 3+3*i),
-			ring:   64 * i,
-		}
+		all[i] = newLane(i)
 		amd64LoadRaw(t, fmt.Sprintf("%d(AX)", 32*i), fmt.Sprintf("%d(AX)", 32*i+16), &all[i].raw)
 	}
 	t.line("PCALIGN $64")
@@ -284,6 +280,15 @@ type lane struct {
 	raw    pair
 	newest string
 	ring   int
+}
+
+// newLane returns lane i.
+func newLane(i int) *lane {
+	return &lane{
+		raw:    pair{fmt.Sprintf("X%d", 1+3*i), fmt.Sprintf("X%d", 2+3*i)},
+		newest: fmt.Sprintf("X%d", 3+3*i),
+		ring:   64 * i,
+	}
 }
 
 // words returns where words 4g and up are.
@@ -349,6 +354,79 @@ func (l *lane) group(t *text, g int) {
 		t.line("VPSHUFD $0x0e, X0, X0")
 	}
 	s.rounds(t)
+}
+
+// amd64Several hashes whole blocks of several messages side by side, each from its
+// state. What a state was before the block waits on the stack above the message words.
+func amd64Several(t *text) {
+	t.function(fmt.Sprintf("severalNI(states *[%d]node, p *[%d]*byte, n int)", lanes, lanes), "severalNI", fmt.Sprintf("$%d-24", 96*lanes))
+	t.line("MOVQ states+0(FP), AX")
+	t.line("MOVQ p+8(FP), DX")
+	t.line("MOVQ n+16(FP), CX")
+	t.line("TESTQ CX, CX")
+	t.line("JZ severalDone")
+	t.line("MOVQ SP, BX")
+	all := make([]*lane, lanes)
+	for i := range all {
+		l := newLane(i)
+		all[i] = l
+		t.line("MOVQ %d(DX), R%d", 8*i, 8+i)
+		t.line("VMOVDQU %d(AX), X14", 32*i)
+		t.line("VMOVDQU %d(AX), X15", 32*i+16)
+		t.line("VPSHUFB swap<>(SB), X14, X14")
+		t.line("VPSHUFB swap<>(SB), X15, X15")
+		l.raw.toState(t, "X14", "X15")
+	}
+	t.line("PCALIGN $64")
+	t.label("severalLoop")
+	for i, l := range all {
+		t.line("VMOVDQU %s, %d(BX)", l.raw.abef, 64*lanes+32*i)
+		t.line("VMOVDQU %s, %d(BX)", l.raw.cdgh, 64*lanes+32*i+16)
+	}
+	for g := range 16 {
+		for i, l := range all {
+			l.anyGroup(t, g, fmt.Sprintf("%d(R%d)", 16*g, 8+i))
+		}
+	}
+	for i, l := range all {
+		t.line("VPADDD %d(BX), %s, %s", 64*lanes+32*i, l.raw.abef, l.raw.abef)
+		t.line("VPADDD %d(BX), %s, %s", 64*lanes+32*i+16, l.raw.cdgh, l.raw.cdgh)
+		t.line("ADDQ $64, R%d", 8+i)
+	}
+	t.line("DECQ CX")
+	t.line("JNZ severalLoop")
+	for i, l := range all {
+		l.raw.toWords(t, "X14", "X15")
+		t.line("VPSHUFB swap<>(SB), X14, X14")
+		t.line("VPSHUFB swap<>(SB), X15, X15")
+		t.line("VMOVDQU X14, %d(AX)", 32*i)
+		t.line("VMOVDQU X15, %d(AX)", 32*i+16)
+	}
+	t.label("severalDone")
+	t.line("RET")
+}
+
+// anyGroup is group for a block of any message: words 4g are at from while g < 4.
+func (l *lane) anyGroup(t *text, g int, from string) {
+	ring := func(g int) string { return fmt.Sprintf("%d(BX)", l.ring+g%4*16) }
+	if g < 4 {
+		t.line("VMOVDQU %s, X14", from)
+		t.line("VPSHUFB swap<>(SB), X14, %s", l.newest)
+		t.line("VMOVDQU %s, %s", l.newest, ring(g))
+	}
+	t.line("VPADDD keys<>+%d(SB), %s, X0", 16*g, l.newest)
+	l.raw.rounds(t)
+	if g >= 3 && g < 15 {
+		t.line("VMOVDQU %s, X14", ring(g-3))
+		t.line("SHA256MSG1 %s, X14", ring(g-2))
+		t.line("VPALIGNR $4, %s, %s, X15", ring(g-1), l.newest)
+		t.line("VPADDD X15, X14, X14")
+		t.line("SHA256MSG2 %s, X14", l.newest)
+		t.line("VMOVDQU X14, %s", ring(g+1))
+		t.line("VMOVDQA X14, %s", l.newest)
+	}
+	t.line("VPSHUFD $0x0e, X0, X0")
+	l.raw.rounds(t)
 }
 
 // amd64Floor times what no chain can undercut: dependent SHA256RNDS2, as many as n
