@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"tweedle/durable"
@@ -101,32 +100,35 @@ func (d directory) checkSpace(n int) error {
 	return nil
 }
 
-// isOurs tells whether a testnet makes a file of this name.
-func isOurs(name string) bool {
-	switch name {
-	case durable.LockName, socketFile, planFile, networkFile, walletsDir:
-		return true
-	}
-	return Node.number(name) > 0 || Poet.number(name) > 0
-}
-
-// checkForeign refuses a directory with files that no testnet made.
+// checkForeign refuses a directory with files that no testnet made. Without a
+// plan that is every file: a network file or the folder of a node would be
+// somebody else's.
 func (d directory) checkForeign() error {
+	planned := d.isTestnet()
 	entries, err := os.ReadDir(string(d))
 	if err != nil {
 		return d.explain(err)
 	}
 	for _, e := range entries {
-		if !isOurs(e.Name()) {
-			return fmt.Errorf("%s holds other files (%s): choose an empty directory with --dir", d, e.Name())
+		name := e.Name()
+		if name != durable.LockName && (!planned || !isOurs(name)) {
+			return fmt.Errorf("%s holds other files (%s): choose an empty directory with --dir", d, name)
 		}
 	}
 	return nil
 }
 
-// clear deletes an ended testnet, or what is left of one whose start was cut
-// short. The plan goes last, so that a clear which was cut short is still seen
-// as a testnet.
+// isOurs tells whether a testnet makes a file of this name.
+func isOurs(name string) bool {
+	switch name {
+	case socketFile, planFile, networkFile, walletsDir:
+		return true
+	}
+	return Node.number(name) > 0 || Poet.number(name) > 0
+}
+
+// clear deletes an ended testnet. The plan goes last, so that a clear which was
+// cut short is still seen as a testnet.
 func (d *lockedDir) clear() error {
 	if err := d.checkForeign(); err != nil {
 		return err
@@ -143,7 +145,7 @@ func (d *lockedDir) clear() error {
 			return d.explain(err)
 		}
 	}
-	if err := os.RemoveAll(d.path(planFile)); err != nil {
+	if err := os.Remove(d.path(planFile)); err != nil {
 		return d.explain(err)
 	}
 	return nil
@@ -217,9 +219,4 @@ func openDir(path string) (directory, error) {
 		return "", fmt.Errorf("no testnet in %s: start one with `tweedle testnet up --dir %s`, or name its --dir", abs, abs)
 	}
 	return d, nil
-}
-
-// validName tells names from paths: a process name never leaves the directory.
-func validName(name string) bool {
-	return name != "" && !strings.ContainsAny(name, "/\\") && name != "." && name != ".."
 }

@@ -23,6 +23,7 @@ func TestADirectoryThatCannotBeUsedIsRefusedInOneLine(t *testing.T) {
 	os.WriteFile(filepath.Join(tmp, "file"), nil, 0o600)
 	os.Mkdir(filepath.Join(tmp, "foreign"), 0o700)
 	os.WriteFile(filepath.Join(tmp, "foreign", "thesis.tex"), nil, 0o600)
+	os.MkdirAll(filepath.Join(tmp, "node", "node-1"), 0o700) // a real one
 	other, err := lockDir(filepath.Join(tmp, "other"))
 	if err != nil {
 		t.Fatal(err)
@@ -35,12 +36,14 @@ func TestADirectoryThatCannotBeUsedIsRefusedInOneLine(t *testing.T) {
 		{"locked", "a testnet runs in DIR: stop it with `tweedle testnet down --dir DIR`, or choose another --dir"},
 		{"file", "DIR is no directory: choose another --dir"},
 		{"file/below", "DIR is no directory: choose another --dir"},
+		{"node", "DIR holds other files (node-1): choose an empty directory with --dir"},
 		{"foreign", "DIR holds other files (thesis.tex): choose an empty directory with --dir"},
 		{"other", "DIR holds another testnet (preset local, 2 nodes, 1 PoETs, 2 gateways): leave out the flags to continue it, start anew with --fresh, or choose another --dir"},
 	} {
 		dir := filepath.Join(tmp, c.dir)
 		o := fakeOptions(dir)
 		o.Nodes = 4
+		o.Fresh = c.dir == "node" || c.dir == "foreign"
 		_, err := Up(t.Context(), o)
 		want := strings.ReplaceAll(c.want, "DIR", dir)
 		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
@@ -113,6 +116,13 @@ func TestAnEndedTestnetGoesOnUnlessItIsToBeNew(t *testing.T) {
 	again, resumed, err := prepare(Options{Dir: dir})
 	if err != nil || !resumed || again.network.ID() != first.network.ID() || again.String() != first.String() {
 		t.Errorf("continued %v (resumed %v): %v", again, resumed, err)
+	}
+	// A start that was cut short, by a full disk for one, is made good.
+	if err := os.Remove(filepath.Join(dir, networkFile)); err != nil {
+		t.Fatal(err)
+	}
+	if again, resumed, err := prepare(Options{Dir: dir}); err != nil || resumed || again.network.ID() == first.network.ID() {
+		t.Errorf("after a start that was cut short: resumed %v, %v", resumed, err)
 	}
 	o := fakeOptions(dir)
 	o.Nodes, o.Fresh = 4, true

@@ -138,46 +138,62 @@ func (p *plan) String() string {
 // prepare returns the plan of the testnet in the directory: the one that is
 // there, or a new one, written before anything starts.
 func (d *lockedDir) prepare(o Options, now time.Time) (p *plan, resumed bool, err error) {
-	p, err = d.loadPlan()
-	switch {
-	case errors.Is(err, fs.ErrNotExist), o.Fresh:
+	if d.isTestnet() && o.Fresh {
 		if err := d.clear(); err != nil {
 			return nil, false, err
 		}
+	}
+	planned := d.isTestnet()
+	if planned {
+		p, err = d.readPlan()
+	} else {
+		p, err = newPlan(o.withDefaults()), d.checkForeign()
+	}
+	switch {
 	case err != nil:
 		return nil, false, err
 	case !p.matches(o):
 		return nil, false, fmt.Errorf("%s holds another testnet (%v): leave out the flags to continue it, start anew with --fresh, or choose another --dir", d.directory, p)
-	default:
-		return p, true, d.checkSpace(len(p.Members))
 	}
-	p = newPlan(o.withDefaults())
 	if err := d.checkSpace(len(p.Members)); err != nil {
 		return nil, false, err
 	}
-	if p.network, err = d.createNetwork(p, now); err != nil {
-		return nil, false, err
+	if !planned {
+		// If we stop before this, the directory is still empty; after it, `up`
+		// finds a testnet without a network.
+		if err := d.save(p, planFile); err != nil {
+			return nil, false, err
+		}
 	}
-	// If we stop before this, `up` finds no plan and begins anew; after it,
-	// `up` continues this network.
-	return p, false, d.save(p, planFile)
+	if _, err := os.Stat(d.path(networkFile)); errors.Is(err, fs.ErrNotExist) {
+		// If we stop before this is done, the next `up` is here again.
+		p.network, err = d.createNetwork(p, now)
+		return p, false, err
+	}
+	p.network, err = d.loadNetwork()
+	return p, true, err
 }
 
-// loadPlan reads the plan and its network; fs.ErrNotExist when there is none.
-func (d directory) loadPlan() (*plan, error) {
-	if _, err := os.Stat(d.path(planFile)); err != nil {
-		return nil, err
-	}
+// readPlan reads the plan without its network.
+func (d directory) readPlan() (*plan, error) {
 	p := new(plan)
 	if err := d.load(p, planFile); err != nil {
 		return nil, err
 	}
 	for _, m := range p.Members {
-		if !validName(m.Name) || m.Kind.number(m.Name) == 0 {
+		if m.Kind.number(m.Name) == 0 {
 			return nil, fmt.Errorf("%s is damaged (process %.40q): start anew with --fresh", d.path(planFile), m.Name)
 		}
 	}
-	var err error
+	return p, nil
+}
+
+// loadPlan reads the plan and its network.
+func (d directory) loadPlan() (*plan, error) {
+	p, err := d.readPlan()
+	if err != nil {
+		return nil, err
+	}
 	p.network, err = d.loadNetwork()
 	return p, err
 }
