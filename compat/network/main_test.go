@@ -66,7 +66,7 @@ func build() (err error) {
 		{".", programs.grpcurl, "github.com/fullstorydev/grpcurl/cmd/grpcurl"},
 	} {
 		cmd := exec.Command("go", "build", "-o", b.to, b.name)
-		cmd.Dir, cmd.Env = b.from, append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Dir = b.from
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w\n%s", b.name, err, out)
 		}

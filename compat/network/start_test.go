@@ -171,7 +171,7 @@ func TestErrorsAtStart(t *testing.T) {
 				}
 				time.Sleep(poll / 5)
 			}
-			failsToStart(t, p.name, command(t, p.args...), dir, "in use", "another")
+			failsToStart(t, p.name, command(t, p.args...), dir, "another process", "another directory")
 			if err := s.stop(); err != nil {
 				t.Errorf("%s ended with %v", p.name, err)
 			}
@@ -194,11 +194,11 @@ func TestErrorsAtStart(t *testing.T) {
 				if os.Geteuid() == 0 {
 					cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 				}
-				failsToStart(t, p.name, cmd, d, "choose another")
+				failsToStart(t, p.name, cmd, d, "choose")
 			}
 		}
 		for _, p := range startable(network, network) { // a file in its place
-			failsToStart(t, p.name, command(t, p.args...), network, "another")
+			failsToStart(t, p.name, command(t, p.args...), network, "choose another")
 		}
 	})
 
