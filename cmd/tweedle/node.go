@@ -84,7 +84,12 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 			return usageError{fmt.Errorf("--coinbase: %w", err)}
 		}
 	}
-	p2p.LogLibraries(log.Handler())
+	// What the libraries warn of, our own errors say, in one line.
+	libraries, err := (&logFlags{level: "error", json: f.log.json}).logger()
+	if err != nil {
+		return err
+	}
+	p2p.LogLibraries(libraries.Handler())
 	n, err := node.Open(f.cfg)
 	if err != nil {
 		return err
