@@ -33,6 +33,7 @@ func reasons() []struct {
 		{vm.ErrGasPrice, codes.InvalidArgument},
 		{vm.ErrBlockGas, codes.InvalidArgument},
 		{vm.ErrNotSpawned, codes.FailedPrecondition},
+		{vm.ErrSpawned, codes.FailedPrecondition},
 		{vm.ErrNonce, codes.FailedPrecondition},
 		{vm.ErrBalance, codes.FailedPrecondition},
 		{txpool.ErrPending, codes.FailedPrecondition},
