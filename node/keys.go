@@ -21,10 +21,14 @@ const identityFile = "identity.key"
 func loadOrCreateSeed(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		// A link to a disk that is not there is no missing key.
+		if _, link := os.Lstat(path); link == nil {
+			return nil, fmt.Errorf("identity key: %w: make the place that it leads to available, or remove the link to get a new identity", err)
+		}
 		return createSeed(path)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("identity key: %w", err)
 	}
 	defer f.Close()
 	seed, err := signing.ReadSeed(f)

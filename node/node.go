@@ -29,6 +29,7 @@ import (
 
 	"tweedle/activation"
 	"tweedle/api"
+	"tweedle/durable"
 	"tweedle/hare"
 	"tweedle/mesh"
 	"tweedle/p2p"
@@ -147,6 +148,9 @@ func Open(cfg Config) (_ *Node, err error) {
 	defer func() {
 		if err != nil {
 			n.close()
+		}
+		if durable.IsFull(err) { // while a key was written
+			err = fmt.Errorf("data directory %s: %w: free some and start again", cfg.Dir, store.ErrFull)
 		}
 	}()
 	if err := n.rules(); err != nil {
