@@ -180,11 +180,15 @@ func checkStatus(t *testing.T, exe, dir string) {
 	}
 }
 
-// showLogs prints what the processes said last.
+// showLogs prints what the processes said, but for what they say of each layer.
 func showLogs(t *testing.T, exe, dir string) {
 	t.Helper()
-	out, _ := tweedle(t, exe, "testnet", "logs", "-n", "15", "--dir", dir)
-	t.Log(out)
+	out, _ := tweedle(t, exe, "testnet", "logs", "-n", "200", "--dir", dir)
+	for l := range strings.Lines(out) {
+		if !strings.Contains(l, `"layer applied"`) && !strings.Contains(l, "msg=ATX") && !strings.Contains(l, "proof_acknowledged") {
+			t.Log(strings.TrimSuffix(l, "\n"))
+		}
+	}
 }
 
 // checkNothingIsLeft checks that processes have ended and ports are free.

@@ -3,7 +3,6 @@ package testnet
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -61,11 +59,10 @@ func (l *launcher) newProcess(m member) *process {
 func (l *launcher) process(name string) (*process, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p := l.processes[name]; p != nil {
-		return p, nil
+	if _, err := l.plan.choose([]string{name}); err != nil {
+		return nil, err
 	}
-	_, err := l.plan.choose([]string{name})
-	return nil, errors.Join(err)
+	return l.processes[name], nil
 }
 
 // choose checks process names; none means all.
@@ -346,9 +343,6 @@ func (l *launcher) add(ctx context.Context, k Kind) (string, error) {
 	}
 	return m.Name, err
 }
-
-// isGone tells whether no process has the id any more; for tests and status.
-func isGone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
 // keepsUp is how many layers behind the furthest node a node may be to be
 // asked about accounts.

@@ -44,8 +44,8 @@ const (
 const (
 	startUp          = 4 * time.Second // for the processes, on a busy machine
 	maxGenesisDelay  = time.Minute
-	measuredLabels   = 16
-	initSafetyFactor = 1.3 // the machine has other things to do
+	measuredLabels   = 32
+	initSafetyFactor = 1.6 // the machine has other things to do
 )
 
 // genesisDelay returns the time from the launch to genesis, from how long the

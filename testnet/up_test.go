@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -447,6 +448,9 @@ func TestNoProcessOutlivesAnUpThatIsKilled(t *testing.T) {
 	// Nothing of it is in the way of the next.
 	start(t, fakeOptions(dir))
 }
+
+// isGone tells whether no process has the id any more.
+func isGone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
 // isZombie tells whether a process has ended but its new parent has not asked:
 // in a container, process 1 may never do that.
