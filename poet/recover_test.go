@@ -8,14 +8,14 @@ import (
 // In real time: a server that is stopped while a round executes goes on where it
 // was, and a round that took registrations is made up for.
 func TestRestartGoesOn(t *testing.T) {
-	cfg := config(t, time.Now())
+	cfg := config(t, time.Now().Add(500*time.Millisecond))
 	cfg.Schedule.PhaseShift = 300 * time.Millisecond
 	cfg.Schedule.EpochDuration = 1500 * time.Millisecond
 	cfg.Schedule.CycleGap = 500 * time.Millisecond
 	cfg.CheckpointInterval = 50 * time.Millisecond
 	s := start(t, cfg)
 	receipt := s.register(1)
-	time.Sleep(800 * time.Millisecond)
+	time.Sleep(time.Until(cfg.Schedule.Start(0)) + 500*time.Millisecond)
 	leaves := s.Rounds()[0].Leaves
 	next := s.register(2)
 	begin := time.Now()

@@ -36,7 +36,7 @@ type Service struct {
 
 	// registrations
 	pending  chan struct{} // holds a token for each Submit under way
-	checking chan struct{} // and for each that checks a signature
+	crypto   chan struct{} // and for each that checks or makes a signature now
 	queue    chan *submission
 	refusing atomic.Bool // the disk takes no registrations
 	pow      atomic.Pointer[powParams]
@@ -126,7 +126,7 @@ func Open(cfg Config) (_ *Service, err error) {
 		cfg:      cfg,
 		metrics:  newMetrics(cfg.Metrics),
 		pending:  make(chan struct{}, MaxPending),
-		checking: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		crypto:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-cfg.Provers)),
 		queue:    make(chan *submission, MaxPending),
 		inputs:   make(chan input),
 		jobs:     make(chan Job, maxUnproved),

@@ -57,18 +57,21 @@ func (s *Service) Submit(ctx context.Context, r Registration) (Receipt, error) {
 	if sub.err != nil {
 		return Receipt{}, sub.err
 	}
+	s.crypto <- struct{}{} // soon: nobody holds it for long
+	defer func() { <-s.crypto }()
 	return s.receipt(sub.round, sub.nodeID, sub.member), nil
 }
 
 // authorise checks everything that does not depend on the round, the cheap first.
-// Signatures are checked by as many at a time as there are cores.
+// As many do so at a time as there are cores that no prover needs: a prover must
+// not stand in line with registrations.
 func (s *Service) authorise(ctx context.Context, r *Registration) error {
 	if err := r.CheckShape(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	select {
-	case s.checking <- struct{}{}:
-		defer func() { <-s.checking }()
+	case s.crypto <- struct{}{}:
+		defer func() { <-s.crypto }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -322,8 +322,8 @@ func TestRegistrationsAtTheBorder(t *testing.T) {
 
 // A stop does not wait for a proof that takes long.
 func TestStopWhileProving(t *testing.T) {
-	cfg := config(t, time.Now())
-	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 50*time.Millisecond, time.Hour, time.Hour-900*time.Millisecond
+	cfg := config(t, time.Now().Add(time.Second)) // also a slow start comes before
+	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, time.Hour, time.Hour-900*time.Millisecond
 	cfg.K, cfg.MaxLeavesPerSecond, cfg.LeavesPerSecond, cfg.ProveWorkers = 17, 0, 50_000, 1
 	s := start(t, cfg)
 	for s.count(EventProving) == 0 {

@@ -1,0 +1,88 @@
+package poet
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// BenchmarkRegistrationsWhileProving measures how many registrations a server
+// takes while a round executes at full speed on the same machine, and what that
+// costs the round. The requests are signed beforehand; clients and network are
+// left out, package rpc measures with them. LOAD_SECONDS sets the time.
+func BenchmarkRegistrationsWhileProving(b *testing.B) {
+	seconds := time.Duration(envInt("LOAD_SECONDS", 5)) * time.Second
+	cfg := Config{Dir: filepath.Join(b.TempDir(), "poet")}
+	cfg.Schedule.Genesis = time.Now().Add(2 * time.Second)
+	cfg.Schedule.EpochDuration, cfg.Schedule.PhaseShift = time.Hour, 100*time.Millisecond
+	s, err := Open(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+		s.Close()
+	}()
+	for len(s.Rounds()) < 2 || s.Rounds()[0].Leaves == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	for round := 0; b.Loop(); round++ {
+		requests := make([]Registration, 5000*int(seconds/time.Second))
+		for i := range requests {
+			requests[i] = request(s.PowParams(), round<<32+i)
+		}
+		alone := leafRate(s, seconds/5)
+		var next, failed atomic.Int64
+		var mu sync.Mutex
+		var took []time.Duration
+		var group sync.WaitGroup
+		end := time.Now().Add(seconds)
+		for range 512 {
+			group.Go(func() {
+				var mine []time.Duration
+				for time.Now().Before(end) {
+					i := int(next.Add(1)) - 1
+					if i >= len(requests) {
+						break
+					}
+					begin := time.Now()
+					if _, err := s.Submit(ctx, requests[i]); err != nil {
+						failed.Add(1)
+					}
+					mine = append(mine, time.Since(begin))
+				}
+				mu.Lock()
+				took = append(took, mine...)
+				mu.Unlock()
+			})
+		}
+		begin := time.Now()
+		busy := leafRate(s, seconds*9/10)
+		group.Wait()
+		total := time.Since(begin)
+		if failed.Load() > 0 {
+			b.Fatalf("%d registrations failed", failed.Load())
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(len(took))/total.Seconds(), "registrations/s")
+		b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1e3, "p99-ms")
+		b.ReportMetric(alone, "leaves/s-alone")
+		b.ReportMetric(busy, "leaves/s-busy")
+	}
+}
+
+func leafRate(s *Service, d time.Duration) float64 {
+	first, begin := s.Rounds()[0].Leaves, time.Now()
+	time.Sleep(d)
+	return float64(s.Rounds()[0].Leaves-first) / time.Since(begin).Seconds()
+}
