@@ -71,7 +71,7 @@ accepted and named in the log. Each flag can also be set by the environment
 	f.registerTime(cmd)
 	f.registerReference(cmd)
 	f.registerOurs(cmd)
-	cmd.AddCommand(poetGateways(), poetProofs(), poetRounds(), poetStorage(), poetImport())
+	cmd.AddCommand(poetGateways(), poetProofs(), poetRounds(), poetStorage(), poetImport(), poetBench())
 	return cmd
 }
 

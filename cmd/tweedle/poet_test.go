@@ -216,6 +216,21 @@ func steer(t *testing.T, dir string) {
 	refused(t, true, "poet", "gateways", "list")
 }
 
+func TestTheBenchTellsItsFigures(t *testing.T) {
+	if got := mustTweedle(t, "poet", "bench", "--duration=50ms", "--keep=4"); !strings.Contains(got, "leaves per second of one core") {
+		t.Error(got)
+	}
+	var f struct {
+		Leaves     uint64  `json:"leaves"`
+		CPUSeconds float64 `json:"cpu_seconds"`
+	}
+	if err := json.Unmarshal([]byte(mustTweedle(t, "poet", "bench", "--duration=50ms", "--keep=4", "--json")), &f); err != nil || f.Leaves == 0 || f.CPUSeconds == 0 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	refused(t, true, "poet", "bench", "--duration=-1s")
+	refused(t, true, "poet", "bench", "--keep=99")
+}
+
 // Every command of the PoET shows an example.
 func TestEveryPoetCommandShowsAnExample(t *testing.T) {
 	for _, c := range append(poetCommand().Commands(), poetGateways().Commands()...) {

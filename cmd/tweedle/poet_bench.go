@@ -1,0 +1,55 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tweedle/poet"
+	"tweedle/posw"
+	"tweedle/posw/bench"
+)
+
+func poetBench() *cobra.Command {
+	var duration, round time.Duration
+	var keep uint
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Tell what this machine reaches as a PoET",
+		Long: `Computes leaves on one core for a while, proves and verifies them, and tells the
+rate, how near it is to what the processor allows, and what a round would need.
+It counts CPU time, so that other programs disturb it little; a quiet machine
+still gives the best figures.`,
+		Example: "  tweedle poet bench\n  tweedle poet bench --duration 30s --round 324h --json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if duration <= 0 || round <= 0 || keep > posw.MaxHeight {
+				return usageError{errors.New("--duration and --round must be positive, and --keep a height of the tree")}
+			}
+			figures, err := bench.Run(cmd.Context(), duration, keep)
+			if err != nil {
+				return err
+			}
+			if !asJSON {
+				_, err = fmt.Fprint(cmd.OutOrStdout(), figures.Words(round))
+				return err
+			}
+			b, err := json.Marshal(figures)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), string(b))
+			return err
+		},
+	}
+	fl := cmd.Flags()
+	fl.DurationVar(&duration, "duration", 5*time.Second, "time to compute for")
+	fl.DurationVar(&round, "round", 324*time.Hour, "length of the round to tell about")
+	fl.UintVar(&keep, "keep", poet.DefaultK, "height of the lowest tree layer that is kept")
+	fl.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
