@@ -204,6 +204,8 @@ type Summary struct {
 	StateRoots      int    `json:"state_roots"`
 	LastCommonLayer uint32 `json:"last_common_layer"`
 	StateRoot       string `json:"state_root,omitempty"` // if it is one
+
+	failed bool // Up returns an error that says all of it
 }
 
 func (Summary) kind() string { return "summary" }

@@ -91,7 +91,7 @@ func Up(ctx context.Context, o Options) (Summary, error) {
 	emit := newEmitter(o.View)
 	sum, err := up(ctx, o, emit)
 	if err != nil {
-		sum.OK = false
+		sum.OK, sum.failed = false, true
 		sum.Reasons = append(sum.Reasons, err.Error())
 	}
 	if sum.Reasons == nil {

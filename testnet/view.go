@@ -56,6 +56,10 @@ func plainLine(at time.Time, e Event) string {
 		if e.Step != stepInitializing && e.Error == "" {
 			return "" // every epoch has the same steps
 		}
+	case Summary:
+		if e.failed {
+			return ""
+		}
 	case PoetRound:
 		if e.Error == "" && (e.Members == 0 || e.State != roundExecuting && e.State != roundFinished) {
 			return ""
