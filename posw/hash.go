@@ -3,6 +3,7 @@ package posw
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math/bits"
 )
 
 // node is a node of the tree; a leaf is one of height 0.
@@ -61,11 +62,9 @@ func (h *hasher) message(lane int, i uint64, parked *[MaxHeight + 1]node) []byte
 	msg := h.leaf[lane]
 	binary.BigEndian.PutUint64(msg[h.statement:], i)
 	n := h.statement + 8
-	for height := 0; i>>height != 0; height++ {
-		if i>>height&1 == 1 {
-			*(*node)(msg[n:]) = parked[height]
-			n += NodeSize
-		}
+	for rest := i; rest != 0; rest &= rest - 1 { // a branch on each bit would often be predicted wrong
+		*(*node)(msg[n:]) = parked[bits.TrailingZeros64(rest)]
+		n += NodeSize
 	}
 	return msg[:n]
 }
@@ -182,8 +181,13 @@ func (h *hasher) first(i uint64, parked *[MaxHeight + 1]node) node {
 	return h.sum(h.message(0, i, parked))
 }
 
-// label computes the leaf that comes next on a spine.
-func (h *hasher) label(s *spine) node { return h.chain(h.first(s.count, &s.parked)) }
+// label computes the leaf that comes next on a spine, and makes it ready for that
+// leaf: independent of the chain, this costs no time where it stands.
+func (h *hasher) label(s *spine) node {
+	d := h.first(s.count, &s.parked)
+	s.ready(h)
+	return h.chain(d)
+}
 
 // prefix returns the statement.
 func (h *hasher) prefix() []byte { return h.leaf[0][:h.statement] }

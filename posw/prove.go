@@ -140,6 +140,7 @@ func (p *Prover) subtrees(indices []uint64, low wants) []subtree {
 // finish sets up the last subtree, of fewer than 2^k leaves. It must come out as the
 // prover's own spine below height k.
 func (p *Prover) finish(t *subtree) {
+	p.spine.ready(p.hash)
 	t.spine = p.spine
 	t.spine.count = t.at.first()
 	t.end, t.partial = p.spine.count, &p.spine

@@ -15,26 +15,32 @@ type spine struct {
 	count  uint64
 	parked [MaxHeight + 1]node
 	halves [MaxHeight + 1]node // hasher.half of each
+	behind bool                // the half of the node parked last is still to come
 }
 
-// park puts a node that has no parent yet in its place.
-func (s *spine) park(h *hasher, height uint, n *node) {
-	s.parked[height] = *n
-	s.halves[height] = h.half(n)
+// ready computes the half of the node parked last. push does it if it has to; done
+// earlier, it runs beside other work.
+func (s *spine) ready(h *hasher) {
+	if s.behind {
+		last := bits.TrailingZeros64(s.count)
+		s.halves[last], s.behind = h.half(&s.parked[last]), false
+	}
 }
 
 // push adds the next complete node of the given height, and those it completes.
 // Nodes of lower heights must not be parked. visit sees each of them, lowest first.
 func (s *spine) push(h *hasher, height uint, n node, visit func(spot, node)) {
+	s.ready(h)
 	for at := height; ; at++ {
 		visit(spot{at, s.count >> at}, n)
 		if s.count>>at&1 == 0 {
-			s.park(h, at, &n)
+			s.parked[at] = n
 			break
 		}
 		n = h.whole(&s.halves[at], &s.parked[at], &n)
 	}
 	s.count += 1 << height
+	s.behind = true
 }
 
 // edge returns for each height the node that is only partly over the count leaves,
@@ -141,9 +147,10 @@ func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, e
 	}
 	p := NewProver(statement, k)
 	p.spine.count = cp.Leaves
-	for height, next := uint(0), 0; next < len(cp.Parked); height++ {
+	for height, next := 0, 0; next < len(cp.Parked); height++ {
 		if cp.Leaves>>height&1 == 1 {
-			p.spine.park(p.hash, height, &cp.Parked[next])
+			p.spine.parked[height] = cp.Parked[next]
+			p.spine.halves[height] = p.hash.half(&cp.Parked[next])
 			next++
 		}
 	}
