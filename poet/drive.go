@@ -104,8 +104,6 @@ func (d *driver) step(in input) time.Time {
 func (d *driver) tellRound(e Event) {
 	d.emit(e)
 	if e.Kind == EventProved {
-		n, _ := ParseRoundID(e.Round)
-		d.metrics.forget(n)
 		if d.cfg.OnProof != nil {
 			d.cfg.OnProof(e.Round)
 		}
@@ -179,8 +177,10 @@ func (d *driver) start(w Work) {
 	case Seal:
 		d.group.Go(func() { d.seal(w.Round) })
 	case Execute:
-		d.dropReserve() // the journal takes its place
-		d.jobs <- w.Job
+		if d.worker != nil {
+			d.dropReserve() // the journal takes its place
+			d.jobs <- w.Job
+		}
 	default:
 		panic(fmt.Sprintf("poet: %T is not work", w))
 	}

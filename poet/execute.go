@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tweedle/poet/journal"
 	"tweedle/posw"
 )
@@ -68,7 +70,7 @@ func (w *Worker) execute(ctx context.Context, r *run, p *posw.Prover) {
 func (w *Worker) compute(ctx context.Context, r *run, p *posw.Prover) {
 	now := time.Now()
 	pace := pacer{perSecond: w.cfg.MaxLeavesPerSecond, from: now}
-	meter := meter{from: now, told: now}
+	meter := meter{gauge: w.metrics.rate.WithLabelValues(RoundID(r.job.Round)), from: now, told: now}
 	mark := marker{every: w.cfg.CheckpointInterval, last: now, kept: p.Kept()}
 	kept := make([]byte, 0, (maxSlice>>r.k+1)*posw.NodeSize)
 	slice := uint64(16)
@@ -77,8 +79,8 @@ func (w *Worker) compute(ctx context.Context, r *run, p *posw.Prover) {
 		if late && p.Leaves() >= posw.T {
 			return
 		}
-		n := slice
-		if !late { // when it is late, nothing is gained by being slow
+		n := min(slice, posw.T) // when it is late, nothing is gained by being slow
+		if !late {
 			var wait time.Duration
 			if n, wait = pace.next(slice, now); n == 0 {
 				now = sleep(ctx, min(wait, r.job.End.Sub(now)))
@@ -147,6 +149,7 @@ func (p *pacer) next(want uint64, now time.Time) (n uint64, wait time.Duration) 
 
 // meter measures the rate of a round.
 type meter struct {
+	gauge  prometheus.Gauge
 	from   time.Time
 	leaves uint64
 	told   time.Time
@@ -159,7 +162,9 @@ func (m *meter) add(r *run, n uint64, now time.Time) bool {
 	if took < rateTime {
 		return false
 	}
-	r.rate.Store(uint64(float64(m.leaves) / took.Seconds()))
+	rate := float64(m.leaves) / took.Seconds()
+	r.rate.Store(uint64(rate))
+	m.gauge.Set(rate)
 	m.from, m.leaves = now, 0
 	if now.Sub(m.told) < progressInterval {
 		return false
@@ -233,7 +238,7 @@ func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw
 	r.proving.Store(true)
 	id := RoundID(r.job.Round)
 	var proof posw.Proof
-	for made, tries := false, 0; ; {
+	for made, told, tries := false, false, 0; ; {
 		var err error
 		if !made {
 			proof, err = w.prove(ctx, r, p)
@@ -258,7 +263,10 @@ func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw
 			}
 			tries++
 		default:
-			w.emit(Event{Kind: EventWriteFailed, Round: id, Text: "proof could not be stored, it is tried again", Err: err})
+			if !told {
+				told = true
+				w.emit(Event{Kind: EventWriteFailed, Round: id, Text: "proof could not be stored, it is tried again until it is", Err: err})
+			}
 			sleep(ctx, retryInterval)
 		}
 	}

@@ -123,14 +123,14 @@ func Open(cfg Config) (_ *Service, err error) {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	s := &Service{
-		cfg:      cfg,
-		metrics:  newMetrics(cfg.Metrics),
-		pending:  make(chan struct{}, MaxPending),
-		crypto:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-cfg.Provers)),
-		queue:    make(chan *submission, MaxPending),
-		inputs:   make(chan input),
-		jobs:     make(chan Job, maxUnproved),
-		stopped:  make(chan struct{}),
+		cfg:     cfg,
+		metrics: newMetrics(cfg.Metrics),
+		pending: make(chan struct{}, MaxPending),
+		crypto:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-cfg.Provers)),
+		queue:   make(chan *submission, MaxPending),
+		inputs:  make(chan input),
+		jobs:    make(chan Job, maxUnproved),
+		stopped: make(chan struct{}),
 	}
 	if s.lock, err = durable.Lock(cfg.Dir); err != nil {
 		return nil, err

@@ -109,12 +109,13 @@ func (s *Service) checkStorage(low bool) bool {
 		m.ballast.Set(1)
 	}
 	paused := 0
+	m.rounds.Reset()
 	for _, r := range s.Rounds() {
 		if r.JournalPaused {
 			paused++
 		}
-		if r.State == StateExecuting {
-			m.rate.WithLabelValues(r.Round).Set(r.Rate)
+		if r.State != StateProved {
+			m.rounds.WithLabelValues(r.State.String()).Inc()
 		}
 	}
 	m.paused.Set(float64(paused))

@@ -178,6 +178,7 @@ func (w *Worker) round(ctx context.Context, source RoundSource, job Job, before,
 		w.mu.Lock()
 		delete(w.runs, job.Round)
 		w.mu.Unlock()
+		w.metrics.forget(job.Round)
 	}()
 	defer r.journal.Close()
 

@@ -33,6 +33,56 @@ func TestPowHash(t *testing.T) {
 	}
 }
 
-var _ = codec.Decode
-var _ = ed25519.Verify
-var _ = time.Now
+// A request of anything is refused or right, without a panic; a certificate has one
+// encoding.
+func FuzzRequest(f *testing.F) {
+	id := bytes.Repeat([]byte{2}, 32)
+	data := EncodeCertificate(id, time.Unix(1<<40, 0))
+	f.Add(id, id, []byte("prefix"), make([]byte, 64), []byte{1}, uint(3), uint64(9), data, make([]byte, 64), []byte{1, 2, 3, 4})
+	f.Add([]byte{}, id[:31], []byte{}, []byte{}, []byte{}, uint(300), uint64(0), data[:5], []byte{}, []byte{})
+	key := ed25519.NewKeyFromSeed(make([]byte, 32))
+	params := PowParams{Challenge: []byte("challenge"), Difficulty: 4}
+	f.Fuzz(func(t *testing.T, id, challenge, prefix, sig, pow []byte, difficulty uint, nonce uint64, cert, certSig, hint []byte) {
+		r := Request{NodeID: id, Challenge: challenge, Prefix: prefix, Signature: sig, Nonce: nonce, Hint: hint,
+			Pow: PowParams{Challenge: pow, Difficulty: difficulty}, Certificate: &Certificate{Data: cert, Signature: certSig}}
+		var data certificateData
+		if codec.Decode(cert, &data) == nil && !bytes.Equal(codec.Encode(&data), cert) {
+			t.Fatalf("%x is another encoding of a certificate", cert)
+		}
+		if r.CheckShape() != nil {
+			return
+		}
+		if r.CheckCertificate([]ed25519.PublicKey{key.Public().(ed25519.PublicKey)}, time.Unix(0, 0)) == nil {
+			t.Fatal("a certificate was forged")
+		}
+		if r.CheckPow(params, PowParams{}) == nil && (!bytes.Equal(pow, params.Challenge) || difficulty != params.Difficulty) {
+			t.Fatal("work under other parameters")
+		}
+		if r.CheckPow(PowParams{}, PowParams{}) == nil {
+			t.Fatal("work under an empty challenge")
+		}
+		r.CheckSignature()
+	})
+}
+
+func TestSolvedPowIsAccepted(t *testing.T) {
+	id, challenge := bytes.Repeat([]byte{2}, 32), bytes.Repeat([]byte{3}, 32)
+	old, current := PowParams{[]byte("old"), 6}, PowParams{[]byte("current"), 9}
+	for _, p := range []PowParams{old, current} {
+		nonce, ok := SolvePow(p, id, challenge, 1<<16)
+		if !ok {
+			t.Fatal("not solved")
+		}
+		r := Request{NodeID: id, Challenge: challenge, Nonce: nonce, Pow: p}
+		if err := r.CheckPow(current, old); err != nil {
+			t.Error(err)
+		}
+		r.Challenge = id
+		if err := r.CheckPow(current, old); err == nil {
+			t.Error("work for another challenge was accepted")
+		}
+	}
+	if _, ok := SolvePow(PowParams{[]byte("hard"), 200}, id, challenge, 10); ok {
+		t.Error("200 bits in ten tries")
+	}
+}
