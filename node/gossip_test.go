@@ -389,10 +389,8 @@ func (w *world) decided(tb testing.TB, p *types.Proposal) types.Decision {
 			tb.Fatal(err)
 		}
 	}
-	for _, r := range w.agreement.Step(w.schedule.LayerStart(stillLayer).Add(w.params.ProposalWindow)) {
-		if err := w.decide(r); err != nil {
-			tb.Fatal(err)
-		}
+	if err := w.advance(w.schedule.LayerStart(stillLayer).Add(w.params.ProposalWindow)); err != nil {
+		tb.Fatal(err)
 	}
 	el := w.electorate(tb)
 	atx := el.atxs[p.Ballot.ATX]

@@ -112,10 +112,8 @@ func (n *Node) advance(now time.Time) error {
 	}
 	if layer := n.schedule.LayerAt(now); layer > n.layer {
 		n.layer = layer
-		for l := range n.proposals {
-			if l+hare.MaxOpenLayers < layer {
-				delete(n.proposals, l)
-			}
+		if err := n.forgetDropped(); err != nil {
+			return n.fatal("forget transactions", err)
 		}
 		if n.signs(layer) {
 			if err := n.propose(now, layer); err != nil {
@@ -124,8 +122,10 @@ func (n *Node) advance(now time.Time) error {
 		}
 	}
 	for _, r := range n.agreement.Step(now) {
-		if err := n.decide(r); err != nil {
-			return n.fatal("decide", err)
+		err := n.decide(r)
+		delete(n.proposals, r.Layer)
+		if err := n.fatal("decide", err); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -192,6 +192,11 @@ func (n *Node) decide(r hare.Result) error {
 	}
 	out := n.chain.Try(content)
 	block.Txs = effective(out)
+	for _, r := range out.Results {
+		if r.Status == vm.Ineffective {
+			n.drop(r.ID)
+		}
+	}
 	if err := n.db.AddBlock(block); err != nil || !n.signs(r.Layer) {
 		return err
 	}
@@ -240,12 +245,12 @@ func (n *Node) build(r hare.Result) (*types.Block, error) {
 			}
 			tx, err := vm.Parse(stored.Raw)
 			if err != nil {
-				continue // nobody can execute it
+				n.drop(id) // nobody can execute it
+				continue
 			}
 			txs = append(txs, tx)
 		}
 	}
-	delete(n.proposals, r.Layer)
 	var ids []types.TransactionID
 	for _, tx := range txpool.Order(types.Sum(seed), txs) {
 		ids = append(ids, tx.Raw.ID())
@@ -365,14 +370,7 @@ func (n *Node) apply(cert *types.Certificate, block *types.Block) error {
 	if err := n.db.Apply(result); err != nil {
 		return err
 	}
-	if len(again) > 0 {
-		n.pool.Reverted(ext.Outcome.State, again)
-	}
-	dropped := n.pool.Applied(ext.Outcome.State)
-	n.waiting.Store(int64(n.pool.Len()))
-	if err := n.db.DropTransactions(dropped); err != nil {
-		return err
-	}
+	n.repool(ext.Outcome.State, again)
 	n.setTip(cert.Decision.Layer, cert.Decision.StateRoot, ext.Outcome.State)
 	n.log.Info("layer applied", "layer", cert.Decision.Layer, "block", cert.Decision.Block.Short(),
 		"txs", len(block.Txs), "state", cert.Decision.StateRoot.Short(), "signatures", len(cert.Signatures))
@@ -405,8 +403,18 @@ func (n *Node) stepBack(why error) error {
 	if err != nil {
 		return err
 	}
-	n.pool.Reverted(state, again)
+	n.repool(state, again)
 	return why
+}
+
+// repool moves the pool to a state and lets the transactions of undone blocks
+// wait again.
+func (n *Node) repool(state vm.State, undone []types.Transaction) {
+	n.drop(n.pool.Reverted(state, undone)...)
+	for _, raw := range undone {
+		n.drop(raw.ID()) // unless it waits when its time has come
+	}
+	n.waiting.Store(int64(n.pool.Len()))
 }
 
 // undone returns the transactions of the blocks after base: they wait again.

@@ -130,6 +130,7 @@ type Node struct {
 	certifier *hare.Certifier
 	chain     *mesh.Chain
 	pool      *txpool.Pool
+	dropped   []droppedTx // oldest first
 	proposals map[types.Layer]map[types.ProposalID]proposal
 	assigned  assigned
 }

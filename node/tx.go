@@ -68,7 +68,8 @@ func (n *Node) addTx(raw types.Transaction) error {
 	}
 	n.waiting.Store(int64(n.pool.Len()))
 	n.events.Publish(api.Accepted{Raw: raw})
-	return n.db.DropTransactions(evicted)
+	n.drop(evicted...)
+	return n.forgetDropped()
 }
 
 // reloadTxs lets the transactions that waited when we stopped wait again.
@@ -80,7 +81,9 @@ func (n *Node) reloadTxs() error {
 			return err
 		}
 		for _, tx := range txs {
-			_, _ = n.pool.Add(tx.Raw) // what cannot wait any more is passed over
+			if _, err := n.pool.Add(tx.Raw); err != nil {
+				n.drop(tx.ID)
+			}
 		}
 		if len(txs) < store.MaxPage {
 			break
@@ -106,4 +109,61 @@ func (n *Node) Projected(ctx context.Context, a types.Address) (nextNonce, balan
 	case <-ctx.Done():
 		return 0, 0, ctx.Err()
 	}
+}
+
+// keepDropped is for how many layers a transaction stays in the store after it
+// left the pool: until then a proposal or a block that names it may come.
+const keepDropped = 4
+
+// maxDropped bounds the transactions that are kept so; of more, the oldest are
+// forgotten early.
+const maxDropped = 100_000
+
+// droppedTx is a transaction that left the pool, or never was there.
+type droppedTx struct {
+	layer types.Layer // in which it did
+	id    types.TransactionID
+}
+
+// drop has transactions forgotten when no block can need them any more. If we
+// stop before, the next start finds that they cannot wait.
+func (n *Node) drop(ids ...types.TransactionID) {
+	for _, id := range ids {
+		n.dropped = append(n.dropped, droppedTx{n.layer, id})
+	}
+}
+
+// forgetDropped forgets the transactions whose time has come, but for those
+// that wait again or are named by an open proposal. Those that were applied
+// stay too: the store sees to that.
+func (n *Node) forgetDropped() error {
+	due := func(d droppedTx) bool { return d.layer+keepDropped < n.layer || len(n.dropped) > maxDropped }
+	if len(n.dropped) == 0 || !due(n.dropped[0]) {
+		return nil
+	}
+	named := make(map[types.TransactionID]bool)
+	for _, proposals := range n.proposals {
+		for _, p := range proposals {
+			for _, id := range p.txs {
+				named[id] = true
+			}
+		}
+	}
+	var ids []types.TransactionID
+	for range len(n.dropped) {
+		d := n.dropped[0]
+		if !due(d) {
+			break
+		}
+		n.dropped = n.dropped[1:]
+		_, waits := n.pool.Get(d.id)
+		switch {
+		case waits:
+		case named[d.id]:
+			n.drop(d.id)
+		default:
+			ids = append(ids, d.id)
+		}
+	}
+	return n.db.DropTransactions(ids)
 }
