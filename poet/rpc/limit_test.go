@@ -207,3 +207,61 @@ func TestConnectionsAreBounded(t *testing.T) {
 	l.Close()
 	<-ended
 }
+
+// remote is a connection from somewhere.
+type remote struct {
+	net.Conn
+	from net.Addr
+}
+
+func (r remote) RemoteAddr() net.Addr { return r.from }
+
+// script is a listener whose connections come from given addresses.
+type script struct {
+	net.Listener
+	from []string
+}
+
+func (s *script) Accept() (net.Conn, error) {
+	if len(s.from) == 0 {
+		return nil, net.ErrClosed
+	}
+	near, far := net.Pipe()
+	go func() { _, _ = far.Read(make([]byte, 1)) }() // ends when the near end closes
+	c := remote{near, net.TCPAddrFromAddrPort(netip.MustParseAddrPort(s.from[0]))}
+	s.from = s.from[1:]
+	return c, nil
+}
+
+// One client cannot take all connections, and its place is free again when
+// they end.
+func TestOneClientsConnectionsAreBounded(t *testing.T) {
+	var from []string
+	for i := range 2 * maxConnsPerClient {
+		from = append(from, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), uint16(i+1)).String())
+	}
+	from = append(from, "192.0.2.2:1", "192.0.2.1:9999")
+	l := limitConns(&script{from: from}, 10*maxConnsPerClient).(*limitedListener)
+	var open []net.Conn
+	for range maxConnsPerClient + 1 {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	if last := open[maxConnsPerClient].RemoteAddr().String(); last != "192.0.2.2:1" {
+		t.Fatalf("after %d connections of one address comes %s", maxConnsPerClient, last)
+	}
+	open[0].Close()
+	c, err := l.Accept()
+	if err != nil || c.RemoteAddr().String() != "192.0.2.1:9999" {
+		t.Fatalf("%v, %v", c, err)
+	}
+	for _, c := range append(open, c) {
+		c.Close()
+	}
+	if len(l.perClient) != 0 || len(l.slots) != 0 {
+		t.Fatalf("%d clients and %d connections are left", len(l.perClient), len(l.slots))
+	}
+}
