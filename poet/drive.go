@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,9 +77,9 @@ func (d *driver) step(in input) time.Time {
 	d.publish()
 	mustWait := false
 	for _, w := range out.Writes {
-		_, proof := w.(WriteProof)
-		mustWait = mustWait || proof
-		d.pending = append(d.pending, pendingWrite{write: w})
+		p := pendingWrite{write: w}
+		mustWait = mustWait || isProof(p)
+		d.pending = append(d.pending, p)
 	}
 	rest := func() {
 		for _, w := range out.Work {
@@ -110,12 +111,13 @@ func (d *driver) tellRound(e Event) {
 	}
 }
 
-// flush does the pending writes, in order, as far as there is room.
+// flush does the pending writes, in order, as far as there is room. The ballast is
+// for a proof only, and for what must be written before it.
 func (d *driver) flush() {
 	for len(d.pending) > 0 {
 		p := d.pending[0]
 		err := d.write(p.write)
-		if errors.Is(err, ErrDiskFull) && d.releaseBallast() {
+		if errors.Is(err, ErrDiskFull) && slices.ContainsFunc(d.pending, isProof) && d.releaseBallast() {
 			err = d.write(p.write)
 		}
 		if err != nil {
@@ -131,6 +133,11 @@ func (d *driver) flush() {
 			p.after()
 		}
 	}
+}
+
+func isProof(p pendingWrite) bool {
+	_, proof := p.write.(WriteProof)
+	return proof
 }
 
 func (d *driver) write(w Write) error {

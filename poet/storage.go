@@ -44,13 +44,21 @@ func journalNeed(rate uint64, duration time.Duration, k uint) uint64 {
 // is stored: journal, members, proof. It expects as many members as the largest
 // of the rounds that are there, and some more.
 func (s *Service) roundNeed() uint64 {
-	duration := s.cfg.Schedule.EpochDuration - s.cfg.Schedule.CycleGap
-	k := chooseK(s.cfg.K, s.rate, duration)
+	var journal uint64
+	if s.worker != nil {
+		journal = s.journalNeed()
+	}
 	members := s.store.members(s.openRound.Load())
 	for _, r := range s.snapshot() {
 		members = max(members, r.Members)
 	}
-	return journalNeed(s.rate, duration, k) + memberBytes*(members+members/4) + proofBytes
+	return journal + memberBytes*(members+members/4) + proofBytes
+}
+
+// journalNeed returns the bytes of the next round's journal.
+func (s *Service) journalNeed() uint64 {
+	duration := s.cfg.Schedule.EpochDuration - s.cfg.Schedule.CycleGap
+	return journalNeed(s.rate, duration, chooseK(s.cfg.K, s.rate, duration))
 }
 
 // Storage returns the disk budget.
@@ -68,9 +76,9 @@ func (s *Service) Storage() StorageStatus {
 		st.Journals = s.worker.journalBytes()
 	}
 	if s.reserved.Load() {
-		// Set aside for the next round: it is not free, and the round fits.
-		st.Reserved += need
-		st.Fit++
+		// What is set aside for the next round is not free, but is for a round.
+		st.Reserved += s.journalNeed()
+		st.Fit = (free + s.journalNeed()) / need
 	}
 	if st.Ballast {
 		st.Reserved += uint64(s.cfg.BallastBytes)
@@ -187,9 +195,7 @@ func (s *Service) holdReserve() {
 	if err != nil {
 		return
 	}
-	duration := s.cfg.Schedule.EpochDuration - s.cfg.Schedule.CycleGap
-	need := journalNeed(s.rate, duration, chooseK(s.cfg.K, s.rate, duration))
-	if err := f.Reserve(int64(need)); err != nil {
+	if err := f.Reserve(int64(s.journalNeed())); err != nil {
 		f.Close()
 		s.cfg.FS.Remove(s.reservePath())
 		return

@@ -279,6 +279,36 @@ func TestBallastSavesTheProof(t *testing.T) {
 	})
 }
 
+// Little room is told once, and once more when it is over; the next round's room is
+// set aside, and counts for it.
+func TestLittleRoomIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config(t, time.Now())
+		mem := durable.NewMem(1 << 30)
+		cfg.FS = mem
+		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s := start(t, cfg)
+		defer s.close()
+		time.Sleep(storageInterval)
+		st := s.Storage()
+		if st.Fit < MinRoundsFit || !st.Ballast || st.Reserved <= uint64(cfg.BallastBytes) || s.count(EventDiskLow) != 0 {
+			t.Errorf("plenty of room: %+v", st)
+		}
+		mem.SetCapacity(cfg.BallastBytes + int64(st.Needed)*5/2 + 5000)
+		time.Sleep(3 * storageInterval)
+		if st = s.Storage(); st.Fit != 2 || s.count(EventDiskLow) != 1 {
+			t.Errorf("room for two rounds: %+v, told %d times", st, s.count(EventDiskLow))
+		}
+		mem.SetCapacity(1 << 30)
+		time.Sleep(3 * storageInterval)
+		if s.count(EventDiskLow) != 1 || s.count(EventDiskFine) != 1 {
+			t.Error("the end of it was not told once")
+		}
+	})
+}
+
 // Registrations that come while a round closes are in the round that their receipt
 // names, however the two meet.
 func TestRegistrationsAtTheBorder(t *testing.T) {

@@ -45,14 +45,16 @@ type Journal struct {
 	path   string
 	header Header
 
-	mu     sync.Mutex
-	blocks [][]byte // all kept nodes; every block but the last is full
+	mu     sync.Mutex // guards all up to size
+	blocks [][]byte   // all kept nodes; every block but the last is full
 	nodes  uint64
 	marked point // the latest that the appender gave
 
+	saved uint64 // leaves of the last synced chunk
+	size  int64  // of the file, up to there
+
+	// Owned by the goroutine that syncs.
 	file    durable.File // nil if it must be written anew
-	size    int64        // of the file, synced
-	saved   uint64       // leaves of the last synced chunk
 	sum     checksum
 	suspect bool // bytes after size may be there
 }
@@ -241,14 +243,14 @@ func (j *Journal) Sync() error {
 		return j.abandon(err)
 	}
 	// If we stop from here on, Open finds this checkpoint.
-	j.size, j.sum = size, sum
-	j.setSaved(to.leaves)
+	j.sum = sum
+	j.setSaved(to.leaves, size)
 	return nil
 }
 
-func (j *Journal) setSaved(leaves uint64) {
+func (j *Journal) setSaved(leaves uint64, size int64) {
 	j.mu.Lock()
-	j.saved = leaves
+	j.saved, j.size = leaves, size
 	j.mu.Unlock()
 }
 
@@ -298,8 +300,8 @@ func (j *Journal) rewriteTo(temp string, to point) (err error) {
 	if err := j.fs.SyncDir(filepath.Dir(j.path)); err != nil {
 		return err
 	}
-	j.file, j.size, j.sum, j.suspect = file, size, sum, false
-	j.setSaved(to.leaves)
+	j.file, j.sum, j.suspect = file, sum, false
+	j.setSaved(to.leaves, size)
 	return nil
 }
 
@@ -341,7 +343,7 @@ func (j *Journal) Reserve(size int64) error {
 func (j *Journal) Saved() (leaves uint64, size int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.saved, int64(headerSize+sumSize) + int64(j.nodes)*posw.NodeSize
+	return j.saved, j.size
 }
 
 // Reader returns a reader of all kept nodes, from the first.

@@ -266,6 +266,40 @@ func TestDamageIsFound(t *testing.T) {
 	}
 }
 
+// BenchmarkOpenMainnet measures a start in the last minute of a round of mainnet:
+// reading the journal, its checkpoint, and the prover's tree
+// (reference/poet.md 2.4).
+func BenchmarkOpenMainnet(b *testing.B) {
+	const nodes = 78_000_000_000 >> 14
+	dir := b.TempDir()
+	h := header(14)
+	j := Create(durable.OS{}, Path(dir, 1), h)
+	r := rand.NewChaCha8([32]byte{})
+	buf := make([]byte, 1000*posw.NodeSize)
+	for range nodes / 1000 {
+		r.Read(buf)
+		j.Append(buf, nil)
+	}
+	if err := j.Sync(); err != nil {
+		b.Fatal(err)
+	}
+	j.Close()
+	for b.Loop() {
+		j, _, err := Open(durable.OS{}, Path(dir, 1))
+		if err != nil {
+			b.Fatal(err)
+		}
+		cp, err := j.Checkpoint()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := posw.Resume(h.Statement[:], h.K, j.Reader(), cp); err != nil {
+			b.Fatal(err)
+		}
+		j.Close()
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	mem := durable.NewMem(1 << 20)
 	h := header(1)
