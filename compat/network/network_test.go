@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ import (
 // order in which its life goes.
 func TestTheNetwork(t *testing.T) {
 	t.Parallel()
-	n := up(t, "--nodes", "5", "--poets", "2")
+	n := up(t, "--nodes", "5", "--poets", "2", "--max-leaves-per-second", strconv.Itoa(leavesPerSecond))
 	n.waitUp(t)
 	t.Run("WhileItLives", func(t *testing.T) {
 		t.Run("OurProofsConvinceTheReference", func(t *testing.T) { t.Parallel(); ourProofsConvinceTheReference(t, n) })
@@ -38,7 +39,7 @@ func TestTheNetwork(t *testing.T) {
 	if t.Failed() {
 		t.FailNow() // what comes now takes minutes, and needs a network that is well
 	}
-	t.Run("AllPoetsGoneForTwoEpochs", func(t *testing.T) { allPoetsGone(t, n) })
+	t.Run("AllPoetsGoneForTwoEpochs", func(t *testing.T) { allPoetsGone(t, n, afterATXs, 0) })
 	sum := n.end(t)
 	if sum.StateRoots != 1 || sum.Layers == 0 {
 		t.Errorf("the summary has %d state roots in %d layers", sum.StateRoots, sum.Layers)
@@ -50,11 +51,20 @@ func TestTheNetwork(t *testing.T) {
 	}
 }
 
+// leavesPerSecond is the speed limit of the PoETs.
+const leavesPerSecond = 2000
+
+// patience is in epochs. A machine that is busy for seconds can make all
+// smeshers miss a PoET round; two epochs later the network has blocks again.
+const patience = 4
+
 // Constants of the testnet's epochs, read from its nodes and PoETs.
 type timing struct {
 	epoch int // layers
 	shift int // layers from an epoch's start to the start of a PoET round
 	first int // layer that can have ballots
+	// round is how long a PoET works.
+	round time.Duration
 }
 
 func readTiming(t *testing.T, s status) timing {
@@ -66,13 +76,34 @@ func readTiming(t *testing.T, s status) timing {
 			Value int64 `json:",string"`
 		}
 	}](t, addr, "spacemesh.v1.MeshService/LayerDuration", "")
-	var poetInfo struct{ PhaseShift string }
+	var poetInfo struct{ PhaseShift, CycleGap string }
 	getJSON(t, "http://"+s.Poets[0].REST+"/v1/info", &poetInfo)
-	shift, err := time.ParseDuration(poetInfo.PhaseShift)
-	if err != nil || layer.Duration.Value == 0 || info.EpochSize == 0 {
-		t.Fatalf("%v, %+v, %+v, %+v", err, info, layer, poetInfo)
+	shift, err1 := time.ParseDuration(poetInfo.PhaseShift)
+	gap, err2 := time.ParseDuration(poetInfo.CycleGap)
+	if err1 != nil || err2 != nil || layer.Duration.Value == 0 || info.EpochSize == 0 {
+		t.Fatalf("%+v, %+v, %+v", info, layer, poetInfo)
 	}
-	return timing{info.EpochSize, int(shift / (time.Duration(layer.Duration.Value) * time.Second)), info.EffectiveGenesis + 1}
+	long := time.Duration(layer.Duration.Value) * time.Second
+	return timing{info.EpochSize, int(shift / long), info.EffectiveGenesis + 1, time.Duration(info.EpochSize)*long - gap}
+}
+
+// busy tells whether the machine had too much else to do in a PoET round for
+// times to be judged: no PoET came near its speed limit.
+func (at timing) busy(t *testing.T, s status, round int) bool {
+	t.Helper()
+	var most uint64
+	for _, p := range s.Poets {
+		if code, answer := fetch(t, http.MethodGet, fmt.Sprintf("http://%s/v1/proofs/%d", p.REST, round), nil); code == http.StatusOK {
+			var p proof
+			if err := json.Unmarshal(answer, &p); err != nil {
+				t.Fatal(err)
+			}
+			most = max(most, p.Proof.Leaves)
+		}
+	}
+	full := uint64(at.round.Seconds() * leavesPerSecond)
+	t.Logf("round %d has %d leaves, %d are a full one", round, most, full)
+	return most < full*9/10
 }
 
 // A node is killed with SIGKILL: the others go on, and after its restart it has
@@ -80,7 +111,7 @@ func readTiming(t *testing.T, s status) timing {
 func aKilledNodeComesBack(t *testing.T, n *testnet) {
 	const victim = "node-3"
 	at := readTiming(t, n.status(t))
-	s := n.until(t, at.first+at.epoch, "the first block is applied everywhere", func(s status) bool {
+	s := n.until(t, at.first+patience*at.epoch, "the first block is applied everywhere", func(s status) bool {
 		_, common := s.applied()
 		return common >= at.first
 	})
@@ -90,7 +121,7 @@ func aKilledNodeComesBack(t *testing.T, n *testnet) {
 		t.Fatalf("%s (pid %d) lives after kill", victim, pid)
 	}
 	const missed = 4 // layers
-	s = n.until(t, before+missed+at.epoch, "the others go on", func(s status) bool {
+	s = n.until(t, before+missed+patience*at.epoch, "the others go on", func(s status) bool {
 		others := slices.DeleteFunc(slices.Clone(s.Nodes), func(n node) bool { return n.Name == victim })
 		_, common := status{Nodes: others}.applied()
 		return common >= before+missed
@@ -100,7 +131,7 @@ func aKilledNodeComesBack(t *testing.T, n *testnet) {
 	}
 	n.do(t, "restart", victim)
 	away, _ := s.applied()
-	s = n.until(t, s.Layer+at.epoch, "all nodes have the same state", func(s status) bool { return s.agree(away + 1) })
+	s = n.until(t, s.Layer+patience*at.epoch, "all nodes have the same state", func(s status) bool { return s.agree(away + 1) })
 	if v := s.node(victim); v.State != "running" || v.PID == pid {
 		t.Errorf("after the restart: %+v", v)
 	}
@@ -125,6 +156,10 @@ func (n *testnet) compareHistories(t *testing.T, s status, from int) history {
 	return want
 }
 
+// afterATXs is when all smeshers have published in the epoch: its successor has
+// its ballots, and no later epoch.
+const afterATXs = -1
+
 // All PoETs are gone for two whole epochs.
 //
 // The least that the protocol needs: ballots of epoch k+2 need an ATX published
@@ -132,14 +167,18 @@ func (n *testnet) compareHistories(t *testing.T, s status, from int) history {
 // after the epoch's start. A PoET that is back in the first part of epoch k,
 // while smeshers register for that round, brings blocks back with the first
 // layer of k+2: one and a half to two epochs after it. Back later, it is the
-// next epoch's round, and up to two and a half epochs. So they are started with
-// an epoch's begin, and blocks must be there in the second epoch after.
-func allPoetsGone(t *testing.T, n *testnet) {
+// next epoch's round, and up to two and a half epochs.
+//
+// They are killed when the layer of an epoch has come, counted from 0, or
+// afterATXs; and started in the third epoch after that, when its layer back
+// has come.
+func allPoetsGone(t *testing.T, n *testnet, kill, backAt int) {
 	at := readTiming(t, n.status(t))
 	genesis := n.genesisID()
-	// With this epoch's ATXs published, its successor has its ballots, and no
-	// later epoch until the PoETs are back.
-	last := n.until(t, n.status(t).Layer+2*at.epoch, "all ATXs of the epoch are published", func(s status) bool {
+	last := n.until(t, n.status(t).Layer+patience*at.epoch, "the moment of the kill comes", func(s status) bool {
+		if kill != afterATXs {
+			return s.Layer%at.epoch == kill
+		}
 		return !slices.ContainsFunc(s.Nodes, func(n node) bool { return n.ATXEpoch == nil || *n.ATXEpoch != s.Epoch })
 	})
 	n.do(t, "kill", "poet-1", "poet-2")
@@ -154,7 +193,8 @@ func allPoetsGone(t *testing.T, n *testnet) {
 		t.Logf("the kill took until epoch %d: this machine is busy", killed)
 	}
 	back := killed + 3 // killed+1 and killed+2 are the whole epochs
-	s = n.until(t, back*at.epoch, "two whole epochs without PoETs", func(s status) bool { return s.Epoch >= back })
+	begin := back*at.epoch + backAt
+	s = n.until(t, begin, "two whole epochs without PoETs", func(s status) bool { return s.Layer >= begin })
 	stood, _ := s.applied()
 	root := *s.Nodes[0].Root
 	if !s.agree(0) {
@@ -173,7 +213,7 @@ func allPoetsGone(t *testing.T, n *testnet) {
 		from++
 		t.Logf("the PoETs were up only at layer %d, the round started %d layers into the epoch: this machine is busy, the next round counts", s.Layer, at.shift)
 	}
-	s = n.until(t, (from+3)*at.epoch, "all nodes apply blocks again", func(s status) bool { return s.agree((from + 2) * at.epoch) })
+	s = n.until(t, (from+2+patience)*at.epoch, "all nodes apply blocks again", func(s status) bool { return s.agree((from + 2) * at.epoch) })
 	if *s.Nodes[0].Root == root {
 		t.Error("blocks come, and the state stands still")
 	}
@@ -184,7 +224,10 @@ func allPoetsGone(t *testing.T, n *testnet) {
 			resumed = layer
 		}
 	}
-	if resumed < (from+2)*at.epoch || resumed >= (from+3)*at.epoch {
+	switch epoch := resumed / at.epoch; {
+	case epoch > from+2 && at.busy(t, s, from):
+		t.Logf("NOT JUDGED, this machine is too busy: the first block came in epoch %d, not in %d", epoch, from+2)
+	case epoch > from+2:
 		t.Errorf("the first block after the PoETs are back is of layer %d, not of epoch %d", resumed, from+2)
 	}
 	for _, node := range s.Nodes {
@@ -231,8 +274,8 @@ func anotherNetworkIsRefused(t *testing.T, n *testnet) {
 			return strings.Contains(line, "refused") && strings.Contains(line, ours) && strings.Contains(line, theirs)
 		})
 	}
-	const patience = time.Minute
-	for deadline := time.Now().Add(patience); ; time.Sleep(poll) {
+	const meeting = time.Minute // on a busy machine
+	for deadline := time.Now().Add(meeting); ; time.Sleep(poll) {
 		log, err := os.ReadFile(filepath.Join(n.dir, host, "log"))
 		if err != nil {
 			t.Fatal(err)
@@ -244,7 +287,7 @@ func anotherNetworkIsRefused(t *testing.T, n *testnet) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s is not refused by %s on both sides after %v:\n%s\n%s", theirs, ours, patience, log, &stranger.stderr)
+			t.Fatalf("%s is not refused by %s on both sides after %v:\n%s\n%s", theirs, ours, meeting, log, &stranger.stderr)
 		}
 	}
 	if theirs == ours {
@@ -286,6 +329,27 @@ func getJSON(t *testing.T, url string, v any) {
 		t.Fatalf("%s answers %d: %s", url, code, body)
 	} else if err := json.Unmarshal(body, v); err != nil {
 		t.Fatalf("%s: %v: %s", url, err, body)
+	}
+}
+
+// The PoETs go and come back at other moments than in TestTheNetwork: while a
+// round works, before its end, before its proof is fetched; before and after
+// the next round's start.
+func TestPoetsGoneAtAnyMoment(t *testing.T) {
+	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
+		t.Skip("SKIPPED: four outages take ten minutes; set TWEEDLE_NIGHTLY=1")
+	}
+	n := up(t, "--nodes", "3", "--poets", "2", "--max-leaves-per-second", strconv.Itoa(leavesPerSecond))
+	at := readTiming(t, n.waitUp(t))
+	for _, moment := range []struct{ kill, back int }{{at.shift + 1, 3}, {at.epoch - 1, at.shift}, {0, at.epoch - 1}, {1, 1}} {
+		n.until(t, n.status(t).Layer+2*patience*at.epoch, "the network lives", func(s status) bool {
+			_, common := s.applied()
+			return common >= at.first && common >= s.Layer-2
+		})
+		t.Run(fmt.Sprintf("From%dTo%d", moment.kill, moment.back), func(t *testing.T) { allPoetsGone(t, n, moment.kill, moment.back) })
+	}
+	if sum := n.end(t); sum.StateRoots != 1 {
+		t.Errorf("%d state roots", sum.StateRoots)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -272,6 +273,11 @@ func (n *testnet) checkNothingIsLeft(t *testing.T) {
 	for _, pid := range n.pids {
 		if !isGone(pid) {
 			t.Errorf("process %d outlived its testnet", pid)
+		}
+	}
+	for pid, command := range running() {
+		if strings.Contains(command, n.dir) {
+			t.Errorf("process %d is left: %s", pid, command)
 		}
 	}
 	for _, a := range n.addresses {
