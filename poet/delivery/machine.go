@@ -154,6 +154,7 @@ func (m *Machine) Step(now time.Time) Output {
 	for _, it := range m.proofs {
 		if it.State == Pending {
 			wake(it.UsefulUntil)
+			wake(now.Add(m.cfg.ProbeEvery)) // who watches its age wants to see it grow
 		}
 	}
 	out.Save = m.changes()

@@ -94,12 +94,7 @@ func (m *Machine) Rebroadcast(p Proof, now time.Time) error {
 }
 
 func (m *Machine) admit(p Proof) error {
-	pending := 0
-	for _, it := range m.proofs {
-		if it.State == Pending {
-			pending++
-		}
-	}
+	pending := m.waiting()
 	switch {
 	case len(p.Data) == 0 || len(p.Data) > MaxProofSize:
 		return fmt.Errorf("a proof of %d bytes cannot be delivered: the limit is %d", len(p.Data), MaxProofSize)
@@ -107,6 +102,16 @@ func (m *Machine) admit(p Proof) error {
 		return fmt.Errorf("%d proofs wait for delivery already: set working gateways first", pending)
 	}
 	return nil
+}
+
+// waiting returns how many proofs wait for delivery.
+func (m *Machine) waiting() (n int) {
+	for _, it := range m.proofs {
+		if it.State == Pending {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *Machine) append(p Proof, now time.Time) {

@@ -178,6 +178,9 @@ func (m *Machine) fill(now time.Time) {
 		}
 		m.slots = append(m.slots, m.seat(c, now))
 	}
+	if len(m.slots) == 0 && m.waiting() > 0 {
+		m.starve("", "no gateway is known and a proof waits: add some with `tweedle poet gateways add`", now)
+	}
 	for i, s := range m.slots {
 		contrary := m.contrary(s)
 		if s.State != Dead && !contrary {
@@ -186,7 +189,7 @@ func (m *Machine) fill(now time.Time) {
 		c, ok := m.takeCandidate(now)
 		if !ok {
 			if s.State == Dead {
-				m.starve(s, now)
+				m.starve(s.Addr, "no gateway can take the slot of a dead one: add some with `tweedle poet gateways add`", now)
 			}
 			continue
 		}
@@ -212,15 +215,12 @@ func (m *Machine) contrary(s *slot) bool {
 	return false
 }
 
-// starve reports once that a dead slot finds no candidate; its own gateway
-// goes on being tried.
-func (m *Machine) starve(s *slot, now time.Time) {
-	if m.starved {
-		return
+// starve reports once that gateways are missing; dead ones go on being tried.
+func (m *Machine) starve(addr, text string, now time.Time) {
+	if !m.starved {
+		m.starved = true
+		m.event(Event{Time: now, Kind: NoCandidates, Gateway: addr, Text: text})
 	}
-	m.starved = true
-	m.event(Event{Time: now, Kind: NoCandidates, Gateway: s.Addr,
-		Text: "no gateway can take the slot of a dead one: add some with `tweedle poet gateways add`"})
 }
 
 // takeCandidate removes and returns the best candidate that may be tried now.

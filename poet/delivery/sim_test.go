@@ -94,6 +94,8 @@ type world struct {
 	flights []flight
 	events  []Event
 	saved   Saved
+	// faulty is how many of a hundred saves fail.
+	faulty int
 }
 
 type flight struct {
@@ -124,9 +126,27 @@ func testProof(round int, until time.Time) Proof {
 
 func (w *world) add(round int, useful time.Duration) {
 	w.t.Helper()
-	if err := w.m.AddProof(testProof(round, w.now.Add(useful)), w.now); err != nil {
-		w.t.Fatal(err)
+	for { // as a caller does who was told that nothing was kept
+		if err := w.m.AddProof(testProof(round, w.now.Add(useful)), w.now); err != nil {
+			w.t.Fatal(err)
+		}
+		if w.save(w.m.changes()) {
+			return
+		}
 	}
+}
+
+// save is the driver's part; it tells whether the disk took the changes.
+func (w *world) save(c *Changes) bool {
+	if c == nil {
+		return true
+	}
+	if w.rng.IntN(100) < w.faulty {
+		return false
+	}
+	w.apply(c)
+	w.m.Persisted(c)
+	return true
 }
 
 // run lets d pass.
@@ -136,10 +156,7 @@ func (w *world) run(d time.Duration) {
 	for {
 		out := w.m.Step(w.now)
 		w.events = append(w.events, out.Events...)
-		if out.Save != nil {
-			w.apply(out.Save)
-			w.m.Persisted(out.Save)
-		}
+		w.save(out.Save)
 		for _, c := range out.Calls {
 			w.launch(c)
 		}
@@ -249,6 +266,18 @@ func TestAProofIsDeliveredWhenTwoGatewaysKeepIt(t *testing.T) {
 	if len(w.saved.Data) != 0 {
 		t.Fatal("the data of a delivered proof is still in the outbox")
 	}
+}
+
+func TestAProofThatNobodyCanTakeIsReported(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	w.add(0, time.Hour)
+	w.run(30 * time.Minute)
+	if n := w.count(NoCandidates); n != 1 {
+		t.Fatalf("reported %d times, want once", n)
+	}
+	w.m.SetGateways([]string{w.node(honest), w.node(honest)}, w.now)
+	w.run(3 * time.Second)
+	w.wantState(0, Delivered)
 }
 
 func TestOneGatewayIsNotEnough(t *testing.T) {
@@ -477,7 +506,7 @@ func TestTheHistoryIsBounded(t *testing.T) {
 }
 
 // Any mix of gateways, failing, flapping and lying, with restarts at random
-// moments: what counts as delivered is kept by two honest gateways, every
+// moments and saves that fail: what counts as delivered is kept by two honest gateways, every
 // gateway gets its proofs in order, and with two honest ones everything is
 // delivered in the end.
 func TestRandomWorlds(t *testing.T) {
@@ -490,6 +519,7 @@ func randomWorld(t *testing.T, seed uint64) {
 	cfg := DefaultConfig()
 	cfg.Seed = seed
 	w := newWorld(t, cfg)
+	w.faulty = int(seed%3) * 30
 	var all []string
 	for range 2 + w.rng.IntN(8) {
 		a := w.node(manner(w.rng.IntN(int(manners))))
