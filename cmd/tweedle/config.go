@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -36,14 +38,19 @@ func settle(cmd *cobra.Command) error {
 	if bad != nil || err != nil || path == "" {
 		return bad
 	}
-	var file map[string]any
-	if _, err := toml.DecodeFile(path, &file); err != nil {
-		return fmt.Errorf("config file %s: %w", path, err)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("config file: %w", err)
 	}
-	for key, value := range file {
+	var file map[string]any
+	if err := toml.Unmarshal(b, &file); err != nil {
+		return usageError{fmt.Errorf("config file %s: %w", path, err)}
+	}
+	for _, key := range slices.Sorted(maps.Keys(file)) {
+		value := file[key]
 		f := cmd.Flags().Lookup(key)
-		if f == nil || key == configFlag {
-			return fmt.Errorf("config file %s: %q is not a setting: see tweedle %s --help", path, key, cmd.Name())
+		if f == nil || key == configFlag || key == "help" {
+			return usageError{fmt.Errorf("config file %s: %q is not a setting: see tweedle %s --help", path, key, cmd.Name())}
 		}
 		if f.Changed {
 			continue

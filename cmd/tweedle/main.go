@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -41,9 +42,9 @@ func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tweedle",
 		Short:         "A space-time network: node, PoET server, local testnet, wallet",
+		Example:       "  tweedle testnet up\n  tweedle node --help",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
@@ -53,5 +54,40 @@ func rootCommand() *cobra.Command {
 		testnetCommand(),
 		walletCommand(),
 	)
+	strict(root)
 	return root
+}
+
+// strict makes every mistake in the arguments of a command, and of those below
+// it, a usageError. Left alone, a command that only has commands below it
+// answers a wrong one with its help, and succeeds.
+func strict(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		strict(sub)
+	}
+	if !cmd.Runnable() {
+		cmd.Args, cmd.RunE = unknownCommand, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		return
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+}
+
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	const maxTypos = 2
+	cmd.SuggestionsMinimumDistance = maxTypos
+	hint := fmt.Sprintf("see %s --help", cmd.CommandPath())
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError{fmt.Errorf("unknown command %q of %s: %s", args[0], cmd.CommandPath(), hint)}
 }

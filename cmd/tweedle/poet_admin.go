@@ -87,7 +87,7 @@ func ago(t *timestamppb.Timestamp) string {
 }
 
 func poetGateways() *cobra.Command {
-	parent := &cobra.Command{Use: "gateways", Short: "List, set, add or remove the nodes that take proofs", Args: noArgs}
+	parent := &cobra.Command{Use: "gateways", Short: "List, set, add or remove the nodes that take proofs", Example: "  tweedle poet gateways list --dir ~/poet", Args: noArgs}
 	reply := func(a *adminFlags, call func(context.Context, poetadminpb.AdminServiceClient, []string) (*poetadminpb.ListGatewaysResponse, error)) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, args []string) error {
 			var out *poetadminpb.ListGatewaysResponse
@@ -138,7 +138,7 @@ func gatewayTable(w io.Writer, out *poetadminpb.ListGatewaysResponse) {
 }
 
 func poetProofs() *cobra.Command {
-	parent := &cobra.Command{Use: "proofs", Short: "List the proofs and their delivery, or offer one again", Args: noArgs}
+	parent := &cobra.Command{Use: "proofs", Short: "List the proofs and their delivery, or offer one again", Example: "  tweedle poet proofs list --dir ~/poet", Args: noArgs}
 	var list, again adminFlags
 	var undelivered bool
 	listCmd := list.register(&cobra.Command{

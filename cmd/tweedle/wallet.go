@@ -38,7 +38,8 @@ func walletCommand() *cobra.Command {
 		Short: "Hold a key, send coins, look at balances",
 		Long: "A wallet is one key in one file. Its address is the same on every network\n" +
 			"but for the prefix: \"sm\" on mainnet, \"stest\" on test networks.",
-		Args: noArgs,
+		Example: "  tweedle wallet new --key alice.key\n  tweedle wallet send stest1qqqqqqxg90ffxv9c2608938ng6drpl37e2j9njsqq6g9g 1.5SMH --key alice.key",
+		Args:    noArgs,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if err := types.CheckHRP(o.hrp); err != nil {
 				return usageError{fmt.Errorf("--hrp: %w", err)}
