@@ -173,6 +173,16 @@ func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Ce
 	return certificate(m.Decision, s.signatures), nil
 }
 
+// Collected returns all signatures under a decision so far, as a certificate
+// that may or may not be enough; nil if there are none.
+func (c *Certifier) Collected(d types.Decision) *types.Certificate {
+	t := c.layers[d.Layer]
+	if t == nil || t.decisions[d] == nil {
+		return nil
+	}
+	return certificate(d, t.decisions[d].signatures)
+}
+
 // forget keeps the number of layers within MaxOpenLayers.
 func (c *Certifier) forget() {
 	if len(c.layers) <= MaxOpenLayers {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -259,4 +260,27 @@ func firstBlockAfter(t *testing.T, n *bubbleNode, l types.Layer) types.Layer {
 		t.Fatalf("no block after layer %d: %v", l, err)
 	}
 	return layers[0].Layer
+}
+
+// Two halves of a network that do not hear of each other's ATXs each certify
+// with all the weight that they know. Once they hear, what was too little goes.
+func TestASplitNetworkIsOneAgainAfterItHeals(t *testing.T) {
+	dirs := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, "split")
+		b.startPoet()
+		for _, name := range []string{"a", "b", "c", "d"} {
+			b.add(filepath.Join(dirs, name))
+		}
+		b.until(1, -time.Second) // all have met, and no ATX is published yet
+		b.net.Partition([]netip.Addr{virtual.IP(0), virtual.IP(1)}, []netip.Addr{virtual.IP(2), virtual.IP(3)})
+		b.until(2, 35*time.Second) // two layers
+		if a, c := b.nodes[0].tip.Load(), b.nodes[2].tip.Load(); a.layer < b.nodes[0].schedule.First(2) || a.root == c.root {
+			t.Errorf("the halves did not go apart: layers %d and %d", a.layer, c.layer)
+		}
+		b.net.HealAll()
+		b.until(5, 0)
+		b.same(b.nodes[0].schedule.First(5) - 1)
+		b.close()
+	})
 }

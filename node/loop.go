@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"tweedle/api"
 	"tweedle/codec"
 	"tweedle/hare"
 	"tweedle/mesh"
@@ -38,6 +37,7 @@ type (
 		raw   types.Transaction
 		reply chan error
 	}
+	inputRecheck   struct{ epoch types.Epoch }
 	inputProjected struct {
 		address types.Address
 		reply   chan projected
@@ -156,6 +156,8 @@ func (n *Node) take(now time.Time, in any) error {
 		err := n.addTx(in.raw)
 		in.reply <- err
 		return n.fatal("transaction", err)
+	case inputRecheck:
+		return n.fatal("check our certificates again", n.recheck(in.epoch))
 	case inputProjected:
 		nonce, balance := n.pool.Projected(in.address)
 		in.reply <- projected{nonce, balance}
@@ -341,99 +343,6 @@ func (n *Node) certify(m types.CertifyMessage) error {
 		return nil
 	}
 	return err
-}
-
-// apply makes a certified block part of the history: the layers since the last
-// one are empty for ever.
-func (n *Node) apply(cert *types.Certificate, block *types.Block) error {
-	content, err := n.content(block)
-	if err != nil {
-		return err
-	}
-	tip := n.chain.Tip()
-	ext, err := n.chain.Extend(cert.Decision, content)
-	if err != nil {
-		return err
-	}
-	var again []types.Transaction
-	if ext.Base < tip.Layer {
-		n.log.Warn("our newest layers are not part of what was decided", "undone", tip.Layer-ext.Base, "layer", cert.Decision.Layer)
-		if again, err = n.undone(ext.Base); err != nil {
-			return err
-		}
-	}
-	result := store.LayerResult{
-		Layer: cert.Decision.Layer, Base: ext.Base, Block: block, Certificate: cert, Outcome: ext.Outcome,
-	}
-	// If we stop before this is written, the next start gets the certificate
-	// again from a peer.
-	if err := n.db.Apply(result); err != nil {
-		return err
-	}
-	n.repool(ext.Outcome.State, again)
-	n.setTip(cert.Decision.Layer, cert.Decision.StateRoot, ext.Outcome.State)
-	n.log.Info("layer applied", "layer", cert.Decision.Layer, "block", cert.Decision.Block.Short(),
-		"txs", len(block.Txs), "state", cert.Decision.StateRoot.Short(), "signatures", len(cert.Signatures))
-	n.events.Publish(api.Applied{LayerResult: result})
-	return nil
-}
-
-// stepBack gives up our newest layer, when what the others certified does not
-// follow from any state of the history that we have in memory: the one before
-// it comes from the store. Catching up goes on from there, and back further if
-// need be.
-func (n *Node) stepBack(why error) error {
-	tip := n.chain.Tip()
-	before, err := n.db.LayerBefore(tip.Layer)
-	if errors.Is(err, store.ErrNotFound) {
-		return why
-	}
-	if err != nil {
-		return err
-	}
-	again, err := n.undone(before.Layer)
-	if err != nil {
-		return err
-	}
-	n.log.Warn("our newest layer is not part of what was decided", "layer", tip.Layer, "back_to", before.Layer)
-	if err := n.db.Revert(before.Layer); err != nil {
-		return err
-	}
-	state, err := n.loadChain(before)
-	if err != nil {
-		return err
-	}
-	n.repool(state, again)
-	return why
-}
-
-// repool moves the pool to a state and lets the transactions of undone blocks
-// wait again.
-func (n *Node) repool(state vm.State, undone []types.Transaction) {
-	n.drop(n.pool.Reverted(state, undone)...)
-	for _, raw := range undone {
-		n.drop(raw.ID()) // unless it waits when its time has come
-	}
-	n.waiting.Store(int64(n.pool.Len()))
-}
-
-// undone returns the transactions of the blocks after base: they wait again.
-func (n *Node) undone(base types.Layer) ([]types.Transaction, error) {
-	layers, err := n.db.BlockLayers(base+1, store.MaxPage)
-	if err != nil {
-		return nil, err
-	}
-	var again []types.Transaction
-	for _, l := range layers {
-		txs, err := n.db.LayerTransactions(l.Layer)
-		if err != nil {
-			return nil, err
-		}
-		for _, tx := range txs {
-			again = append(again, tx.Raw)
-		}
-	}
-	return again, nil
 }
 
 // guard asks the store whether we may sign.

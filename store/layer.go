@@ -219,8 +219,9 @@ func (db *DB) Layers(from types.Layer, limit int) (ls []Layer, err error) {
 	return ls, err
 }
 
-// AddCertificate stores a layer's certificate. Another decision for the same
-// layer is refused with ErrConflict: more than a third of the weight lies.
+// AddCertificate stores a layer's certificate, or one with more signatures
+// under the same decision. Another decision for the same layer is refused with
+// ErrConflict: more than a third of the weight lies.
 func (db *DB) AddCertificate(cert *types.Certificate) error {
 	d := cert.Decision
 	return db.write(func(c *sqlite.Conn) error {
@@ -228,10 +229,12 @@ func (db *DB) AddCertificate(cert *types.Certificate) error {
 		case err == nil && old.Decision != d:
 			return fmt.Errorf("certificate of layer %v for block %v and state %v: %w: the stored one is for block %v and state %v",
 				d.Layer, d.Block, d.StateRoot, ErrConflict, old.Decision.Block, old.Decision.StateRoot)
+		case err == nil && len(old.Signatures) >= len(cert.Signatures):
+			return nil
 		case err != nil && !errors.Is(err, ErrNotFound):
 			return err
 		}
-		return putCertificate(c, ignore, cert)
+		return putCertificate(c, replace, cert)
 	})
 }
 
