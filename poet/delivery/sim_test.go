@@ -371,9 +371,7 @@ func TestAllDeadAndCandidatesAtHandIsHealedWithin30Seconds(t *testing.T) {
 				second = append(second, w.node(honest))
 			}
 			w.m.Configure(first, w.now)
-			for _, a := range second {
-				w.nodes[first[0]].told = append(w.nodes[first[0]].told, a)
-			}
+			w.nodes[first[0]].told = second
 			w.run(time.Minute)
 			for _, a := range first {
 				w.nodes[a].manner = death
