@@ -30,7 +30,7 @@ type pendingWrite struct {
 }
 
 // driver owns the machine: it turns the clock and what others report into steps,
-// and does what the steps say.
+// and does what the steps say. Work that the machine gives out ends before group.
 type driver struct {
 	*Service
 	ctx     context.Context
@@ -39,31 +39,24 @@ type driver struct {
 	full    bool // and told
 }
 
-// drive runs the machine until ctx ends. Work that the machine gives out ends
-// before group.
-func (s *Service) drive(ctx context.Context, group *sync.WaitGroup) {
-	d := &driver{Service: s, ctx: ctx, group: group}
-	var first input // only time passed: a start is a step like others
-	timer := time.NewTimer(0)
+// drive runs the machine until ctx ends; next is when its next step is due.
+func (d *driver) drive(next time.Time) {
+	// A wall clock may be set while a timer runs, so we look now and then.
+	until := func(t time.Time) time.Duration { return min(max(time.Until(t), 0), time.Minute) }
+	timer := time.NewTimer(until(next))
 	retry := time.NewTicker(retryInterval)
 	defer timer.Stop()
 	defer retry.Stop()
-	for in := first; ; {
-		next := d.step(in)
-		// A wall clock may be set while a timer runs, so we look now and then.
-		timer.Reset(min(max(time.Until(next), 0), time.Minute))
-		in = first
-		for waiting := true; waiting; {
-			select {
-			case <-ctx.Done():
-				return
-			case in = <-s.inputs:
-				waiting = false
-			case <-timer.C:
-				waiting = false
-			case <-retry.C:
-				d.flush()
-			}
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case in := <-d.inputs:
+			timer.Reset(until(d.step(in)))
+		case <-timer.C:
+			timer.Reset(until(d.step(input{}))) // only time passed
+		case <-retry.C:
+			d.flush()
 		}
 	}
 }

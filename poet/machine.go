@@ -72,6 +72,7 @@ func ParseRoundID(id string) (uint32, error) {
 type Machine struct {
 	schedule types.PoetSchedule
 	open     uint32
+	joined   []uint32                 // later rounds that have members already, ascending
 	rounds   map[uint32]*machineRound // those that are closed and not proved
 }
 
@@ -145,12 +146,25 @@ type Seal struct{ Round uint32 }
 type Execute struct{ Job Job }
 
 // NewMachine restores a machine from the stored rounds. open is the round that
-// took registrations last; a new server passes that of the schedule.
-func NewMachine(schedule types.PoetSchedule, stored []Round, open uint32) *Machine {
+// took registrations last, as stored; a new server passes that of the schedule.
+// joined are the rounds that have members, in any order: the writes that closed
+// one and opened the next may be missing, but no round with members is passed over.
+func NewMachine(schedule types.PoetSchedule, stored []Round, open uint32, joined []uint32) *Machine {
 	m := &Machine{schedule: schedule, open: open, rounds: map[uint32]*machineRound{}}
+	known := map[uint32]bool{}
 	for _, r := range stored {
+		known[r.Number] = true
 		if r.State != StateProved && r.State != StateOpen {
 			m.rounds[r.Number] = &machineRound{Round: r}
+		}
+	}
+	for _, n := range slices.Sorted(slices.Values(joined)) {
+		switch {
+		case known[n]:
+		case n < open:
+			m.rounds[n] = &machineRound{Round: Round{Number: n, State: StateClosed}}
+		case n > open:
+			m.joined = append(m.joined, n)
 		}
 	}
 	return m
@@ -193,7 +207,7 @@ func (m *Machine) tick(now time.Time, out *Output) {
 	for !now.Before(m.schedule.Start(m.open)) {
 		r := &machineRound{Round: Round{Number: m.open, State: StateClosed}}
 		m.rounds[r.Number] = r
-		m.open = max(m.open+1, m.schedule.Open(now))
+		m.open = m.next(now)
 		out.Writes = append(out.Writes, WriteRound{r.Round, m.open})
 		out.Events = append(out.Events,
 			Event{Kind: EventClosed, Round: r.ID(), Text: "round is closed for registration"},
@@ -218,6 +232,20 @@ func (m *Machine) tick(now time.Time, out *Output) {
 			out.Events = append(out.Events, Event{Kind: EventOverdue, Round: r.ID(), Text: "proof is overdue: round is still " + r.State.String()})
 		}
 	}
+}
+
+// next returns the round that opens after the open one: that of the clock, but
+// for an earlier one that has members.
+func (m *Machine) next(now time.Time) uint32 {
+	next := max(m.open+1, m.schedule.Open(now))
+	for len(m.joined) > 0 && m.joined[0] <= next {
+		n := m.joined[0]
+		m.joined = m.joined[1:]
+		if n > m.open {
+			return n
+		}
+	}
+	return next
 }
 
 func (m *Machine) work(r Round) Work {

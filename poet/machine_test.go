@@ -3,8 +3,10 @@ package poet
 import (
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,7 +21,7 @@ func at(seconds int) time.Time { return epoch.Genesis.Add(time.Duration(seconds)
 
 // The life of a round, step by step, as a reader can follow it.
 func TestMachineRound(t *testing.T) {
-	m := NewMachine(epoch, nil, 0)
+	m := NewMachine(epoch, nil, 0, nil)
 	steps := []struct {
 		second int
 		in     Input
@@ -116,7 +118,7 @@ func (w *world) restart() {
 			rounds = append(rounds, r)
 		}
 	}
-	w.m, w.work, w.late = NewMachine(epoch, rounds, w.open), nil, nil
+	w.m, w.work, w.late = NewMachine(epoch, rounds, w.open, slices.Collect(maps.Keys(w.taken))), nil, nil
 }
 
 func (w *world) step(in Input, full bool) {
@@ -173,7 +175,7 @@ func (w *world) write(one Write) {
 func (w *world) run() uint64 {
 	for range 400 {
 		if w.r.IntN(3) == 0 {
-			w.taken[max(w.m.Open(), epoch.Open(w.now))] = true // a registration
+			w.taken[w.m.Open()] = true // a registration
 		}
 		switch w.r.IntN(20) {
 		case 0:

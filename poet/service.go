@@ -166,7 +166,7 @@ func Open(cfg Config) (_ *Service, err error) {
 }
 
 func (s *Service) loadMachine() error {
-	stored, open, found, err := s.store.rounds()
+	stored, open, joined, found, err := s.store.rounds()
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (s *Service) loadMachine() error {
 			return err
 		}
 	}
-	s.machine = NewMachine(s.cfg.Schedule, stored, open)
+	s.machine = NewMachine(s.cfg.Schedule, stored, open, joined)
 	s.publish()
 	return nil
 }
@@ -248,8 +248,12 @@ func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group sync.WaitGroup
+	d := &driver{Service: s, ctx: ctx, group: &group}
+	// The first step comes before the first registration, which must not join a
+	// round whose time was over while nobody was here.
+	next := d.step(input{})
+	group.Go(func() { d.drive(next) })
 	group.Go(func() { s.registrar(ctx) })
-	group.Go(func() { s.drive(ctx, &group) })
 	group.Go(func() { s.watchStorage(ctx) })
 	if s.worker != nil {
 		group.Go(func() { s.worker.Run(ctx, localSource{s}) })

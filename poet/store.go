@@ -267,10 +267,20 @@ func (s *store) diskError(name string, err error) error {
 	return err
 }
 
-// rounds returns all stored rounds, lowest first, and the open one; found is
-// false in a new database.
-func (s *store) rounds() (rounds []Round, open uint32, found bool, err error) {
+// rounds returns all stored rounds, lowest first, the open one, and the rounds that
+// have members; found is false in a new database.
+func (s *store) rounds() (rounds []Round, open uint32, joined []uint32, found bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
+		err := tx.Bucket(bucketMembers).ForEachBucket(func(k []byte) error {
+			if len(k) != 4 {
+				return fmt.Errorf("%s: members of round %x: %w: restore the file from a copy", DatabaseName, k, ErrDamaged)
+			}
+			joined = append(joined, binary.BigEndian.Uint32(k))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 		v, err := get(tx.Bucket(bucketMeta), bucketMeta, keyOpen)
 		if err != nil {
 			return err
@@ -292,7 +302,7 @@ func (s *store) rounds() (rounds []Round, open uint32, found bool, err error) {
 			return nil
 		})
 	})
-	return rounds, open, found, err
+	return rounds, open, joined, found, err
 }
 
 func (s *store) round(n uint32) (r Round, found bool, err error) {

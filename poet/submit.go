@@ -131,11 +131,10 @@ func (s *Service) storeBatch(batch []*submission) {
 	begin := time.Now()
 	var number uint32
 	added, err := s.store.register(entries, s.cfg.MaxRoundMembers, func() (uint32, time.Time, time.Time) {
-		now := time.Now()
-		// The clock may be ahead of the machine for a moment; an earlier round
-		// than the machine's is never written to again, whatever the clock says.
-		number = max(s.openRound.Load(), s.cfg.Schedule.Open(now))
-		return number, s.cfg.Schedule.End(number), now
+		// The machine says which round is open, not the clock: it may be a
+		// moment late to close a round, and then this one still joins it.
+		number = s.openRound.Load()
+		return number, s.cfg.Schedule.End(number), time.Now()
 	})
 	s.metrics.batchLatency.Observe(time.Since(begin).Seconds())
 	if err == nil {
