@@ -2,7 +2,9 @@ package posw
 
 import (
 	"bytes"
+	"math"
 	"testing"
+	"time"
 )
 
 func BenchmarkAdvance(b *testing.B) {
@@ -12,6 +14,30 @@ func BenchmarkAdvance(b *testing.B) {
 	for b.Loop() {
 		kept = p.Advance(1, kept[:0])
 	}
+}
+
+// BenchmarkFloorShare compares the best of many short slices with the best of as many
+// of the floor: what the prover reaches while nothing else takes the core.
+func BenchmarkFloorShare(b *testing.B) {
+	if !Floor(0) {
+		b.Skip("NOT MEASURED: no floor is written for this processor")
+	}
+	p := NewProver(vectorStatement(), 14)
+	kept := p.Advance(1<<16, nil)
+	ours, floor := math.Inf(1), math.Inf(1)
+	for b.Loop() {
+		first, start := p.Leaves(), time.Now()
+		kept = p.Advance(32, kept[:0])
+		middle := time.Now()
+		hashes := Sequential(len(vectorStatement()), first, p.Leaves())
+		between := time.Now()
+		Floor(int(hashes))
+		ours = min(ours, float64(middle.Sub(start))/float64(hashes))
+		floor = min(floor, float64(time.Since(between))/float64(hashes))
+	}
+	b.ReportMetric(ours, "ns/hash")
+	b.ReportMetric(floor, "floor-ns/hash")
+	b.ReportMetric(floor/ours, "floor-share")
 }
 
 func BenchmarkVerify(b *testing.B) {
