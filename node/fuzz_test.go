@@ -62,6 +62,7 @@ func FuzzOnATX(f *testing.F) {
 			msg = codec.Encode(&a)
 		}
 		v := w.onATX(soon(t), peer, msg)
+		w.drain()
 		if v != p2p.Accept() {
 			return
 		}

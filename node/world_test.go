@@ -101,6 +101,14 @@ func (w *world) populate(tb testing.TB) {
 			tb.Fatal(err)
 		}
 	}
+	w.drain()
+}
+
+// drain throws away what the loop was told, while it does not run.
+func (w *world) drain() {
+	for len(w.inputs) > 0 {
+		<-w.inputs
+	}
 }
 
 // runLoop runs the owner of the consensus state, and nothing else of the node.
