@@ -153,6 +153,19 @@ func TestResumedProverEqualsTheUninterrupted(t *testing.T) {
 	}
 }
 
+// What follows the kept nodes in the stream is the caller's, and stays unread.
+func TestTheStreamIsReadNoFurtherThanItsNodes(t *testing.T) {
+	p := NewProver(vectorStatement(), 2)
+	stream := bytes.NewBuffer(append(p.Advance(1001, nil), "what follows"...))
+	again := bytes.NewBuffer(slices.Clone(stream.Bytes()))
+	if _, err := Resume(vectorStatement(), 2, stream, p.Checkpoint()); err != nil || stream.String() != "what follows" {
+		t.Fatalf("left %q, error %v", stream, err)
+	}
+	if _, err := p.Prove(again, 1, nil); err != nil || again.String() != "what follows" {
+		t.Fatalf("left %q, error %v", again, err)
+	}
+}
+
 func TestResumeSaysWhatIsWrong(t *testing.T) {
 	const k, leaves = 3, 0b1011_0110
 	statement := vectorStatement()

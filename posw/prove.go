@@ -1,7 +1,6 @@
 package posw
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
@@ -48,7 +47,7 @@ func (p *Prover) Prove(kept io.Reader, workers int, progress func(done, total in
 
 	subtrees := p.subtrees(indices, low)
 	next := 0
-	err := p.readKept(bufio.NewReader(kept), func(s spot, n node) {
+	err := p.readKept(kept, func(s spot, n node) {
 		high.visit(s, n)
 		if s.height == p.k && next < len(subtrees) && subtrees[next].at == s {
 			subtrees[next].expect = n

@@ -154,7 +154,7 @@ func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, e
 			next++
 		}
 	}
-	if err := p.readKept(bufio.NewReader(kept), func(spot, node) {}, func(*spine) {}); err != nil {
+	if err := p.readKept(kept, func(spot, node) {}, func(*spine) {}); err != nil {
 		return nil, err
 	}
 	last := subtree{at: spot{k, p.Kept()}}
@@ -174,8 +174,9 @@ func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, e
 func (p *Prover) readKept(kept io.Reader, visit func(spot, node), before func(*spine)) error {
 	var s spine
 	var n node
+	ahead := bufio.NewReader(io.LimitReader(kept, int64(p.Kept()*NodeSize)))
 	for i := range p.Kept() {
-		if _, err := io.ReadFull(kept, n[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if _, err := io.ReadFull(ahead, n[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return fmt.Errorf("only %d whole kept nodes for %d leaves, %d are needed: go back to an older checkpoint",
 				i, p.spine.count, p.Kept())
 		} else if err != nil {
