@@ -71,7 +71,7 @@ accepted and named in the log. Each flag can also be set by the environment
 	f.registerTime(cmd)
 	f.registerReference(cmd)
 	f.registerOurs(cmd)
-	cmd.AddCommand(poetGateways(), poetProofs(), poetRounds(), poetStorage(), poetImport(), poetBench())
+	cmd.AddCommand(poetGateways(), poetProofs(), poetRounds(), poetStorage(), poetReloadKeys(), poetImport(), poetBench())
 	return cmd
 }
 
@@ -143,7 +143,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.UintVar(&f.cfg.Poet.K, "keep", 0, "height of the lowest tree layer that is kept; 0 chooses")
 	fl.StringVar(&f.admin, "adminlisten", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")
-	fl.Float64Var(&f.cfg.Limits.PerAddress, "rate-limit", f.cfg.Limits.PerAddress, "requests a second from one address; 0 is no limit")
+	fl.Float64Var(&f.cfg.Limits.PerAddress, "rate-limit", f.cfg.Limits.PerAddress, "requests a second from one address; 0 is no limit, for servers behind a load balancer")
 	fl.BoolVar(&f.cfg.Poet.RegistrationOnly, "registration-only", false, "leave the work to a worker, see --worker")
 	fl.StringVar(&f.worker.Server, "worker", "", "only work, for the registration server with this admin address (through a tunnel, if on another machine)")
 	fl.StringVar(&f.worker.TokenFile, "worker-token", "", "file with the token of that server")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,12 +14,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tweedle/api/gen/poetadminpb"
+	"tweedle/api/gen/poetpb"
 	"tweedle/poet/rpc"
 	"tweedle/telemetry"
 )
@@ -40,6 +43,13 @@ func (a *adminFlags) register(cmd *cobra.Command) *cobra.Command {
 
 // call makes one call at the server's admin API.
 func (a *adminFlags) call(ctx context.Context, do func(context.Context, poetadminpb.AdminServiceClient) error) error {
+	return a.connected(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
+		return do(ctx, poetadminpb.NewAdminServiceClient(conn))
+	})
+}
+
+// connected does something with a connection to the server's admin listener.
+func (a *adminFlags) connected(ctx context.Context, do func(context.Context, *grpc.ClientConn) error) error {
 	if a.dir == "" {
 		return usageError{fmt.Errorf("say which server: --dir is its data directory")}
 	}
@@ -58,7 +68,7 @@ func (a *adminFlags) call(ctx context.Context, do func(context.Context, poetadmi
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
-	if err := do(ctx, poetadminpb.NewAdminServiceClient(conn)); err != nil {
+	if err := do(ctx, conn); err != nil {
 		return fmt.Errorf("the PoET server answers: %s", status.Convert(err).Message())
 	}
 	return nil
@@ -110,7 +120,13 @@ func poetGateways() *cobra.Command {
 			})}),
 		set.register(&cobra.Command{
 			Use: "set ADDRESS...", Short: "Replace all gateways; deliveries start at once",
-			Example: "  tweedle poet gateways set --dir ~/poet node-1.example:9092 node-2.example:9092", Args: cobra.ArbitraryArgs,
+			Example: "  tweedle poet gateways set --dir ~/poet node-1.example:9092 node-2.example:9092",
+			Args: func(_ *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return usageError{errors.New("name the gateways: ADDRESS...")}
+				}
+				return nil
+			},
 			RunE: reply(&set, func(ctx context.Context, c poetadminpb.AdminServiceClient, args []string) (*poetadminpb.ListGatewaysResponse, error) {
 				return c.SetGateways(ctx, &poetadminpb.SetGatewaysRequest{Addresses: args})
 			})}),
@@ -223,5 +239,21 @@ func poetStorage() *cobra.Command {
 					fmt.Fprintln(w, "alert\t"+out.GetAlert())
 				}
 			})
+		}})
+}
+
+func poetReloadKeys() *cobra.Command {
+	var a adminFlags
+	return a.register(&cobra.Command{
+		Use: "reload-keys", Short: "Read the folder of trusted certifier keys again", Example: "  tweedle poet reload-keys --dir ~/poet", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := a.connected(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				_, err := poetpb.NewConfigurationServiceClient(conn).ReloadTrustedKeys(ctx, &poetpb.ReloadTrustedKeysRequest{})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.show(cmd.OutOrStdout(), &poetpb.ReloadTrustedKeysResponse{}, func(w io.Writer) { fmt.Fprintln(w, "the keys were read") })
 		}})
 }

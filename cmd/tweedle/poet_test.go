@@ -190,6 +190,7 @@ func steer(t *testing.T, dir string) {
 		{[]string{"proofs", "list"}, "ACKNOWLEDGED BY"},
 		{[]string{"proofs", "list", "--json", "--undelivered"}, `"proofs":`},
 		{[]string{"rounds"}, "open"},
+		{[]string{"reload-keys"}, "were read"},
 		{[]string{"storage"}, "rounds that fit"},
 		{[]string{"storage", "--json"}, `"rounds_that_fit":`},
 	} {
@@ -208,6 +209,7 @@ func steer(t *testing.T, dir string) {
 		{false, []string{"proofs", "rebroadcast", "7"}, "no proof of round"},
 		{true, []string{"proofs", "rebroadcast"}, "ROUND"},
 		{true, []string{"gateways", "add"}, "ADDRESS"},
+		{true, []string{"gateways", "set"}, "ADDRESS"},
 	} {
 		if got := refused(t, c.usage, append(append([]string{"poet"}, c.args...), "--dir", dir)...); !strings.Contains(got, c.want) {
 			t.Errorf("%v: %q, want %q", c.args, got, c.want)

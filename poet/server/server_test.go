@@ -379,6 +379,52 @@ func TestRegistrationAndWorkOnTwoMachines(t *testing.T) {
 	})
 }
 
+// What a worker gets wrong is told to it in the errors that it branches on.
+func TestAWorkersMistakesAreTold(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := newInternet(t)
+		cfg := n.config(dir, time.Now())
+		cfg.Poet.RegistrationOnly = true
+		cfg.Poet.Schedule.EpochDuration, cfg.Poet.Schedule.CycleGap = 20*time.Second, 5*time.Second
+		stop := n.serve(cfg)
+		n.register(1)
+		time.Sleep(3 * time.Second)
+		conn, err := rpc.DialAdmin("poet:3", filepath.Join(dir, rpc.TokenFile), n.dialer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		source := rpc.NewRemoteSource(conn, nil)
+		job, err := source.Next(t.Context())
+		if err != nil || job.Round != 0 || job.Members != 1 || job.Statement != [32]byte(bytes.Repeat([]byte{1}, 32)) {
+			t.Fatalf("job %+v, %v", job, err)
+		}
+		wrong := poet.Result{Round: 0, Leaves: 200, Proof: posw.Proof{Leaves: make([][posw.NodeSize]byte, posw.T)}}
+		if err := source.Finish(t.Context(), wrong); !errors.Is(err, poet.ErrBadProof) {
+			t.Errorf("a wrong proof: %v", err)
+		}
+		if stored, err := source.Stored(t.Context(), 0); stored || err != nil {
+			t.Errorf("a wrong proof is stored: %v, %v", stored, err)
+		}
+		if err := source.Finish(t.Context(), poet.Result{Round: 7}); !errors.Is(err, poet.ErrNotFound) {
+			t.Errorf("an unknown round: %v", err)
+		}
+		_, err = poetadminpb.NewWorkerServiceClient(conn).Finish(t.Context(), &poetadminpb.FinishRequest{Root: make([]byte, 31)})
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("a root of 31 bytes: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if job, err := source.Next(ctx); err == nil {
+			t.Errorf("the round is given twice: %+v", job)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+		stop()
+	})
+}
+
 func TestAWorkerWithoutTheTokenIsNotLetIn(t *testing.T) {
 	dir, workDir := t.TempDir(), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

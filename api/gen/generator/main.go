@@ -49,7 +49,7 @@ func plugins() []plugin {
 		{"protoc-gen-go", "module=" + goModule, all},
 		{"protoc-gen-go-grpc", "module=" + goModule, all},
 		{"protoc-gen-grpc-gateway", "module=" + goModule + rest, all[:1]},
-		{"protoc-gen-openapiv2", "allow_merge=true,merge_file_name=poetpb/poet" + rest, all[:1]},
+		{"protoc-gen-openapiv2", "allow_merge=true,merge_file_name=poetpb/poet,openapi_configuration=" + protoDir + "/poet_openapi.yaml" + rest, all[:1]},
 	}
 }
 
