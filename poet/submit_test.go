@@ -291,7 +291,7 @@ func TestLittleRoomIsTold(t *testing.T) {
 		}
 		s := start(t, cfg)
 		defer s.close()
-		time.Sleep(storageInterval)
+		time.Sleep(storageInterval / 10)
 		st := s.Storage()
 		if st.Fit < MinRoundsFit || !st.Ballast || st.Reserved <= uint64(cfg.BallastBytes) || s.count(EventDiskLow) != 0 {
 			t.Errorf("plenty of room: %+v", st)
