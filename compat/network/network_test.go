@@ -211,7 +211,7 @@ func allPoetsGone(t *testing.T, n *testnet, kill, backAt int) {
 	from := s.Epoch
 	if s.Layer-from*at.epoch > at.shift-moment {
 		from++
-		t.Logf("the PoETs were up only at layer %d, the round started %d layers into the epoch: this machine is busy, the next round counts", s.Layer, at.shift)
+		t.Logf("the PoETs were up at layer %d, too late for the round that starts %d layers into the epoch: the next one counts", s.Layer, at.shift)
 	}
 	s = n.until(t, (from+2+patience)*at.epoch, "all nodes apply blocks again", func(s status) bool { return s.agree((from + 2) * at.epoch) })
 	if *s.Nodes[0].Root == root {
