@@ -325,7 +325,9 @@ func (w *Worker) repair(ctx context.Context, r *run, try int) *posw.Prover {
 	if j, _, err := journal.Open(w.fs, journal.Path(w.dir, r.job.Round)); err == nil {
 		if p, err := resume(ctx, j, r.job); err == nil && !samePrefix(j, r.journal) {
 			r.journal.Close()
+			w.mu.Lock() // for those who ask for the status
 			r.journal = j
+			w.mu.Unlock()
 			return w.enough(ctx, r, p)
 		}
 		j.Close()

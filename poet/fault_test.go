@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -120,10 +121,12 @@ type bench struct {
 	acks    []Receipt
 	proofs  []ProofRecord
 	saved   map[string]uint64
-	sync    bool // really
 	refused []error
 	events  []Event
 	err     error // of Run
+
+	failSync int // number of the commit whose sync fails
+	commits  int
 }
 
 // newBench is a server of two short rounds a few milliseconds of work long.
@@ -196,10 +199,15 @@ func (b *bench) live(d time.Duration, fault durable.Fault, during func(*Service)
 	}
 	b.disk = &boltDisk{faults: b.faults, safe: image}
 	hookWrites(s.store.db, b.disk.write)
-	s.store.db.NoSync = !b.sync // boltDisk knows what would be synced
+	s.store.db.NoSync = b.failSync == 0 // boltDisk knows what would be synced
+	mend := func() {}
 	s.store.point = func(_ string, after bool) {
+		mu.Lock()
+		defer mu.Unlock()
 		if after {
 			b.disk.committed()
+		} else if b.commits++; b.commits == b.failSync {
+			mend = breakSync(b.t, s.store)
 		}
 	}
 	b.faults.Set(fault)
@@ -222,6 +230,7 @@ func (b *bench) live(d time.Duration, fault durable.Fault, during func(*Service)
 	b.err = <-ended
 	cancel()
 	helpers.Wait()
+	mend()
 	if err := s.Close(); err != nil {
 		b.t.Error(err)
 	}
@@ -320,14 +329,14 @@ func operations(t *testing.T) (n int) {
 // of round 1.
 const lifeTime = 6 * time.Second
 
-// stride leaves out operations in the short form, so that each run of the test
-// takes others.
-func stride(t *testing.T) (first, step int) {
+// stride leaves out operations in the short form, but for one in part; each run of
+// the test takes others.
+func stride(t *testing.T, part int) (first, step int) {
+	t.Helper()
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
 		return 1, 1
 	}
-	const part = 16
-	first = 1 + int(time.Now().UnixNano()%part)
+	first = 1 + os.Getpid()%part
 	t.Logf("one in %d operations, from the %d.; all of them with TWEEDLE_NIGHTLY=1", part, first)
 	return first, part
 }
@@ -337,7 +346,7 @@ func stride(t *testing.T) (first, step int) {
 func TestPowerLossAtEveryWrite(t *testing.T) {
 	n := operations(t)
 	t.Logf("%d operations", n)
-	first, step := stride(t)
+	first, step := stride(t, 16)
 	for at := first; at <= n; at += step {
 		for _, how := range []durable.How{durable.Before, durable.Torn, durable.After} {
 			synctest.Test(t, func(t *testing.T) {
@@ -355,7 +364,7 @@ func TestPowerLossAtEveryWrite(t *testing.T) {
 // that is not stored, the rounds go on, and when there is room everything is done.
 func TestEveryWriteWithoutRoom(t *testing.T) {
 	n := operations(t)
-	first, step := stride(t)
+	first, step := stride(t, 16)
 	for at := first; at <= n; at += step {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
@@ -380,7 +389,7 @@ func TestEveryWriteWithoutRoom(t *testing.T) {
 // error; the next start, on a good disk, keeps all promises.
 func TestEveryWriteOnABrokenDisk(t *testing.T) {
 	n := operations(t)
-	first, step := stride(t)
+	first, step := stride(t, 16)
 	for at := first; at <= n; at += step {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
@@ -393,41 +402,53 @@ func TestEveryWriteOnABrokenDisk(t *testing.T) {
 	}
 }
 
-// A sync of the database that fails ends the server: it is not known what is on
-// the disk, and a later sync would not tell.
-func TestFailedSyncEndsTheServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.sync = true
-		b.live(lifeTime, durable.Fault{}, func(s *Service) {
-			time.Sleep(400 * time.Millisecond)
-			// A descriptor that only names a file takes no sync.
-			fd, err := unix.Open(s.store.path, unix.O_PATH, 0)
-			if err != nil {
-				t.Error(err)
+// A sync of the database that fails, whichever it is, ends the server: it is not
+// known what is on the disk, and a later sync would not tell. Nothing that follows
+// is acknowledged, and the next start keeps all promises.
+func TestEveryFailedSyncEndsTheServer(t *testing.T) {
+	first, step := stride(t, 5)
+	commits := first
+	for at := first; at <= commits; at += step {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.failSync = at
+			b.live(lifeTime, durable.Fault{}, nil)
+			if b.commits < at {
 				return
 			}
-			w := os.NewFile(uintptr(fd), s.store.path)
-			field := reflect.ValueOf(s.store.db).Elem().FieldByName("file")
-			file := (**os.File)(unsafe.Pointer(field.UnsafeAddr()))
-			tx, err := s.store.db.Begin(true) // nobody writes meanwhile
-			if err != nil {
-				t.Error(err)
-				return
+			if !errors.Is(b.err, syscall.EBADF) || !strings.Contains(b.err.Error(), "check the disk") {
+				t.Fatalf("commit %d: server ended with %v", at, b.err)
 			}
-			real := *file
-			*file = w
-			tx.Rollback()
-			<-s.stopped
-			*file = real
-			w.Close()
+			commits = at + step
+			b.failSync = 0
+			b.check("failed sync")
 		})
-		if !errors.Is(b.err, syscall.EBADF) {
-			t.Fatalf("server ended with %v", b.err)
-		}
-		if len(b.refused) == 0 {
-			t.Fatal("nobody was refused")
-		}
-		b.check("failed sync")
-	})
+	}
+	if commits < 10 {
+		t.Errorf("there are only %d commits", commits)
+	}
+}
+
+// breakSync lets the next sync of the database fail: it gets a descriptor that only
+// names the file. mend puts the real one back.
+func breakSync(t *testing.T, s *store) (mend func()) {
+	fd, err := unix.Open(s.path, unix.O_PATH, 0)
+	if err != nil {
+		t.Error(err)
+		return func() {}
+	}
+	tx, err := s.db.Begin(true) // nobody writes meanwhile
+	if err != nil {
+		t.Error(err)
+		return func() {}
+	}
+	defer tx.Rollback()
+	field := reflect.ValueOf(s.db).Elem().FieldByName("file")
+	file := (**os.File)(unsafe.Pointer(field.UnsafeAddr()))
+	real, broken := *file, os.NewFile(uintptr(fd), s.path)
+	*file = broken
+	return func() {
+		*file = real
+		broken.Close()
+	}
 }

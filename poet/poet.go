@@ -117,8 +117,8 @@ type Config struct {
 	// that drives the rounds: it must return at once. Proofs that were
 	// already stored at the start are not announced, see Proofs.
 	OnProof func(round string)
-	// OnEvent is called for every event, under the same rule. Events are
-	// logged anyway.
+	// OnEvent is called for every event, from several goroutines, one of them
+	// a prover: it must return at once. Events are logged anyway.
 	OnEvent func(Event)
 	// Log may be nil.
 	Log *slog.Logger
