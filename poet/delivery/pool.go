@@ -178,8 +178,9 @@ func (m *Machine) fill(now time.Time) {
 		}
 		m.slots = append(m.slots, m.seat(c, now))
 	}
+	var lack Event
 	if len(m.slots) == 0 && m.waiting() > 0 {
-		m.starve("", "no gateway is known and a proof waits: add some with `tweedle poet gateways add`", now)
+		lack = Event{Text: "no gateway is known and a proof waits: add some with `tweedle poet gateways add`"}
 	}
 	for i, s := range m.slots {
 		contrary := m.contrary(s)
@@ -189,7 +190,7 @@ func (m *Machine) fill(now time.Time) {
 		c, ok := m.takeCandidate(now)
 		if !ok {
 			if s.State == Dead {
-				m.starve(s.Addr, "no gateway can take the slot of a dead one: add some with `tweedle poet gateways add`", now)
+				lack = Event{Gateway: s.Addr, Text: "no gateway can take the slot of a dead one: add some with `tweedle poet gateways add`"}
 			}
 			continue
 		}
@@ -201,6 +202,17 @@ func (m *Machine) fill(now time.Time) {
 			Text: fmt.Sprintf("takes the slot of %s (%s)", s.Addr, s.LastError)})
 		m.retire(s, now)
 	}
+	m.starve(lack, now)
+}
+
+// starve reports that gateways are missing, once until none is missing any
+// more; dead ones go on being tried.
+func (m *Machine) starve(lack Event, now time.Time) {
+	if lack.Text != "" && !m.starved {
+		lack.Time, lack.Kind = now, NoCandidates
+		m.event(lack)
+	}
+	m.starved = lack.Text != ""
 }
 
 // contrary tells whether a gateway rejected a proof that still waits. Others
@@ -213,14 +225,6 @@ func (m *Machine) contrary(s *slot) bool {
 		}
 	}
 	return false
-}
-
-// starve reports once that gateways are missing; dead ones go on being tried.
-func (m *Machine) starve(addr, text string, now time.Time) {
-	if !m.starved {
-		m.starved = true
-		m.event(Event{Time: now, Kind: NoCandidates, Gateway: addr, Text: text})
-	}
 }
 
 // takeCandidate removes and returns the best candidate that may be tried now.
@@ -306,7 +310,7 @@ func (m *Machine) succeeded(s *slot, now time.Time) {
 		return
 	}
 	s.State, s.LastError = Live, ""
-	m.poolDirty, m.starved = true, false
+	m.poolDirty = true
 	m.event(Event{Time: now, Kind: GatewayLive, Gateway: s.Addr, Text: fmt.Sprintf("is live with %d peers", s.Peers)})
 }
 

@@ -280,6 +280,17 @@ func TestAProofThatNobodyCanTakeIsReported(t *testing.T) {
 	w.wantState(0, Delivered)
 }
 
+func TestMissingGatewaysAreReportedOnceWhileOthersComeAndGo(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	a := w.node(honest)
+	w.nodes[a].flaps = 20 * time.Second
+	w.m.Configure([]string{a, w.node(honest), w.node(refuses)}, w.now)
+	w.run(30 * time.Minute)
+	if n := w.count(NoCandidates); n != 1 {
+		t.Fatalf("reported %d times, want once", n)
+	}
+}
+
 func TestOneGatewayIsNotEnough(t *testing.T) {
 	w := newWorld(t, DefaultConfig())
 	w.m.Configure([]string{w.node(honest), w.node(refuses)}, w.now)
