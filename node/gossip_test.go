@@ -143,6 +143,14 @@ func TestGossipedProposals(t *testing.T) {
 		{"of the layer after", of(func(p *types.Proposal) { p.Ballot.Layer++ }), "ignore"},
 		{"wrong ballot signature", unsigned(func(p *types.Proposal) { p.Ballot.Signature[0]++ }), "reject"},
 		{"wrong proposal signature", unsigned(func(p *types.Proposal) { p.Signature[0]++ }), "reject"},
+		// Otherwise whoever passes a proposal on could change the smesher's share,
+		// and with it the block, from node to node.
+		{"an eligibility taken away after signing", unsigned(func(p *types.Proposal) {
+			p.Ballot.Eligibilities = p.Ballot.Eligibilities[1:]
+		}), "reject"},
+		{"votes added after signing", unsigned(func(p *types.Proposal) {
+			p.Ballot.Votes.Abstain = []types.Layer{1}
+		}), "reject"},
 		{"transactions added after signing", unsigned(func(p *types.Proposal) { p.Txs = []types.TransactionID{{1}} }), "reject"},
 		{"unknown ATX", of(func(p *types.Proposal) { p.Ballot.ATX[0]++ }), "ignore"},
 		{"another's ATX", of(func(p *types.Proposal) { p.Ballot.ATX = alice.atx.ID() }), "reject"},

@@ -107,11 +107,11 @@ type Ballot struct {
 
 	Smesher       NodeID
 	Signature     Signature // over SignedBytes
-	Votes         Votes     // bound by Opinion
+	Votes         Votes     // also bound by Opinion
 	Eligibilities []Eligibility
 }
 
-// encodeInner appends what the id covers.
+// encodeInner appends what comes before the smesher.
 func (b *Ballot) encodeInner(e *codec.Encoder) {
 	e.Compact(uint64(b.Layer))
 	e.Raw(b.ATX[:])
@@ -126,11 +126,22 @@ func (b *Ballot) encodeInner(e *codec.Encoder) {
 	}
 }
 
-// innerHash is what the id and the signature cover.
+// innerHash is what the id and the signature cover: all but the signature.
+// The published ballot leaves the eligibilities out (reference/protocol.md
+// A6); there, whoever passes a ballot on can take some away, and with them a
+// part of its weight.
 func (b *Ballot) innerHash() Hash32 {
 	var e codec.Encoder
 	b.encodeInner(&e)
+	e.Raw(b.Smesher[:])
+	b.encodeOuter(&e)
 	return Sum(e.Bytes())
+}
+
+// encodeOuter appends what comes after the signature.
+func (b *Ballot) encodeOuter(e *codec.Encoder) {
+	b.Votes.EncodeTo(e)
+	codec.EncodeList(e, b.Eligibilities)
 }
 
 // ID returns the ballot's name.
@@ -155,8 +166,7 @@ func (b *Ballot) EncodeTo(e *codec.Encoder) {
 	b.encodeInner(e)
 	e.Raw(b.Smesher[:])
 	e.Raw(b.Signature[:])
-	b.Votes.EncodeTo(e)
-	codec.EncodeList(e, b.Eligibilities)
+	b.encodeOuter(e)
 }
 
 // DecodeFrom reads the canonical encoding.

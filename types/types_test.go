@@ -77,8 +77,8 @@ func TestIDsAreFrozen(t *testing.T) {
 	s := samples()
 	for name, pair := range map[string][2]string{
 		"atx":      {s["atx"].(*ATX).ID().Short(), "74b916c9f3"},
-		"ballot":   {s["ballot"].(*Ballot).ID().String(), "ae775deec60c2a90e92b264a3c508a3443d7752c"},
-		"proposal": {s["proposal"].(*Proposal).ID().String(), "0f1a801e87954c9d6fa5311b27972945438a701b"},
+		"ballot":   {s["ballot"].(*Ballot).ID().String(), "92825e6990b40d79bdd4b73139b346e26e407063"},
+		"proposal": {s["proposal"].(*Proposal).ID().String(), "0b483c300e9301e7ac9bcd93d543e8528b515b3e"},
 		"block":    {s["block"].(*Block).ID().Short(), "b3c885bd8d"},
 		"poet ref": {s["poet proof"].(*PoetProofMessage).Proof.Ref().Short(), "d0becf2a9d"},
 		"golden":   {GoldenATX(time.Unix(1689321600, 0), "extra").Short(), "8e4ef9211f"},
@@ -121,6 +121,53 @@ func TestEveryFieldOfAnATXChangesItsID(t *testing.T) {
 	a.Signature[0]++
 	if a.ID() != base {
 		t.Error("the signature is part of the id")
+	}
+}
+
+func TestEveryFieldOfABallotAndAProposalChangesItsID(t *testing.T) {
+	base := samples()["proposal"].(*Proposal)
+	ballot, proposal := base.Ballot.ID(), base.ID()
+	for name, change := range map[string]func(*Ballot){
+		"layer":                func(b *Ballot) { b.Layer++ },
+		"ATX":                  func(b *Ballot) { b.ATX[0]++ },
+		"opinion":              func(b *Ballot) { b.Opinion[0]++ },
+		"active set":           func(b *Ballot) { b.EpochData.ActiveSet[0]++ },
+		"beacon":               func(b *Ballot) { b.EpochData.Beacon[0]++ },
+		"slots":                func(b *Ballot) { b.EpochData.Eligibilities++ },
+		"reference":            func(b *Ballot) { b.EpochData, b.Reference = nil, BallotID{1} },
+		"smesher":              func(b *Ballot) { b.Smesher[0]++ },
+		"base ballot":          func(b *Ballot) { b.Votes.Base[0]++ },
+		"support":              func(b *Ballot) { b.Votes.Support[0].Height++ },
+		"against":              func(b *Ballot) { b.Votes.Against = nil },
+		"abstain":              func(b *Ballot) { b.Votes.Abstain[0]++ },
+		"an eligibility":       func(b *Ballot) { b.Eligibilities[0].J++ },
+		"its proof":            func(b *Ballot) { b.Eligibilities[0].Proof[79]++ },
+		"one eligibility less": func(b *Ballot) { b.Eligibilities = nil },
+	} {
+		p := samples()["proposal"].(*Proposal)
+		change(&p.Ballot)
+		if p.Ballot.ID() == ballot || p.ID() == proposal {
+			t.Errorf("%s is not part of the id", name)
+		}
+		if bytes.Equal(p.Ballot.SignedBytes(), base.Ballot.SignedBytes()) || bytes.Equal(p.SignedBytes(), base.SignedBytes()) {
+			t.Errorf("%s is not signed", name)
+		}
+	}
+	for name, change := range map[string]func(*Proposal){
+		"transactions": func(p *Proposal) { p.Txs[0][0]++ },
+		"mesh hash":    func(p *Proposal) { p.MeshHash[0]++ },
+	} {
+		p := samples()["proposal"].(*Proposal)
+		change(p)
+		if p.ID() == proposal || bytes.Equal(p.SignedBytes(), base.SignedBytes()) {
+			t.Errorf("%s is not part of the id", name)
+		}
+	}
+	p := samples()["proposal"].(*Proposal)
+	p.Signature[0]++
+	p.Ballot.Signature[0]++
+	if p.ID() != proposal || p.Ballot.ID() != ballot {
+		t.Error("a signature is part of the id")
 	}
 }
 
