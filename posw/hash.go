@@ -122,15 +122,19 @@ func (h *hasher) pair(lane int, left, right *node) {
 	*(*node)(msg[NodeSize:]) = *right
 }
 
-// parents computes the nodes of the pairs in the first n lanes, into h.several.
+// parents computes the nodes of the pairs in the first n lanes, into h.several. The
+// pairs do not touch the padding of their messages, which newHasher wrote.
 func (h *hasher) parents(n int) {
-	var msgs [lanes][]byte
-	for i := range n {
-		msgs[i] = h.inner[i][:h.statement+2*NodeSize]
+	if h.kernel.blocks == nil {
+		for i := range n {
+			h.several[i] = sha256.Sum256(h.inner[i][:h.statement+2*NodeSize])
+		}
+		return
 	}
-	if n > 0 {
-		h.sums(msgs[:n]...)
+	for i := range h.at {
+		h.several[i], h.at[i] = initial, &h.inner[i][0]
 	}
+	h.kernel.several(&h.several, &h.at, len(h.inner[0])/blockSize)
 }
 
 // half computes as much of a parent as follows from its left child, which is known
