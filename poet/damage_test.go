@@ -152,7 +152,7 @@ func tryDamaged(t *testing.T, cfg Config, what, name string, acks []Receipt, wan
 		t.Fatalf("%s: another proof", what)
 	}
 	job := svc.Jobs()[0]
-	if root, err := svc.store.buildTree(1); err != nil || root.count != 20 || job.Members != 20 {
+	if root, err := svc.store.buildTree(t.Context(), 1); err != nil || root.count != 20 || job.Members != 20 {
 		t.Fatalf("%s: %d members, %v", what, root.count, err)
 	}
 	var damages []Event

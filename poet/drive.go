@@ -189,13 +189,16 @@ func (d *driver) start(w Work) {
 // seal computes the membership root of a closed round.
 func (d *driver) seal(number uint32) {
 	for d.ctx.Err() == nil {
-		tree, err := d.trees.get(d.store, number)
+		tree, err := d.trees.get(d.ctx, d.store, number)
 		if err == nil {
 			var root [32]byte
 			if root, err = tree.root(d.store, number); err == nil {
 				d.send(d.ctx, Sealed{Round: number, Statement: root, Members: tree.count})
 				return
 			}
+		}
+		if d.ctx.Err() != nil {
+			return
 		}
 		d.emit(Event{Kind: EventDamage, Round: RoundID(number), Text: "membership root cannot be computed", Err: err})
 		sleep(d.ctx, sealRetry)

@@ -2,6 +2,7 @@ package poet
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -169,8 +170,8 @@ type memberTree struct {
 	roots [][32]byte
 }
 
-// buildTree computes the tree in one pass over the members.
-func (s *store) buildTree(number uint32) (*memberTree, error) {
+// buildTree computes the tree in one pass over the members, or stops when ctx ends.
+func (s *store) buildTree(ctx context.Context, number uint32) (*memberTree, error) {
 	t := &memberTree{}
 	group := make([][32]byte, 0, 1<<groupHeight)
 	flush := func() {
@@ -181,6 +182,9 @@ func (s *store) buildTree(number uint32) (*memberTree, error) {
 	}
 	err := s.eachMember(number, func(nodeID [32]byte, m member) error {
 		if len(group) == 0 {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			t.first = append(t.first, nodeID)
 		}
 		if group = append(group, m.challenge); len(group) == cap(group) {
@@ -269,7 +273,7 @@ type treeCache struct {
 	order []uint32 // least recently used first
 }
 
-func (c *treeCache) get(s *store, number uint32) (*memberTree, error) {
+func (c *treeCache) get(ctx context.Context, s *store, number uint32) (*memberTree, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if t := c.trees[number]; t != nil {
@@ -277,7 +281,7 @@ func (c *treeCache) get(s *store, number uint32) (*memberTree, error) {
 		c.order = append(slices.Delete(c.order, at, at+1), number)
 		return t, nil
 	}
-	t, err := s.buildTree(number)
+	t, err := s.buildTree(ctx, number)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +314,7 @@ func (s *Service) Member(round string, nodeID []byte) (MembershipProof, error) {
 	if !found || r.State < StateExecuting {
 		return MembershipProof{}, fmt.Errorf("round %s has no membership root yet: %w", round, ErrNotFound)
 	}
-	tree, err := s.trees.get(s.store, number)
+	tree, err := s.trees.get(context.Background(), s.store, number)
 	if err != nil {
 		return MembershipProof{}, err
 	}

@@ -56,7 +56,7 @@ func TestMemberTreeAgainstThePlainOne(t *testing.T) {
 	for i, n := range []int{0, 1, 2, 3, 255, 256, 257, 300, 511, 512, 513, 1000, 1025} {
 		round := uint32(i)
 		ids := fill(t, s, round, n)
-		tree, err := s.buildTree(round)
+		tree, err := s.buildTree(t.Context(), round)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func BenchmarkMillionMembers(b *testing.B) {
 		b.ReportMetric(time.Since(begin).Seconds(), "start-s")
 		before := heap()
 		begin = time.Now()
-		tree, err := s.buildTree(0)
+		tree, err := s.buildTree(b.Context(), 0)
 		if err != nil {
 			b.Fatal(err)
 		}
