@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkRegistrationsWhileProving measures how many registrations a server
@@ -85,4 +87,51 @@ func leafRate(s *Service, d time.Duration) float64 {
 	first, begin := s.Rounds()[0].Leaves, time.Now()
 	time.Sleep(d)
 	return float64(s.Rounds()[0].Leaves-first) / time.Since(begin).Seconds()
+}
+
+// BenchmarkRegistration measures the processor time of one registration, of the
+// checks, the batch and the receipt, on whatever else a machine does.
+func BenchmarkRegistration(b *testing.B) {
+	cfg := Config{Dir: filepath.Join(b.TempDir(), "poet"), MaxLeavesPerSecond: 1}
+	cfg.Schedule.Genesis = time.Now()
+	cfg.Schedule.EpochDuration, cfg.Schedule.PhaseShift = time.Hour, time.Hour
+	s, err := Open(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Run(ctx) }()
+	requests := make([]Registration, b.N)
+	for i := range requests {
+		requests[i] = request(s.PowParams(), i)
+	}
+	b.ResetTimer()
+	before := cpuTime()
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range 256 {
+		group.Go(func() {
+			for i := next.Add(1) - 1; i < int64(b.N); i = next.Add(1) - 1 {
+				if _, err := s.Submit(ctx, requests[i]); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	b.ReportMetric(float64((cpuTime()-before).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
+	cancel()
+	if err := <-ended; err != nil {
+		b.Error(err)
+	}
+	s.Close()
+}
+
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
