@@ -74,10 +74,7 @@ func (d *driver) step(in input) time.Time {
 		mustWait = mustWait || isProof(p)
 		d.pending = append(d.pending, p)
 	}
-	rest := func() {
-		for _, w := range out.Work {
-			d.start(w)
-		}
+	tell := func() {
 		for _, e := range out.Events {
 			d.tellRound(e)
 		}
@@ -86,21 +83,22 @@ func (d *driver) step(in input) time.Time {
 		}
 	}
 	if mustWait {
-		d.pending[len(d.pending)-1].after = rest
-		d.flush()
-	} else {
-		d.flush()
-		rest()
+		d.pending[len(d.pending)-1].after = tell
+	}
+	d.flush()
+	for _, w := range out.Work {
+		d.start(w)
+	}
+	if !mustWait {
+		tell()
 	}
 	return out.Timer
 }
 
 func (d *driver) tellRound(e Event) {
 	d.emit(e)
-	if e.Kind == EventProved {
-		if d.cfg.OnProof != nil {
-			d.cfg.OnProof(e.Round)
-		}
+	if e.Kind == EventProved && d.cfg.OnProof != nil {
+		d.cfg.OnProof(e.Round)
 	}
 }
 

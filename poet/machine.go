@@ -110,7 +110,8 @@ type ProofMade struct {
 //
 // One exception: a WriteRound that the disk has no room for may be retried later
 // while the work begins, for what it says follows from the clock and the
-// registrations too. A round must not wait for room.
+// registrations too, and no work depends on a WriteProof. A round must not wait for
+// room.
 type Output struct {
 	Writes []Write
 	Timer  time.Time
