@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,13 +62,13 @@ func newRig(t *testing.T, dir string, schedule types.PoetSchedule, change func(*
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	g, w := bufconn.Listen(1<<20), bufconn.Listen(1<<20)
+	g, w := bufconn.Listen(1<<20), newPipes()
 	r.admin = bufconn.Listen(1 << 20)
 	ended := make(chan error, 3)
 	go func() { ended <- r.service.Run(ctx) }()
 	go func() { ended <- ServePublic(ctx, g, w, r.service, r.cfg) }()
 	go func() { ended <- admin.Serve(ctx, r.admin) }()
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return w.DialContext(ctx) }}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return w.dial(ctx) }}
 	r.web = &http.Client{Transport: transport}
 	r.grpc = r.dial(g)
 	t.Cleanup(func() {
@@ -97,6 +98,40 @@ func (r *rig) dial(l *bufconn.Listener, opts ...grpc.DialOption) *grpc.ClientCon
 	}
 	return conn
 }
+
+// pipes is a listener in memory for HTTP, whose server moves read deadlines
+// back and forth; bufconn may apply one that was taken back already.
+type pipes struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) dial(ctx context.Context) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case p.conns <- far:
+		return near, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
 // testOutbox is a courier that nobody drives.
 type testOutbox struct{ *delivery.Courier }
