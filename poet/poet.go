@@ -19,7 +19,12 @@
 //	identity.key     the server's ed25519 key, base64, mode 0600
 //	poet.db          bbolt: registrations, rounds, proofs, delivery's buckets
 //	rounds/N.journal the kept nodes of round N while it executes
+//	rounds/reserve   room set aside for the journal of the next round
 //	ballast          room that is given up to save a proof on a full disk
+//
+// poet.db and identity.key are trusted: who can write them can forge members and
+// receipts. A journal is not: who changes it can make a round lose its work, but a
+// proof that does not verify is not stored.
 package poet
 
 import (
