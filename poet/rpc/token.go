@@ -189,6 +189,7 @@ func Bearer(path string) (credentials.PerRPCCredentials, error) {
 
 type bearer string
 
+// GetRequestMetadata shows the token with every call.
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
 	return map[string]string{"authorization": "Bearer " + string(b)}, nil
 }

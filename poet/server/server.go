@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"tweedle/durable"
 	"tweedle/poet"
 	"tweedle/poet/delivery"
 	"tweedle/poet/legacy"
@@ -60,7 +61,7 @@ type Config struct {
 // Run serves until ctx ends, or until something fails that only a person can
 // mend.
 func Run(ctx context.Context, cfg Config) (err error) {
-	if err := os.MkdirAll(cfg.Poet.Dir, 0o700); err != nil {
+	if err := (durable.OS{}).Mkdir(cfg.Poet.Dir, 0o700); err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
 	ls, err := openListeners(cfg)

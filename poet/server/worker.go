@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"tweedle/durable"
 	"tweedle/poet"
 	"tweedle/poet/rpc"
 	"tweedle/telemetry"
@@ -31,7 +31,7 @@ type WorkerConfig struct {
 // uses the data directory, what concerns the work, the log, and the listeners
 // of metrics and profile.
 func RunWorker(ctx context.Context, cfg Config, from WorkerConfig) (err error) {
-	if err := os.MkdirAll(cfg.Poet.Dir, 0o700); err != nil {
+	if err := (durable.OS{}).Mkdir(cfg.Poet.Dir, 0o700); err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
 	cfg.GRPC, cfg.REST, cfg.Admin = "", "", ""
