@@ -197,7 +197,7 @@ func (n *Node) judge(what string, err error) p2p.Verdict {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &remote),
 		errors.Is(err, errMissing), errors.Is(err, errTooDeep), errors.Is(err, errSecondATX), errors.Is(err, activation.ErrFuture),
-		errors.Is(err, errNotNow), errors.Is(err, errBeacon), errors.Is(err, errActiveSet), isNetwork(err):
+		errors.Is(err, errNotNow), errors.Is(err, errTaken), errors.Is(err, errBeacon), errors.Is(err, errActiveSet), isNetwork(err):
 		return p2p.Ignore(err.Error())
 	case n.storeFailed(err):
 		return p2p.Ignore("we could not store it")

@@ -12,6 +12,7 @@ import (
 	"tweedle/activation"
 	"tweedle/codec"
 	"tweedle/hare"
+	"tweedle/mesh"
 	"tweedle/p2p"
 	"tweedle/signing"
 	"tweedle/store"
@@ -206,6 +207,15 @@ func TestGossipedProposals(t *testing.T) {
 	refer := func(p *types.Proposal) { p.Ballot.EpochData, p.Ballot.Reference = nil, valid.Ballot.ID() }
 	if v := w.onProposal(soon(t), peer, of(refer)); v != p2p.Accept() {
 		t.Errorf("a ballot with a reference: %+v", v)
+	}
+	// That was the second one of the layer: the smesher cheats.
+	before := w.counts(t)
+	again := w.proposal(t, bob, nil)
+	third := w.proposal(t, bob, func(p *types.Proposal) { p.MeshHash[0]++ })
+	for name, p := range map[string]*types.Proposal{"a known proposal": again, "a third one": third} {
+		if v := w.onProposal(soon(t), peer, codec.Encode(p)); verdict(v) != "ignore" || w.counts(t) != before || len(w.inputs) != 1 {
+			t.Errorf("%s: %+v, the store had %s, has %s", name, v, before, w.counts(t))
+		}
 	}
 	if v := w.onProposal(soon(t), peer, codec.Encode(w.proposal(t, alice, refer))); verdict(v) != "reject" {
 		t.Errorf("a ballot with another's reference: %+v", v)
@@ -435,7 +445,7 @@ func (w *world) electorate(tb testing.TB) *electorate {
 func TestWhatCouldNotBeDecidedCostsNobody(t *testing.T) {
 	w := openWorld(t)
 	for _, err := range []error{
-		errMissing, errTooDeep, errSecondATX, errNotNow, errBeacon, errActiveSet, activation.ErrFuture,
+		errMissing, errTooDeep, errSecondATX, errNotNow, errTaken, errBeacon, errActiveSet, activation.ErrFuture,
 		p2p.ErrNotRunning, p2p.ErrNotConnected, p2p.ErrUnsupported, p2p.ErrBusy, p2p.ErrRateLimited, p2p.ErrTooLarge,
 		p2p.ErrTimeout, p2p.ErrBroken, &p2p.RemoteError{}, context.Canceled, context.DeadlineExceeded,
 		store.ErrFull, store.ErrClosed, store.ErrCorrupt, store.ErrNotFound,
@@ -451,6 +461,21 @@ func TestWhatCouldNotBeDecidedCostsNobody(t *testing.T) {
 		v := w.judge("message", fmt.Errorf("wrapped: %w", err))
 		if verdict(v) != "reject" || !strings.Contains(fmt.Sprintf("%+v", v), err.Error()) {
 			t.Errorf("%v: %+v", err, v)
+		}
+	}
+}
+
+func TestOnlyTheNewestLayersProposalsAreRemembered(t *testing.T) {
+	var s taken
+	for l := range types.Layer(100) {
+		for i := range byte(5) {
+			p := proposal{id: types.ProposalID{i}, layer: l, share: mesh.Share{ATX: types.ATXID{byte(l)}}}
+			if got, want := s.take(p), i < maxProposals; got != want {
+				t.Fatalf("layer %d, proposal %d is taken: %v", l, i, got)
+			}
+		}
+		if len(s.of) > 2 {
+			t.Fatalf("proposals of %d layers are remembered", len(s.of))
 		}
 	}
 }

@@ -119,6 +119,7 @@ type Node struct {
 	handed  handedOver
 
 	gateways gateways
+	taken    taken
 
 	adding    singleflight.Group // ATXs and PoET proofs that are being verified, by name
 	addingATX sync.Mutex         // one ATX of a smesher and epoch is looked up and added at a time

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"tweedle/codec"
@@ -25,7 +27,42 @@ var (
 	errBeacon      = errors.New("ballot has another beacon")
 	errActiveSet   = errors.New("ballot's active set is not of its epoch, or too small")
 	errSlots       = errors.New("ballot claims another number of slots than its weight gives")
+	errTaken       = errors.New("proposal is known, or its smesher has too many in the layer")
 )
+
+// maxProposals is how many proposals of an ATX in a layer are taken: two prove
+// that its smesher cheats, more would be a flood.
+const maxProposals = 2
+
+// taken remembers the proposals that came by gossip in the newest layers.
+type taken struct {
+	mu sync.Mutex
+	of map[types.Layer]map[types.ATXID][]types.ProposalID
+}
+
+// take tells whether a valid proposal is to be taken; it says so once. What
+// came before with the same id has another signature of the same smesher.
+func (t *taken) take(p proposal) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.of { // only the running layer and its neighbours come here
+		if l+1 < p.layer {
+			delete(t.of, l)
+		}
+	}
+	ids := t.of[p.layer][p.share.ATX]
+	if len(ids) >= maxProposals || slices.Contains(ids, p.id) {
+		return false
+	}
+	if t.of == nil {
+		t.of = make(map[types.Layer]map[types.ATXID][]types.ProposalID)
+	}
+	if t.of[p.layer] == nil {
+		t.of[p.layer] = make(map[types.ATXID][]types.ProposalID)
+	}
+	t.of[p.layer][p.share.ATX] = append(ids, p.id)
+	return true
+}
 
 // proposal is a valid proposal as the loop needs it.
 type proposal struct {
@@ -47,6 +84,9 @@ func (n *Node) onProposal(ctx context.Context, from p2p.PeerID, msg []byte) p2p.
 	}
 	if err := n.fetchTxs(ctx, from, p.Txs); err != nil {
 		return n.judge("proposal", err)
+	}
+	if !n.taken.take(valid) {
+		return n.judge("proposal", errTaken)
 	}
 	if err := n.db.AddBallot(&p.Ballot); err != nil {
 		return n.judge("proposal", err)
