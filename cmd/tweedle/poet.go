@@ -59,7 +59,11 @@ round, keeps the proofs, and brings them to the network through its gateways.
 Flags and INI keys are those of the reference server, so that its command line
 and its file go on working; settings that tuned what is not there any more are
 accepted and named in the log. Each flag can also be set by the environment
-(TWEEDLE_POET_RPCLISTEN for --rpclisten); flags come first, the INI file last.`,
+(TWEEDLE_POET_RPCLISTEN for --rpclisten); flags come first, the INI file last.
+
+The admin commands find a server on this machine through its data directory:
+endpoints.json names its listener, admin.token lets them in. A line added to
+admin.token is another token; a time behind it (RFC 3339) is when it expires.`,
 		Example: `  tweedle poet --network network.json --dir ~/poet --gateway node.example:9092
   tweedle poet --configfile /etc/poet.conf
   tweedle poet --genesis-time 2026-12-01T00:00:00Z --epoch-duration 336h \
