@@ -269,7 +269,7 @@ func (s *Smesher) advance(now time.Time, pos Positions, out *Output) bool {
 		s.at(StepWait, end)
 		s.wake(out, end.Add(s.cfg.FetchDelay))
 	default:
-		s.at(StepFetch, s.fetchDeadline(p.Challenge.PublishEpoch))
+		s.at(StepFetch, s.publishDeadline(p.Challenge.PublishEpoch))
 		s.work(now, out, Work{
 			Kind: WorkFetch, Challenge: p.Challenge.Hash(), Until: s.until,
 			Registrations: slices.Clone(p.Registrations),
@@ -315,14 +315,6 @@ func (s *Smesher) round(publish types.Epoch) uint32 { return uint32(publish) - 1
 
 func (s *Smesher) publishDeadline(e types.Epoch) time.Time { return s.cfg.Schedule.EpochStart(e + 1) }
 
-// fetchDeadline leaves a cycle gap for proving before the epoch ends, but
-// never less than half of the time that there is after the round.
-func (s *Smesher) fetchDeadline(e types.Epoch) time.Time {
-	deadline := s.publishDeadline(e)
-	half := deadline.Sub(s.cfg.Poet.End(s.round(e))) / 2
-	return deadline.Add(-min(s.cfg.Poet.CycleGap, half))
-}
-
 // hopeless tells why a challenge cannot be met any more, or nothing.
 func (s *Smesher) hopeless(now time.Time, p *Pending) string {
 	e := p.Challenge.PublishEpoch
@@ -331,9 +323,9 @@ func (s *Smesher) hopeless(now time.Time, p *Pending) string {
 		return "its publish epoch is over"
 	case len(p.Registrations) == 0 && !now.Before(s.cfg.Poet.Start(s.round(e))):
 		return "no PoET took it before its round began"
-	case p.Poet == nil && !now.Before(s.fetchDeadline(e)):
-		return "no PoET proof came in time"
 	}
+	// A proof that is late is waited for to the end of the epoch: the round for
+	// the next one has begun without us by then, so giving up gains nothing.
 	return ""
 }
 
