@@ -198,9 +198,6 @@ func TestErrorsAtStart(t *testing.T) {
 			}
 		}
 		for _, p := range startable(network, network) { // a file in its place
-			if p.name == "poet" {
-				continue // it says that this is no directory, and not yet what to do
-			}
 			failsToStart(t, p.name, command(t, p.args...), network, "choose another")
 		}
 	})

@@ -31,6 +31,7 @@ import (
 	"tweedle/poet/delivery"
 	"tweedle/poet/legacy"
 	"tweedle/poet/rpc"
+	"tweedle/posw"
 	"tweedle/telemetry"
 )
 
@@ -61,6 +62,9 @@ type Config struct {
 // Run serves until ctx ends, or until something fails that only a person can
 // mend.
 func Run(ctx context.Context, cfg Config) (err error) {
+	if _, err := posw.Kernel(); err != nil {
+		return fmt.Errorf("the processor's SHA-256 instructions do not do what they should, and without them a PoET is too slow: use another machine (%w)", err)
+	}
 	if err := (durable.OS{}).Mkdir(cfg.Poet.Dir, 0o700); err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
@@ -231,6 +235,8 @@ func startError(err error, dir string) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, poet.ErrDiskFull):
 		return fmt.Errorf("the disk of %s is full: free some space and start again (%w)", dir, err)
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EEXIST):
+		return fmt.Errorf("%s is not a directory: choose another with --dir (%w)", dir, err)
 	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%s cannot be written: change its owner or choose another with --dir (%w)", dir, err)
 	}
