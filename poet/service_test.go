@@ -39,7 +39,7 @@ func config(t *testing.T, genesis time.Time) Config {
 
 func start(t *testing.T, cfg Config) *server {
 	t.Helper()
-	s := &server{t: t, ended: make(chan error, 1), proofs: make(chan string, 100)}
+	s := &server{t: t, ended: make(chan error, 1), proofs: make(chan string, 1<<16)}
 	cfg.OnEvent = func(e Event) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
