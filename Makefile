@@ -4,41 +4,53 @@ export GOEXPERIMENT ?= simd
 GO ?= go
 BIN := bin
 LDFLAGS := -s -w
-# Packages with goroutines run under the race detector; the pure ones do not
-# need it and have most of the computing.
-RACE := ./durable/... ./p2p/... ./store/... ./api/... ./poet/... ./node/... ./txpool ./hare ./activation
-PURE := ./codec ./types ./signing ./merkle ./posw/... ./post ./eligibility ./beacon ./vm ./mesh ./preset ./house ./cmd/...
+# Packages with goroutines run under the race detector; the others have most of
+# the computing and do not need it.
+RACE := ./durable/... ./p2p/... ./store/... ./api/... ./poet/... ./node/... ./testnet
+PLAIN := ./codec ./types ./signing ./merkle ./posw/... ./post ./eligibility ./beacon ./hare ./activation \
+	./vm ./txpool ./mesh ./preset ./telemetry ./house ./cmd/...
 FUZZTIME ?= 15s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build testnet test nightly lint fuzz bench generate clean
+.PHONY: build testnet test test-packages test-network nightly lint fuzz bench generate clean
 
-build: ## both binaries into bin/
+build: ## both programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 testnet: build ## a local testnet in the foreground; Ctrl-C ends it
 	$(BIN)/tweedle testnet up $(ARGS)
 
-test: build ## everything, under ten minutes on two cores
+test: ## everything, under ten minutes on two cores once its parts are compiled
+	$(MAKE) --no-print-directory --output-sync=target -j2 test-packages test-network
+
+test-packages: ## each package by itself
 	$(GO) vet ./...
-	$(GO) test -timeout 5m $(PURE)
-	CGO_ENABLED=1 $(GO) test -race -timeout 8m $(RACE)
-	$(GO) test -timeout 8m -count=1 ./testnet/...
-	cd compat && $(GO) test -timeout 8m ./...
+	$(GO) test -timeout 5m $(PLAIN)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 9m $(RACE)
 
-nightly: build ## the long campaigns
-	TWEEDLE_NIGHTLY=1 CGO_ENABLED=1 $(GO) test -race -timeout 170m ./...
+test-network: ## the real programs, and outside judges; they mostly wait for layers
+	$(GO) test -count=1 -timeout 9m -run '^TestTestnet' ./testnet
+	cd compat && $(GO) test -count=1 -timeout 9m -p 1 ./...
 
-lint: ## formatting, vet, staticcheck
-	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+nightly: build ## the long campaigns; hours
+	$(GO) test -timeout 5m $(PLAIN)
+	TWEEDLE_NIGHTLY=1 CGO_ENABLED=1 $(GO) test -race -timeout 170m $(RACE) ./posw/...
+	cd compat && TWEEDLE_NIGHTLY=1 $(GO) test -count=1 -timeout 120m -p 1 ./...
+
+lint: ## formatting, vet (also for arm64), staticcheck
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "run gofmt -w on:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
 	GOARCH=arm64 $(GO) vet ./posw/...
-	cd compat && $(GO) tool staticcheck -checks inherit ../... || true
+	$(GO) run $(STATICCHECK) ./...
 
 fuzz: ## every fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(FUZZTIME)
 
-bench: ## side by side with the reference, and our own benchmarks
+bench: ## side by side with the reference; the last line is JSON
 	cd compat && $(GO) run ./cmd/bench
+
+generate: ## what is written by programs: stubs and assembler
+	$(GO) generate ./api/... ./posw/...
 
 clean:
 	rm -rf $(BIN)
