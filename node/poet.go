@@ -200,17 +200,31 @@ func (n *Node) PublishPoet(ctx context.Context, data []byte) (api.Published, err
 	return out, nil
 }
 
-// handOver gives a proof to peers one after the other, until enough have it.
+// handOver gives a proof to a few more peers than must have it, at the same
+// time, and returns how many took it as soon as they are enough: one that does
+// not answer keeps nobody waiting.
 func (n *Node) handOver(ctx context.Context, data []byte) (took int) {
-	for _, p := range n.host.Peers() {
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	peers := n.host.Peers()
+	peers = peers[:min(len(peers), 3*gatewayPeers)]
+	answers := make(chan error, len(peers))
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, p := range peers {
+		all.Go(func() {
+			_, err := n.host.Request(ctx, p.ID, protocolPoet, data)
+			answers <- err
+		})
+	}
+	for range peers {
+		if err := <-answers; err == nil {
+			took++
+		}
 		if took >= gatewayPeers {
+			enough()
 			break
 		}
-		if _, err := n.host.Request(ctx, p.ID, protocolPoet, data); err != nil {
-			n.log.Debug("peer did not take a PoET proof", "peer", p.ID, "err", err)
-			continue
-		}
-		took++
 	}
 	return took
 }
