@@ -13,8 +13,12 @@ import (
 	"tweedle/posw/bench"
 )
 
+// maxBenchSeconds is a day: nobody measures longer by intent.
+const maxBenchSeconds = 24 * 60 * 60
+
 func poetBench() *cobra.Command {
-	var duration, round time.Duration
+	var seconds float64
+	var round time.Duration
 	var keep uint
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -24,13 +28,13 @@ func poetBench() *cobra.Command {
 rate, how near it is to what the processor allows, and what a round would need.
 It counts CPU time, so that other programs disturb it little; a quiet machine
 still gives the best figures.`,
-		Example: "  tweedle poet bench\n  tweedle poet bench --duration 30s --round 324h --json",
+		Example: "  tweedle poet bench\n  tweedle poet bench --seconds 30 --round 324h --json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if duration <= 0 || round <= 0 || keep > posw.MaxHeight {
-				return usageError{errors.New("--duration and --round must be positive, and --keep a height of the tree")}
+			if seconds <= 0 || seconds > maxBenchSeconds || round <= 0 || keep > posw.MaxHeight {
+				return usageError{errors.New("--seconds and --round must be positive and not endless, and --keep a height of the tree")}
 			}
-			figures, err := bench.Run(cmd.Context(), duration, keep)
+			figures, err := bench.Run(cmd.Context(), time.Duration(seconds*float64(time.Second)), keep)
 			if err != nil {
 				return err
 			}
@@ -47,7 +51,7 @@ still gives the best figures.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.DurationVar(&duration, "duration", 5*time.Second, "time to compute for")
+	fl.Float64Var(&seconds, "seconds", 5, "time to compute for")
 	fl.DurationVar(&round, "round", 324*time.Hour, "length of the round to tell about")
 	fl.UintVar(&keep, "keep", poet.DefaultK, "height of the lowest tree layer that is kept")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
