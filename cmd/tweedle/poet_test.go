@@ -219,17 +219,17 @@ func steer(t *testing.T, dir string) {
 }
 
 func TestTheBenchTellsItsFigures(t *testing.T) {
-	if got := mustTweedle(t, "poet", "bench", "--duration=50ms", "--keep=4"); !strings.Contains(got, "leaves per second of one core") {
+	if got := mustTweedle(t, "poet", "bench", "--seconds=0.05", "--keep=4"); !strings.Contains(got, "leaves per second of one core") {
 		t.Error(got)
 	}
 	var f struct {
 		Leaves     uint64  `json:"leaves"`
 		CPUSeconds float64 `json:"cpu_seconds"`
 	}
-	if err := json.Unmarshal([]byte(mustTweedle(t, "poet", "bench", "--duration=50ms", "--keep=4", "--json")), &f); err != nil || f.Leaves == 0 || f.CPUSeconds == 0 {
+	if err := json.Unmarshal([]byte(mustTweedle(t, "poet", "bench", "--seconds=0.05", "--keep=4", "--json")), &f); err != nil || f.Leaves == 0 || f.CPUSeconds == 0 {
 		t.Errorf("%+v, %v", f, err)
 	}
-	refused(t, true, "poet", "bench", "--duration=-1s")
+	refused(t, true, "poet", "bench", "--seconds=-1")
 	refused(t, true, "poet", "bench", "--keep=99")
 }
 
