@@ -78,7 +78,7 @@ func damage(r *rand.Rand, data []byte) (string, []byte) {
 // Any damage to any file is found at the start, with the file's name and what to
 // do; or it is harmless: all members and proofs are right. Nothing in between.
 func TestDamageIsFoundOrHarmless(t *testing.T) {
-	trials := int(envInt("POET_DAMAGES", 40))
+	trials := int(envInt("POET_DAMAGES", 30))
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
 		trials = 10_000
 	}

@@ -346,7 +346,7 @@ func stride(t *testing.T, part int) (first, step int) {
 func TestPowerLossAtEveryWrite(t *testing.T) {
 	n := operations(t)
 	t.Logf("%d operations", n)
-	first, step := stride(t, 16)
+	first, step := stride(t, 20)
 	for at := first; at <= n; at += step {
 		for _, how := range []durable.How{durable.Before, durable.Torn, durable.After} {
 			synctest.Test(t, func(t *testing.T) {
@@ -364,7 +364,7 @@ func TestPowerLossAtEveryWrite(t *testing.T) {
 // that is not stored, the rounds go on, and when there is room everything is done.
 func TestEveryWriteWithoutRoom(t *testing.T) {
 	n := operations(t)
-	first, step := stride(t, 16)
+	first, step := stride(t, 20)
 	for at := first; at <= n; at += step {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
@@ -389,7 +389,7 @@ func TestEveryWriteWithoutRoom(t *testing.T) {
 // error; the next start, on a good disk, keeps all promises.
 func TestEveryWriteOnABrokenDisk(t *testing.T) {
 	n := operations(t)
-	first, step := stride(t, 16)
+	first, step := stride(t, 20)
 	for at := first; at <= n; at += step {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)

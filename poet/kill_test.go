@@ -185,6 +185,7 @@ func (tr *truth) live(t *testing.T, dir string, genesis int64, first int, life t
 // proof, goes on from its last checkpoint, and its roots are those of a run that
 // was never interrupted.
 func TestKillAtRandomMoments(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	few := int64(20)
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
 		few = 1000

@@ -8,6 +8,7 @@ import (
 // In real time: a server that is stopped while a round executes goes on where it
 // was, and a round that took registrations is made up for.
 func TestRestartGoesOn(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := config(t, time.Now().Add(500*time.Millisecond))
 	cfg.Schedule.PhaseShift = 300 * time.Millisecond
 	cfg.Schedule.EpochDuration = 1500 * time.Millisecond

@@ -17,6 +17,7 @@ import (
 // refused, the round goes on in its reserved room, its proof is saved in that of the
 // ballast, and when there is room again everything is as if nothing had been.
 func TestSmallDisk(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	mount := t.TempDir()
 	if err := unix.Mount("tmpfs", mount, "tmpfs", 0, "size=24m"); err != nil {
 		t.Skipf("SKIPPED: no small file system can be mounted here (%v); the simulated disks of the other tests do run", err)

@@ -312,6 +312,7 @@ func TestLittleRoomIsTold(t *testing.T) {
 // Registrations that come while a round closes are in the round that their receipt
 // names, however the two meet.
 func TestRegistrationsAtTheBorder(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	cfg := config(t, time.Now())
 	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 50*time.Millisecond, 60*time.Millisecond, 30*time.Millisecond
 	cfg.SubmitFlush, cfg.PowDifficulty, cfg.LeavesPerSecond, cfg.MaxLeavesPerSecond = time.Millisecond, 0, 1e5, 1e5
@@ -352,6 +353,7 @@ func TestRegistrationsAtTheBorder(t *testing.T) {
 
 // A stop does not wait for a proof that takes long.
 func TestStopWhileProving(t *testing.T) {
+	t.Parallel()                                  // it waits most of its time
 	cfg := config(t, time.Now().Add(time.Second)) // also a slow start comes before
 	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, time.Hour, time.Hour-900*time.Millisecond
 	cfg.K, cfg.MaxLeavesPerSecond, cfg.LeavesPerSecond, cfg.ProveWorkers = 17, 0, 50_000, 1
