@@ -301,6 +301,7 @@ func TestRatesAreRememberedOfAFewAddresses(t *testing.T) {
 		l.Rate, l.Burst, l.Addresses = 1, 2, 3
 		g := newGuard(l)
 		allow := func(from string) bool { return g.allow(from, time.Now()) }
+		//lint:ignore SA4000 each call takes a token
 		if !allow("a") || !allow("a") || allow("a") || !allow("b") {
 			t.Fatal("the burst is not two of each")
 		}

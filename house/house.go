@@ -336,6 +336,8 @@ func (c *checker) write(e ast.Expr) {
 
 // isPackageVar tells whether obj is declared at the top of the file, not in a
 // function.
-func isPackageVar(f *ast.File, obj *ast.Object) bool { //nolint:staticcheck // within one file, objects are enough
+//
+//lint:ignore SA1019 within one file, objects are enough
+func isPackageVar(f *ast.File, obj *ast.Object) bool {
 	return f.Scope != nil && f.Scope.Lookup(obj.Name) == obj
 }

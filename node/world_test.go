@@ -177,7 +177,6 @@ func (m *material) make() error {
 	}
 	rules := network.Activation(p)
 	var members [][32]byte
-	var nonces []uint64
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
 		id, err := signing.NewSigner(signing.SeedFrom(name), rules.Network)
 		if err != nil {
@@ -198,7 +197,7 @@ func (m *material) make() error {
 			VRFNonce: *meta.Nonce, SmesherID: id.NodeID(),
 		}
 		c := activation.Challenge(a)
-		members, nonces = append(members, c.Hash()), append(nonces, *meta.Nonce)
+		members = append(members, c.Hash())
 		m.miners = append(m.miners, &miner{id, a})
 	}
 	if m.poet, err = work(merkle.Root(members), 300, "7"); err != nil {

@@ -108,7 +108,7 @@ func New(cfg Config) (*Host, error) {
 	for _, s := range cfg.Bootnodes {
 		info, err := peer.AddrInfoFromString(s)
 		if err != nil || len(info.Addrs) != 1 {
-			return nil, fmt.Errorf("p2p: bootnode %q: give it as /ip4/1.2.3.4/udp/5/quic-v1/p2p/12D3..", s)
+			return nil, fmt.Errorf("p2p: bootnode %q: give it as /ip4/1.2.3.4/udp/5/quic-v1/p2p/12D3KooW", s)
 		}
 		h.book.addBoot(*info)
 	}

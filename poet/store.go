@@ -15,6 +15,7 @@ import (
 
 	"github.com/zeebo/blake3"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"tweedle/codec"
 	"tweedle/durable"
@@ -252,7 +253,7 @@ func (s *store) update(name string, fn func(tx *bbolt.Tx) error) error {
 // system may have dropped what it said it would write, so we stop, and the next
 // start reads what is really there.
 func (s *store) diskError(name string, err error) error {
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bbolterrors.ErrDatabaseNotOpen) {
 		return fmt.Errorf("%w: %w", ErrStopped, err)
 	}
 	// bbolt passes some errors on as text only.

@@ -94,7 +94,6 @@ func TestPlainLinesAreForPeople(t *testing.T) {
 type screen struct {
 	lines []string
 	row   int
-	mode  string
 }
 
 func (s *screen) Write(p []byte) (int, error) {

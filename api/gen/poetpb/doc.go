@@ -8,4 +8,3 @@ import _ "embed"
 //
 //go:embed poet.swagger.json
 var OpenAPI []byte //nolint:gochecknoglobals // embedded files are variables
-
