@@ -98,20 +98,11 @@ func (n *Node) verifyATX(a *types.ATX) (*activation.Info, error) {
 	}
 	n.events.Publish(api.Activated{ATXRecord: store.ATXRecord{Info: *info, Received: received}})
 	n.epochs.added(a.PublishEpoch)
-	n.changed(a.TargetEpoch())
+	if n.epoch() >= a.TargetEpoch() {
+		n.heavier.add(a.TargetEpoch())
+	}
 	n.log.Info("ATX", "id", info.ID.Short(), "smesher", a.SmesherID.Short(), "epoch", a.PublishEpoch, "weight", info.Weight)
 	return info, nil
-}
-
-// changed has the certificates of an epoch that has begun checked again.
-func (n *Node) changed(epoch types.Epoch) {
-	if n.epoch() < epoch {
-		return
-	}
-	select {
-	case n.inputs <- inputRecheck{epoch}:
-	case <-n.ending:
-	}
 }
 
 // addATXFrom is addATX of something that peer p sent; what is missing is

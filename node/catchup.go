@@ -30,6 +30,11 @@ type catchUp struct {
 	kick chan struct{}
 	// epochs up to here were asked for since we started.
 	epochsDone types.Epoch
+	// astray has the peers whose certificates do not follow from our tip.
+	astray struct {
+		tip   types.Layer
+		peers map[p2p.PeerID]bool
+	}
 }
 
 func newCatchUp(n *Node) *catchUp { return &catchUp{n: n, kick: make(chan struct{}, 1)} }
@@ -53,6 +58,9 @@ func (c *catchUp) Run(ctx context.Context) error {
 		for _, p := range peers[:min(len(peers), 2)] {
 			c.n.askGateway(ctx, p.ID)
 			err := c.from(ctx, p.ID)
+			if errors.Is(err, mesh.ErrNoBase) {
+				err = c.disagree(ctx, p.ID, len(peers))
+			}
 			if err != nil && ctx.Err() == nil {
 				c.n.log.Debug("catching up", "peer", p.ID, "err", err)
 			}
@@ -71,6 +79,21 @@ func (c *catchUp) Run(ctx context.Context) error {
 		case <-pause.C:
 		}
 	}
+}
+
+// disagree notes that what a peer certified does not follow from our tip. When
+// two peers say so, or the only one, our newest layer goes: one alone may have
+// left out a layer between, by mistake or by intent.
+func (c *catchUp) disagree(ctx context.Context, p p2p.PeerID, peers int) error {
+	if tip := c.n.tip.Load().layer; c.astray.peers == nil || c.astray.tip != tip {
+		c.astray.tip, c.astray.peers = tip, make(map[p2p.PeerID]bool)
+	}
+	c.astray.peers[p] = true
+	if len(c.astray.peers) < min(2, peers) {
+		return mesh.ErrNoBase
+	}
+	reply := make(chan error, 1)
+	return c.n.ask(ctx, inputStepBack{c.astray.tip, reply}, reply)
 }
 
 // pause is a layer, but less while we are not synced.
@@ -119,12 +142,27 @@ func (c *catchUp) atxs(ctx context.Context, p p2p.PeerID) error {
 			return fmt.Errorf("epoch %d: %w", e, errRequest)
 		}
 		for part := range slices.Chunk(ids, maxObjects) {
-			if err := c.n.wantATXs(ctx, p, part); err != nil {
+			if err := c.want(ctx, p, part); err != nil {
 				return err
 			}
 		}
 	}
 	c.epochsDone = max(c.epochsDone, current)
+	return nil
+}
+
+// want adds those ATXs of a peer that we do not have. One that we refuse, as a
+// second one of its smesher, does not keep the others away.
+func (c *catchUp) want(ctx context.Context, p p2p.PeerID, ids []types.ATXID) error {
+	for _, id := range ids {
+		err := c.n.wantATXs(ctx, p, []types.ATXID{id})
+		if err != nil && (isNetwork(err) || ctx.Err() != nil) {
+			return err
+		}
+		if err != nil {
+			c.n.log.Debug("ATX not taken", "id", id.Short(), "peer", p, "err", err)
+		}
+	}
 	return nil
 }
 

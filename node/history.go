@@ -2,6 +2,9 @@ package node
 
 import (
 	"errors"
+	"maps"
+	"slices"
+	"sync"
 
 	"tweedle/api"
 	"tweedle/hare"
@@ -45,15 +48,55 @@ func (n *Node) apply(cert *types.Certificate, block *types.Block) error {
 	return nil
 }
 
-// stepBack gives up our newest layer, when what the others certified does not
-// follow from any state of the history that we have in memory: the one before
-// it comes from the store. Catching up goes on from there, and back further if
-// need be.
-func (n *Node) stepBack(why error) error {
-	if err := n.giveUp(n.chain.Tip().Layer); err != nil {
-		return err
+// stepBack gives up our newest layer, if it is still the one from which what
+// others certified does not follow: the state before it comes from the store.
+// Catching up goes on from there, and back further if need be.
+func (n *Node) stepBack(from types.Layer) error {
+	if n.chain.Tip().Layer != from {
+		return nil
 	}
-	return why
+	return n.giveUp(from)
+}
+
+// heavier remembers in which epochs more weight became known, until the loop
+// looks at their certificates.
+type heavier struct {
+	wake chan struct{}
+	mu   sync.Mutex
+	in   map[types.Epoch]bool
+}
+
+func newHeavier() *heavier {
+	return &heavier{wake: make(chan struct{}, 1), in: make(map[types.Epoch]bool)}
+}
+
+func (h *heavier) add(e types.Epoch) {
+	h.mu.Lock()
+	h.in[e] = true
+	h.mu.Unlock()
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the epochs in ascending order and forgets them.
+func (h *heavier) take() []types.Epoch {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	epochs := slices.Sorted(maps.Keys(h.in))
+	clear(h.in)
+	return epochs
+}
+
+// recheckAll checks the certificates of all epochs that became heavier.
+func (n *Node) recheckAll() error {
+	for _, e := range n.heavier.take() {
+		if err := n.fatal("check our certificates again", n.recheck(e)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // recheck looks at our certificates of an epoch again when more of its weight

@@ -37,7 +37,10 @@ type (
 		raw   types.Transaction
 		reply chan error
 	}
-	inputRecheck   struct{ epoch types.Epoch }
+	inputStepBack struct {
+		from  types.Layer
+		reply chan error
+	}
 	inputProjected struct {
 		address types.Address
 		reply   chan projected
@@ -82,6 +85,11 @@ func (n *Node) loop(ctx context.Context) error {
 		case in := <-n.inputs:
 			timer.Stop()
 			if err := n.take(n.now(), in); err != nil {
+				return err
+			}
+		case <-n.heavier.wake:
+			timer.Stop()
+			if err := n.recheckAll(); err != nil {
 				return err
 			}
 		case <-timer.C:
@@ -147,17 +155,16 @@ func (n *Node) take(now time.Time, in any) error {
 		return n.fatal("certify", err)
 	case inputCertified:
 		err := n.apply(&in.cert, in.block)
-		if errors.Is(err, mesh.ErrNoBase) {
-			err = n.stepBack(err)
-		}
 		in.reply <- err
 		return n.fatal("apply", err)
 	case inputTx:
 		err := n.addTx(in.raw)
 		in.reply <- err
 		return n.fatal("transaction", err)
-	case inputRecheck:
-		return n.fatal("check our certificates again", n.recheck(in.epoch))
+	case inputStepBack:
+		err := n.stepBack(in.from)
+		in.reply <- err
+		return n.fatal("step back", err)
 	case inputProjected:
 		nonce, balance := n.pool.Projected(in.address)
 		in.reply <- projected{nonce, balance}

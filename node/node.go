@@ -119,6 +119,7 @@ type Node struct {
 	handed  handedOver
 
 	gateways gateways
+	heavier  *heavier
 	taken    taken
 
 	adding    singleflight.Group // ATXs and PoET proofs that are being verified, by name
@@ -145,7 +146,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log, inputs: make(chan any, maxInputs), sends: make(chan send, maxSends),
 		ending: make(chan struct{}), proposals: make(map[types.Layer]map[types.ProposalID]proposal),
-		registry: prometheus.NewRegistry(), events: api.NewEvents(),
+		registry: prometheus.NewRegistry(), events: api.NewEvents(), heavier: newHeavier(),
 	}
 	defer func() {
 		if err != nil {

@@ -229,9 +229,6 @@ func (n *Node) activeWeight(ctx context.Context, from p2p.PeerID, epoch types.Ep
 		if err := codec.Decode(got[0], &set); err != nil {
 			return 0, err
 		}
-		if err := n.db.AddActiveSet(set); err != nil {
-			return 0, err
-		}
 	} else if err != nil {
 		return 0, err
 	}
@@ -252,7 +249,7 @@ func (n *Node) activeWeight(ctx context.Context, from p2p.PeerID, epoch types.Ep
 	if sum < el.total-el.total/3 {
 		return 0, errActiveSet
 	}
-	return sum, nil
+	return sum, n.db.AddActiveSet(set)
 }
 
 // wantATXs fetches and adds those ATXs that we do not have.

@@ -19,6 +19,10 @@ import (
 func LoadOrCreateKey(path string) (crypto.PrivKey, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		// A link to a disk that is not there is no missing key.
+		if _, link := os.Lstat(path); link == nil {
+			return nil, fmt.Errorf("p2p: identity key: %w: make the place that it leads to available, or remove the link", err)
+		}
 		return createKey(path)
 	}
 	if err != nil {
