@@ -123,7 +123,7 @@ func poetGateways() *cobra.Command {
 			Example: "  tweedle poet gateways set --dir ~/poet node-1.example:9092 node-2.example:9092",
 			Args: func(_ *cobra.Command, args []string) error {
 				if len(args) == 0 {
-					return usageError{errors.New("name the gateways: one or more addresses, host:port")}
+					return usageError{errors.New("name the gateways: one or more times ADDRESS, as host:port")}
 				}
 				return nil
 			},
