@@ -448,7 +448,7 @@ func TestWhatCouldNotBeDecidedCostsNobody(t *testing.T) {
 		errMissing, errTooDeep, errSecondATX, errNotNow, errTaken, errBeacon, errActiveSet, activation.ErrFuture,
 		p2p.ErrNotRunning, p2p.ErrNotConnected, p2p.ErrUnsupported, p2p.ErrBusy, p2p.ErrRateLimited, p2p.ErrTooLarge,
 		p2p.ErrTimeout, p2p.ErrBroken, &p2p.RemoteError{}, context.Canceled, context.DeadlineExceeded,
-		store.ErrFull, store.ErrClosed, store.ErrCorrupt, store.ErrNotFound,
+		store.ErrFull, store.ErrBroken, store.ErrClosed, store.ErrCorrupt, store.ErrNotFound,
 	} {
 		if v := w.judge("message", fmt.Errorf("wrapped: %w", err)); verdict(v) != "ignore" {
 			t.Errorf("%v: %+v", err, v)

@@ -401,9 +401,19 @@ func (n *Node) epoch() types.Epoch { return n.schedule.EpochAt(n.now()) }
 // storeFailed tells whether err means that the store cannot be used; such an
 // error also reaches the loop, which ends the node.
 func (n *Node) storeFailed(err error) bool {
-	failed := errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrNotFound)
+	failed := unusable(err) || errors.Is(err, store.ErrNotFound)
 	if failed {
 		n.log.Error("store", "err", err)
 	}
 	return failed
+}
+
+// unusable tells the errors of a store with which a node must not go on.
+func unusable(err error) bool {
+	for _, e := range []error{store.ErrFull, store.ErrBroken, store.ErrCorrupt, store.ErrClosed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

@@ -25,6 +25,8 @@ var (
 	ErrCorrupt = errors.New("corrupt")
 	// ErrFull says that the disk has no room left. The write did not happen.
 	ErrFull = errors.New("no room left on the disk")
+	// ErrBroken says that the disk refuses to read or write.
+	ErrBroken = errors.New("the disk fails")
 	// ErrClosed says that the store was used after Close.
 	ErrClosed = errors.New("the store is closed")
 )
@@ -199,6 +201,8 @@ func (k fileKind) explain(dir string, err error) error {
 	switch primary {
 	case sqlite.ResultFull:
 		return fmt.Errorf("%s: %w: free some and start again", path, ErrFull)
+	case sqlite.ResultIOErr:
+		return fmt.Errorf("%s: %w (%v): look at the system's log, and mend or replace it", path, ErrBroken, code)
 	case sqlite.ResultCantOpen, sqlite.ResultReadOnly, sqlite.ResultPerm:
 		return fmt.Errorf("%s cannot be written (%v): give the node's user access to it, or choose another directory", path, code)
 	case sqlite.ResultNotADB, sqlite.ResultCorrupt:
