@@ -12,7 +12,7 @@ PLAIN := ./codec ./types ./signing ./merkle ./posw/... ./post ./eligibility ./be
 FUZZTIME ?= 15s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build testnet test test-packages test-network nightly lint fuzz bench generate clean
+.PHONY: build testnet test compile test-packages test-network nightly lint fuzz bench generate clean
 
 build: ## both programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -20,8 +20,14 @@ build: ## both programs into bin/
 testnet: build ## a local testnet in the foreground; Ctrl-C ends it
 	$(BIN)/tweedle testnet up $(ARGS)
 
-test: ## everything, under ten minutes on two cores once its parts are compiled
+test: compile ## everything, under ten minutes on two cores once its parts are compiled
 	$(MAKE) --no-print-directory --output-sync=target -j2 test-packages test-network
+
+# What tests build while they run is built before, so that a new machine does
+# not spend their time on it.
+compile:
+	$(GO) build -o /dev/null ./cmd/tweedle
+	cd compat && $(GO) vet ./... && $(GO) tool -n grpcurl >/dev/null && $(GO) tool -n poet >/dev/null
 
 test-packages: ## each package by itself
 	$(GO) vet ./...
