@@ -27,6 +27,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// inBubble runs a test in virtual time. Not under the race detector: its
+// runtime in Go 1.26 crashes now and then when timers of a bubble are reset
+// (golang/go#78156). The Makefile runs the package both ways.
+func inBubble(t *testing.T, f func(t *testing.T)) {
+	if raceEnabled {
+		t.Skip("SKIPPED under -race: its runtime crashes with synctest, golang/go#78156; run it without")
+	}
+	synctest.Test(t, f)
+}
+
 // bubble is a whole network in virtual time: real nodes, libp2p, QUIC, gossip,
 // SQLite, and a real PoET behind its real REST server, on simulated wires.
 // Make it inside synctest.Test.
@@ -176,7 +186,7 @@ func (b *bubble) same(at types.Layer) {
 
 func TestTwoNodesAgreeOnBlocksAndState(t *testing.T) {
 	dirs := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		b := newBubble(t, "pair")
 		b.startPoet()
 		b.add(filepath.Join(dirs, "a"))
@@ -208,7 +218,7 @@ func TestTwoNodesAgreeOnBlocksAndState(t *testing.T) {
 
 func TestANodeThatWasAwayCatchesUpToTheSameState(t *testing.T) {
 	dirs := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		b := newBubble(t, "away")
 		b.startPoet()
 		for _, name := range []string{"a", "b", "c", "d"} {
@@ -230,7 +240,7 @@ func TestANodeThatWasAwayCatchesUpToTheSameState(t *testing.T) {
 
 func TestTheNetworkResumesAfterEpochsWithoutAnyPoet(t *testing.T) {
 	dirs := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		b := newBubble(t, "outage")
 		b.startPoet()
 		for _, name := range []string{"a", "b", "c"} {
@@ -266,7 +276,7 @@ func firstBlockAfter(t *testing.T, n *bubbleNode, l types.Layer) types.Layer {
 // with all the weight that they know. Once they hear, what was too little goes.
 func TestASplitNetworkIsOneAgainAfterItHeals(t *testing.T) {
 	dirs := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		b := newBubble(t, "split")
 		b.startPoet()
 		for _, name := range []string{"a", "b", "c", "d"} {
