@@ -35,11 +35,7 @@ func Root(leaves [][32]byte) [32]byte {
 	}
 	layer := leaves
 	for len(layer) > 1 {
-		next := make([][32]byte, (len(layer)+1)/2)
-		for i := range next {
-			next[i] = Node(layer[2*i], at(layer, 2*i+1))
-		}
-		layer = next
+		layer = parents(layer)
 	}
 	return layer[0]
 }
@@ -54,11 +50,7 @@ func Proof(leaves [][32]byte, i uint64) [][32]byte {
 	layer := leaves
 	for len(layer) > 1 {
 		proof = append(proof, at(layer, int(i^1)))
-		next := make([][32]byte, (len(layer)+1)/2)
-		for j := range next {
-			next[j] = Node(layer[2*j], at(layer, 2*j+1))
-		}
-		layer, i = next, i/2
+		layer, i = parents(layer), i/2
 	}
 	return proof
 }
@@ -92,6 +84,15 @@ func Verify(root, leaf [32]byte, i, n uint64, proof [][32]byte) error {
 		return ErrProof
 	}
 	return nil
+}
+
+// parents returns the layer above one.
+func parents(layer [][32]byte) [][32]byte {
+	next := make([][32]byte, (len(layer)+1)/2)
+	for i := range next {
+		next[i] = Node(layer[2*i], at(layer, 2*i+1))
+	}
+	return next
 }
 
 func at(layer [][32]byte, i int) [32]byte {
