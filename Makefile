@@ -5,12 +5,11 @@ GO ?= go
 BIN := bin
 LDFLAGS := -s -w
 # Packages with goroutines run under the race detector; the others have most of
-# the computing and do not need it. ./node runs both ways: its whole networks in
+# the computing and do not need it. The node runs both ways: its whole networks in
 # virtual time without, because the race runtime of Go 1.26 crashes now and then
 # in them (golang/go#78156), the rest with it.
-RACE := ./durable/... ./p2p/... ./store/... ./api/... ./poet/... ./node/... ./testnet
-PLAIN := ./codec ./types ./signing ./merkle ./posw/... ./post ./eligibility ./beacon ./hare ./activation \
-	./vm ./txpool ./mesh ./preset ./telemetry ./house ./cmd/... ./node
+RACE := ./base/... ./edges/... ./services/...
+PLAIN := ./values/... ./proofs/... ./protocol/... ./archtest ./cmd/... ./services/node
 FUZZTIME ?= 15s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -37,18 +36,18 @@ test-packages: ## each package by itself
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 9m $(RACE)
 
 test-network: ## the real programs, and outside judges; they mostly wait for layers
-	$(GO) test -count=1 -timeout 9m -run '^TestTestnet' ./testnet
+	$(GO) test -count=1 -timeout 9m -run '^TestTestnet' ./services/testnet
 	cd compat && $(GO) test -count=1 -timeout 9m -p 1 ./...
 
 nightly: build ## the long campaigns; hours
 	$(GO) test -timeout 5m $(PLAIN)
-	TWEEDLE_NIGHTLY=1 CGO_ENABLED=1 $(GO) test -race -timeout 170m $(RACE) ./posw/...
+	TWEEDLE_NIGHTLY=1 CGO_ENABLED=1 $(GO) test -race -timeout 170m $(RACE) ./proofs/posw/...
 	cd compat && TWEEDLE_NIGHTLY=1 $(GO) test -count=1 -timeout 120m -p 1 ./...
 
 lint: ## formatting, vet (also for arm64), staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "run gofmt -w on:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
-	GOARCH=arm64 $(GO) vet ./posw/...
+	GOARCH=arm64 $(GO) vet ./proofs/posw/...
 	$(GO) run $(STATICCHECK) ./...
 
 fuzz: ## every fuzz target for FUZZTIME
@@ -58,7 +57,7 @@ bench: ## side by side with the reference; the last line is JSON
 	cd compat && $(GO) run ./cmd/bench
 
 generate: ## what is written by programs: stubs and assembler
-	$(GO) generate ./api/... ./posw/...
+	$(GO) generate ./edges/api/... ./proofs/posw/...
 
 clean:
 	rm -rf $(BIN)

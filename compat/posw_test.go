@@ -18,7 +18,7 @@ import (
 	"github.com/spacemeshos/poet/shared"
 	"github.com/spacemeshos/poet/verifier"
 
-	"tweedle/posw"
+	"tweedle/proofs/posw"
 )
 
 // reference computes the proof of a tree of exactly that many leaves with the parts

@@ -2,7 +2,7 @@
 # Runs every native fuzz target of the module, one after another, each for the
 # given time, and stops at the first finding:
 #
-#   scripts/fuzz.sh [FUZZTIME] [PACKAGE...]    e.g. scripts/fuzz.sh 1m ./node
+#   scripts/fuzz.sh [FUZZTIME] [PACKAGE...]    e.g. scripts/fuzz.sh 1m ./services/node
 #
 # The failing input is left in the package's testdata/fuzz folder, where every
 # later "go test" runs it: commit it with the fix. Inputs that reach new code are

@@ -8,12 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tweedle/durable"
-	"tweedle/node"
-	"tweedle/p2p"
-	"tweedle/preset"
-	"tweedle/telemetry"
-	"tweedle/types"
+	"tweedle/base/durable"
+	"tweedle/base/telemetry"
+	"tweedle/edges/p2p"
+	"tweedle/edges/preset"
+	"tweedle/services/node"
+	"tweedle/values/types"
 )
 
 type nodeFlags struct {

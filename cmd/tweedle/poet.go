@@ -17,13 +17,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tweedle/poet"
-	"tweedle/poet/delivery"
-	"tweedle/poet/rpc"
-	"tweedle/poet/server"
-	"tweedle/preset"
-	"tweedle/telemetry"
-	"tweedle/types"
+	"tweedle/base/telemetry"
+	"tweedle/edges/preset"
+	"tweedle/services/poet"
+	"tweedle/services/poet/delivery"
+	"tweedle/services/poet/rpc"
+	"tweedle/services/poet/server"
+	"tweedle/values/types"
 )
 
 // poetKeyVar is the reference's environment variable for the server's key

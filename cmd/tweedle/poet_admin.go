@@ -20,10 +20,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"tweedle/api/gen/poetadminpb"
-	"tweedle/api/gen/poetpb"
-	"tweedle/poet/rpc"
-	"tweedle/telemetry"
+	"tweedle/base/telemetry"
+	"tweedle/edges/api/gen/poetadminpb"
+	"tweedle/edges/api/gen/poetpb"
+	"tweedle/services/poet/rpc"
 )
 
 // adminTimeout bounds one call of the admin API.

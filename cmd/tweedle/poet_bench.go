@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tweedle/poet"
-	"tweedle/posw"
-	"tweedle/posw/bench"
+	"tweedle/proofs/posw"
+	"tweedle/proofs/posw/bench"
+	"tweedle/services/poet"
 )
 
 // maxBenchSeconds is a day: nobody measures longer by intent.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tweedle/poet"
-	"tweedle/poet/legacy"
+	"tweedle/services/poet"
+	"tweedle/services/poet/legacy"
 )
 
 // importReport is what `tweedle poet import` tells.

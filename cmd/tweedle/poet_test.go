@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"tweedle/telemetry"
+	"tweedle/base/telemetry"
 )
 
 // The reference's flags, as `poet --help` of v0.10.10 lists them.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tweedle/testnet"
+	"tweedle/services/testnet"
 )
 
 func testnetCommand() *cobra.Command {

@@ -16,10 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tweedle/durable"
-	"tweedle/signing"
-	"tweedle/types"
-	"tweedle/vm"
+	"tweedle/base/durable"
+	"tweedle/protocol/vm"
+	"tweedle/values/signing"
+	"tweedle/values/types"
 )
 
 // walletOptions are the flags that the wallet's commands share.

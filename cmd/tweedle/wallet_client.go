@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"tweedle/types"
-	"tweedle/vm"
+	"tweedle/protocol/vm"
+	"tweedle/values/types"
 )
 
 // Limits of a conversation with a node.

@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tweedle/signing"
-	"tweedle/types"
-	"tweedle/vm"
+	"tweedle/protocol/vm"
+	"tweedle/values/signing"
+	"tweedle/values/types"
 )
 
 // sent is what "wallet send" reports.

@@ -19,10 +19,10 @@ import (
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
-	"tweedle/signing"
-	"tweedle/txpool"
-	"tweedle/types"
-	"tweedle/vm"
+	"tweedle/protocol/txpool"
+	"tweedle/protocol/vm"
+	"tweedle/values/signing"
+	"tweedle/values/types"
 )
 
 // ledgerNode is a node without a network: the real ledger and pool behind the

@@ -3,7 +3,7 @@ package main
 import (
 	"github.com/spacemeshos/poet/shared"
 
-	"tweedle/posw"
+	"tweedle/proofs/posw"
 )
 
 // fromReference and toReference change the form of a proof.

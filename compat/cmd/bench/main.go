@@ -14,7 +14,7 @@ import (
 	"slices"
 	"time"
 
-	"tweedle/posw"
+	"tweedle/proofs/posw"
 )
 
 func main() {

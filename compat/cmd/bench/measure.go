@@ -21,8 +21,8 @@ import (
 	"github.com/spacemeshos/poet/verifier"
 	"go.uber.org/zap"
 
-	"tweedle/posw"
-	"tweedle/posw/bench"
+	"tweedle/proofs/posw"
+	"tweedle/proofs/posw/bench"
 )
 
 // side holds what was measured of one of the two, a value a slice.

@@ -1,0 +1,253 @@
+// Package api serves users of a node: the ecosystem's gRPC services and their
+// JSON form, the service through which PoETs hand over proofs, health and
+// reflection.
+//
+// It promises: what a client sends is answered with a status code and a one-line
+// reason, and changes nothing unless it is accepted; memory, connections,
+// requests and streams are bounded by Limits, a client that is too slow for its
+// stream is dropped; only the services of an explicit list can be reached.
+// Nothing here administers the node. New checks and starts nothing, Run leaves
+// nothing behind.
+//
+// It leaves to the caller: opening the listeners (Listen), the node behind
+// Node and Gateway, and publishing Events. Past events are read from the
+// store, so a restart forgets none of them.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"tweedle/base/telemetry"
+	"tweedle/edges/api/gen/gatewaypb"
+	"tweedle/edges/store"
+	"tweedle/protocol/vm"
+	"tweedle/values/types"
+)
+
+// Node is what the services ask of the running node. Everything that is final
+// they read from the store.
+type Node interface {
+	Status() telemetry.NodeStatus
+	// SubmitTransaction lets a transaction wait for a block and gossips it. An
+	// error wraps a reason of package vm or txpool, or ErrNotReady.
+	SubmitTransaction(ctx context.Context, raw types.Transaction) error
+	// Projected returns the nonce and the balance, in smidges, that an account
+	// will have when all its waiting transactions are executed.
+	Projected(ctx context.Context, a types.Address) (nextNonce, balance uint64, err error)
+}
+
+// Gateway takes proofs from PoETs.
+type Gateway interface {
+	// PublishPoet validates a proof, stores it, and hands it to peers. An
+	// error wraps ErrNotReady or ErrInvalidProof.
+	PublishPoet(ctx context.Context, data []byte) (Published, error)
+	// PoetProof returns a stored proof, or store.ErrNotFound.
+	PoetProof(ref types.PoetProofRef) ([]byte, error)
+	// GatewayPeers returns our name as a gateway, the same after a restart,
+	// and the gRPC addresses of others.
+	GatewayPeers() (id string, addresses []string)
+}
+
+// Published is what a gateway acknowledges.
+type Published struct {
+	Ref   types.PoetProofRef
+	Known bool // was stored before this call
+	Peers int  // to how many it was handed, now or earlier
+}
+
+// Errors that a Node or Gateway wraps so that users get the right status.
+var (
+	// ErrNotReady says that the same request may succeed later, or elsewhere.
+	ErrNotReady = errors.New("node is not ready")
+	// ErrInvalidProof says that no repetition will make the proof valid.
+	ErrInvalidProof = errors.New("PoET proof is not valid")
+)
+
+// Config is what a server needs.
+type Config struct {
+	// GRPC and REST are open listeners; nil is not served. Run closes them.
+	GRPC, REST net.Listener
+
+	Network  types.GenesisID
+	Schedule types.Schedule
+	VM       vm.Params
+	Version  string
+	Build    string // which source it was built from
+
+	Store   *store.DB
+	Node    Node
+	Gateway Gateway // nil: the service is absent
+	Events  *Events // nil: streams tell only what was before
+	Limits  Limits  // zero: DefaultLimits
+	Log     *slog.Logger
+}
+
+// Server serves until its Run ends.
+type Server struct {
+	cfg    Config
+	grpc   *grpc.Server
+	rest   *http.Server
+	health *health.Server
+}
+
+// stopTimeout is how long Run lets requests finish once its context has ended.
+const stopTimeout = 2 * time.Second
+
+// Listen opens a TCP listener. An address without host means loopback. The
+// error is one line that says what to do.
+func Listen(address string) (net.Listener, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("address %q is not host:port: %w", address, err)
+	}
+	if host == "" {
+		address = net.JoinHostPort("127.0.0.1", port)
+	}
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("address %s is in use by another process: stop it, or choose another port", address)
+	}
+	if err != nil {
+		var cause *os.SyscallError
+		if errors.As(err, &cause) {
+			err = cause.Err
+		}
+		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
+	}
+	return l, nil
+}
+
+// New returns a server of the services that cfg allows.
+func New(cfg Config) (*Server, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Limits == (Limits{}) {
+		cfg.Limits = DefaultLimits()
+	}
+	if cfg.Events == nil {
+		cfg.Events = NewEvents()
+	}
+	guard := newGuard(cfg.Limits)
+	s := &Server{cfg: cfg, health: health.NewServer()}
+	s.grpc = grpc.NewServer(
+		grpc.MaxConcurrentStreams(cfg.Limits.Streams),
+		grpc.MaxRecvMsgSize(cfg.Limits.Message),
+		grpc.MaxHeaderListSize(cfg.Limits.Header),
+		grpc.ConnectionTimeout(cfg.Limits.Handshake),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: cfg.Limits.Ping, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: cfg.Limits.Idle, Time: time.Minute, Timeout: cfg.Limits.Handshake}),
+		grpc.UnaryInterceptor(guard.unary), grpc.StreamInterceptor(guard.stream),
+	)
+	b := &backend{Config: cfg}
+	mux := newMux()
+	for _, register := range b.public() {
+		if err := register(s.grpc, mux); err != nil {
+			return nil, err
+		}
+	}
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	s.rest = newHTTP(mux, guard, cfg)
+	return s, nil
+}
+
+// register adds one service to the gRPC server, and to JSON if it has that form.
+type register func(*grpc.Server, *runtime.ServeMux) error
+
+// public lists the services that everybody may use. A service that is not
+// here cannot be reached.
+func (b *backend) public() []register {
+	ctx := context.Background() // the handlers do not use it
+	list := []register{
+		func(g *grpc.Server, m *runtime.ServeMux) error {
+			spacemesh.RegisterNodeServiceServer(g, nodeService{backend: b})
+			return spacemesh.RegisterNodeServiceHandlerServer(ctx, m, nodeService{backend: b})
+		},
+		func(g *grpc.Server, m *runtime.ServeMux) error {
+			spacemesh.RegisterMeshServiceServer(g, meshService{backend: b})
+			return spacemesh.RegisterMeshServiceHandlerServer(ctx, m, meshService{backend: b})
+		},
+		func(g *grpc.Server, m *runtime.ServeMux) error {
+			spacemesh.RegisterTransactionServiceServer(g, txService{backend: b})
+			return spacemesh.RegisterTransactionServiceHandlerServer(ctx, m, txService{backend: b})
+		},
+		func(g *grpc.Server, m *runtime.ServeMux) error {
+			spacemesh.RegisterGlobalStateServiceServer(g, stateService{backend: b})
+			return spacemesh.RegisterGlobalStateServiceHandlerServer(ctx, m, stateService{backend: b})
+		},
+	}
+	if b.Gateway != nil {
+		list = append(list, func(g *grpc.Server, _ *runtime.ServeMux) error {
+			gatewaypb.RegisterGatewayServiceServer(g, gatewayService{backend: b})
+			return nil
+		})
+	}
+	return list
+}
+
+// Run serves until ctx ends, or a listener fails. It is not to be run again.
+func (s *Server) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	if s.cfg.GRPC != nil {
+		group.Go(func() error {
+			if err := s.grpc.Serve(limitListener(s.cfg.GRPC, s.cfg.Limits)); !errors.Is(err, grpc.ErrServerStopped) {
+				return err
+			}
+			return nil // the context had ended before it began
+		})
+	}
+	if s.cfg.REST != nil {
+		group.Go(func() error {
+			if err := s.rest.Serve(limitListener(s.cfg.REST, s.cfg.Limits)); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		<-ctx.Done()
+		s.stop()
+		return nil
+	})
+	return group.Wait()
+}
+
+// stop lets running requests finish for a while, then cuts them.
+func (s *Server) stop() {
+	s.health.Shutdown()
+	s.cfg.Events.close()
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.grpc.GracefulStop()
+	}()
+	if s.rest.Shutdown(ctx) != nil {
+		_ = s.rest.Close()
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-done
+	}
+}

@@ -1,0 +1,206 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"tweedle/edges/store"
+	"tweedle/protocol/txpool"
+	"tweedle/protocol/vm"
+	"tweedle/values/types"
+)
+
+// backend is what all services share.
+type backend struct{ Config }
+
+// reasons maps errors of the packages below to the status that a user gets.
+// The first that fits counts.
+func reasons() []struct {
+	err  error
+	code codes.Code
+} {
+	return []struct {
+		err  error
+		code codes.Code
+	}{
+		{vm.ErrMalformed, codes.InvalidArgument},
+		{vm.ErrSignature, codes.InvalidArgument},
+		{vm.ErrGasPrice, codes.InvalidArgument},
+		{vm.ErrBlockGas, codes.InvalidArgument},
+		{vm.ErrNotSpawned, codes.FailedPrecondition},
+		{vm.ErrSpawned, codes.FailedPrecondition},
+		{vm.ErrNonce, codes.FailedPrecondition},
+		{vm.ErrBalance, codes.FailedPrecondition},
+		{txpool.ErrPending, codes.FailedPrecondition},
+		{txpool.ErrUnderpriced, codes.FailedPrecondition},
+		{txpool.ErrAccountFull, codes.ResourceExhausted},
+		{txpool.ErrPoolFull, codes.ResourceExhausted},
+		{txpool.ErrKnown, codes.AlreadyExists},
+		{ErrInvalidProof, codes.InvalidArgument},
+		{ErrNotReady, codes.FailedPrecondition},
+		{store.ErrClosed, codes.Unavailable},
+		{context.Canceled, codes.Canceled},
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+	}
+}
+
+// fail turns an error into a status. One that is not the user's business is
+// logged, and told without its details.
+func (b *backend) fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	for _, r := range reasons() {
+		if errors.Is(err, r.err) {
+			return status.Error(r.code, err.Error())
+		}
+	}
+	b.Log.Error("api", "err", err)
+	return status.Error(codes.Internal, "node failed to answer: its log says why")
+}
+
+func invalid(format string, args ...any) error {
+	return status.Errorf(codes.InvalidArgument, format, args...)
+}
+
+// account reads an address of our network.
+func (b *backend) account(id *spacemesh.AccountId) (types.Address, error) {
+	if id.GetAddress() == "" {
+		return types.Address{}, invalid("account_id.address is missing")
+	}
+	a, err := types.ParseAddress(id.Address, b.VM.HRP)
+	if err != nil {
+		return a, invalid("%v", err)
+	}
+	return a, nil
+}
+
+func (b *backend) accountID(a types.Address) *spacemesh.AccountId {
+	return &spacemesh.AccountId{Address: a.Bech32(b.VM.HRP)}
+}
+
+// bytes32 reads an id of exactly 32 bytes.
+func bytes32[T ~[32]byte](name string, b []byte) (T, error) {
+	if len(b) != 32 {
+		return T{}, invalid("%s has %d bytes, not 32", name, len(b))
+	}
+	return T(b), nil
+}
+
+func layerNumber(l types.Layer) *spacemesh.LayerNumber {
+	return &spacemesh.LayerNumber{Number: uint32(l)}
+}
+
+func amount(v uint64) *spacemesh.Amount { return &spacemesh.Amount{Value: v} }
+
+// lastApplied is the newest layer of the store, which has at least genesis
+// once the node runs.
+func (b *backend) lastApplied() (store.Layer, error) {
+	last, err := b.Store.LastApplied()
+	if errors.Is(err, store.ErrNotFound) {
+		return last, fmt.Errorf("%w: it has no state yet", ErrNotReady)
+	}
+	return last, err
+}
+
+// tip returns an account as it is now; one that nobody has heard of is empty.
+func (b *backend) tip(a types.Address) (vm.Account, error) {
+	account, err := b.Store.Account(a)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return vm.Account{}, err
+	}
+	return account.Account, nil
+}
+
+// transaction describes raw bytes. Bytes that are no transaction keep their id.
+// Gas is known once it has been executed or validated.
+func (b *backend) transaction(raw types.Transaction, gas uint64) *spacemesh.Transaction {
+	tx, err := vm.Parse(raw)
+	if err != nil {
+		id := raw.ID()
+		return &spacemesh.Transaction{Id: id[:], Raw: raw}
+	}
+	out := &spacemesh.Transaction{
+		Id: tx.ID[:], Principal: b.accountID(tx.Principal), Method: uint32(tx.Method), Nonce: &spacemesh.Nonce{Counter: tx.Nonce},
+		GasPrice: tx.GasPrice, MaxGas: gas, MaxSpend: tx.Amount, Raw: raw,
+	}
+	if tx.Method == vm.MethodSpawn {
+		out.Template = b.accountID(tx.Template)
+	}
+	return out
+}
+
+func (b *backend) stored(tx store.Tx) *spacemesh.Transaction {
+	if tx.Result == nil {
+		return b.transaction(tx.Raw, 0)
+	}
+	return b.transaction(tx.Raw, tx.Result.Gas)
+}
+
+func (b *backend) activation(a store.ATXRecord) *spacemesh.Activation {
+	return &spacemesh.Activation{
+		Id: &spacemesh.ActivationId{Id: a.ID[:]}, Layer: layerNumber(b.Schedule.First(a.PublishEpoch)),
+		SmesherId: &spacemesh.SmesherId{Id: a.Smesher[:]}, Coinbase: b.accountID(a.Coinbase), NumUnits: a.Units,
+	}
+}
+
+func (b *backend) reward(w vm.Reward, l types.Layer, smesher types.NodeID) *spacemesh.Reward {
+	return &spacemesh.Reward{
+		Layer: layerNumber(l), Total: amount(w.Total), LayerReward: amount(w.Subsidy), LayerComputed: layerNumber(l),
+		Coinbase: b.accountID(w.Coinbase), Smesher: &spacemesh.SmesherId{Id: smesher[:]},
+	}
+}
+
+func receipt(r vm.Result) *spacemesh.TransactionReceipt {
+	result := spacemesh.TransactionReceipt_TRANSACTION_RESULT_EXECUTED
+	if r.Status == vm.Failure {
+		result = spacemesh.TransactionReceipt_TRANSACTION_RESULT_RUNTIME_EXCEPTION
+	}
+	return &spacemesh.TransactionReceipt{
+		Id: &spacemesh.TransactionId{Id: r.ID[:]}, Result: result, GasUsed: r.Gas, Fee: amount(r.Fee), Layer: layerNumber(r.Layer),
+	}
+}
+
+// section is one kind of things in a paged list that has several kinds.
+type section struct {
+	count func() (int, error)
+	read  func(offset, limit int) error
+}
+
+// paged reads one page across sections, and returns how much there is in all.
+// A limit of zero is the largest page.
+func paged(sections []section, offset, limit uint32) (total uint32, err error) {
+	left := int(min(limit, store.MaxPage))
+	if limit == 0 {
+		left = store.MaxPage
+	}
+	skip := int(min(offset, 1<<31-1))
+	for _, s := range sections {
+		n, err := s.count()
+		if err != nil {
+			return 0, err
+		}
+		total += uint32(n)
+		if skip >= n {
+			skip -= n
+			continue
+		}
+		take := min(left, n-skip)
+		if take > 0 {
+			if err := s.read(skip, take); err != nil {
+				return 0, err
+			}
+		}
+		left -= take
+		skip = 0
+	}
+	return total, nil
+}

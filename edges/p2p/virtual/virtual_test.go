@@ -1,0 +1,372 @@
+package virtual_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tweedle/edges/p2p"
+	"tweedle/edges/p2p/virtual"
+)
+
+// node is a host with one topic, and what it has heard on it.
+type node struct {
+	*p2p.Host
+	mu    sync.Mutex
+	heard map[string]int
+	stop  func()
+}
+
+func (n *node) hears(msg string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.heard[msg]
+}
+
+func TestMain(m *testing.M) {
+	p2p.LogLibraries(slog.DiscardHandler)
+	goleak.VerifyTestMain(m)
+}
+
+func config(t *testing.T, net *virtual.Network, i int, bootnodes ...string) p2p.Config {
+	t.Helper()
+	key, err := p2p.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := p2p.Config{Network: p2p.NetworkID{Name: "virtual"}, Key: key, Bootnodes: bootnodes}
+	net.Attach(&cfg, virtual.IP(i))
+	return cfg
+}
+
+func start(t *testing.T, net *virtual.Network, i int, bootnodes ...string) *node {
+	t.Helper()
+	return startWith(t, config(t, net, i, bootnodes...), accept)
+}
+
+func accept(context.Context, string) p2p.Verdict { return p2p.Accept() }
+
+// startWith starts a node that judges messages as told.
+func startWith(t *testing.T, cfg p2p.Config, judge func(context.Context, string) p2p.Verdict) *node {
+	t.Helper()
+	h, err := p2p.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{Host: h, heard: make(map[string]int)}
+	h.Register(p2p.Topic{Name: "t", MaxSize: 1000}, func(ctx context.Context, _ p2p.PeerID, msg []byte) p2p.Verdict {
+		n.mu.Lock()
+		n.heard[string(msg)]++
+		n.mu.Unlock()
+		return judge(ctx, string(msg))
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- h.Run(ctx) }()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	return n
+}
+
+// cluster starts n nodes of which the first is everybody's bootnode, and waits until they have met.
+func cluster(t *testing.T, net *virtual.Network, n int) []*node {
+	t.Helper()
+	nodes := []*node{start(t, net, 0)}
+	for i := 1; i < n; i++ {
+		nodes = append(nodes, start(t, net, i, nodes[0].Addrs()...))
+	}
+	time.Sleep(30 * time.Second)
+	for i, node := range nodes {
+		if got := len(node.Peers()); got != n-1 {
+			t.Errorf("after 30 s node %d has %d peers, want %d", i, got, n-1)
+		}
+	}
+	return nodes
+}
+
+func stopAll(nodes []*node) {
+	for _, n := range nodes {
+		n.stop()
+	}
+}
+
+func TestAnHourOfGossip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(50 * time.Millisecond)
+		defer net.Close()
+		nodes := cluster(t, net, hosts)
+		defer stopAll(nodes)
+		const every = 30 * time.Second
+		begin, sent := time.Now(), 0
+		for ; time.Since(begin) < time.Hour/shrink; sent++ {
+			from := nodes[sent%len(nodes)]
+			if n, err := from.Publish(t.Context(), "t", fmt.Append(nil, sent)); n != len(nodes)-1 || err != nil {
+				t.Fatalf("message %d was handed to %d peers: %v; want all %d", sent, n, err, len(nodes)-1)
+			}
+			time.Sleep(every)
+		}
+		for m := range sent {
+			for i, n := range nodes {
+				want := 1
+				if i == m%len(nodes) {
+					want = 0 // its own
+				}
+				if got := n.hears(fmt.Sprint(m)); got != want {
+					t.Errorf("node %d heard message %d %d times, want %d", i, m, got, want)
+				}
+			}
+		}
+	})
+}
+
+func TestPartitionAndHeal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(50 * time.Millisecond)
+		defer net.Close()
+		nodes := cluster(t, net, hosts)
+		defer stopAll(nodes)
+		const half = hosts / 2
+		hearers := func(msg string) (left, right int) {
+			for i, n := range nodes {
+				if n.hears(msg) > 0 {
+					if i < half {
+						left++
+					} else {
+						right++
+					}
+				}
+			}
+			return left, right
+		}
+		publish := func(msg string) {
+			t.Helper()
+			if _, err := nodes[0].Publish(t.Context(), "t", []byte(msg)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		publish("whole")
+		if l, r := hearers("whole"); l != half-1 || r != half {
+			t.Fatalf("before: %d and %d heard, want %d and %d", l, r, half-1, half)
+		}
+		var left, right []netip.Addr
+		for i := range half {
+			left, right = append(left, virtual.IP(i)), append(right, virtual.IP(half+i))
+		}
+		net.Partition(left, right)
+		time.Sleep(2 * time.Minute)
+		for i, n := range nodes {
+			if got := len(n.Peers()); got != half-1 {
+				t.Errorf("parted, node %d has %d peers, want %d", i, got, half-1)
+			}
+		}
+		publish("parted")
+		if l, r := hearers("parted"); l != half-1 || r != 0 {
+			t.Errorf("parted: %d and %d heard, want %d and 0", l, r, half-1)
+		}
+		net.HealAll()
+		time.Sleep(time.Minute) // longer than the longest redial backoff
+		for i, n := range nodes {
+			if got := len(n.Peers()); got != hosts-1 {
+				t.Errorf("healed, node %d has %d peers, want %d", i, got, hosts-1)
+			}
+		}
+		publish("healed")
+		if l, r := hearers("healed"); l != half-1 || r != half {
+			t.Errorf("healed: %d and %d heard, want %d and %d", l, r, half-1, half)
+		}
+	})
+}
+
+func TestANodeThatDiesWithoutAWordRejoins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(20 * time.Millisecond)
+		defer net.Close()
+		a := start(t, net, 0)
+		defer a.stop()
+		b := start(t, net, 1, a.Addrs()...)
+		defer b.stop()
+		time.Sleep(10 * time.Second)
+		net.Partition([]netip.Addr{virtual.IP(0)}, []netip.Addr{virtual.IP(1)})
+		time.Sleep(2 * time.Minute)
+		if len(a.Peers())+len(b.Peers()) != 0 {
+			t.Fatalf("peers after the cut: %v, %v", a.Peers(), b.Peers())
+		}
+		if n, err := a.Publish(t.Context(), "t", []byte("x")); n != 0 || !errors.Is(err, p2p.ErrNoPeers) {
+			t.Errorf("publish to nobody: %d, %v", n, err)
+		}
+		net.HealAll()
+		time.Sleep(time.Minute)
+		if n, err := a.Publish(t.Context(), "t", []byte("x")); n != 1 || err != nil {
+			t.Errorf("publish after the heal: %d, %v", n, err)
+		}
+		time.Sleep(time.Second)
+		if b.hears("x") != 1 {
+			t.Error("b did not hear it")
+		}
+	})
+}
+
+// score returns what the node thinks of a peer.
+func (n *node) score(p p2p.PeerID) float64 {
+	for _, info := range n.Peers() {
+		if info.ID == p {
+			return info.Score
+		}
+	}
+	return 0
+}
+
+func TestAKilledNodeIsBackInSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(20 * time.Millisecond)
+		defer net.Close()
+		a := start(t, net, 0)
+		defer a.stop()
+		cfg := config(t, net, 1, a.Addrs()...)
+		b := startWith(t, cfg, accept)
+		time.Sleep(time.Minute)
+		// It dies without a word, and is back before anybody has noticed.
+		net.Partition([]netip.Addr{virtual.IP(0)}, []netip.Addr{virtual.IP(1)})
+		b.stop()
+		net.HealAll()
+		b = startWith(t, cfg, accept)
+		defer b.stop()
+		time.Sleep(5 * time.Second)
+		if n, err := a.Publish(t.Context(), "t", []byte("to b")); n != 1 || err != nil {
+			t.Errorf("publish to b: %d, %v", n, err)
+		}
+		if n, err := b.Publish(t.Context(), "t", []byte("to a")); n != 1 || err != nil {
+			t.Errorf("publish to a: %d, %v", n, err)
+		}
+		time.Sleep(time.Second)
+		if a.hears("to a") != 1 || b.hears("to b") != 1 {
+			t.Errorf("after 5 s a heard %d, b heard %d; want 1 and 1", a.hears("to a"), b.hears("to b"))
+		}
+	})
+}
+
+// Design.md section 3: whoever sends garbage is not read for long, and whoever is only slow is.
+func TestLiarsLoseTheirScoreAndSlowNodesDoNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(50 * time.Millisecond)
+		defer net.Close()
+		judge := func(_ context.Context, msg string) p2p.Verdict {
+			if strings.HasPrefix(msg, "lie") {
+				return p2p.Reject("a lie")
+			}
+			return p2p.Accept()
+		}
+		slowly := func(ctx context.Context, msg string) p2p.Verdict {
+			select {
+			case <-time.After(8 * time.Second):
+			case <-ctx.Done():
+			}
+			return judge(ctx, msg)
+		}
+		honest := []*node{startWith(t, config(t, net, 0), judge)}
+		boot := honest[0].Addrs()
+		for i := 1; i < 6; i++ {
+			honest = append(honest, startWith(t, config(t, net, i, boot...), judge))
+		}
+		slow := startWith(t, config(t, net, 6, boot...), slowly)
+		liar := startWith(t, config(t, net, 7, boot...), accept)
+		defer stopAll(append(honest, slow, liar))
+		time.Sleep(30 * time.Second)
+		const rounds = 600 / shrink
+		for i := range rounds {
+			if _, err := honest[i%6].Publish(t.Context(), "t", fmt.Append(nil, "truth ", i)); err != nil {
+				t.Fatal(err)
+			}
+			liar.Publish(t.Context(), "t", fmt.Append(nil, "lie ", i))
+			time.Sleep(time.Second)
+		}
+		for i, n := range honest {
+			for m := range rounds {
+				if m%6 != i && n.hears(fmt.Sprint("truth ", m)) != 1 {
+					t.Errorf("node %d missed truth %d", i, m)
+				}
+			}
+			lies := 0
+			for m := range rounds {
+				lies += n.hears(fmt.Sprint("lie ", m))
+			}
+			if lies > 10 {
+				t.Errorf("node %d read %d lies, want at most 10", i, lies)
+			}
+			if s := n.score(liar.ID()); s > -80 {
+				t.Errorf("node %d gives the liar %v", i, s)
+			}
+			if s := n.score(slow.ID()); s < 0 {
+				t.Errorf("node %d gives the slow one %v", i, s)
+			}
+		}
+	})
+}
+
+// Loopback is exempt from libp2p's limits per address, so a flood needs simulated ones.
+func TestAFloodOfStrangersDisturbsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(20 * time.Millisecond)
+		defer net.Close()
+		var refused atomic.Int64
+		cfg := config(t, net, 0)
+		cfg.OnRefused = func(p2p.Refusal) { refused.Add(1) }
+		boot := startWith(t, cfg, accept)
+		honest := []*node{boot}
+		for i := 1; i < 5; i++ {
+			honest = append(honest, start(t, net, i, boot.Addrs()...))
+		}
+		defer stopAll(honest)
+		time.Sleep(30 * time.Second)
+		const strangers = 60 / shrink
+		var flood []*node
+		before := runtime.NumGoroutine()
+		for i := range strangers {
+			cfg := config(t, net, 100+i, boot.Addrs()...)
+			cfg.Network.Name = "elsewhere"
+			flood = append(flood, startWith(t, cfg, accept))
+		}
+		for i := range 60 {
+			if n, err := honest[i%5].Publish(t.Context(), "t", fmt.Append(nil, i)); n != 4 || err != nil {
+				t.Fatalf("message %d during the flood: %d, %v; want 4", i, n, err)
+			}
+			time.Sleep(time.Second)
+		}
+		for i := range 60 {
+			for k, n := range honest {
+				if k != i%5 && n.hears(fmt.Sprint(i)) != 1 {
+					t.Errorf("node %d missed message %d", k, i)
+				}
+			}
+		}
+		if got := len(boot.Peers()); got != 4 {
+			t.Errorf("%d peers during the flood, want 4", got)
+		}
+		stopAll(flood)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if refused.Load() < strangers {
+			t.Errorf("%d refusals from %d strangers", refused.Load(), strangers)
+		}
+		// The simulator keeps two goroutines for each end of a link that there ever was.
+		if after := runtime.NumGoroutine(); after > before+2*strangers+16 {
+			t.Errorf("%d goroutines before the flood, %d after", before, after)
+		}
+	})
+}

@@ -1,0 +1,232 @@
+// Package preset names the networks: the constants of each kind, and the file
+// that tells all programs of one network what it is.
+//
+// It promises: two programs that load the same file agree on every rule. It
+// leaves to the caller where that file comes from; whoever can change it can
+// move a node to another network, though never make it accept another's
+// messages.
+package preset
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"tweedle/proofs/post"
+	"tweedle/protocol/activation"
+	"tweedle/protocol/eligibility"
+	"tweedle/protocol/vm"
+	"tweedle/values/types"
+)
+
+// Params are the constants of a kind of network.
+type Params struct {
+	Name           string
+	HRP            string // prefix of addresses
+	LayerDuration  time.Duration
+	LayersPerEpoch uint32
+
+	// PoET rounds, relative to epochs (reference/poet.md 1.8), and how long
+	// before a round starts a smesher makes its challenge.
+	PoetPhaseShift time.Duration
+	PoetCycleGap   time.Duration
+	PoetGrace      time.Duration
+	TickSize       uint64 // leaves
+
+	Post post.Params
+	VM   vm.Params
+
+	LayerSize       uint32 // ballots of a layer, on average
+	MinActiveWeight uint64
+	TxsPerProposal  int // for each of a smesher's slots in the layer
+	// ProposalWindow is how long after its start a layer takes proposals.
+	ProposalWindow time.Duration
+}
+
+// presets in the order in which they are listed to people.
+func presets() []Params { return []Params{Mainnet(), Testnet(), Local(), Test()} }
+
+// Named returns the preset of a name.
+func Named(name string) (Params, error) {
+	var names []string
+	for _, p := range presets() {
+		if p.Name == name {
+			return p, nil
+		}
+		names = append(names, p.Name)
+	}
+	return Params{}, fmt.Errorf("unknown preset %q: choose one of %s", name, strings.Join(names, ", "))
+}
+
+// Mainnet has the published constants (reference/protocol.md A15).
+func Mainnet() Params {
+	return Params{
+		Name: "mainnet", HRP: "sm",
+		LayerDuration: 5 * time.Minute, LayersPerEpoch: 4032,
+		PoetPhaseShift: 240 * time.Hour, PoetCycleGap: 12 * time.Hour, PoetGrace: time.Hour,
+		TickSize: 9_331_200, Post: post.MainnetParams(), VM: vm.MainnetParams(),
+		LayerSize: 50, MinActiveWeight: 1_000_000, TxsPerProposal: 700,
+		ProposalWindow: 25 * time.Second,
+	}
+}
+
+// Testnet has one-day epochs.
+func Testnet() Params {
+	p := Mainnet()
+	p.Name, p.HRP = "testnet", "stest"
+	p.LayersPerEpoch = 288
+	p.PoetPhaseShift, p.PoetCycleGap, p.PoetGrace = 12*time.Hour, 2*time.Hour, 10*time.Minute
+	p.TickSize, p.MinActiveWeight = 666_514, 10_000
+	p.Post = post.MainnetLikeParams()
+	return p
+}
+
+// Local is a network that lives on one machine: the first block comes within
+// a minute.
+func Local() Params {
+	return Params{
+		Name: "local", HRP: "stest",
+		LayerDuration: 2 * time.Second, LayersPerEpoch: 10,
+		PoetPhaseShift: 10 * time.Second, PoetCycleGap: 8 * time.Second, PoetGrace: 5 * time.Second,
+		TickSize: 100, Post: post.LocalParams(), VM: vm.LocalParams(),
+		LayerSize: 20, TxsPerProposal: 100,
+		ProposalWindow: time.Second,
+	}
+}
+
+// Test is for simulators: cheap proofs, and epochs of a minute in virtual time.
+func Test() Params {
+	p := Local()
+	p.Name = "test"
+	p.LayerDuration, p.LayersPerEpoch = 15*time.Second, 4
+	p.PoetPhaseShift, p.PoetCycleGap, p.PoetGrace = 30*time.Second, 30*time.Second, 10*time.Second
+	p.Post = post.TestParams()
+	p.ProposalWindow = 7 * time.Second
+	return p
+}
+
+// Validate checks that the constants fit together.
+func (p Params) Validate() error {
+	epoch := time.Duration(p.LayersPerEpoch) * p.LayerDuration
+	switch {
+	case p.LayerDuration <= 0 || p.LayersPerEpoch == 0:
+		return fmt.Errorf("preset %s: an epoch has no duration", p.Name)
+	case p.PoetCycleGap <= 0 || p.PoetCycleGap >= epoch:
+		return fmt.Errorf("preset %s: the PoET cycle gap must be within an epoch", p.Name)
+	case p.PoetPhaseShift <= p.PoetGrace || p.PoetPhaseShift >= epoch:
+		return fmt.Errorf("preset %s: the PoET phase shift must be within an epoch and over the grace period", p.Name)
+	case p.ProposalWindow <= 0 || p.ProposalWindow >= p.LayerDuration:
+		return fmt.Errorf("preset %s: the proposal window must be within a layer", p.Name)
+	case p.TickSize == 0:
+		return fmt.Errorf("preset %s: a tick has no leaves", p.Name)
+	case p.LayerSize == 0:
+		return fmt.Errorf("preset %s: a layer has no ballots", p.Name)
+	case p.TxsPerProposal <= 0:
+		return fmt.Errorf("preset %s: a proposal has no transactions", p.Name)
+	}
+	return p.Post.Validate()
+}
+
+// Eligibility returns the constants of package eligibility.
+func (p Params) Eligibility() eligibility.Params {
+	return eligibility.Params{LayerSize: p.LayerSize, LayersPerEpoch: p.LayersPerEpoch, MinWeight: p.MinActiveWeight}
+}
+
+// Account is a balance at genesis.
+type Account struct {
+	Address string `json:"address"`
+	Balance uint64 `json:"balance"` // smidge
+}
+
+// Network is one network: the content of its network file.
+type Network struct {
+	Name      string    `json:"name"`
+	Preset    string    `json:"preset"`
+	Genesis   time.Time `json:"genesis_time"` // whole seconds
+	ExtraData string    `json:"extra_data"`
+	Accounts  []Account `json:"accounts,omitempty"`
+}
+
+// Params returns the constants of the network's kind.
+func (n Network) Params() (Params, error) { return Named(n.Preset) }
+
+// Validate says what is wrong with a network file.
+func (n Network) Validate() error {
+	p, err := n.Params()
+	switch {
+	case err != nil:
+		return err
+	case n.Name == "":
+		return fmt.Errorf("network has no name")
+	case n.Genesis.Unix() <= 0 || n.Genesis.Nanosecond() != 0:
+		return fmt.Errorf("genesis time %v of network %q is not a whole second after 1970", n.Genesis, n.Name)
+	case strings.Contains(n.ExtraData, extraSeparator):
+		return fmt.Errorf("extra data %q of network %q contains a %q", n.ExtraData, n.Name, extraSeparator)
+	}
+	if _, err := n.VM(p); err != nil {
+		return err
+	}
+	return p.Validate()
+}
+
+// extraSeparator stands between the parts of extra, and in none of them.
+const extraSeparator = "|"
+
+// extra is all that tells networks of one genesis second apart. The constants
+// and the balances at genesis are part of the identity, so that nodes which
+// would disagree on them never speak to each other. A published network has
+// neither in its identity (reference/protocol.md A1): its kind is mainnet, and
+// its balances are none.
+func (n Network) extra() string {
+	if n.Preset == Mainnet().Name && len(n.Accounts) == 0 {
+		return n.ExtraData
+	}
+	lines := make([]string, len(n.Accounts))
+	for i, a := range n.Accounts {
+		lines[i] = fmt.Sprintf("%s=%d", a.Address, a.Balance)
+	}
+	slices.Sort(lines)
+	return strings.Join([]string{n.ExtraData, n.Preset, strings.Join(lines, ",")}, extraSeparator)
+}
+
+// ID returns the genesis id.
+func (n Network) ID() types.GenesisID { return types.NetworkID(n.Genesis, n.extra()) }
+
+// Golden returns the id that stands before all ATXs.
+func (n Network) Golden() types.ATXID { return types.GoldenATX(n.Genesis, n.extra()) }
+
+// VM returns the rules of the network's ledger. The balances at genesis are
+// those of the network, not of the preset.
+func (n Network) VM(p Params) (vm.Params, error) {
+	v := p.VM
+	v.HRP, v.Network = p.HRP, n.ID()
+	v.EffectiveGenesis = n.Schedule(p).FirstBallotLayer() - 1
+	v.Genesis = nil
+	for _, a := range n.Accounts {
+		addr, err := types.ParseAddress(a.Address, p.HRP)
+		if err != nil {
+			return v, fmt.Errorf("genesis account: %w", err)
+		}
+		v.Genesis = append(v.Genesis, vm.GenesisAccount{Address: addr, Balance: a.Balance})
+	}
+	return v, v.Check()
+}
+
+// Schedule returns the network's layers and epochs.
+func (n Network) Schedule(p Params) types.Schedule {
+	return types.Schedule{Genesis: n.Genesis, LayerDuration: p.LayerDuration, LayersPerEpoch: p.LayersPerEpoch}
+}
+
+// PoetSchedule returns the network's PoET rounds.
+func (n Network) PoetSchedule(p Params) types.PoetSchedule {
+	return types.PoetSchedule{
+		Genesis: n.Genesis, EpochDuration: time.Duration(p.LayersPerEpoch) * p.LayerDuration,
+		PhaseShift: p.PoetPhaseShift, CycleGap: p.PoetCycleGap,
+	}
+}
+
+// Activation returns the constants of package activation.
+func (n Network) Activation(p Params) activation.Params {
+	return activation.Params{Network: n.ID(), Golden: n.Golden(), TickSize: p.TickSize, Post: p.Post}
+}

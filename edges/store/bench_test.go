@@ -1,0 +1,95 @@
+package store
+
+import (
+	"testing"
+	"time"
+
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// BenchmarkApply writes a layer with a full mainnet second's worth of transfers:
+// a thousand transactions that change a thousand accounts.
+func BenchmarkApply(b *testing.B) {
+	db := openAt(b, b.TempDir())
+	genesis(b, db, 0)
+	const txs = 1000
+	for l := types.Layer(1); b.Loop(); l++ {
+		b.StopTimer()
+		r := layerResult(b, db, l, txs)
+		b.StartTimer()
+		if err := db.Apply(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*txs/b.Elapsed().Seconds(), "txs/s")
+}
+
+func BenchmarkGuard(b *testing.B) {
+	db := openAt(b, b.TempDir())
+	for slot := uint64(0); b.Loop(); slot++ {
+		if err := db.Guard(signing.Hare, types.NodeID{}, slot, types.Hash32{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAddTransaction(b *testing.B) {
+	db := openAt(b, b.TempDir())
+	addresses := []types.Address{address(1), address(2)}
+	for n := 0; b.Loop(); n++ {
+		if _, err := db.AddTransaction(raw(n), addresses, time.Now()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAddPoetProof(b *testing.B) {
+	db := openAt(b, b.TempDir())
+	for n := 0; b.Loop(); n++ {
+		if err := db.AddPoetProof(sampleProof(n, 1)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRead has the reads that a node and its API do most, on a store of
+// a hundred layers of a hundred transactions.
+func BenchmarkRead(b *testing.B) {
+	db := openAt(b, b.TempDir())
+	genesis(b, db, 0)
+	const layers, txs = 100, 100
+	for l := types.Layer(1); l <= layers; l++ {
+		must(b, db.Apply(layerResult(b, db, l, txs)))
+	}
+	for epoch := range types.Epoch(20) {
+		for n := range 50 {
+			a := sampleATX(n, epoch, n)
+			must(b, db.AddATX(a, infoOf(a, 10+uint64(epoch)), noon))
+		}
+	}
+	for _, bm := range []struct {
+		name string
+		read func() error
+	}{
+		{"LastApplied", func() error { _, err := db.LastApplied(); return err }},
+		{"Account", func() error { _, err := db.Account(address(1_000_000)); return err }},
+		{"Accounts200", func() error { _, err := db.Accounts(); return err }},
+		{"ATXRecord", func() error { _, err := db.ATXRecord(smesher1.ID()); return err }},
+		{"ATX", func() error { _, err := db.ATX(smesher1.ID()); return err }},
+		{"HighestATX", func() error { _, err := db.HighestATX(10); return err }},
+		{"EpochATXs50", func() error { _, err := db.EpochATXs(10); return err }},
+		{"EpochATXRecords50", func() error { _, err := db.EpochATXRecords(10); return err }},
+		{"Transaction", func() error { _, err := db.Transaction(raw(10_000).ID()); return err }},
+		{"LayerTransactions100", func() error { _, err := db.LayerTransactions(50); return err }},
+		{"AddressTransactions100", func() error { _, err := db.AddressTransactions(TxFilter{Address: address(1)}, 5000, 100); return err }},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			for b.Loop() {
+				if err := bm.read(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,264 @@
+package store
+
+import (
+	"embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"tweedle/values/types"
+)
+
+// Errors that callers branch on. They are wrapped in a line that says what
+// happened and what to do.
+var (
+	// ErrNotFound says that nothing is stored under the given name.
+	ErrNotFound = errors.New("not found")
+	// ErrCorrupt says that stored bytes are not the ones that were written.
+	ErrCorrupt = errors.New("corrupt")
+	// ErrFull says that the disk has no room left. The write did not happen.
+	ErrFull = errors.New("no room left on the disk")
+	// ErrBroken says that the disk refuses to read or write.
+	ErrBroken = errors.New("the disk fails")
+	// ErrClosed says that the store was used after Close.
+	ErrClosed = errors.New("the store is closed")
+)
+
+//go:embed schema/*.sql
+var schemas embed.FS
+
+// fileKind is what differs between the two files of a directory.
+type fileKind struct {
+	name string
+	// migrations are the scripts that lead from an empty file to the current
+	// schema, in order. A released script never changes; a new schema is a new
+	// script.
+	migrations  []string
+	synchronous string
+	remedy      string // what to do when the file is damaged
+}
+
+var stateFile = fileKind{
+	name:        "state.db",
+	migrations:  []string{"schema/state_1.sql"},
+	synchronous: "NORMAL",
+	remedy:      "stop the node and delete state.db and state.db-wal: they are fetched from the network again",
+}
+
+var localFile = fileKind{
+	name:        "local.db",
+	migrations:  []string{"schema/local_1.sql"},
+	synchronous: "FULL",
+	remedy:      "keep the file, restore the directory's newest backup, and smesh again only in the epoch after the next",
+}
+
+// applicationID marks our files in the SQLite header ("twdl").
+const applicationID = 0x7477646c
+
+// walKeep is how many bytes of write-ahead log stay allocated after a checkpoint.
+const walKeep = 32 << 20
+
+// busyTimeout is how long a call waits for somebody else who holds a lock of
+// the file: an operator's shell.
+const busyTimeout = 10 * time.Second
+
+// lockDir takes the directory for this process until the returned file is
+// closed, or the process dies.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, dirError(dir, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, dirError(dir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give this node another directory", dir)
+	}
+	return f, nil
+}
+
+func dirError(dir string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("data directory %s: %w: free some and start again", dir, ErrFull)
+	}
+	var p *os.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return fmt.Errorf("data directory %s cannot be written (%w): give the node's user access to it, or choose another directory", dir, err)
+}
+
+// openFile opens one database, creates or migrates its schema, and checks
+// that it is ours.
+func (k fileKind) openFile(dir string, network types.GenesisID) (_ *sqlite.Conn, err error) {
+	c, err := k.connect(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = c.Close()
+		}
+	}()
+	if err := k.prepare(c, network); err != nil {
+		return nil, k.explain(dir, err)
+	}
+	return c, nil
+}
+
+func (k fileKind) connect(dir string) (*sqlite.Conn, error) {
+	c, err := sqlite.OpenConn(filepath.Join(dir, k.name), sqlite.OpenReadWrite, sqlite.OpenCreate, sqlite.OpenWAL)
+	if err != nil {
+		return nil, k.explain(dir, err)
+	}
+	c.SetBusyTimeout(busyTimeout)
+	if err := setSynchronous(c, k.synchronous); err != nil {
+		_ = c.Close()
+		return nil, k.explain(dir, err)
+	}
+	for _, pragma := range []string{
+		fmt.Sprintf("PRAGMA journal_size_limit = %d", walKeep),
+		"PRAGMA trusted_schema = OFF",
+		"PRAGMA cell_size_check = ON",
+	} {
+		if err := sqlitex.ExecuteTransient(c, pragma, nil); err != nil {
+			_ = c.Close()
+			return nil, k.explain(dir, err)
+		}
+	}
+	return c, nil
+}
+
+// prepare brings the schema up to date and binds a new file to its network.
+// All in one transaction: if we stop here, the next start finds the old
+// schema, or none, and begins again.
+func (k fileKind) prepare(c *sqlite.Conn, network types.GenesisID) (err error) {
+	end, err := sqlitex.ImmediateTransaction(c)
+	if err != nil {
+		return err
+	}
+	defer end(&err)
+
+	version, err := pragmaInt(c, "user_version")
+	if err != nil {
+		return err
+	}
+	switch app, err := pragmaInt(c, "application_id"); {
+	case err != nil:
+		return err
+	case version > 0 && app != applicationID:
+		return errors.New("it is another program's database: choose another directory")
+	case version > len(k.migrations):
+		return fmt.Errorf("it has schema %d, this program knows %d: run the newer version that wrote it", version, len(k.migrations))
+	}
+	for _, name := range k.migrations[version:] {
+		script, err := schemas.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if err := sqlitex.ExecuteScript(c, string(script), nil); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if version < len(k.migrations) {
+		set := fmt.Sprintf("PRAGMA user_version = %d; PRAGMA application_id = %d;", len(k.migrations), applicationID)
+		if err := sqlitex.ExecuteScript(c, set, nil); err != nil {
+			return err
+		}
+	}
+	if version == 0 {
+		return putMeta(c, "genesis", network[:])
+	}
+	switch bound, err := getMeta(c, "genesis"); {
+	case err != nil:
+		return err
+	case string(bound) != string(network[:]):
+		return fmt.Errorf("it belongs to network %x, not to %s: choose another directory, or start with that network's configuration", bound, network)
+	}
+	return nil
+}
+
+// explain turns SQLite's codes into a line that names the file and what to do.
+func (k fileKind) explain(dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	path := filepath.Join(dir, k.name)
+	code := sqlite.ErrCode(err)
+	primary := code.ToPrimary()
+	if primary == sqlite.ResultIOErr && noRoom(dir) {
+		primary = sqlite.ResultFull // SQLite does not tell when it grows its shared memory file
+	}
+	switch primary {
+	case sqlite.ResultFull:
+		return fmt.Errorf("%s: %w: free some and start again", path, ErrFull)
+	case sqlite.ResultIOErr:
+		return fmt.Errorf("%s: %w (%v): look at the system's log, and mend or replace it", path, ErrBroken, code)
+	case sqlite.ResultCantOpen, sqlite.ResultReadOnly, sqlite.ResultPerm:
+		return fmt.Errorf("%s cannot be written (%v): give the node's user access to it, or choose another directory", path, code)
+	case sqlite.ResultNotADB, sqlite.ResultCorrupt:
+		return fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, code, k.remedy)
+	}
+	if errors.Is(err, ErrCorrupt) {
+		return fmt.Errorf("%s: %w: %s", path, err, k.remedy)
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// noRoom tells whether the disk has less room than SQLite asks for at once.
+func noRoom(dir string) bool {
+	const atOnce = 32 << 10
+	var s syscall.Statfs_t
+	return syscall.Statfs(dir, &s) == nil && s.Bavail*uint64(s.Bsize) < atOnce
+}
+
+func pragmaInt(c *sqlite.Conn, name string) (int, error) {
+	var v int
+	err := sqlitex.ExecuteTransient(c, "PRAGMA "+name, &sqlitex.ExecOptions{
+		ResultFunc: func(s *sqlite.Stmt) error { v = s.ColumnInt(0); return nil },
+	})
+	return v, err
+}
+
+func putMeta(c *sqlite.Conn, key string, value []byte) error {
+	return put(c, replace, "meta", key, value)
+}
+
+func getMeta(c *sqlite.Conn, key string) ([]byte, error) {
+	var value []byte
+	err := one(c, "meta", "WHERE key = ?", func(r *row) {
+		r.text()
+		value = r.blob()
+	}, key)
+	if err != nil {
+		return nil, err
+	}
+	return value, nil
+}
+
+func putCounter(c *sqlite.Conn, key string, v uint64) error {
+	return putMeta(c, key, binary.BigEndian.AppendUint64(nil, v))
+}
+
+// getCounter returns 0 for a counter that was never written.
+func getCounter(c *sqlite.Conn, key string) (uint64, error) {
+	b, err := getMeta(c, key)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case len(b) != 8:
+		return 0, fmt.Errorf("table meta, row %s: %w", key, ErrCorrupt)
+	}
+	return binary.BigEndian.Uint64(b), nil
+}

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"zombiezen.com/go/sqlite"
+
+	"tweedle/values/codec"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// Errors of the signing guard and of certificates.
+var (
+	// ErrConflict says that something else is stored in the place of what was
+	// given; what was given must not be signed, or sent.
+	ErrConflict = errors.New("conflict")
+	// ErrRolledBack says that local.db is older than what it has signed.
+	ErrRolledBack = errors.New("local.db is older than it should be")
+)
+
+// MaxStepSize is the largest value of a smesher's step, in bytes.
+const MaxStepSize = 1 << 20
+
+// SaveStep keeps an encoded value of an identity under a name, durable when
+// it returns. If we stop before that, the next start finds the old value.
+func (db *DB) SaveStep(identity types.NodeID, name string, v codec.Encodable) error {
+	b := codec.Encode(v)
+	if len(b) > MaxStepSize {
+		return fmt.Errorf("step %q has %d bytes, more than the limit", name, len(b))
+	}
+	return db.writeLocal(func(c *sqlite.Conn) error {
+		return put(c, replace, "steps", identity[:], name, b)
+	})
+}
+
+// LoadStep reads back what SaveStep kept.
+func (db *DB) LoadStep(identity types.NodeID, name string, v codec.Decodable) error {
+	return db.writeLocal(func(c *sqlite.Conn) error {
+		var b []byte
+		err := one(c, "steps", "WHERE identity = ? AND name = ?", func(r *row) {
+			r.skip()
+			r.skip()
+			b = r.blob()
+		}, identity[:], name)
+		if err != nil {
+			return err
+		}
+		if err := codec.Decode(b, v); err != nil {
+			return fmt.Errorf("table steps, row %v %q: %w (%v)", identity, name, ErrCorrupt, err)
+		}
+		return nil
+	})
+}
+
+// DeleteSteps forgets values of an identity, all of them or none.
+func (db *DB) DeleteSteps(identity types.NodeID, names ...string) error {
+	return db.writeLocal(func(c *sqlite.Conn) error {
+		for _, name := range names {
+			if err := run(c, "DELETE FROM steps WHERE identity = ? AND name = ?", identity[:], name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// signedCounter counts what the guard has let pass. local.db has it exactly;
+// state.db remembers it from time to time.
+const signedCounter = "signed"
+
+// Guard must be asked before an identity signs: it records that this is the
+// message of the domain for the slot, a layer or an epoch. It is durable when
+// Guard returns nil. Asking again for the same message is allowed; another one
+// is refused with ErrConflict, for ever. If we stop inside Guard, nothing was
+// signed, and the next start may sign this message or another.
+func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash types.Hash32) error {
+	db.localMu.Lock()
+	defer db.localMu.Unlock()
+	known := false
+	err := db.writeLocalLocked(func(c *sqlite.Conn) error {
+		if db.signed < db.remembered {
+			return fmt.Errorf("%w: it was restored from a copy, so what was signed since is unknown; wait for the end of the next epoch", ErrRolledBack)
+		}
+		var old types.Hash32
+		err := one(c, "guard", "WHERE domain = ? AND identity = ? AND slot = ?", func(r *row) {
+			r.skip()
+			r.skip()
+			r.skip()
+			r.raw(old[:])
+		}, int64(d), identity[:], int64(slot))
+		switch {
+		case err == nil && old == hash:
+			known = true
+			return nil
+		case err == nil:
+			return fmt.Errorf("identity %s has signed %s in slot %d of domain %d, and will not sign %s: %w",
+				identity.Short(), old.Short(), slot, d, hash.Short(), ErrConflict)
+		case !errors.Is(err, ErrNotFound):
+			return err
+		}
+		if err := put(c, insert, "guard", int64(d), identity[:], int64(slot), hash[:]); err != nil {
+			return err
+		}
+		return putCounter(c, signedCounter, db.signed+1)
+	})
+	if err == nil && !known {
+		db.signed++
+	}
+	return err
+}
+
+// RolledBack tells whether local.db was found older than state.db remembers:
+// somebody restored a copy. Guard refuses everything until TrustLocal.
+func (db *DB) RolledBack() bool {
+	db.localMu.Lock()
+	defer db.localMu.Unlock()
+	return db.signed < db.remembered
+}
+
+// TrustLocal lets the guard work again after a rollback. The caller has
+// waited until nothing that may have been signed can conflict any more: the
+// end of the epoch after the one in which the rollback was found.
+func (db *DB) TrustLocal() error {
+	db.localMu.Lock()
+	defer db.localMu.Unlock()
+	to := max(db.signed, db.remembered)
+	err := db.writeLocalLocked(func(c *sqlite.Conn) error { return putCounter(c, signedCounter, to) })
+	if err == nil {
+		db.signed = to
+	}
+	return err
+}
+
+func (db *DB) signedSoFar() uint64 {
+	db.localMu.Lock()
+	defer db.localMu.Unlock()
+	return db.signed
+}
+
+// rememberSigned notes in state.db how often the guard has been used. It only
+// grows, so that a rollback is not forgotten.
+func rememberSigned(c *sqlite.Conn, signed uint64) error {
+	known, err := getCounter(c, signedCounter)
+	if err != nil || signed <= known {
+		return err
+	}
+	return putCounter(c, signedCounter, signed)
+}
+
+// checkLocal reads all of local.db: a row of the guard that is lost without
+// notice would let us sign against it. The file is small.
+func checkLocal(c *sqlite.Conn) error {
+	for _, table := range []string{"meta", "steps", "guard"} {
+		if err := each(c, table, "", func(*row) {}); err != nil {
+			return err
+		}
+	}
+	return query(c, "PRAGMA integrity_check(1)", func(r *row) error {
+		if said := r.text(); said != "ok" {
+			return fmt.Errorf("%w: %s", ErrCorrupt, said)
+		}
+		return nil
+	})
+}

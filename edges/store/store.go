@@ -1,0 +1,215 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"sync"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"tweedle/values/types"
+)
+
+// Readers is how many reads of state.db run at the same time; more wait.
+const Readers = 4
+
+// MaxPage is the longest list that a paged read returns, in rows.
+const MaxPage = 1000
+
+// DB is an open node directory.
+type DB struct {
+	dir  string
+	lock *os.File
+
+	writeMu sync.Mutex // guards state, which is nil after Close
+	state   *sqlite.Conn
+
+	readers    chan *sqlite.Conn // the idle ones
+	numReaders int               // all of them; fixed once Open has returned
+	closed     chan struct{}
+
+	localMu    sync.Mutex // guards what follows; local is nil after Close
+	local      *sqlite.Conn
+	signed     uint64 // how often the guard was written; also in local.db
+	remembered uint64 // the same as state.db remembers it, at open
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens a node's directory, and creates it for the given network when it
+// is new. An error is one line that names the file and says what to do.
+func Open(dir string, network types.GenesisID) (_ *DB, err error) {
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{dir: dir, lock: lock, readers: make(chan *sqlite.Conn, Readers), closed: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			_ = db.Close()
+		}
+	}()
+	// local.db first: if we stop between the two, the next start finds the
+	// directory bound to its network and creates the other.
+	if db.local, err = localFile.openFile(dir, network); err != nil {
+		return nil, err
+	}
+	if err := checkLocal(db.local); err != nil {
+		return nil, localFile.explain(dir, err)
+	}
+	if db.state, err = stateFile.openFile(dir, network); err != nil {
+		return nil, err
+	}
+	for range Readers {
+		c, err := stateFile.connect(dir)
+		if err != nil {
+			return nil, err
+		}
+		db.readers <- c
+		db.numReaders++
+		if err := sqlitex.ExecuteTransient(c, "PRAGMA query_only = ON", nil); err != nil {
+			return nil, stateFile.explain(dir, err)
+		}
+	}
+	if db.signed, err = getCounter(db.local, signedCounter); err != nil {
+		return nil, localFile.explain(dir, err)
+	}
+	if db.remembered, err = getCounter(db.state, signedCounter); err != nil {
+		return nil, stateFile.explain(dir, err)
+	}
+	return db, syncDir(dir)
+}
+
+// syncDir makes the names of new files durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return dirError(dir, err)
+	}
+	defer func() { _ = d.Close() }()
+	if err := d.Sync(); err != nil {
+		return dirError(dir, err)
+	}
+	return nil
+}
+
+// Close waits for the calls that are running, then closes the files and
+// releases the directory. Calls that come later fail with ErrClosed. It may
+// be called again, and returns the same.
+func (db *DB) Close() error {
+	db.closeOnce.Do(func() {
+		close(db.closed)
+		db.localMu.Lock()
+		defer db.localMu.Unlock()
+		db.writeMu.Lock()
+		defer db.writeMu.Unlock()
+
+		var errs []error
+		shut := func(c *sqlite.Conn) {
+			if c != nil {
+				errs = append(errs, c.Close())
+			}
+		}
+		for range db.numReaders {
+			shut(<-db.readers)
+		}
+		shut(db.state)
+		shut(db.local)
+		db.state, db.local = nil, nil
+		db.closeErr = errors.Join(append(errs, db.lock.Close())...)
+	})
+	return db.closeErr
+}
+
+// read runs f on a reader, on one consistent snapshot.
+func (db *DB) read(f func(c *sqlite.Conn) error) error {
+	select {
+	case <-db.closed:
+		return ErrClosed
+	default:
+	}
+	var c *sqlite.Conn
+	select {
+	case c = <-db.readers:
+	case <-db.closed:
+		return ErrClosed
+	}
+	defer func() { db.readers <- c }()
+	return stateFile.explainRead(db.dir, func() (err error) {
+		defer sqlitex.Transaction(c)(&err)
+		return f(c)
+	}())
+}
+
+// explainRead leaves ErrNotFound as it is: it is an answer.
+func (k fileKind) explainRead(dir string, err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return k.explain(dir, err)
+}
+
+// write runs f as one transaction. It is in the log of the file when write
+// returns, not yet safe from power loss.
+func (db *DB) write(f func(c *sqlite.Conn) error) error {
+	db.writeMu.Lock()
+	defer db.writeMu.Unlock()
+	if db.state == nil {
+		return ErrClosed
+	}
+	return stateFile.explainRead(db.dir, transact(db.state, f))
+}
+
+// writeDurable is write, and survives power loss once it has returned.
+func (db *DB) writeDurable(f func(c *sqlite.Conn) error) error {
+	db.writeMu.Lock()
+	defer db.writeMu.Unlock()
+	if db.state == nil {
+		return ErrClosed
+	}
+	// With FULL, SQLite syncs its log before a commit returns.
+	if err := setSynchronous(db.state, "FULL"); err != nil {
+		return stateFile.explain(db.dir, err)
+	}
+	err := transact(db.state, f)
+	if back := setSynchronous(db.state, stateFile.synchronous); err == nil {
+		err = back
+	}
+	return stateFile.explainRead(db.dir, err)
+}
+
+// setSynchronous does not use the connection's cache of statements: SQLite may
+// apply a pragma while it compiles it.
+func setSynchronous(c *sqlite.Conn, level string) error {
+	return sqlitex.ExecuteTransient(c, "PRAGMA synchronous = "+level, nil)
+}
+
+// writeLocal runs f as one transaction of local.db, durable when it returns.
+func (db *DB) writeLocal(f func(c *sqlite.Conn) error) error {
+	db.localMu.Lock()
+	defer db.localMu.Unlock()
+	return db.writeLocalLocked(f)
+}
+
+func (db *DB) writeLocalLocked(f func(c *sqlite.Conn) error) error {
+	if db.local == nil {
+		return ErrClosed
+	}
+	return localFile.explainRead(db.dir, transact(db.local, f))
+}
+
+func transact(c *sqlite.Conn, f func(c *sqlite.Conn) error) (err error) {
+	end, err := sqlitex.ImmediateTransaction(c)
+	if err != nil {
+		return err
+	}
+	defer end(&err)
+	return f(c)
+}
+
+// page bounds a caller's limit.
+func page(limit int) int64 {
+	return int64(min(max(limit, 0), MaxPage))
+}

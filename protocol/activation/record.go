@@ -1,0 +1,146 @@
+package activation
+
+import (
+	"tweedle/values/codec"
+	"tweedle/values/types"
+)
+
+// Limits of a smesher's record.
+const (
+	MaxRegistrations = 64
+	maxPoetName      = 256 // bytes of a PoET's address
+)
+
+// Space is the initialized space of a smesher with its first proof.
+type Space struct {
+	CommitmentATX types.ATXID
+	NumUnits      uint32
+	VRFNonce      uint64
+	Post          types.PostProof // over the zero challenge
+}
+
+// Registration is a PoET's promise to work on the challenge.
+type Registration struct {
+	Poet  string // the PoET's address as configured
+	Round string
+}
+
+// Membership is a PoET proof that covers the challenge.
+type Membership struct {
+	Ref        types.PoetProofRef
+	NumLeaves  uint64
+	LeafIndex  uint64
+	NumMembers uint64
+	Nodes      []types.Hash32
+}
+
+// Pending is the ATX in the making for one publish epoch. Each part is there
+// once its step is done.
+type Pending struct {
+	Challenge     types.PoetChallenge
+	Registrations []Registration
+	Poet          *Membership
+	Post          *types.PostProof
+	ATX           *types.ATX
+}
+
+// Record is everything a smesher must remember. It is written after every
+// step, so that a restart goes on where it stopped.
+type Record struct {
+	Space     *Space
+	Last      types.ATXID // the newest ATX that was published
+	LastEpoch types.Epoch
+	Pending   *Pending
+}
+
+// EncodeTo appends the canonical encoding.
+func (r *Record) EncodeTo(e *codec.Encoder) {
+	e.Option(r.Space != nil)
+	if r.Space != nil {
+		e.Raw(r.Space.CommitmentATX[:])
+		e.Compact(uint64(r.Space.NumUnits))
+		e.Compact(r.Space.VRFNonce)
+		r.Space.Post.EncodeTo(e)
+	}
+	e.Raw(r.Last[:])
+	e.Compact(uint64(r.LastEpoch))
+	e.Option(r.Pending != nil)
+	if r.Pending != nil {
+		r.Pending.encodeTo(e)
+	}
+}
+
+func (p *Pending) encodeTo(e *codec.Encoder) {
+	p.Challenge.EncodeTo(e)
+	e.Compact(uint64(len(p.Registrations)))
+	for _, r := range p.Registrations {
+		e.String(r.Poet)
+		e.String(r.Round)
+	}
+	e.Option(p.Poet != nil)
+	if p.Poet != nil {
+		e.Raw(p.Poet.Ref[:])
+		e.Compact(p.Poet.NumLeaves)
+		e.Compact(p.Poet.LeafIndex)
+		e.Compact(p.Poet.NumMembers)
+		e.Compact(uint64(len(p.Poet.Nodes)))
+		for i := range p.Poet.Nodes {
+			e.Raw(p.Poet.Nodes[i][:])
+		}
+	}
+	e.Option(p.Post != nil)
+	if p.Post != nil {
+		p.Post.EncodeTo(e)
+	}
+	e.Option(p.ATX != nil)
+	if p.ATX != nil {
+		p.ATX.EncodeTo(e)
+	}
+}
+
+// DecodeFrom reads the canonical encoding.
+func (r *Record) DecodeFrom(d *codec.Decoder) {
+	if d.Option() {
+		r.Space = &Space{}
+		d.Raw(r.Space.CommitmentATX[:])
+		r.Space.NumUnits = d.Compact32()
+		r.Space.VRFNonce = d.Compact()
+		r.Space.Post.DecodeFrom(d)
+	}
+	d.Raw(r.Last[:])
+	r.LastEpoch = types.Epoch(d.Compact32())
+	if d.Option() {
+		r.Pending = &Pending{}
+		r.Pending.decodeFrom(d)
+	}
+}
+
+func (p *Pending) decodeFrom(d *codec.Decoder) {
+	p.Challenge.DecodeFrom(d)
+	for range d.Count(MaxRegistrations) {
+		p.Registrations = append(p.Registrations, Registration{d.String(maxPoetName), d.String(types.MaxPoetRoundID)})
+	}
+	if d.Option() {
+		p.Poet = &Membership{}
+		d.Raw(p.Poet.Ref[:])
+		p.Poet.NumLeaves = d.Compact()
+		p.Poet.LeafIndex = d.Compact()
+		p.Poet.NumMembers = d.Compact()
+		for range d.Count(types.MaxMembershipNodes) {
+			var h types.Hash32
+			d.Raw(h[:])
+			if d.Err() != nil {
+				return
+			}
+			p.Poet.Nodes = append(p.Poet.Nodes, h)
+		}
+	}
+	if d.Option() {
+		p.Post = &types.PostProof{}
+		p.Post.DecodeFrom(d)
+	}
+	if d.Option() {
+		p.ATX = &types.ATX{}
+		p.ATX.DecodeFrom(d)
+	}
+}

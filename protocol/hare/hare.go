@@ -1,0 +1,256 @@
+// Package hare brings the smeshers of a layer to one set of proposals, and
+// collects their signatures under what they made of it.
+//
+// Provisional (docs/decisions/0003-provisional-rules.md): agreement is "what
+// arrived in time" (InTime), and a certificate needs more than two thirds of
+// the weight of all smeshers of the epoch, not of a committee. The published
+// protocol, reference/protocol.md A8, will fill the place of InTime.
+//
+// It promises: nothing here has a clock; the same inputs give the same
+// outputs; a certificate exists for at most one decision of a layer unless a
+// third of the weight signs twice. It leaves to the caller the validity of
+// proposals, the checking of signatures before Add, and to make durable what
+// it signs before it sends.
+package hare
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"tweedle/values/types"
+)
+
+// MaxOpenLayers is how many layers may be undecided or uncertified at a time;
+// older ones are forgotten first.
+const MaxOpenLayers = 64
+
+// Agreement decides which proposals make a layer's block.
+type Agreement interface {
+	// Add tells of a valid proposal at now. It reports whether the proposal
+	// still counts.
+	Add(now time.Time, layer types.Layer, id types.ProposalID) bool
+	// Step returns the decisions that are due at now, oldest first.
+	Step(now time.Time) []Result
+	// Next returns when Step should be called again, or the zero time.
+	Next() time.Time
+}
+
+// Result is the outcome of a layer: its proposals in ascending order.
+type Result struct {
+	Layer     types.Layer
+	Proposals []types.ProposalID
+}
+
+// InTime is the provisional agreement: the proposals that arrived within a
+// window after the start of their layer.
+type InTime struct {
+	schedule types.Schedule
+	window   time.Duration
+	open     map[types.Layer][]types.ProposalID
+	decided  types.Layer // all layers up to here are closed
+}
+
+var _ Agreement = (*InTime)(nil)
+
+// NewInTime returns an agreement that closes each layer a window after its
+// start, beginning with the layer after decided.
+func NewInTime(s types.Schedule, window time.Duration, decided types.Layer) *InTime {
+	return &InTime{schedule: s, window: window, open: make(map[types.Layer][]types.ProposalID), decided: decided}
+}
+
+// Add implements Agreement.
+func (a *InTime) Add(now time.Time, layer types.Layer, id types.ProposalID) bool {
+	if layer <= a.decided || now.After(a.closing(layer)) || slices.Contains(a.open[layer], id) {
+		return false
+	}
+	if _, ok := a.open[layer]; !ok && len(a.open) >= MaxOpenLayers {
+		return false
+	}
+	a.open[layer] = append(a.open[layer], id)
+	return true
+}
+
+// Step implements Agreement. Layers without proposals have no result.
+func (a *InTime) Step(now time.Time) []Result {
+	var due []Result
+	for layer, ids := range a.open {
+		if now.Before(a.closing(layer)) {
+			continue
+		}
+		slices.SortFunc(ids, func(x, y types.ProposalID) int { return slices.Compare(x[:], y[:]) })
+		due = append(due, Result{layer, ids})
+	}
+	slices.SortFunc(due, func(x, y Result) int { return int(x.Layer) - int(y.Layer) })
+	for _, r := range due {
+		delete(a.open, r.Layer)
+		a.decided = max(a.decided, r.Layer)
+	}
+	return due
+}
+
+// Next implements Agreement.
+func (a *InTime) Next() time.Time {
+	var next time.Time
+	for layer := range a.open {
+		if t := a.closing(layer); next.IsZero() || t.Before(next) {
+			next = t
+		}
+	}
+	return next
+}
+
+func (a *InTime) closing(l types.Layer) time.Time { return a.schedule.LayerStart(l).Add(a.window) }
+
+// Reasons why a signature under a decision does not count.
+var (
+	ErrKnown        = errors.New("signature is known")
+	ErrEquivocation = errors.New("smesher signed two decisions for one layer")
+	ErrOldLayer     = errors.New("layer is too old")
+)
+
+// Certifier collects signatures under decisions until one of a layer has more
+// than two thirds of the weight.
+type Certifier struct {
+	layers map[types.Layer]*tally
+	oldest types.Layer // layers below are forgotten
+}
+
+type tally struct {
+	signed    map[types.NodeID]types.Decision
+	caught    map[types.NodeID]bool // signed a second one
+	decisions map[types.Decision]*support
+	done      bool
+}
+
+type support struct {
+	weight     uint64
+	signatures []types.CertifySignature
+}
+
+// NewCertifier returns a certifier of the layers from oldest on.
+func NewCertifier(oldest types.Layer) *Certifier {
+	return &Certifier{layers: make(map[types.Layer]*tally), oldest: oldest}
+}
+
+// Add counts a signature, which the caller has verified, with the weight of
+// its smesher of the epoch's total. It returns the certificate when this
+// signature completes it, once. ErrEquivocation comes once for a smesher and
+// layer: two decisions prove it, more would only be a flood.
+func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Certificate, error) {
+	layer := m.Decision.Layer
+	if layer < c.oldest {
+		return nil, ErrOldLayer
+	}
+	t := c.layers[layer]
+	if t == nil {
+		t = &tally{
+			signed: make(map[types.NodeID]types.Decision), caught: make(map[types.NodeID]bool),
+			decisions: make(map[types.Decision]*support),
+		}
+		c.layers[layer] = t
+		c.forget()
+	}
+	if before, ok := t.signed[m.By.Smesher]; ok {
+		if before == m.Decision || t.caught[m.By.Smesher] {
+			return nil, ErrKnown
+		}
+		t.caught[m.By.Smesher] = true
+		return nil, ErrEquivocation
+	}
+	t.signed[m.By.Smesher] = m.Decision
+	s := t.decisions[m.Decision]
+	if s == nil {
+		s = &support{}
+		t.decisions[m.Decision] = s
+	}
+	s.weight += weight
+	s.signatures = append(s.signatures, m.By)
+	if t.done || !Enough(s.weight, total) {
+		return nil, nil
+	}
+	t.done = true
+	return certificate(m.Decision, s.signatures), nil
+}
+
+// Collected returns all signatures under a decision so far, as a certificate
+// that may or may not be enough; nil if there are none.
+func (c *Certifier) Collected(d types.Decision) *types.Certificate {
+	t := c.layers[d.Layer]
+	if t == nil || t.decisions[d] == nil {
+		return nil
+	}
+	return certificate(d, t.decisions[d].signatures)
+}
+
+// forget keeps the number of layers within MaxOpenLayers.
+func (c *Certifier) forget() {
+	if len(c.layers) <= MaxOpenLayers {
+		return
+	}
+	oldest := types.Layer(0)
+	first := true
+	for l := range c.layers {
+		if first || l < oldest {
+			oldest, first = l, false
+		}
+	}
+	delete(c.layers, oldest)
+	c.oldest = max(c.oldest, oldest+1)
+}
+
+func certificate(d types.Decision, signatures []types.CertifySignature) *types.Certificate {
+	sorted := slices.Clone(signatures)
+	slices.SortFunc(sorted, func(a, b types.CertifySignature) int {
+		return slices.Compare(a.Smesher[:], b.Smesher[:])
+	})
+	return &types.Certificate{Decision: d, Signatures: sorted}
+}
+
+// Enough tells whether weight is more than two thirds of total.
+func Enough(weight, total uint64) bool {
+	// weight > total*2/3 without overflow: total - weight < weight/2, rounded up.
+	return weight <= total && total-weight < (weight+1)/2 || weight > total
+}
+
+// Reasons why a certificate is not valid.
+var (
+	ErrSigners   = errors.New("certificate's signers are not in strictly ascending order")
+	ErrStranger  = errors.New("certificate is signed by somebody without weight in its epoch")
+	ErrSignature = errors.New("certificate has a wrong signature")
+	ErrWeight    = errors.New("certificate has not more than two thirds of the weight")
+)
+
+// Electorate tells who may sign in the epoch of a certificate.
+type Electorate interface {
+	// Weight returns the weight that an ATX gives to its smesher in the
+	// epoch, false when it gives none.
+	Weight(atx types.ATXID, smesher types.NodeID) (uint64, bool)
+	// Total returns the weight of all.
+	Total() uint64
+}
+
+// VerifyCertificate checks a certificate against the smeshers of its epoch.
+// verify tells whether a signature under the decision is valid.
+func VerifyCertificate(c *types.Certificate, e Electorate, verify func(types.CertifySignature) bool) error {
+	var sum uint64
+	for i, s := range c.Signatures {
+		if i > 0 && slices.Compare(c.Signatures[i-1].Smesher[:], s.Smesher[:]) >= 0 {
+			return ErrSigners
+		}
+		w, ok := e.Weight(s.ATX, s.Smesher)
+		if !ok {
+			return ErrStranger
+		}
+		sum += w
+	}
+	if !Enough(sum, e.Total()) {
+		return ErrWeight
+	}
+	for _, s := range c.Signatures {
+		if !verify(s) {
+			return ErrSignature
+		}
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package node
+
+import (
+	"bytes"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tweedle/edges/p2p"
+	"tweedle/values/signing"
+)
+
+func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), identityFile)
+	seed, err := loadOrCreateSeed(path)
+	if err != nil || len(seed) != signing.SeedSize || bytes.Equal(seed, make([]byte, signing.SeedSize)) {
+		t.Fatalf("seed %x, %v", seed, err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := loadOrCreateSeed(path)
+	if err != nil || !bytes.Equal(again, seed) {
+		t.Errorf("the second start has another seed, %v", err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file has changed, %v", err)
+	}
+	other, err := loadOrCreateSeed(filepath.Join(t.TempDir(), identityFile))
+	if err != nil || bytes.Equal(other, seed) {
+		t.Errorf("two directories have the same seed, %v", err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%d files are left, %v", len(entries), err)
+	}
+}
+
+// Whatever stands in a key file may be a secret, or what is left of one: it is
+// neither overwritten nor repeated in the error.
+func TestADamagedKeyIsRefusedAndKept(t *testing.T) {
+	secret := hex.EncodeToString(signing.SeedFrom("secret"))
+	for name, content := range map[string]string{
+		"empty":           "",
+		"cut off":         secret[:40],
+		"a wrong digit":   secret[:20] + "x" + secret[21:],
+		"something after": secret + "00",
+		"two keys":        secret + "\n" + secret + "\n",
+		"not text":        string(signing.SeedFrom("secret")),
+	} {
+		for file, load := range map[string]func(string) error{
+			identityFile: func(p string) error { _, err := loadOrCreateSeed(p); return err },
+			"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
+		} {
+			path := filepath.Join(t.TempDir(), file)
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := load(path)
+			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "restore it") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s %s: %v", file, name, err)
+				continue
+			}
+			for i := 0; i+8 <= len(content); i++ {
+				if strings.Contains(err.Error(), content[i:i+8]) {
+					t.Errorf("%s %s: the error repeats the content: %v", file, name, err)
+					break
+				}
+			}
+			if after, err := os.ReadFile(path); err != nil || string(after) != content {
+				t.Errorf("%s %s: the file has changed, %v", file, name, err)
+			}
+		}
+	}
+}
+
+// A link to a disk that is not there looks like a missing file, and is the
+// opposite: the key exists elsewhere.
+func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
+	dir := t.TempDir()
+	for file, load := range map[string]func(string) error{
+		identityFile: func(p string) error { _, err := loadOrCreateSeed(p); return err },
+	} {
+		path, target := filepath.Join(dir, file), filepath.Join(dir, "unplugged", file)
+		if err := os.Symlink(target, path); err != nil {
+			t.Fatal(err)
+		}
+		if err := load(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", file, err)
+		}
+		if got, err := os.Readlink(path); err != nil || got != target {
+			t.Errorf("%s: the link was replaced: %q, %v", file, got, err)
+		}
+	}
+}
+
+func TestASmesherKeepsItsIdentityOverARestart(t *testing.T) {
+	cfg := config(filepath.Join(t.TempDir(), "node"))
+	cfg.Smeshing, cfg.Coinbase = true, stillNetworkCoinbase()
+	var ids []string
+	for range 2 {
+		n, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, n.Status().NodeID+" "+n.host.ID().String())
+		n.Close()
+	}
+	if ids[0] != ids[1] || len(ids[0]) < 64 {
+		t.Errorf("first %s, then %s", ids[0], ids[1])
+	}
+	for _, file := range []string{identityFile, "p2p.key"} {
+		if info, err := os.Stat(filepath.Join(cfg.Dir, file)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info, err)
+		}
+	}
+	if info, err := os.Stat(cfg.Dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder: %v, %v", info, err)
+	}
+}

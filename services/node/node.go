@@ -1,0 +1,419 @@
+// Package node is a full node: it smeshes, agrees with others on blocks, keeps
+// the state, and serves users, peers and PoETs.
+//
+// It promises: one goroutine owns all consensus state; what we sign is durable
+// before it is sent; a restart goes on from what was written; nothing that a
+// peer or user sends ends the process. Run blocks and leaves nothing behind.
+//
+// It leaves to the caller: the network file, the keys' folder, and to start it
+// again when it ends with an error: a full or broken disk ends it rather than
+// let it go on without memory.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
+
+	"tweedle/base/durable"
+	"tweedle/edges/api"
+	"tweedle/edges/p2p"
+	"tweedle/edges/preset"
+	"tweedle/edges/store"
+	"tweedle/protocol/activation"
+	"tweedle/protocol/hare"
+	"tweedle/protocol/mesh"
+	"tweedle/protocol/txpool"
+	"tweedle/protocol/vm"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// Config is what a node is told.
+type Config struct {
+	Network preset.Network
+	Dir     string // keeps keys, store and space; made if it is not there
+
+	Listen    []string // QUIC multiaddresses
+	Bootnodes []string // multiaddresses with peer id
+
+	// Smeshing makes the node prove NumUnits of space, registered at Poets
+	// (their REST addresses as URLs), for rewards to Coinbase.
+	Smeshing    bool
+	Poets       []string
+	Coinbase    types.Address
+	NumUnits    uint32 // 0: the least that the network allows
+	PostWorkers int    // goroutines for initializing and proving; 0: 1
+
+	// Addresses to serve users on, host:port; empty: not at all.
+	GRPCListen, RESTListen, MetricsListen string
+	// Advertise is where PoETs can reach the gRPC listener, if not where it
+	// listens.
+	Advertise string
+
+	Version string
+	Log     *slog.Logger // nil: nothing is logged
+
+	// Socket and PoetTransport replace the operating system's network in
+	// simulations; nil is the real one.
+	Socket        func(local *net.UDPAddr) (net.PacketConn, error)
+	PoetTransport http.RoundTripper
+}
+
+// tip is the newest applied layer as readers see it. It is immutable.
+type tip struct {
+	layer types.Layer
+	root  types.Hash32
+	state vm.State
+}
+
+// send is a gossip message on its way out.
+type send struct {
+	topic string
+	msg   []byte
+}
+
+// maxSends bounds the messages that wait to be gossiped; more are dropped.
+const maxSends = 256
+
+// Node is one running node.
+type Node struct {
+	cfg        Config
+	log        *slog.Logger
+	params     preset.Params
+	schedule   types.Schedule
+	activation activation.Params
+	vmParams   vm.Params
+	verifier   signing.Verifier
+	signer     *signing.Signer // nil if we do not smesh
+
+	db       *store.DB
+	host     *p2p.Host
+	epochs   *epochs
+	catchUp  *catchUp
+	smesher  *smesher
+	servers  *servers
+	registry *prometheus.Registry
+	events   *api.Events
+
+	started time.Time
+	inputs  chan any
+	sends   chan send
+	ending  chan struct{} // closed when Run begins to end
+
+	tip     atomic.Pointer[tip]
+	synced  atomic.Bool
+	waiting atomic.Int64 // transactions in the pool
+	handed  handedOver
+
+	gateways gateways
+	heavier  *heavier
+	taken    taken
+
+	adding    singleflight.Group // ATXs and PoET proofs that are being verified, by name
+	addingATX sync.Mutex         // one ATX of a smesher and epoch is looked up and added at a time
+
+	// The loop owns the fields below.
+	layer     types.Layer
+	trustIn   types.Epoch // when an old local.db may sign again; 0: it is not old
+	agreement hare.Agreement
+	certifier *hare.Certifier
+	chain     *mesh.Chain
+	pool      *txpool.Pool
+	dropped   []droppedTx // oldest first
+	proposals map[types.Layer]map[types.ProposalID]proposal
+	assigned  assigned
+}
+
+// Open prepares a node: it opens its files and its sockets, so that everything
+// that is wrong with them is known before anything runs.
+func Open(cfg Config) (_ *Node, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Log, inputs: make(chan any, maxInputs), sends: make(chan send, maxSends),
+		ending: make(chan struct{}), proposals: make(map[types.Layer]map[types.ProposalID]proposal),
+		registry: prometheus.NewRegistry(), events: api.NewEvents(), heavier: newHeavier(),
+	}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+		if durable.IsFull(err) { // while a key was written
+			err = fmt.Errorf("data directory %s: %w: free some and start again", cfg.Dir, store.ErrFull)
+		}
+	}()
+	if err := n.rules(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w: choose another with --dir", err)
+	}
+	if n.db, err = store.Open(cfg.Dir, cfg.Network.ID()); err != nil {
+		return nil, err
+	}
+	if err := n.identity(); err != nil {
+		return nil, err
+	}
+	if err := n.restore(); err != nil {
+		return nil, err
+	}
+	if err := n.network(); err != nil {
+		return nil, err
+	}
+	n.epochs = newEpochs(n.db, n.activation.Golden)
+	n.catchUp = newCatchUp(n)
+	if n.smesher, err = newSmesher(n, &http.Client{Transport: cfg.PoetTransport}); err != nil {
+		return nil, err
+	}
+	n.servers, err = n.listen()
+	return n, err
+}
+
+// rules derives everything that the network file says.
+func (n *Node) rules() error {
+	var err error
+	if err = n.cfg.Network.Validate(); err != nil {
+		return err
+	}
+	if n.params, err = n.cfg.Network.Params(); err != nil {
+		return err
+	}
+	if n.vmParams, err = n.cfg.Network.VM(n.params); err != nil {
+		return err
+	}
+	n.schedule = n.cfg.Network.Schedule(n.params)
+	n.activation = n.cfg.Network.Activation(n.params)
+	n.verifier = signing.NewVerifier(n.activation.Network)
+	if n.cfg.NumUnits == 0 {
+		n.cfg.NumUnits = n.params.Post.MinUnits
+	}
+	if n.cfg.Smeshing && n.cfg.Coinbase.IsZero() {
+		return errors.New("smeshing needs an account for its rewards: give one with --coinbase")
+	}
+	return nil
+}
+
+// identity loads the smesher's key, or makes it.
+func (n *Node) identity() error {
+	if !n.cfg.Smeshing {
+		return nil
+	}
+	seed, err := loadOrCreateSeed(filepath.Join(n.cfg.Dir, identityFile))
+	if err != nil {
+		return err
+	}
+	n.signer, err = signing.NewSigner(seed, n.activation.Network)
+	return err
+}
+
+// restore brings the state back to where the store is; a new store gets the
+// genesis accounts.
+func (n *Node) restore() error {
+	last, err := n.db.LastApplied()
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		if err := n.genesis(); err != nil {
+			return err
+		}
+		if last, err = n.db.LastApplied(); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	}
+	state, err := n.loadChain(last)
+	if err != nil {
+		return err
+	}
+	n.pool = txpool.New(state, n.vmParams, txpool.DefaultLimits())
+	n.started = n.now()
+	if n.db.RolledBack() {
+		n.trustIn = n.epoch() + 2
+		n.log.Error("local.db is older than what it has signed, as if a copy was restored: nothing is signed until it is safe", "until_epoch", n.trustIn)
+	}
+	n.layer = n.schedule.LayerAt(n.started)
+	n.agreement = hare.NewInTime(n.schedule, n.params.ProposalWindow, max(n.layer, last.Layer))
+	n.certifier = hare.NewCertifier(n.schedule.FirstBallotLayer())
+	return n.reloadTxs()
+}
+
+// loadChain begins the history with the state that the store has after its
+// newest layer.
+func (n *Node) loadChain(last store.Layer) (vm.State, error) {
+	entries, err := n.db.Accounts()
+	if err != nil {
+		return vm.State{}, err
+	}
+	state, err := vm.Restore(entries)
+	if err != nil {
+		return state, err
+	}
+	if state.Root() != last.StateRoot {
+		return state, fmt.Errorf("stored accounts do not have the state root of layer %d: delete %s, it is fetched again",
+			last.Layer, filepath.Join(n.cfg.Dir, "state.db"))
+	}
+	n.chain = mesh.NewChain(n.vmParams, mesh.Step{Layer: last.Layer, Block: last.Block, State: state})
+	n.setTip(last.Layer, last.StateRoot, state)
+	return state, nil
+}
+
+// genesis writes the state before the first block.
+func (n *Node) genesis() error {
+	state, err := vm.Genesis(n.vmParams)
+	if err != nil {
+		return err
+	}
+	out := vm.Outcome{State: state}
+	for address, a := range state.All() {
+		out.Changed = append(out.Changed, vm.Entry{Address: address, Account: a})
+	}
+	return n.db.Apply(store.LayerResult{Layer: n.vmParams.EffectiveGenesis, Outcome: out})
+}
+
+// network opens the host and says what it serves.
+func (n *Node) network() error {
+	key, err := p2p.LoadOrCreateKey(filepath.Join(n.cfg.Dir, "p2p.key"))
+	if err != nil {
+		return err
+	}
+	id := n.cfg.Network.ID()
+	n.host, err = p2p.New(p2p.Config{
+		Network: p2p.NetworkID{GenesisID: id, Name: n.cfg.Network.Name},
+		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, "peers.json"),
+		SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
+		Logger:  n.log, Registry: n.registry, Socket: n.cfg.Socket,
+	})
+	if err != nil {
+		return err
+	}
+	n.host.Register(p2p.Topic{Name: topicATX, MaxSize: maxATXSize}, n.onATX)
+	n.host.Register(p2p.Topic{Name: topicProposal, MaxSize: maxProposalSize}, n.onProposal)
+	n.host.Register(p2p.Topic{Name: topicCertify, MaxSize: maxCertifySize}, n.onCertify)
+	n.host.Register(p2p.Topic{Name: topicTx, MaxSize: types.MaxTransactionSize}, n.onTx)
+	n.host.Register(p2p.Topic{Name: topicPoet, MaxSize: maxPoetSize}, n.onPoet)
+	n.host.Handle(protocolObjects, limits(maxObjects*(maxObjectName+3)+8, maxObjectsSize+maxObjectSize), n.serveObjects)
+	n.host.Handle(protocolEpoch, limits(16, maxEpochATXs*32+8), n.serveEpoch)
+	n.host.Handle(protocolLayers, limits(16, 2*maxCertificate), n.serveLayers)
+	n.host.Handle(protocolPoet, limits(maxPoetSize, 16), n.servePoet)
+	n.host.Handle(protocolGateway, limits(16, maxAddress), n.serveGateway)
+	return nil
+}
+
+// Run runs the node until ctx ends, then closes it. It is not to be run again.
+func (n *Node) Run(ctx context.Context) error {
+	defer n.close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		<-ctx.Done()
+		close(n.ending)
+		return nil
+	})
+	group.Go(func() error { return n.host.Run(ctx) })
+	group.Go(func() error { return n.loop(ctx) })
+	group.Go(func() error { return n.sender(ctx) })
+	group.Go(func() error { return n.catchUp.Run(ctx) })
+	group.Go(func() error { return n.smesher.Run(ctx) })
+	group.Go(func() error { return n.servers.Run(ctx) })
+	n.log.Info("node runs", "network", n.cfg.Network.Name, "genesis_id", n.cfg.Network.ID(), "genesis", n.schedule.Genesis,
+		"p2p", n.host.Addrs(), "smeshing", n.cfg.Smeshing)
+	return group.Wait()
+}
+
+// Close releases what Open took, for a node that is not run.
+func (n *Node) Close() { n.close() }
+
+// close releases what Open took; whatever is not there yet is passed over.
+func (n *Node) close() {
+	if n.servers != nil {
+		n.servers.close()
+	}
+	if n.host != nil {
+		_ = n.host.Close() // its sockets are gone either way
+	}
+	if n.db != nil {
+		if err := n.db.Close(); err != nil {
+			n.log.Error("closing the store", "err", err)
+		}
+	}
+}
+
+// send queues a gossip message. It must be durable, as far as it binds us,
+// before it comes here.
+func (n *Node) send(topic string, msg []byte) {
+	select {
+	case n.sends <- send{topic, msg}:
+	default:
+		n.log.Warn("message dropped, too many wait to be gossiped", "topic", topic)
+	}
+}
+
+// sender gossips what is queued.
+func (n *Node) sender(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case s := <-n.sends:
+			_, err := n.host.Publish(ctx, s.topic, s.msg)
+			if err != nil && !errors.Is(err, p2p.ErrNoPeers) && !errors.Is(err, p2p.ErrDuplicate) && ctx.Err() == nil {
+				n.log.Warn("message was not gossiped", "topic", s.topic, "err", err)
+			}
+		}
+	}
+}
+
+func (n *Node) setTip(layer types.Layer, root types.Hash32, state vm.State) {
+	n.tip.Store(&tip{layer, root, state})
+}
+
+func (n *Node) setSynced(yes bool) {
+	if n.synced.Swap(yes) != yes {
+		n.log.Info("sync", "synced", yes, "applied", n.tip.Load().layer)
+	}
+}
+
+// alone tells whether there is nobody to catch up with: a first node before
+// the first block, or one that found no peer for some layers.
+func (n *Node) alone() bool {
+	return len(n.cfg.Bootnodes) == 0 &&
+		(n.tip.Load().layer == n.vmParams.EffectiveGenesis || n.now().Sub(n.started) > maxBehind*n.params.LayerDuration)
+}
+
+// now is the clock of the whole node.
+func (n *Node) now() time.Time { return time.Now() }
+
+func (n *Node) epoch() types.Epoch { return n.schedule.EpochAt(n.now()) }
+
+// storeFailed tells whether err means that the store cannot be used; such an
+// error also reaches the loop, which ends the node.
+func (n *Node) storeFailed(err error) bool {
+	failed := unusable(err) || errors.Is(err, store.ErrNotFound)
+	if failed {
+		n.log.Error("store", "err", err)
+	}
+	return failed
+}
+
+// unusable tells the errors of a store with which a node must not go on.
+func unusable(err error) bool {
+	for _, e := range []error{store.ErrFull, store.ErrBroken, store.ErrCorrupt, store.ErrClosed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

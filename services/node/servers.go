@@ -1,0 +1,126 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tweedle/base/telemetry"
+	"tweedle/edges/api"
+)
+
+// Timeouts of the operator's server.
+const (
+	headerTimeout   = 5 * time.Second
+	answerTimeout   = 30 * time.Second
+	idleTimeout     = 2 * time.Minute
+	shutdownTimeout = 2 * time.Second
+	maxHeader       = 16 << 10 // bytes
+)
+
+// servers are the listeners of a node that are not of the p2p host.
+type servers struct {
+	advertise  string
+	grpc, rest net.Listener // for users; nil if there is none
+	api        *api.Server
+	operations net.Listener // for the operator; nil if there is none
+	http       *http.Server
+}
+
+// listen opens the listeners, so that an address in use is known at once.
+func (n *Node) listen() (_ *servers, err error) {
+	n.gauges()
+	s := &servers{advertise: n.cfg.Advertise}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	for _, l := range []struct {
+		address, flag string
+		to            *net.Listener
+	}{
+		{n.cfg.GRPCListen, "--grpc-listen", &s.grpc},
+		{n.cfg.RESTListen, "--rest-listen", &s.rest},
+		{n.cfg.MetricsListen, "--metrics-listen", &s.operations},
+	} {
+		if l.address == "" {
+			continue
+		}
+		if *l.to, err = api.Listen(l.address); err != nil {
+			return nil, fmt.Errorf("%s: %w", l.flag, err)
+		}
+	}
+	s.http = &http.Server{
+		Handler: n.operations(), ReadHeaderTimeout: headerTimeout, ReadTimeout: answerTimeout,
+		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}
+	s.api, err = api.New(api.Config{
+		GRPC: s.grpc, REST: s.rest, Network: n.activation.Network, Schedule: n.schedule, VM: n.vmParams,
+		Version: n.cfg.Version, Store: n.db, Node: n, Gateway: n, Events: n.events, Log: n.log,
+	})
+	return s, err
+}
+
+// advertised returns where PoETs can reach us, or nothing.
+func (s *servers) advertised() string {
+	if s.advertise != "" || s.grpc == nil {
+		return s.advertise
+	}
+	return s.grpc.Addr().String()
+}
+
+// Run serves until ctx ends.
+func (s *servers) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.api.Run(ctx) })
+	if s.operations != nil {
+		group.Go(func() error {
+			if err := s.http.Serve(s.operations); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+			defer cancel()
+			if s.http.Shutdown(stop) != nil {
+				return s.http.Close() // somebody is slow to read
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// close releases the listeners; Run has closed them already if it ran.
+func (s *servers) close() {
+	for _, l := range []net.Listener{s.grpc, s.rest, s.operations} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+// Endpoints tells where the node is reached.
+func (n *Node) Endpoints() telemetry.Endpoints {
+	address := func(l net.Listener) string {
+		if l == nil {
+			return ""
+		}
+		return l.Addr().String()
+	}
+	e := telemetry.Endpoints{
+		GRPC: address(n.servers.grpc), REST: address(n.servers.rest), Metrics: address(n.servers.operations),
+	}
+	if addrs := n.host.Addrs(); len(addrs) > 0 {
+		e.P2P = addrs[0]
+	}
+	return e
+}

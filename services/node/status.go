@@ -1,0 +1,103 @@
+package node
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tweedle/base/telemetry"
+	"tweedle/edges/store"
+	"tweedle/values/types"
+)
+
+// Status tells where the node is.
+func (n *Node) Status() telemetry.NodeStatus {
+	now := n.now()
+	t := n.tip.Load()
+	st := telemetry.NodeStatus{
+		Network: n.cfg.Network.Name, GenesisID: n.activation.Network.String(), Version: n.cfg.Version,
+		Layer: uint32(n.schedule.LayerAt(now)), Epoch: uint32(n.schedule.EpochAt(now)),
+		AppliedLayer: uint32(t.layer), StateRoot: t.root.String(), Synced: n.synced.Load(),
+		Peers: len(n.host.Peers()), Smesher: n.smesher.Status(), Mempool: int(n.waiting.Load()),
+	}
+	if n.signer != nil {
+		st.NodeID = n.signer.NodeID().String()
+		if last, err := n.db.LastATX(n.signer.NodeID()); err == nil {
+			epoch := uint32(last.PublishEpoch)
+			st.ATXEpoch = &epoch
+		}
+	}
+	return st
+}
+
+// Layers tells the outcome of the layers from one on, up to the newest applied
+// one; layers that have no block are empty for ever.
+func (n *Node) Layers(from types.Layer) ([]telemetry.LayerStatus, error) {
+	from = max(from, n.schedule.FirstBallotLayer())
+	layers, err := n.db.BlockLayers(from, store.MaxPage)
+	if err != nil {
+		return nil, err
+	}
+	var out []telemetry.LayerStatus
+	for _, l := range layers {
+		for ; from < l.Layer; from++ {
+			out = append(out, telemetry.LayerStatus{Layer: uint32(from)})
+		}
+		from = l.Layer + 1
+		ballots, err := n.db.LayerBallots(l.Layer)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, telemetry.LayerStatus{
+			Layer: uint32(l.Layer), Block: l.Block.String(), StateRoot: l.StateRoot.String(), Txs: l.Txs, Ballots: len(ballots),
+		})
+	}
+	return out, nil
+}
+
+// operations serves the operator: metrics, status, layers. It has nothing that
+// changes the node.
+func (n *Node) operations() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, n.Status()) })
+	mux.HandleFunc("GET /layers", func(w http.ResponseWriter, r *http.Request) {
+		from, err := strconv.ParseUint(r.FormValue("from"), 10, 32)
+		if err != nil && r.FormValue("from") != "" {
+			http.Error(w, "from is not a layer number", http.StatusBadRequest)
+			return
+		}
+		layers, err := n.Layers(types.Layer(from))
+		if err != nil {
+			n.log.Error("layers", "err", err)
+			http.Error(w, "cannot read the store", http.StatusInternalServerError)
+			return
+		}
+		answer(w, layers)
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the reader has gone; nobody is left to tell
+}
+
+// gauges shows the node's place in numbers, read when they are asked for.
+func (n *Node) gauges() {
+	gauge := func(name, help string, value func() float64) {
+		n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tweedle_node_" + name, Help: help}, value))
+	}
+	gauge("layer", "Layer by the clock.", func() float64 { return float64(n.schedule.LayerAt(n.now())) })
+	gauge("applied_layer", "Newest applied layer.", func() float64 { return float64(n.tip.Load().layer) })
+	gauge("synced", "1 while the node takes part.", func() float64 {
+		if n.synced.Load() {
+			return 1
+		}
+		return 0
+	})
+	gauge("transactions_waiting", "Transactions in the pool.", func() float64 { return float64(n.waiting.Load()) })
+}

@@ -1,0 +1,174 @@
+// Package legacy takes over what a reference PoET server leaves behind: its
+// key and its stored proofs (reference/poet.md 1.9).
+//
+// It promises: nothing in the reference's directories is changed; a proof is
+// taken over only after it was verified, with its members; whatever cannot be
+// taken over is named. It leaves to the caller that the reference server has
+// stopped, and where proofs are served from.
+package legacy
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+
+	"tweedle/proofs/posw"
+	"tweedle/values/merkle"
+	"tweedle/values/types"
+)
+
+// The reference's files, inside its data and database directories.
+const (
+	stateFile = "state.bin"
+	proofsDir = "proofs"
+	roundsDir = "rounds"
+)
+
+// maxState bounds the state file, in bytes.
+const maxState = 1 << 10
+
+// ReadKey reads the server's key from the reference's data directory.
+func ReadKey(dataDir string) (ed25519.PrivateKey, error) {
+	path := filepath.Join(dataDir, stateFile)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("no key of a reference server: %w", err)
+	}
+	if info.Size() > maxState {
+		return nil, fmt.Errorf("%s has %d bytes: it is not a reference server's state", path, info.Size())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	d := xdr{b: b}
+	key := ed25519.PrivateKey(d.opaque(ed25519.PrivateKeySize))
+	if d.end() != nil || len(key) != ed25519.PrivateKeySize || !key.Equal(ed25519.NewKeyFromSeed(key.Seed())) {
+		return nil, fmt.Errorf("%s does not hold a server's key", path)
+	}
+	return key, nil
+}
+
+// Proof is a verified proof of a reference server.
+type Proof struct {
+	Round   uint32
+	Message types.PoetProofMessage
+	Members [][32]byte
+}
+
+// Proofs reads and verifies every stored proof below the reference's database
+// directory, in no order, and gives each to take. What cannot be taken over is
+// given to skip with the reason. workers bounds the cores used.
+func Proofs(dbDir string, workers int, take func(Proof) error, skip func(key string, why error)) (err error) {
+	path := filepath.Join(dbDir, proofsDir)
+	if _, err := os.Stat(path); err != nil {
+		return fmt.Errorf("no proofs of a reference server: %w", err)
+	}
+	db, err := leveldb.OpenFile(path, &opt.Options{ReadOnly: true, ErrorIfMissing: true, Strict: opt.StrictAll})
+	if err != nil {
+		return fmt.Errorf("proofs of a reference server: %w (has it stopped?)", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	it := db.NewIterator(nil, nil)
+	defer it.Release()
+	for it.Next() {
+		key := string(it.Key())
+		if _, err := strconv.ParseUint(key, 10, 32); err != nil {
+			continue // settings of the registration's proof of work
+		}
+		p, err := parse(key, it.Value())
+		if err == nil {
+			err = p.verify(workers)
+		}
+		if err != nil {
+			skip(key, err)
+			continue
+		}
+		if err := take(p); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// Unfinished lists rounds that have registrations but no proof yet: only the
+// reference server can finish them.
+func Unfinished(dataDir string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(dataDir, roundsDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var rounds []string
+	for _, e := range entries {
+		if e.IsDir() {
+			rounds = append(rounds, e.Name())
+		}
+	}
+	return rounds, err
+}
+
+// Limits of a stored proof.
+const (
+	maxMembers = 1 << 26 // what fits into a value at all
+	maxRoundID = types.MaxPoetRoundID
+)
+
+var errForm = errors.New("the stored proof is damaged or of another version")
+
+// parse decodes the reference's stored form: XDR of {{root, leaves, nodes},
+// members, leaf count, service key, round id}.
+func parse(key string, value []byte) (Proof, error) {
+	d := xdr{b: value}
+	var p Proof
+	root := d.opaque(32)
+	leaves := d.nodes(types.MaxPoetLeaves)
+	nodes := d.nodes(types.MaxPoetNodes)
+	members := d.nodes(maxMembers)
+	p.Message.Proof.NumLeaves = d.uint64()
+	service := d.opaque(32)
+	round := string(d.opaque(maxRoundID))
+	if d.end() != nil || len(root) != 32 || len(service) != 32 || round != key {
+		return p, errForm
+	}
+	number, err := strconv.ParseUint(round, 10, 32)
+	if err != nil || strconv.FormatUint(number, 10) != round {
+		return p, errForm
+	}
+	p.Round, p.Members = uint32(number), members
+	p.Message.RoundID, p.Message.PoetID = round, types.NodeID(service)
+	p.Message.Proof.Root = types.Hash32(root)
+	p.Message.Proof.Leaves, p.Message.Proof.Nodes = hashes(leaves), hashes(nodes)
+	if len(members) > 0 {
+		p.Message.Statement = merkle.Root(members)
+	}
+	return p, nil
+}
+
+func hashes(list [][32]byte) []types.Hash32 {
+	out := make([]types.Hash32, len(list))
+	for i := range list {
+		out[i] = list[i]
+	}
+	return out
+}
+
+func (p *Proof) verify(workers int) error {
+	var statement []byte // empty for a round without members
+	if len(p.Members) > 0 {
+		statement = p.Message.Statement[:]
+	}
+	proof := posw.Proof{Root: p.Message.Proof.Root}
+	for _, l := range p.Message.Proof.Leaves {
+		proof.Leaves = append(proof.Leaves, l)
+	}
+	for _, n := range p.Message.Proof.Nodes {
+		proof.Nodes = append(proof.Nodes, n)
+	}
+	return posw.Verify(statement, proof, p.Message.Proof.NumLeaves, workers)
+}

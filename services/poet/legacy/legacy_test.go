@@ -1,0 +1,224 @@
+package legacy
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
+
+	"tweedle/proofs/posw"
+	"tweedle/services/poet"
+	"tweedle/values/codec"
+	"tweedle/values/merkle"
+	"tweedle/values/types"
+)
+
+// xdrWriter writes what the reference writes.
+type xdrWriter struct{ bytes.Buffer }
+
+func (w *xdrWriter) count(n int) { _ = binary.Write(w, binary.BigEndian, uint32(n)) }
+
+func (w *xdrWriter) opaque(b []byte) {
+	w.count(len(b))
+	w.Write(b)
+	w.Write(make([]byte, -len(b)&3))
+}
+
+func (w *xdrWriter) nodes(list [][32]byte) {
+	w.count(len(list))
+	for i := range list {
+		w.opaque(list[i][:])
+	}
+}
+
+// madeProof is a real proof over n members.
+func madeProof(t testing.TB, round string, n int) ([]byte, posw.Proof, [][32]byte) {
+	t.Helper()
+	var members [][32]byte
+	for i := range n {
+		members = append(members, [32]byte{byte(i), 5})
+	}
+	var statement []byte
+	if n > 0 {
+		root := merkle.Root(members)
+		statement = root[:]
+	}
+	const leaves = 200
+	p := prove(t, statement, leaves)
+	var w xdrWriter
+	w.opaque(p.Root[:])
+	w.nodes(p.Leaves)
+	w.nodes(p.Nodes)
+	w.nodes(members)
+	_ = binary.Write(&w, binary.BigEndian, uint64(leaves))
+	w.opaque(bytes.Repeat([]byte{7}, 32))
+	w.opaque([]byte(round))
+	return w.Bytes(), p, members
+}
+
+// reference makes a reference server's directories with these proofs.
+func reference(t *testing.T, proofs map[string][]byte) (dataDir, dbDir string) {
+	t.Helper()
+	dataDir, dbDir = filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "db")
+	if err := os.MkdirAll(dataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var w xdrWriter
+	w.opaque(ed25519.NewKeyFromSeed(make([]byte, 32)))
+	if err := os.WriteFile(filepath.Join(dataDir, stateFile), w.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, err := leveldb.OpenFile(filepath.Join(dbDir, proofsDir), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for k, v := range proofs {
+		if err := db.Put([]byte(k), v, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dataDir, dbDir
+}
+
+func TestKeyAndProofsAreTakenOver(t *testing.T) {
+	good, p, members := madeProof(t, "12", 3)
+	empty, _, _ := madeProof(t, "13", 0)
+	wrong := slices.Clone(good)
+	wrong[10] ^= 1 // the root
+	renamed, _, _ := madeProof(t, "99", 3)
+	dataDir, dbDir := reference(t, map[string][]byte{
+		"12": good, "13": empty, "14": wrong, "15": good[:len(good)-1], "16": renamed, "pow_challenge": {1, 2, 3},
+	})
+	if err := os.MkdirAll(filepath.Join(dataDir, roundsDir, "17"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ReadKey(dataDir)
+	if err != nil || !key.Equal(ed25519.NewKeyFromSeed(make([]byte, 32))) {
+		t.Fatalf("key %x, %v", key, err)
+	}
+	if rounds, err := Unfinished(dataDir); err != nil || !slices.Equal(rounds, []string{"17"}) {
+		t.Fatalf("unfinished %v, %v", rounds, err)
+	}
+	cfg := poet.Config{Dir: filepath.Join(t.TempDir(), "poet"), Key: key, LeavesPerSecond: 1, BallastBytes: 1 << 16, Schedule: types.PoetSchedule{
+		Genesis: time.Unix(1e9, 0), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}}
+	service, err := poet.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive, skipped := OpenArchive(service), map[string]error{}
+	if _, err := archive.Proof("12"); !errors.Is(err, poet.ErrNotFound) {
+		t.Fatalf("an empty archive: %v", err)
+	}
+	for range 2 { // may be repeated
+		if err := Proofs(dbDir, 2, archive.Put, func(k string, why error) { skipped[k] = why }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := slices.Sorted(maps.Keys(skipped)); !slices.Equal(got, []string{"14", "15", "16"}) {
+		t.Fatalf("skipped %v", skipped)
+	}
+	if err := service.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The server that starts on it serves them, and its own check of the
+	// database finds all in order.
+	service, err = poet.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	archive = OpenArchive(service)
+	got, err := archive.Proof("12")
+	if err != nil || got.Message.Proof.Root != types.Hash32(p.Root) || !slices.Equal(got.Members, members) || got.Message.PoetID[0] != 7 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if got, err := archive.Proof("13"); err != nil || len(got.Members) != 0 || len(got.Statement()) != 0 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for _, round := range []string{"14", "1", "x", "-1", "012"} {
+		if _, err := archive.Proof(round); !errors.Is(err, poet.ErrNotFound) {
+			t.Errorf("round %s: %v", round, err)
+		}
+	}
+}
+
+func TestDirectoriesOfSomethingElse(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := ReadKey(dir); err == nil {
+		t.Error("a key out of nothing")
+	}
+	for _, content := range [][]byte{nil, []byte("hello"), bytes.Repeat([]byte{1}, 68), make([]byte, maxState+1)} {
+		if err := os.WriteFile(filepath.Join(dir, stateFile), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if key, err := ReadKey(dir); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%x gave the key %x, %v", content, key, err)
+		}
+	}
+	never := func(Proof) error { t.Error("a proof out of nothing"); return nil }
+	if err := Proofs(dir, 1, never, nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no database: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, proofsDir), []byte("file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Proofs(dir, 1, never, nil); err == nil {
+		t.Error("a file is no database")
+	}
+}
+
+// Whatever is stored: no panic, and what is read reads back from the archive's
+// form as it was.
+func FuzzParse(f *testing.F) {
+	good, _, _ := madeProof(f, "12", 3)
+	f.Add("12", good)
+	f.Add("0", []byte{})
+	f.Fuzz(func(t *testing.T, key string, value []byte) {
+		p, err := parse(key, value)
+		if err != nil {
+			return
+		}
+		raw := codec.Encode(&archived{p})
+		var back archived
+		if err := codec.Decode(raw, &back); err != nil || !bytes.Equal(codec.Encode(&back), raw) {
+			t.Fatalf("the archive's form does not read back: %v", err)
+		}
+	})
+}
+
+func FuzzArchived(f *testing.F) {
+	good, _, _ := madeProof(f, "12", 3)
+	p, err := parse("12", good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(codec.Encode(&archived{p}))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var a archived
+		if codec.Decode(raw, &a) == nil && !bytes.Equal(codec.Encode(&a), raw) {
+			t.Fatalf("%x is not canonical", raw)
+		}
+	})
+}
+
+func prove(t testing.TB, statement []byte, leaves uint64) posw.Proof {
+	t.Helper()
+	const k = 2
+	p := posw.NewProver(statement, k)
+	kept := p.Advance(leaves, nil)
+	proof, err := p.Prove(bytes.NewReader(kept), 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return proof
+}

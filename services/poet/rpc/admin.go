@@ -1,0 +1,222 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"tweedle/edges/api/gen/poetadminpb"
+	"tweedle/edges/api/gen/poetpb"
+	"tweedle/services/poet"
+	"tweedle/services/poet/delivery"
+)
+
+// adminMethods are the methods of the admin listener. What is not here is
+// denied, whoever asks, so that a method added to a service is closed until
+// somebody decides otherwise.
+func adminMethods() map[string]bool {
+	return map[string]bool{
+		poetadminpb.AdminService_ListGateways_FullMethodName:         true,
+		poetadminpb.AdminService_SetGateways_FullMethodName:          true,
+		poetadminpb.AdminService_AddGateway_FullMethodName:           true,
+		poetadminpb.AdminService_RemoveGateway_FullMethodName:        true,
+		poetadminpb.AdminService_ListProofs_FullMethodName:           true,
+		poetadminpb.AdminService_Rebroadcast_FullMethodName:          true,
+		poetadminpb.AdminService_ListRounds_FullMethodName:           true,
+		poetadminpb.AdminService_GetStorage_FullMethodName:           true,
+		poetadminpb.WorkerService_Jobs_FullMethodName:                true,
+		poetadminpb.WorkerService_Executed_FullMethodName:            true,
+		poetadminpb.WorkerService_Finish_FullMethodName:              true,
+		poetadminpb.WorkerService_Stored_FullMethodName:              true,
+		poetpb.ConfigurationService_ReloadTrustedKeys_FullMethodName: true,
+	}
+}
+
+// door lets listed methods through for those who show a token.
+type door struct {
+	tokens  *tokens
+	methods map[string]bool
+	guard   *guard
+}
+
+func (d *door) open(ctx context.Context, method string) error {
+	if !d.methods[method] {
+		return status.Error(codes.PermissionDenied, "this method is not open")
+	}
+	return d.tokens.check(ctx, time.Now())
+}
+
+func (d *door) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if err := d.open(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return d.guard.unary(ctx, req, info, handle)
+}
+
+func (d *door) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	if err := d.open(s.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return handle(srv, s)
+}
+
+// admin serves the operator's calls.
+type admin struct {
+	poetadminpb.UnimplementedAdminServiceServer
+	poetpb.UnimplementedConfigurationServiceServer
+	backend Backend
+	outbox  Outbox
+	log     *slog.Logger
+}
+
+// ListGateways lists the pool and the candidates.
+func (a *admin) ListGateways(context.Context, *poetadminpb.ListGatewaysRequest) (*poetadminpb.ListGatewaysResponse, error) {
+	out := &poetadminpb.ListGatewaysResponse{Slots: uint32(a.outbox.Slots())}
+	for _, g := range a.outbox.Gateways() {
+		out.Gateways = append(out.Gateways, &poetadminpb.Gateway{
+			Address: g.Addr, State: string(g.State), Source: string(g.Source), Id: g.ID,
+			LastSuccess: stamp(g.LastSuccess), LastAttempt: stamp(g.LastAttempt), LastError: g.LastError, Peers: g.Peers,
+		})
+	}
+	return out, nil
+}
+
+// SetGateways replaces all gateways.
+func (a *admin) SetGateways(ctx context.Context, in *poetadminpb.SetGatewaysRequest) (*poetadminpb.ListGatewaysResponse, error) {
+	for _, addr := range in.GetAddresses() {
+		if err := delivery.CheckAddress(addr); err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+	}
+	if err := a.outbox.SetGateways(in.GetAddresses()); err != nil {
+		return nil, status.Error(codes.Unavailable, oneLine(err.Error()))
+	}
+	a.log.Info("the operator set the gateways", "gateways", in.GetAddresses())
+	return a.ListGateways(ctx, nil)
+}
+
+// AddGateway adds one gateway.
+func (a *admin) AddGateway(ctx context.Context, in *poetadminpb.AddGatewayRequest) (*poetadminpb.ListGatewaysResponse, error) {
+	if err := delivery.CheckAddress(in.GetAddress()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := a.outbox.AddGateway(in.GetAddress()); err != nil {
+		return nil, status.Error(codes.Unavailable, oneLine(err.Error()))
+	}
+	a.log.Info("the operator added a gateway", "gateway", in.GetAddress())
+	return a.ListGateways(ctx, nil)
+}
+
+// RemoveGateway forgets one gateway.
+func (a *admin) RemoveGateway(ctx context.Context, in *poetadminpb.RemoveGatewayRequest) (*poetadminpb.ListGatewaysResponse, error) {
+	if err := delivery.CheckAddress(in.GetAddress()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	known, err := a.outbox.RemoveGateway(in.GetAddress())
+	switch {
+	case err != nil:
+		return nil, status.Error(codes.Unavailable, oneLine(err.Error()))
+	case !known:
+		return nil, status.Errorf(codes.NotFound, "%s is not a gateway of this server", in.GetAddress())
+	}
+	a.log.Info("the operator removed a gateway", "gateway", in.GetAddress())
+	return a.ListGateways(ctx, nil)
+}
+
+// ListProofs lists the outbox.
+func (a *admin) ListProofs(_ context.Context, in *poetadminpb.ListProofsRequest) (*poetadminpb.ListProofsResponse, error) {
+	out := &poetadminpb.ListProofsResponse{}
+	for _, r := range a.outbox.Proofs() {
+		if !in.GetUndelivered() || r.State == delivery.Pending {
+			out.Proofs = append(out.Proofs, describe(r))
+		}
+	}
+	return out, nil
+}
+
+// Rebroadcast offers a stored proof to every gateway again.
+func (a *admin) Rebroadcast(_ context.Context, in *poetadminpb.RebroadcastRequest) (*poetadminpb.RebroadcastResponse, error) {
+	err := a.outbox.RebroadcastRound(in.GetRoundId())
+	switch {
+	case errors.Is(err, poet.ErrNotFound):
+		return nil, status.Errorf(codes.NotFound, "there is no proof of round %q: `tweedle poet proofs list` shows those there are", in.GetRoundId())
+	case err != nil:
+		return nil, status.Error(codes.Unavailable, oneLine(err.Error()))
+	}
+	a.log.Info("the operator asked for a rebroadcast", "round", in.GetRoundId())
+	for _, r := range a.outbox.Proofs() {
+		if r.Round == in.GetRoundId() {
+			return &poetadminpb.RebroadcastResponse{Proof: describe(r)}, nil
+		}
+	}
+	return &poetadminpb.RebroadcastResponse{}, nil
+}
+
+// ListRounds lists the open round, those at work and the latest finished.
+func (a *admin) ListRounds(context.Context, *poetadminpb.ListRoundsRequest) (*poetadminpb.ListRoundsResponse, error) {
+	out := &poetadminpb.ListRoundsResponse{}
+	for _, r := range a.backend.Rounds() {
+		state := r.State.String()
+		if r.State == poet.StateProved {
+			state = "finished"
+		}
+		out.Rounds = append(out.Rounds, &poetadminpb.Round{
+			Id: r.Round, State: state, Start: stamp(r.Start), End: stamp(r.End), Members: r.Members, Leaves: r.Leaves,
+			Rate: r.Rate, Expected: r.Expected, JournalPaused: r.JournalPaused, Checkpoint: r.Checkpoint,
+		})
+	}
+	return out, nil
+}
+
+// GetStorage tells the disk budget.
+func (a *admin) GetStorage(context.Context, *poetadminpb.GetStorageRequest) (*poetadminpb.GetStorageResponse, error) {
+	s := a.backend.Storage()
+	out := &poetadminpb.GetStorageResponse{
+		FreeBytes: s.Free, NeededBytes: s.Needed, RoundsThatFit: s.Fit, UsedBytes: s.Journals + s.Database,
+		ReservedBytes: s.Reserved, Ballast: s.Ballast,
+	}
+	switch {
+	case !s.Ballast:
+		out.Alert = "the ballast is used up: free some disk space"
+	case s.Fit < poet.MinRoundsFit:
+		out.Alert = "fewer rounds fit on the disk than should: free some disk space"
+	}
+	return out, nil
+}
+
+// ReloadTrustedKeys reads the certifiers' keys again.
+func (a *admin) ReloadTrustedKeys(context.Context, *poetpb.ReloadTrustedKeysRequest) (*poetpb.ReloadTrustedKeysResponse, error) {
+	if err := a.backend.ReloadTrustedKeys(); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, oneLine(err.Error()))
+	}
+	a.log.Info("the operator reloaded the trusted keys")
+	return &poetpb.ReloadTrustedKeysResponse{}, nil
+}
+
+func describe(r delivery.Record) *poetadminpb.Delivery {
+	d := &poetadminpb.Delivery{
+		RoundId: r.Round, Ref: r.Ref[:], State: r.State, Added: stamp(r.Added), Delivered: stamp(r.DeliveredAt),
+		UsefulUntil: stamp(r.UsefulUntil), Attempts: uint32(r.Attempts), LastError: r.LastError, Size: uint64(r.Size),
+	}
+	for _, a := range r.Acks {
+		d.Acknowledged = append(d.Acknowledged, a.Addr)
+	}
+	for _, c := range r.Confirmed {
+		d.Confirmed = append(d.Confirmed, c.Addr)
+	}
+	return d
+}
+
+// stamp leaves an unknown time out.
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

@@ -1,0 +1,199 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"tweedle/base/durable"
+)
+
+// TokenFile is the usual name of the file with the admin API's tokens: one on
+// a line, and after a blank the moment at which it expires (RFC 3339), if it
+// does. The server reads it again when it changes, so that a token can be
+// replaced without a restart: add the new one, change the clients, let the old
+// one expire.
+const TokenFile = "admin.token"
+
+// Limits of the token file.
+const (
+	maxTokenFile = 16 << 10 // bytes
+	minToken     = 16       // characters
+	tokenBytes   = 32       // of a new token, before encoding
+)
+
+// tokens knows who may use the admin API.
+type tokens struct {
+	path string
+
+	mu      sync.Mutex
+	stamp   time.Time // of the file as it was read
+	expires map[[32]byte]time.Time
+}
+
+// openTokens reads the token file, making it with a new token if it is not
+// there.
+func openTokens(path string) (*tokens, error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		secret := make([]byte, tokenBytes)
+		if _, err := rand.Read(secret); err != nil {
+			return nil, err
+		}
+		// If we stop here, the next start finds no file and makes another token.
+		if err := durable.WriteFile(durable.OS{}, path, []byte(hex.EncodeToString(secret)+"\n"), 0o600); err != nil {
+			return nil, fmt.Errorf("admin token: %w", err)
+		}
+	}
+	t := &tokens{path: path}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t, t.refresh()
+}
+
+// refresh reads the file if it changed.
+func (t *tokens) refresh() error {
+	info, err := os.Stat(t.path)
+	if err != nil {
+		return fmt.Errorf("admin token: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("admin token: others can read %s: run chmod 600 on it", t.path)
+	}
+	if info.ModTime().Equal(t.stamp) {
+		return nil
+	}
+	lines, err := readTokens(t.path)
+	if err != nil {
+		return err
+	}
+	t.stamp, t.expires = info.ModTime(), map[[32]byte]time.Time{}
+	for _, l := range lines {
+		t.expires[sha256.Sum256([]byte(l.secret))] = l.expires
+	}
+	return nil
+}
+
+type tokenLine struct {
+	secret  string
+	expires time.Time // zero: never
+}
+
+func readTokens(path string) ([]tokenLine, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("admin token: %w", err)
+	}
+	if len(b) > maxTokenFile {
+		return nil, fmt.Errorf("admin token: %s has %d bytes: it cannot be a token file", path, len(b))
+	}
+	var lines []tokenLine
+	for text := range strings.Lines(string(b)) {
+		fields := strings.Fields(text)
+		if len(fields) == 0 {
+			continue
+		}
+		l := tokenLine{secret: fields[0]}
+		if len(l.secret) < minToken || len(fields) > 2 {
+			return nil, fmt.Errorf("admin token: %s: each line is a token of at least %d characters and maybe when it expires", path, minToken)
+		}
+		if len(fields) == 2 {
+			if l.expires, err = time.Parse(time.RFC3339, fields[1]); err != nil {
+				return nil, fmt.Errorf("admin token: %s: %q is not a time like 2027-01-31T12:00:00Z", path, fields[1])
+			}
+		}
+		lines = append(lines, l)
+	}
+	if len(lines) == 0 {
+		return nil, fmt.Errorf("admin token: %s is empty: remove it to get a new token at the next start", path)
+	}
+	return lines, nil
+}
+
+// check returns nil if the caller showed a token that is valid at now.
+func (t *tokens) check(ctx context.Context, now time.Time) error {
+	md, _ := metadata.FromIncomingContext(ctx)
+	values := md.Get("authorization")
+	if len(values) != 1 {
+		return status.Error(codes.Unauthenticated, "show the admin token: authorization: Bearer TOKEN")
+	}
+	scheme, secret, ok := strings.Cut(values[0], " ")
+	if !ok || !strings.EqualFold(scheme, "bearer") {
+		return status.Error(codes.Unauthenticated, "the authorization is not a bearer token")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.refresh(); err != nil {
+		return status.Error(codes.Unauthenticated, err.Error())
+	}
+	shown := sha256.Sum256([]byte(secret))
+	for sum, expires := range t.expires {
+		if subtle.ConstantTimeCompare(sum[:], shown[:]) != 1 {
+			continue
+		}
+		if !expires.IsZero() && !now.Before(expires) {
+			return status.Error(codes.Unauthenticated, "the admin token has expired")
+		}
+		return nil
+	}
+	return status.Error(codes.Unauthenticated, "the admin token is wrong")
+}
+
+// DialAdmin connects to an admin listener, host:port or unix:PATH, with the
+// first token of tokenFile that is valid now. The connection is plain text: it
+// stays on this machine or goes through a tunnel.
+func DialAdmin(addr, tokenFile string, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
+	token, err := Bearer(tokenFile)
+	if err != nil {
+		return nil, err
+	}
+	target := "passthrough:///" + addr
+	if strings.HasPrefix(addr, UnixPrefix) {
+		target = addr
+	}
+	opts := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(token),
+	}, extra...)
+	return grpc.NewClient(target, opts...)
+}
+
+// Bearer returns the call credentials of the first token in a token file that
+// is valid now.
+func Bearer(path string) (credentials.PerRPCCredentials, error) {
+	lines, err := readTokens(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range lines {
+		if l.expires.IsZero() || time.Now().Before(l.expires) {
+			return bearer(l.secret), nil
+		}
+	}
+	return nil, fmt.Errorf("admin token: every token in %s has expired: add a new one", path)
+}
+
+type bearer string
+
+// GetRequestMetadata shows the token with every call.
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+
+// RequireTransportSecurity is false since the admin listener is on loopback or
+// a unix socket.
+func (b bearer) RequireTransportSecurity() bool { return false }

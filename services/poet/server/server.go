@@ -1,0 +1,244 @@
+// Package server is a PoET server as a process: it puts the rounds of package
+// poet, the deliveries of package delivery and the APIs of package rpc
+// together, on their listeners.
+//
+// It promises: when Run announces its endpoints, every listener is open;
+// a stored proof reaches the outbox whatever stops the process in between;
+// when its context ends, Run checkpoints and returns within about a second and
+// leaves nothing behind. It leaves flags and signals to the caller.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"tweedle/base/durable"
+	"tweedle/base/telemetry"
+	"tweedle/proofs/posw"
+	"tweedle/services/poet"
+	"tweedle/services/poet/delivery"
+	"tweedle/services/poet/legacy"
+	"tweedle/services/poet/rpc"
+)
+
+// Config is what a server runs with.
+type Config struct {
+	// Poet names the data directory, the schedule and all about rounds; its
+	// hooks, log and metrics are set here.
+	Poet poet.Config
+	// Delivery says how proofs reach the network, Gateways where to begin.
+	Delivery delivery.Config
+	Gateways []string
+	// Limits bound the public API.
+	Limits rpc.Limits
+	// Addresses to listen on, host:port; empty leaves Metrics and Profile out.
+	GRPC, REST, Admin, Metrics, Profile string
+	CertifierURL                        string
+	// Announce is told the addresses once every listener is open; what it
+	// returns is called at the end. It may be nil.
+	Announce func(telemetry.Endpoints) (withdraw func(), err error)
+	Version  string
+	Log      *slog.Logger
+	// Listen and Gateway open listeners and connections to gateways; nil means
+	// TCP and gRPC. Virtual networks have their own.
+	Listen  func(addr string) (net.Listener, error)
+	Gateway delivery.Dialer
+}
+
+// Run serves until ctx ends, or until something fails that only a person can
+// mend.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if _, err := posw.Kernel(); err != nil {
+		return fmt.Errorf("the processor's SHA-256 instructions do not do what they should, and without them a PoET is too slow: use another machine (%w)", err)
+	}
+	if err := (durable.OS{}).Mkdir(cfg.Poet.Dir, 0o700); err != nil {
+		return startError(err, cfg.Poet.Dir)
+	}
+	ls, err := openListeners(cfg)
+	if err != nil {
+		return err
+	}
+	defer ls.close()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	f := newFeeder(cfg)
+	cfg.Poet.OnProof = f.poke
+	cfg.Poet.Log, cfg.Poet.Metrics = cfg.Log, registry
+	service, err := poet.Open(cfg.Poet)
+	if err != nil {
+		return startError(err, cfg.Poet.Dir)
+	}
+	defer func() { err = errors.Join(err, service.Close()) }()
+	all := shelf{service, legacy.OpenArchive(service)}
+	f.proofs = all
+	if cfg.Gateway == nil {
+		cfg.Gateway = delivery.GRPC(cfg.Delivery.Genesis)
+	}
+	f.courier, err = delivery.Open(service, cfg.Delivery, cfg.Gateway, cfg.Gateways,
+		delivery.Options{Log: cfg.Log, Metrics: delivery.NewMetrics(registry)})
+	if err != nil {
+		return err
+	}
+	return serve(ctx, cfg, ls, all, f, registry)
+}
+
+// shelf is a service with the proofs that were taken over from a reference
+// server beside its own.
+type shelf struct {
+	*poet.Service
+	archive legacy.Archive
+}
+
+// Proof returns a stored proof, or poet.ErrNotFound.
+func (s shelf) Proof(round string) (poet.ProofRecord, error) {
+	r, err := s.Service.Proof(round)
+	if errors.Is(err, poet.ErrNotFound) {
+		return s.archive.Proof(round)
+	}
+	return r, err
+}
+
+// serve runs all parts until ctx ends or one of them fails.
+func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, f *feeder, registry *prometheus.Registry) error {
+	api := rpc.Config{
+		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
+		Log: cfg.Log, Metrics: rpc.NewMetrics(registry),
+	}
+	var jobs rpc.Jobs
+	if cfg.Poet.RegistrationOnly {
+		jobs = service
+	}
+	admin, err := rpc.NewAdmin(filepath.Join(cfg.Poet.Dir, rpc.TokenFile), service, outbox{f.courier, f}, jobs, api)
+	if err != nil {
+		return startError(err, cfg.Poet.Dir)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return service.Run(ctx) })
+	g.Go(func() error { return f.courier.Run(ctx) })
+	g.Go(func() error { f.run(ctx); return nil })
+	g.Go(func() error { return rpc.ServePublic(ctx, ls.grpc, ls.rest, service, api) })
+	g.Go(func() error { return admin.Serve(ctx, ls.admin) })
+	if ls.metrics != nil {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+		g.Go(func() error { return serveMux(ctx, ls.metrics, mux) })
+	}
+	if ls.profile != nil {
+		g.Go(func() error { return serveMux(ctx, ls.profile, profiler()) })
+	}
+	cfg.Log.Info("the PoET server is up", "grpc", ls.grpc.Addr().String(), "rest", ls.rest.Addr().String(),
+		"admin", ls.admin.Addr().String(), "dir", cfg.Poet.Dir)
+	if cfg.Announce != nil {
+		withdraw, err := cfg.Announce(ls.endpoints())
+		if err != nil {
+			stop()
+			return errors.Join(startError(err, cfg.Poet.Dir), g.Wait())
+		}
+		defer withdraw()
+	}
+	return g.Wait()
+}
+
+// endpoints tells where the listeners are.
+func (ls *listeners) endpoints() telemetry.Endpoints {
+	e := telemetry.Endpoints{GRPC: ls.grpc.Addr().String(), REST: ls.rest.Addr().String(), Admin: ls.admin.Addr().String()}
+	if ls.admin.Addr().Network() == "unix" {
+		e.Admin = rpc.UnixPrefix + e.Admin
+	}
+	if ls.metrics != nil {
+		e.Metrics = ls.metrics.Addr().String()
+	}
+	return e
+}
+
+// listeners are the open listeners of a server.
+type listeners struct {
+	grpc, rest, admin, metrics, profile net.Listener
+}
+
+func openListeners(cfg Config) (*listeners, error) {
+	ls := &listeners{}
+	for _, l := range []struct {
+		to   *net.Listener
+		addr string
+		flag string
+		open func(string) (net.Listener, error)
+	}{
+		{&ls.grpc, cfg.GRPC, "rpclisten", listenTCP},
+		{&ls.rest, cfg.REST, "restlisten", listenTCP},
+		{&ls.admin, cfg.Admin, "adminlisten", rpc.ListenAdmin},
+		{&ls.metrics, cfg.Metrics, "metrics-listen", listenTCP},
+		{&ls.profile, cfg.Profile, "profile", listenTCP},
+	} {
+		if l.addr == "" {
+			continue
+		}
+		var err error
+		if cfg.Listen != nil {
+			l.open = cfg.Listen
+		}
+		if *l.to, err = l.open(l.addr); err != nil {
+			ls.close()
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return nil, fmt.Errorf("address %s is in use by another process: stop that one or choose another with --%s", l.addr, l.flag)
+			}
+			return nil, fmt.Errorf("cannot listen on %s: %w (choose another address with --%s)", l.addr, err, l.flag)
+		}
+	}
+	return ls, nil
+}
+
+func listenTCP(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+
+// close closes what is open; a listener that a server has closed already does
+// not mind.
+func (ls *listeners) close() {
+	for _, l := range []net.Listener{ls.grpc, ls.rest, ls.admin, ls.metrics, ls.profile} {
+		if l != nil {
+			_ = l.Close() // nothing is left to lose
+		}
+	}
+}
+
+func serveMux(ctx context.Context, l net.Listener, mux http.Handler) error {
+	return rpc.ServeHTTP(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}, l)
+}
+
+func profiler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// startError says what to do about what most often keeps a server from
+// starting.
+func startError(err error, dir string) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, poet.ErrDiskFull):
+		return fmt.Errorf("the disk of %s is full: free some space and start again (%w)", dir, err)
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EEXIST):
+		return fmt.Errorf("%s is not a directory: choose another with --dir (%w)", dir, err)
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%s cannot be written: change its owner or choose another with --dir (%w)", dir, err)
+	}
+	return err
+}

@@ -1,0 +1,360 @@
+package poet
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"tweedle/base/durable"
+	"tweedle/proofs/posw"
+	"tweedle/services/poet/registration"
+	"tweedle/values/types"
+)
+
+// Service is a PoET server without its network side. Its methods may be called
+// concurrently, also before and after Run.
+type Service struct {
+	cfg     Config
+	key     ed25519.PrivateKey
+	lock    io.Closer
+	store   *store
+	metrics *metrics
+	worker  *Worker // nil with RegistrationOnly
+	rate    uint64  // leaves per second, expected
+	trees   treeCache
+
+	// registrations
+	pending  chan struct{} // holds a token for each Submit under way
+	crypto   chan struct{} // and for each that checks or makes a signature now
+	queue    chan *submission
+	refusing atomic.Bool // the disk takes no registrations
+	pow      atomic.Pointer[powParams]
+	trusted  atomic.Pointer[[]ed25519.PublicKey]
+
+	// rounds
+	machine   *Machine // owned by drive
+	openRound atomic.Uint32
+	rounds    atomic.Pointer[[]Round] // those at work, for readers
+	inputs    chan input
+	jobs      chan Job
+	stopped   chan struct{} // closed when Run ends
+
+	// spare room on the disk
+	spare    sync.Mutex // guards reserve, and both files
+	reserve  durable.File
+	reserved atomic.Bool
+	ballast  atomic.Bool
+}
+
+// maxUnproved is the number of closed rounds without a proof that a server can
+// have. A round closes once an epoch at most, so it is never reached.
+const maxUnproved = 1 << 10
+
+// provedShown is how many proved rounds Rounds returns.
+const provedShown = 8
+
+func (c Config) withDefaults() Config {
+	if c.FS == nil {
+		c.FS = durable.OS{}
+	}
+	def(&c.MaxRoundMembers, DefaultMaxRoundMembers)
+	def(&c.MaxSubmitBatch, DefaultMaxSubmitBatch)
+	def(&c.SubmitFlush, DefaultSubmitFlush)
+	def(&c.CheckpointInterval, DefaultCheckpointInterval)
+	def(&c.BallastBytes, DefaultBallastBytes)
+	def(&c.Provers, 1)
+	def(&c.ProveWorkers, runtime.GOMAXPROCS(0))
+	return c
+}
+
+func def[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// capped returns the rate that a prover has under the configured limit.
+func (c Config) capped(rate uint64) uint64 {
+	if c.MaxLeavesPerSecond != 0 {
+		return min(rate, c.MaxLeavesPerSecond)
+	}
+	return rate
+}
+
+// tell logs an event and passes it on.
+func (c Config) tell(e Event) {
+	if c.Log != nil {
+		level := slog.LevelInfo
+		if e.Err != nil {
+			level = slog.LevelError
+		}
+		attrs := []slog.Attr{slog.String("event", string(e.Kind))}
+		if e.Round != "" {
+			attrs = append(attrs, slog.String("round", e.Round))
+		}
+		if e.Err != nil {
+			attrs = append(attrs, slog.Any("error", e.Err))
+		}
+		c.Log.LogAttrs(context.Background(), level, e.Text, attrs...)
+	}
+	if c.OnEvent != nil {
+		c.OnEvent(e)
+	}
+}
+
+// Open opens the data directory, making it if it is missing, and starts nothing.
+// It fails if another process has the directory, if its format or schedule is
+// another one, or if its files are damaged; the error says what to do.
+func Open(cfg Config) (_ *Service, err error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.FS.Mkdir(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	s := &Service{
+		cfg:     cfg,
+		metrics: newMetrics(cfg.Metrics),
+		pending: make(chan struct{}, MaxPending),
+		crypto:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-cfg.Provers)),
+		queue:   make(chan *submission, MaxPending),
+		inputs:  make(chan input),
+		jobs:    make(chan Job, maxUnproved),
+		stopped: make(chan struct{}),
+	}
+	if s.lock, err = durable.Lock(cfg.Dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.key, err = loadIdentity(cfg.FS, cfg.Dir, cfg.Key); err != nil {
+		return nil, err
+	}
+	if s.store, err = openStore(cfg.Dir, cfg.Schedule, cfg.AcceptOlderState); err != nil {
+		return nil, err
+	}
+	if err := s.loadPow(); err != nil {
+		return nil, err
+	}
+	if err := s.ReloadTrustedKeys(); err != nil {
+		return nil, err
+	}
+	rate := cfg.LeavesPerSecond
+	if rate == 0 {
+		rate = measureRate()
+	}
+	s.rate = cfg.capped(rate)
+	if !cfg.RegistrationOnly {
+		if s.worker, err = newWorker(cfg, s.metrics, s.rate, s.emit); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.loadMachine()
+}
+
+func (s *Service) loadMachine() error {
+	stored, open, joined, found, err := s.store.rounds()
+	if err != nil {
+		return err
+	}
+	if !found {
+		// Before anybody registers: else a start after a stop right at the end of
+		// this round would not know that it was open.
+		open = s.cfg.Schedule.Open(time.Now())
+		if err := s.store.writeOpen(open); err != nil {
+			return err
+		}
+	}
+	s.machine = NewMachine(s.cfg.Schedule, stored, open, joined)
+	s.publish()
+	return nil
+}
+
+// publish shows readers what the machine knows.
+func (s *Service) publish() {
+	rounds := s.machine.Rounds()
+	s.rounds.Store(&rounds)
+	s.openRound.Store(s.machine.Open())
+}
+
+func (s *Service) snapshot() []Round { return *s.rounds.Load() }
+
+// loadPow restores the parameters of the proof of work. They are stored when they
+// change, so that no restart brings an old or an empty challenge back.
+func (s *Service) loadPow() error {
+	p, err := s.store.pow()
+	if err != nil {
+		return err
+	}
+	changed := false
+	if len(p.current.Challenge) == 0 {
+		p.current = registration.PowParams{Challenge: make([]byte, 32), Difficulty: s.cfg.PowDifficulty}
+		rand.Read(p.current.Challenge)
+		changed = true
+	}
+	if p.current.Difficulty != s.cfg.PowDifficulty {
+		p.previous = p.current
+		p.current.Difficulty = s.cfg.PowDifficulty
+		changed = true
+	}
+	if changed {
+		if err := s.store.writePow(p); err != nil {
+			return err
+		}
+	}
+	s.pow.Store(&p)
+	return nil
+}
+
+// measureRate returns about how many leaves a second this machine computes now.
+func measureRate() uint64 {
+	const leaves = 512
+	p := posw.NewProver(nil, 0)
+	kept := make([]byte, 0, leaves*posw.NodeSize)
+	begin := time.Now()
+	p.Advance(leaves, kept)
+	took := max(time.Since(begin), time.Millisecond)
+	return uint64(leaves / took.Seconds())
+}
+
+// Close releases the data directory. Call it after Run has returned.
+func (s *Service) Close() error {
+	var errs []error
+	s.dropReserve()
+	if s.store != nil {
+		errs = append(errs, s.store.close())
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+// Run does everything that happens by itself until ctx ends: it stores
+// registrations, closes, executes and proves rounds. When ctx ends it
+// checkpoints and returns nil, within a second. Any other return is an error of
+// the disk that only a restart can clear. Call it once.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group sync.WaitGroup
+	d := &driver{Service: s, ctx: ctx, group: &group}
+	// The first step comes before the first registration, which must not join a
+	// round whose time was over while nobody was here.
+	next := d.step(input{})
+	group.Go(func() { d.drive(next) })
+	group.Go(func() { s.registrar(ctx) })
+	group.Go(func() { s.watchStorage(ctx) })
+	if s.worker != nil {
+		group.Go(func() { s.worker.Run(ctx, localSource{s}) })
+	}
+	select {
+	case <-ctx.Done():
+	case <-s.store.failed:
+	}
+	cancel()
+	group.Wait()
+	close(s.stopped)
+	if s.store.hasFailed.Load() {
+		return s.store.err
+	}
+	return nil
+}
+
+func (s *Service) emit(e Event) {
+	s.metrics.events.WithLabelValues(string(e.Kind)).Inc()
+	s.cfg.tell(e)
+}
+
+// Info describes the server.
+func (s *Service) Info() Info {
+	info := Info{
+		PoetID:     types.NodeID(s.key.Public().(ed25519.PublicKey)),
+		OpenRound:  RoundID(s.openRound.Load()),
+		PhaseShift: s.cfg.Schedule.PhaseShift,
+		CycleGap:   s.cfg.Schedule.CycleGap,
+		Certifier:  s.cfg.Certifier,
+	}
+	for _, r := range s.snapshot() {
+		info.Executing = append(info.Executing, r.ID())
+	}
+	return info
+}
+
+// Proof returns the stored proof of a round, or ErrNotFound.
+func (s *Service) Proof(round string) (ProofRecord, error) {
+	number, err := ParseRoundID(round)
+	if err != nil {
+		return ProofRecord{}, err
+	}
+	var p ProofRecord
+	if p.Message, err = s.store.proof(number); err != nil {
+		return ProofRecord{}, err
+	}
+	p.Members, err = s.store.challenges(number)
+	return p, err
+}
+
+// Proofs returns the rounds whose proof is stored, lowest number first.
+func (s *Service) Proofs() ([]string, error) {
+	numbers, err := s.store.proofs()
+	var ids []string
+	for _, n := range numbers {
+		ids = append(ids, RoundID(n))
+	}
+	return ids, err
+}
+
+// Rounds returns the open round, those at work, and the latest proved ones,
+// lowest number first.
+func (s *Service) Rounds() []RoundStatus {
+	var out []RoundStatus
+	add := func(r Round) {
+		out = append(out, RoundStatus{
+			Round: r.ID(), State: r.State, Members: r.Members, Leaves: r.Leaves, Expected: r.Leaves,
+			Start: s.cfg.Schedule.Start(r.Number), End: s.cfg.Schedule.End(r.Number),
+		})
+	}
+	// Damage is found and told by those who need the data.
+	proved, _ := s.store.proofs()
+	for _, n := range proved[max(0, len(proved)-provedShown):] {
+		if r, found, err := s.store.round(n); found && err == nil {
+			add(r)
+		}
+	}
+	for _, r := range s.snapshot() {
+		if r.State == StateClosed {
+			r.Members = s.store.members(r.Number)
+		}
+		add(r)
+	}
+	open := s.openRound.Load()
+	add(Round{Number: open, Members: s.store.members(open)})
+	if s.worker != nil {
+		for _, r := range s.worker.Rounds() {
+			if i := slices.IndexFunc(out, func(o RoundStatus) bool { return o.Round == r.Round }); i >= 0 && out[i].State != StateProved {
+				out[i] = r
+			}
+		}
+	}
+	return out
+}
+
+// DB returns the database, for reading buckets of other packages. They write with
+// Update.
+func (s *Service) DB() *bbolt.DB { return s.store.db }
+
+// Update runs a transaction that is durable when it returns nil. The error wraps
+// ErrDiskFull if there is no room; then nothing was changed. Values should be
+// stored with SealValue.
+func (s *Service) Update(fn func(tx *bbolt.Tx) error) error { return s.store.update("delivery", fn) }

@@ -1,0 +1,209 @@
+package poet
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tweedle/services/poet/registration"
+	"tweedle/values/types"
+)
+
+// MaxPending is the number of registrations that may be under way at a time; more
+// are refused with ErrBusy.
+const MaxPending = 8192
+
+// submission is an entry whose sender waits for done to be closed.
+type submission struct {
+	entry
+	done chan struct{}
+}
+
+// Submit registers a member in the open round. When it returns a receipt the
+// registration is durable. An error wraps one of the package's, with the reason.
+// If ctx ends first the registration may be stored all the same; sending it again
+// does no harm.
+func (s *Service) Submit(ctx context.Context, r Registration) (Receipt, error) {
+	select {
+	case s.pending <- struct{}{}:
+		defer func() { <-s.pending }()
+	default:
+		return Receipt{}, fmt.Errorf("%w: %d registrations are under way", ErrBusy, MaxPending)
+	}
+	if err := s.authorise(ctx, &r); err != nil {
+		return Receipt{}, err
+	}
+	sub := &submission{done: make(chan struct{})}
+	sub.nodeID, sub.deadline = types.NodeID(r.NodeID), r.Deadline
+	sub.member.challenge = [32]byte(r.Challenge)
+	select {
+	case s.queue <- sub: // never full: it has room for MaxPending
+	case <-s.stopped:
+		return Receipt{}, ErrStopped
+	}
+	select {
+	case <-sub.done:
+	case <-s.stopped:
+		return Receipt{}, ErrStopped
+	case <-ctx.Done():
+		return Receipt{}, ctx.Err()
+	}
+	if sub.err != nil {
+		return Receipt{}, sub.err
+	}
+	s.crypto <- struct{}{} // soon: nobody holds it for long
+	defer func() { <-s.crypto }()
+	return s.receipt(sub.round, sub.nodeID, sub.member), nil
+}
+
+// authorise checks everything that does not depend on the round, the cheap first.
+// As many do so at a time as there are cores that no prover needs: a prover must
+// not stand in line with registrations.
+func (s *Service) authorise(ctx context.Context, r *Registration) error {
+	if err := r.CheckShape(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	select {
+	case s.crypto <- struct{}{}:
+		defer func() { <-s.crypto }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.cfg.Certifier != nil && r.Certificate != nil {
+		err := r.CheckCertificate(s.certifiers(r.Hint), time.Now())
+		s.metrics.withCert.WithLabelValues(result(err)).Inc()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnauthorised, err)
+		}
+	} else {
+		p := s.pow.Load()
+		err := r.CheckPow(p.current, p.previous)
+		s.metrics.withPow.WithLabelValues(result(err)).Inc()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	if err := r.CheckSignature(); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+// registrar stores registrations in batches until ctx ends. One sync of the disk
+// serves a whole batch.
+func (s *Service) registrar(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var batch []*submission
+		select {
+		case <-ctx.Done():
+			return
+		case sub := <-s.queue:
+			batch = append(batch, sub)
+		}
+		timer.Reset(s.cfg.SubmitFlush)
+		for waiting := true; waiting && len(batch) < s.cfg.MaxSubmitBatch; {
+			select {
+			case sub := <-s.queue:
+				batch = append(batch, sub)
+			case <-timer.C:
+				waiting = false
+			case <-ctx.Done():
+				waiting = false
+			}
+		}
+		s.storeBatch(batch)
+	}
+}
+
+func (s *Service) storeBatch(batch []*submission) {
+	entries := make([]*entry, len(batch))
+	for i, sub := range batch {
+		entries[i] = &sub.entry
+	}
+	begin := time.Now()
+	var number uint32
+	added, err := s.store.register(entries, s.cfg.MaxRoundMembers, func() (uint32, time.Time, time.Time) {
+		// The machine says which round is open, not the clock: it may be a
+		// moment late to close a round, and then this one still joins it.
+		number = s.openRound.Load()
+		return number, s.cfg.Schedule.End(number), time.Now()
+	})
+	s.metrics.batchLatency.Observe(time.Since(begin).Seconds())
+	if err == nil {
+		s.metrics.joined(number, added)
+	}
+	if s.refusing.Swap(err != nil) != (err != nil) && err != nil {
+		s.emit(Event{Kind: EventDiskFull, Text: "registrations are refused: make room on the disk", Err: err})
+	}
+	for _, sub := range batch {
+		if err != nil {
+			sub.err = err
+		}
+		close(sub.done)
+	}
+}
+
+// certifiers returns the keys that may have signed a certificate: without a hint
+// the configured one, else all that begin with it (reference/poet.md 1.7).
+func (s *Service) certifiers(hint []byte) []ed25519.PublicKey {
+	if len(hint) == 0 {
+		return []ed25519.PublicKey{s.cfg.Certifier}
+	}
+	var keys []ed25519.PublicKey
+	for _, key := range append([]ed25519.PublicKey{s.cfg.Certifier}, *s.trusted.Load()...) {
+		if bytes.HasPrefix(key, hint) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// MaxTrustedKeys is the number of trusted certifier keys that a server can have.
+const MaxTrustedKeys = 1000
+
+// ReloadTrustedKeys reads the directory of trusted certifier keys again. After an
+// error the keys are as before.
+func (s *Service) ReloadTrustedKeys() error {
+	keys, err := readTrustedKeys(s.cfg.TrustedKeysDir)
+	if err != nil {
+		return err
+	}
+	s.trusted.Store(&keys)
+	return nil
+}
+
+func readTrustedKeys(dir string) (keys []ed25519.PublicKey, err error) {
+	if dir == "" {
+		return nil, nil
+	}
+	paths, err := filepath.Glob(filepath.Join(dir, "*.key"))
+	if err != nil {
+		return nil, err
+	}
+	if len(paths) > MaxTrustedKeys {
+		return nil, fmt.Errorf("%s has %d trusted keys, more than %d", dir, len(paths), MaxTrustedKeys)
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+		if err != nil || len(key) != ed25519.PublicKeySize {
+			return nil, fmt.Errorf("%s is not a public key of %d bytes in base64", path, ed25519.PublicKeySize)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// PowParams returns the current parameters of a registration's proof of work.
+func (s *Service) PowParams() registration.PowParams { return s.pow.Load().current }

@@ -1,0 +1,172 @@
+package testnet
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"tweedle/base/durable"
+	"tweedle/edges/preset"
+	"tweedle/proofs/post"
+	"tweedle/protocol/vm"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// network is the network file with the constants of its kind.
+type network struct {
+	preset.Network
+	params preset.Params
+}
+
+func (n network) schedule() types.Schedule { return n.Schedule(n.params) }
+
+func checkPreset(name string) error {
+	_, err := preset.Named(name)
+	return err
+}
+
+// The faucet: its key's name in D/wallets, and its balance at genesis.
+const (
+	faucetName    = "faucet"
+	faucetBalance = 1_000_000 * vm.Smidges
+)
+
+// Genesis is as far ahead as the processes need to be up with their PoST
+// initialized, so that they are registered when the first PoET round starts.
+// What is late registers for the next round, which costs an epoch.
+const (
+	startUp          = 4 * time.Second // for the processes, on a busy machine
+	maxGenesisDelay  = time.Minute
+	measuredLabels   = 32
+	initSafetyFactor = 1.6 // the machine has other things to do
+)
+
+// genesisDelay returns the time from the launch to genesis, from how long the
+// machine takes for a label of PoST now.
+func genesisDelay(p preset.Params, nodes, cores int, label time.Duration) time.Duration {
+	labels := float64(p.Post.LabelsPerUnit) * float64(p.Post.MinUnits) * float64(nodes)
+	initialize := time.Duration(initSafetyFactor * labels * float64(label) / float64(min(cores, nodes)))
+	// A smesher makes its challenge PoetGrace before the round starts.
+	spare := p.PoetPhaseShift - p.PoetGrace
+	return min(startUp+max(initialize-spare, 0), maxGenesisDelay)
+}
+
+// labelTime measures how long a label takes on this machine now.
+func labelTime(p preset.Params) time.Duration {
+	l, began := post.NewLabeler(p.Post.ScryptN), time.Now()
+	for i := range uint64(measuredLabels) {
+		l.Label([32]byte{}, i)
+	}
+	return time.Since(began) / measuredLabels
+}
+
+// createNetwork makes the network file and the faucet's key.
+func (d directory) createNetwork(p *plan, now time.Time) (network, error) {
+	params, err := preset.Named(p.Preset)
+	if err != nil {
+		return network{}, err
+	}
+	var unique [8]byte
+	rand.Read(unique[:]) //nolint:errcheck // it never fails
+	delay := genesisDelay(params, len(p.names(Node)), runtime.NumCPU(), labelTime(params))
+	n := network{params: params, Network: preset.Network{
+		Preset:    p.Preset,
+		Genesis:   now.Add(delay).UTC().Truncate(time.Second).Add(time.Second),
+		ExtraData: hex.EncodeToString(unique[:]),
+	}}
+	n.Name = p.Preset + "-" + n.ExtraData[:6]
+	faucet, err := d.wallet(faucetName, n)
+	if err != nil {
+		return network{}, err
+	}
+	n.Accounts = []preset.Account{{Address: faucet.address, Balance: faucetBalance}}
+	b, err := n.Marshal()
+	if err != nil {
+		return network{}, err
+	}
+	if err := durable.WriteFile(durable.OS{}, d.path(networkFile), b, 0o600); err != nil {
+		return network{}, d.explain(err)
+	}
+	return n, nil
+}
+
+func (d directory) loadNetwork() (network, error) {
+	n, err := preset.Load(d.path(networkFile))
+	if err != nil {
+		return network{}, err
+	}
+	params, err := n.Params()
+	return network{Network: n, params: params}, err
+}
+
+// wallet is an account whose key is in D/wallets.
+type wallet struct {
+	seed    []byte
+	address string // in the network's form
+}
+
+// wallet reads the key of a name, or makes one.
+func (d directory) wallet(name string, n network) (wallet, error) {
+	path := d.path(walletsDir, name+".key")
+	seed, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		seed, err = d.createKey(path)
+	}
+	if err != nil {
+		return wallet{}, err
+	}
+	s, err := signing.NewSigner(seed, n.ID())
+	if err != nil {
+		return wallet{}, err
+	}
+	return wallet{seed, vm.WalletAddress(s.NodeID()).Bech32(n.params.HRP)}, nil
+}
+
+func readKey(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	seed, err := signing.ReadSeed(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return seed, nil
+}
+
+// createKey writes a new secret key in the form that ReadSeed takes.
+func (d directory) createKey(path string) ([]byte, error) {
+	if err := os.MkdirAll(d.path(walletsDir), 0o700); err != nil {
+		return nil, d.explain(err)
+	}
+	seed := make([]byte, signing.SeedSize)
+	rand.Read(seed) //nolint:errcheck // it never fails
+	// If we stop here, nothing refers to the key yet.
+	if err := durable.WriteFile(durable.OS{}, path, []byte(hex.EncodeToString(seed)+"\n"), 0o600); err != nil {
+		return nil, d.explain(err)
+	}
+	return seed, nil
+}
+
+// tokenFile is where a PoET keeps the token of its admin API, in its folder.
+const tokenFile = "admin.token"
+
+// adminToken reads the newest token of a PoET's admin API: the last line's
+// first word.
+func (d directory) adminToken(name string) (string, error) {
+	b, err := durable.ReadFile(durable.OS{}, d.path(name, tokenFile), maxStateFile)
+	if err != nil {
+		return "", fmt.Errorf("token of %s: %w", name, err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	token, _, _ := strings.Cut(strings.TrimSpace(lines[len(lines)-1]), " ")
+	return token, nil
+}
