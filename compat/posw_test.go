@@ -19,11 +19,12 @@ import (
 	"github.com/spacemeshos/poet/verifier"
 
 	"tweedle/proofs/posw"
+	"tweedle/values/types"
 )
 
 // reference computes the proof of a tree of exactly that many leaves with the parts
 // its prover is made of. (The prover itself stops by the clock only.)
-func reference(t testing.TB, statement []byte, leaves uint64) posw.Proof {
+func reference(t testing.TB, statement []byte, leaves uint64) types.PoetProof {
 	t.Helper()
 	writer := cache.NewWriter(cache.MinHeightPolicy(0), cache.MakeSliceReadWriterFactory())
 	tree, err := merkle.NewTreeBuilder().WithHashFunc(hash.GenMerkleHashFunc(statement)).WithCacheWriter(writer).Build()
@@ -47,21 +48,21 @@ func reference(t testing.TB, statement []byte, leaves uint64) posw.Proof {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fromReference(shared.MerkleProof{Root: root, ProvenLeaves: proven, ProofNodes: nodes})
+	return fromReference(shared.MerkleProof{Root: root, ProvenLeaves: proven, ProofNodes: nodes}, leaves)
 }
 
-func fromReference(p shared.MerkleProof) posw.Proof {
-	convert := func(from [][]byte) (to [][32]byte) {
+func fromReference(p shared.MerkleProof, leaves uint64) types.PoetProof {
+	convert := func(from [][]byte) (to []types.Hash32) {
 		for _, b := range from {
-			to = append(to, [32]byte(b))
+			to = append(to, types.Hash32(b))
 		}
 		return to
 	}
-	return posw.Proof{Root: [32]byte(p.Root), Leaves: convert(p.ProvenLeaves), Nodes: convert(p.ProofNodes)}
+	return types.PoetProof{Root: types.Hash32(p.Root), Leaves: convert(p.ProvenLeaves), Nodes: convert(p.ProofNodes), NumLeaves: leaves}
 }
 
-func toReference(p posw.Proof) shared.MerkleProof {
-	convert := func(from [][32]byte) (to [][]byte) {
+func toReference(p *types.PoetProof) shared.MerkleProof {
+	convert := func(from []types.Hash32) (to [][]byte) {
 		for i := range from {
 			to = append(to, from[i][:])
 		}
@@ -71,15 +72,15 @@ func toReference(p posw.Proof) shared.MerkleProof {
 }
 
 // referenceVerify is the published verifier.
-func referenceVerify(statement []byte, p posw.Proof, leaves uint64) error {
-	return verifier.Validate(toReference(p), hash.GenLabelHashFunc(statement), hash.GenMerkleHashFunc(statement), leaves, shared.T)
+func referenceVerify(statement []byte, p *types.PoetProof) error {
+	return verifier.Validate(toReference(p), hash.GenLabelHashFunc(statement), hash.GenMerkleHashFunc(statement), p.NumLeaves, shared.T)
 }
 
 // check compares both provers and both verifiers on one tree, for each k.
 func check(t *testing.T, statement []byte, leaves uint64, ks ...uint) {
 	t.Helper()
 	want := reference(t, statement, leaves)
-	if err := posw.Verify(statement, want, leaves, 1); err != nil {
+	if err := posw.Verify(statement, &want, 1); err != nil {
 		t.Fatalf("%d leaves: our verifier rejects the reference's proof: %v", leaves, err)
 	}
 	for _, k := range ks {
@@ -92,7 +93,7 @@ func check(t *testing.T, statement []byte, leaves uint64, ks ...uint) {
 			t.Fatalf("%d leaves, k %d: proofs differ: roots %x and %x, %d and %d nodes",
 				leaves, k, got.Root, want.Root, len(got.Nodes), len(want.Nodes))
 		}
-		if err := referenceVerify(statement, got, leaves); err != nil {
+		if err := referenceVerify(statement, &got); err != nil {
 			t.Fatalf("%d leaves, k %d: the reference's verifier rejects our proof: %v", leaves, k, err)
 		}
 	}
@@ -136,8 +137,8 @@ func TestTheReferencesProverIsAcceptedAndEqualled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := fromReference(*proof)
-		if err := posw.Verify(s, want, leaves, 1); err != nil {
+		want := fromReference(*proof, leaves)
+		if err := posw.Verify(s, &want, 1); err != nil {
 			t.Fatalf("%d leaves: %v", leaves, err)
 		}
 		p := posw.NewProver(s, 8)
@@ -157,8 +158,7 @@ func TestSpoiledProofsAreRejectedByBoth(t *testing.T) {
 	s, leaves := statement(rng, 32), uint64(777)
 	good := reference(t, s, leaves)
 	for range 60 {
-		p := posw.Proof{Root: good.Root, Leaves: slices.Clone(good.Leaves), Nodes: slices.Clone(good.Nodes)}
-		n := leaves
+		p := types.PoetProof{Root: good.Root, Leaves: slices.Clone(good.Leaves), Nodes: slices.Clone(good.Nodes), NumLeaves: leaves}
 		switch rng.IntN(6) {
 		case 0:
 			p.Root[rng.IntN(32)] ^= 1 << rng.IntN(8)
@@ -169,9 +169,9 @@ func TestSpoiledProofsAreRejectedByBoth(t *testing.T) {
 		case 3:
 			p.Nodes = p.Nodes[:len(p.Nodes)-1-rng.IntN(5)]
 		case 4:
-			n = 150 + rng.Uint64N(2000)
-			if n == leaves {
-				n++
+			p.NumLeaves = 150 + rng.Uint64N(2000)
+			if p.NumLeaves == leaves {
+				p.NumLeaves++
 			}
 		case 5:
 			i, j := rng.IntN(len(p.Leaves)), rng.IntN(len(p.Leaves)-1)
@@ -180,7 +180,7 @@ func TestSpoiledProofsAreRejectedByBoth(t *testing.T) {
 			}
 			p.Leaves[i], p.Leaves[j] = p.Leaves[j], p.Leaves[i]
 		}
-		ours, theirs := posw.Verify(s, p, n, 1), referenceVerify(s, p, n)
+		ours, theirs := posw.Verify(s, &p, 1), referenceVerify(s, &p)
 		if ours == nil || theirs == nil {
 			t.Fatalf("a spoiled proof was accepted: ours says %v, the reference %v", ours, theirs)
 		}

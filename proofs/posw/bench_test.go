@@ -43,7 +43,7 @@ func BenchmarkFloorShare(b *testing.B) {
 func BenchmarkVerify(b *testing.B) {
 	p := prove(b, vectorStatement(), 10, 100_000, 2)
 	for b.Loop() {
-		if err := Verify(vectorStatement(), p, 100_000, 1); err != nil {
+		if err := Verify(vectorStatement(), &p, 1); err != nil {
 			b.Fatal(err)
 		}
 	}

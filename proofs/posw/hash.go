@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math/bits"
+
+	"tweedle/values/types"
 )
 
 // node is a node of the tree; a leaf is one of height 0.
-type node = [NodeSize]byte
+type node = types.Hash32
 
 // hasher computes labels and inner nodes under one statement. It has scratch space,
 // so it serves one goroutine, and it allocates only when made.

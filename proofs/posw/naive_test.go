@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
+
+	"tweedle/values/types"
 )
 
 // naive is the slow twin of the prover: the whole tree in memory, each node found by
@@ -52,13 +54,13 @@ func (t *naive) node(h uint, i uint64) node {
 	return d
 }
 
-func (t *naive) proof() Proof {
+func (t *naive) proof() types.PoetProof {
 	n := uint64(len(t.leaves))
 	top := uint(0)
 	for 1<<top < n {
 		top++
 	}
-	p := Proof{Root: t.node(top, 0)}
+	p := types.PoetProof{Root: t.node(top, 0), NumLeaves: n}
 	proven := map[uint64]bool{}
 	for c := uint32(0); len(proven) < 150; c++ {
 		d := sha256.Sum256(binary.BigEndian.AppendUint32(slices.Clone(p.Root[:]), c))

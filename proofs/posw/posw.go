@@ -3,14 +3,14 @@
 //
 // A prover hashes leaf after leaf of a binary tree; each leaf takes [LeafHashes]
 // nested SHA-256 over a statement, the leaf's number and every left sibling on its
-// path, so that leaves cannot be computed side by side. A proof opens T leaves that
-// the root itself selects.
+// path, so that leaves cannot be computed side by side. A proof, a [types.PoetProof],
+// opens types.MaxPoetLeaves of them, which the root itself selects.
 //
 // What it promises: one core computes leaves near the latency floor of the
 // processor's SHA-256 instructions; a prover holds O(log N) nodes; only the nodes of
 // one layer are handed out for keeping, as an append-only stream, and from that
-// stream a proof is made by recomputing T small subtrees; [Verify] is strict, and
-// its work is bounded before it begins.
+// stream a proof is made by recomputing one small subtree for each opened leaf;
+// [Verify] is strict, and its work is bounded before it begins.
 //
 // What it leaves to the caller: storing the stream of kept nodes and the
 // checkpoints durably, time and deadlines, the thread that calls [Prover.Advance]
@@ -23,44 +23,34 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+
+	"tweedle/values/types"
 )
 
 const (
-	// T is the number of leaves a proof opens (reference/poet.md 1.4).
-	T = 150
-
 	// NodeSize is the size of a node of the tree, a leaf among them, in bytes.
 	NodeSize = sha256.Size
 
 	// LeafHashes is the number of nested SHA-256 in one leaf (reference/poet.md 1.2).
 	LeafHashes = 400
 
-	// MaxNodes is the largest number of nodes in a proof on the wire
-	// (reference/poet.md 1.5).
-	MaxNodes = 5400
-
 	// MaxHeight is the height of the tallest tree. It is the tallest one whose proof
-	// fits in MaxNodes wherever the T leaves fall: at worst they spread at the top,
-	// T siblings are then opened in each layer under the 8th, and 2^8 - T in the 8th.
-	MaxHeight = 8 + (MaxNodes-(1<<8-T))/T
+	// fits in types.MaxPoetNodes wherever the opened leaves fall: at worst they spread
+	// at the top, each has a sibling of its own in every layer under the 8th, and
+	// 2^8 - openings siblings are in the 8th.
+	MaxHeight = 8 + (types.MaxPoetNodes-(1<<8-openings))/openings
 
 	// MaxLeaves is the largest number of leaves a prover computes or a verifier accepts.
 	MaxLeaves = 1 << MaxHeight
 )
 
-// Proof shows that the prover computed a tree with this root. Leaves are the T
-// opened ones in ascending order of index; Nodes are the siblings on their paths,
-// depth first, each sibling after the child that needs it (reference/poet.md 1.5).
-type Proof struct {
-	Root   [NodeSize]byte
-	Leaves [][NodeSize]byte
-	Nodes  [][NodeSize]byte
-}
+// openings is the number of leaves a proof opens (reference/poet.md 1.4).
+const openings = types.MaxPoetLeaves
 
-// Indices returns the leaves a proof of that root must open, ascending: T of them,
-// or all if there are no more than T (reference/poet.md 1.4).
-func Indices(root [NodeSize]byte, leaves uint64) []uint64 {
-	if leaves <= T {
+// Indices returns the leaves a proof of that root must open, ascending:
+// types.MaxPoetLeaves of them, or all if there are no more (reference/poet.md 1.4).
+func Indices(root types.Hash32, leaves uint64) []uint64 {
+	if leaves <= openings {
 		all := make([]uint64, leaves)
 		for i := range all {
 			all[i] = uint64(i)
@@ -69,8 +59,8 @@ func Indices(root [NodeSize]byte, leaves uint64) []uint64 {
 	}
 	var msg [NodeSize + 4]byte
 	copy(msg[:], root[:])
-	indices := make([]uint64, 0, T)
-	for c := uint32(0); len(indices) < T; c++ {
+	indices := make([]uint64, 0, openings)
+	for c := uint32(0); len(indices) < openings; c++ {
 		binary.BigEndian.PutUint32(msg[NodeSize:], c)
 		digest := sha256.Sum256(msg[:])
 		index := binary.BigEndian.Uint64(digest[:]) % leaves

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"tweedle/values/types"
 )
 
 // vectorStatement is the statement of the vectors in reference/poet.md 1.10.
@@ -30,7 +32,7 @@ func sumOf(nodes []node) string {
 }
 
 // prove computes a round of that many leaves and proves it.
-func prove(t testing.TB, statement []byte, k uint, leaves uint64, workers int) Proof {
+func prove(t testing.TB, statement []byte, k uint, leaves uint64, workers int) types.PoetProof {
 	t.Helper()
 	p := NewProver(statement, k)
 	kept := p.Advance(leaves, nil)
@@ -41,10 +43,13 @@ func prove(t testing.TB, statement []byte, k uint, leaves uint64, workers int) P
 	return proof
 }
 
-func checkEqual(t testing.TB, got, want Proof) {
+func checkEqual(t testing.TB, got, want types.PoetProof) {
 	t.Helper()
 	if got.Root != want.Root {
 		t.Fatalf("root %x, want %x", got.Root, want.Root)
+	}
+	if got.NumLeaves != want.NumLeaves {
+		t.Fatalf("proof of %d leaves, want %d", got.NumLeaves, want.NumLeaves)
 	}
 	if !slices.Equal(got.Leaves, want.Leaves) {
 		t.Fatalf("leaves differ")
@@ -89,7 +94,7 @@ func TestProofsAreThoseOfTheReference(t *testing.T) {
 		if v.leavesSum != "" && sumOf(p.Leaves) != v.leavesSum {
 			t.Errorf("%d leaves: leaves of hash %s, want %s", v.leaves, sumOf(p.Leaves), v.leavesSum)
 		}
-		if err := Verify(vectorStatement(), p, v.leaves, 1); err != nil {
+		if err := Verify(vectorStatement(), &p, 1); err != nil {
 			t.Errorf("%d leaves: %v", v.leaves, err)
 		}
 		if got := Indices(p.Root, v.leaves)[:5]; v.leaves == 1000 && !slices.Equal(got, []uint64{0, 22, 23, 24, 26}) {
@@ -113,7 +118,7 @@ func TestProverEqualsTheNaiveTwin(t *testing.T) {
 		for _, k := range []uint{0, 1, 4, 7, uint(rng.IntN(12)), MaxHeight} {
 			checkEqual(t, prove(t, statement, k, leaves, 1+rng.IntN(3)), want)
 		}
-		if err := Verify(statement, want, leaves, 1+rng.IntN(3)); err != nil {
+		if err := Verify(statement, &want, 1+rng.IntN(3)); err != nil {
 			t.Fatalf("%d leaves: %v", leaves, err)
 		}
 	}
@@ -240,16 +245,16 @@ func TestProveReportsEverySubtree(t *testing.T) {
 func TestMaxHeightIsTheTallestThatFits(t *testing.T) {
 	// 106 leaves alone under their node of the 7th layer from the top, 44 in pairs.
 	spread := func(height uint) int {
-		indices := make([]uint64, T)
+		indices := make([]uint64, openings)
 		for i := range indices {
 			indices[i] = uint64(min(2*i, i+106)) << (height - 8)
 		}
 		return len(spot{height: height}.siblings(indices, nil))
 	}
-	if got := spread(MaxHeight); got > MaxNodes {
-		t.Fatalf("height %d opens %d nodes, more than %d", MaxHeight, got, MaxNodes)
+	if got := spread(MaxHeight); got > types.MaxPoetNodes {
+		t.Fatalf("height %d opens %d nodes, more than %d", MaxHeight, got, types.MaxPoetNodes)
 	}
-	if got := spread(MaxHeight + 1); got <= MaxNodes {
+	if got := spread(MaxHeight + 1); got <= types.MaxPoetNodes {
 		t.Fatalf("height %d opens only %d nodes, MaxHeight is too low", MaxHeight+1, got)
 	}
 }
@@ -281,42 +286,43 @@ func TestVerifyRejects(t *testing.T) {
 	const leaves = 1000
 	statement := vectorStatement()
 	good := prove(t, statement, 2, leaves, 1)
-	clone := func() Proof {
-		return Proof{good.Root, slices.Clone(good.Leaves), slices.Clone(good.Nodes)}
+	clone := func() types.PoetProof {
+		return types.PoetProof{Root: good.Root, Leaves: slices.Clone(good.Leaves), Nodes: slices.Clone(good.Nodes), NumLeaves: good.NumLeaves}
 	}
-	if err := Verify(statement, clone(), leaves, 1); err != nil {
+	if err := Verify(statement, &good, 1); err != nil {
 		t.Fatal(err)
 	}
 	zeroNode := slices.Index(good.Nodes, node{})
 	for _, c := range []struct {
 		name   string
 		leaves uint64
-		spoil  func(*Proof)
+		spoil  func(*types.PoetProof)
 		want   string
 	}{
-		{"too few leaves in the tree", 149, func(*Proof) {}, "must be 150 to"},
-		{"no leaves in the tree", 0, func(*Proof) {}, "must be 150 to"},
-		{"too many leaves in the tree", MaxLeaves + 1, func(*Proof) {}, "must be 150 to"},
-		{"all bits of the number", ^uint64(0), func(*Proof) {}, "must be 150 to"},
-		{"largest tree", MaxLeaves, func(*Proof) {}, "nodes, the opened leaves need"},
-		{"another tree", leaves + 1, func(*Proof) {}, "nodes"},
-		{"empty proof", leaves, func(p *Proof) { *p = Proof{} }, "0 opened leaves"},
-		{"leaf missing", leaves, func(p *Proof) { p.Leaves = p.Leaves[1:] }, "149 opened leaves"},
-		{"leaf too many", leaves, func(p *Proof) { p.Leaves = append(p.Leaves, node{}) }, "151 opened leaves"},
-		{"node missing", leaves, func(p *Proof) { p.Nodes = p.Nodes[1:] }, "319 nodes, the opened leaves need 320"},
-		{"node too many", leaves, func(p *Proof) { p.Nodes = append(p.Nodes, node{}) }, "321 nodes, the opened leaves need 320"},
-		{"nodes beyond the wire", leaves, func(p *Proof) { p.Nodes = make([]node, MaxNodes+1) }, "at most 5400"},
-		{"leaf changed", leaves, func(p *Proof) { p.Leaves[77][31] ^= 1 }, "do not hash to the root"},
-		{"node changed", leaves, func(p *Proof) { p.Nodes[0][0] ^= 1 }, "do not hash to the root"},
-		{"padding not zero", leaves, func(p *Proof) { p.Nodes[zeroNode][3] = 1 }, "beyond the last leaf and is not zero"},
+		{"too few leaves in the tree", 149, func(*types.PoetProof) {}, "must be 150 to"},
+		{"no leaves in the tree", 0, func(*types.PoetProof) {}, "must be 150 to"},
+		{"too many leaves in the tree", MaxLeaves + 1, func(*types.PoetProof) {}, "must be 150 to"},
+		{"all bits of the number", ^uint64(0), func(*types.PoetProof) {}, "must be 150 to"},
+		{"largest tree", MaxLeaves, func(*types.PoetProof) {}, "nodes, the opened leaves need"},
+		{"another tree", leaves + 1, func(*types.PoetProof) {}, "nodes"},
+		{"empty proof", leaves, func(p *types.PoetProof) { *p = types.PoetProof{NumLeaves: leaves} }, "0 opened leaves"},
+		{"leaf missing", leaves, func(p *types.PoetProof) { p.Leaves = p.Leaves[1:] }, "149 opened leaves"},
+		{"leaf too many", leaves, func(p *types.PoetProof) { p.Leaves = append(p.Leaves, node{}) }, "151 opened leaves"},
+		{"node missing", leaves, func(p *types.PoetProof) { p.Nodes = p.Nodes[1:] }, "319 nodes, the opened leaves need 320"},
+		{"node too many", leaves, func(p *types.PoetProof) { p.Nodes = append(p.Nodes, node{}) }, "321 nodes, the opened leaves need 320"},
+		{"nodes beyond the wire", leaves, func(p *types.PoetProof) { p.Nodes = make([]node, types.MaxPoetNodes+1) }, "at most 5400"},
+		{"leaf changed", leaves, func(p *types.PoetProof) { p.Leaves[77][31] ^= 1 }, "do not hash to the root"},
+		{"node changed", leaves, func(p *types.PoetProof) { p.Nodes[0][0] ^= 1 }, "do not hash to the root"},
+		{"padding not zero", leaves, func(p *types.PoetProof) { p.Nodes[zeroNode][3] = 1 }, "beyond the last leaf and is not zero"},
 	} {
 		p := clone()
+		p.NumLeaves = c.leaves
 		c.spoil(&p)
-		if err := Verify(statement, p, c.leaves, 1); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := Verify(statement, &p, 1); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want %q", c.name, err, c.want)
 		}
 	}
-	if err := Verify([]byte("another statement"), good, leaves, 1); err == nil {
+	if err := Verify([]byte("another statement"), &good, 1); err == nil {
 		t.Error("another statement was accepted")
 	}
 }
@@ -328,7 +334,8 @@ func TestVerifyRecomputesTheLabels(t *testing.T) {
 	lazy := newNaive(vectorStatement(), leaves)
 	lazy.leaves[leaves-1] = node{1, 2, 3}
 	lazy.inner = map[spot]node{}
-	err := Verify(vectorStatement(), lazy.proof(), leaves, 2)
+	proof := lazy.proof()
+	err := Verify(vectorStatement(), &proof, 2)
 	if err == nil || !strings.Contains(err.Error(), "leaf 149 is not the label") {
 		t.Fatalf("error %v", err)
 	}
@@ -341,14 +348,14 @@ func FuzzVerify(f *testing.F) {
 	good := prove(f, statement, 2, 1000, 1)
 	f.Add(uint64(1000), []byte{}, 0, byte(0), true)
 	f.Add(uint64(1000), []byte{}, 77, byte(1), true)
-	f.Add(uint64(1<<40), bytes.Repeat([]byte{7}, 32*(T+200)), 3, byte(9), false)
-	f.Add(uint64(MaxLeaves), bytes.Repeat([]byte{0}, 32*(T+5400)), 0, byte(0), false)
+	f.Add(uint64(1<<40), bytes.Repeat([]byte{7}, 32*(openings+200)), 3, byte(9), false)
+	f.Add(uint64(MaxLeaves), bytes.Repeat([]byte{0}, 32*(openings+5400)), 0, byte(0), false)
 	f.Fuzz(func(t *testing.T, leaves uint64, raw []byte, at int, flip byte, honest bool) {
-		p := Proof{good.Root, slices.Clone(good.Leaves), slices.Clone(good.Nodes)}
+		p := types.PoetProof{Root: good.Root, Leaves: slices.Clone(good.Leaves), Nodes: slices.Clone(good.Nodes), NumLeaves: good.NumLeaves}
 		if !honest {
-			p = Proof{}
+			p = types.PoetProof{}
 			for i := 0; i+32 <= len(raw); i += 32 {
-				if n := node(raw[i:]); i/32 < T {
+				if n := node(raw[i:]); i/32 < openings {
 					p.Leaves = append(p.Leaves, n)
 				} else {
 					p.Nodes = append(p.Nodes, n)
@@ -366,7 +373,8 @@ func FuzzVerify(f *testing.F) {
 			}
 		}
 		p.Root = all[0][0]
-		err := Verify(statement, p, leaves, 1)
+		p.NumLeaves = leaves
+		err := Verify(statement, &p, 1)
 		same := leaves == 1000 && p.Root == good.Root && slices.Equal(p.Leaves, good.Leaves) && slices.Equal(p.Nodes, good.Nodes)
 		if same != (err == nil) {
 			t.Fatalf("the honest proof: %v, error: %v", same, err)

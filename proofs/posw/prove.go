@@ -7,30 +7,32 @@ import (
 	"io"
 	"slices"
 	"sync"
+
+	"tweedle/values/types"
 )
 
 // Prove makes the proof for the leaves computed so far, of which there must be at
-// least T. It reads the kept stream once, as Resume does, then recomputes the
-// subtrees of height k in which a leaf is opened, at most T. workers goroutines do
+// least types.MaxPoetLeaves. It reads the kept stream once, as Resume does, then recomputes the
+// subtrees of height k in which a leaf is opened. workers goroutines do
 // that, all ended when it returns; fewer than 2 means the caller's own. progress, if
 // not nil, is called with the number of subtrees done and their total, never twice at
 // a time. Memory is bounded whatever the number of leaves.
 //
 // A recomputed subtree that differs from its kept node is an error: the kept nodes
 // or the processor are broken. The caller verifies the proof before publishing it.
-func (p *Prover) Prove(kept io.Reader, workers int, progress func(done, total int)) (Proof, error) {
+func (p *Prover) Prove(kept io.Reader, workers int, progress func(done, total int)) (types.PoetProof, error) {
 	leaves := p.spine.count
-	if leaves < T {
-		return Proof{}, fmt.Errorf("%d leaves are too few for a proof, compute at least %d", leaves, T)
+	if leaves < openings {
+		return types.PoetProof{}, fmt.Errorf("%d leaves are too few for a proof, compute at least %d", leaves, openings)
 	}
 	edge, root := p.spine.edge(p.hash)
 	indices := Indices(root, leaves)
-	proof := Proof{Root: root, Leaves: make([]node, T)}
+	proof := types.PoetProof{Root: root, Leaves: make([]node, openings), NumLeaves: leaves}
 	top := spot{height: treeHeight(leaves)}
 	siblings := top.siblings(indices, nil)
 	proof.Nodes = make([]node, len(siblings))
 
-	wants := make([]want, 0, len(siblings)+T)
+	wants := make([]want, 0, len(siblings)+openings)
 	for i, s := range siblings {
 		if s.end() > leaves { // at the right edge, or zero beyond it
 			if s.first() < leaves {
@@ -59,13 +61,13 @@ func (p *Prover) Prove(kept io.Reader, workers int, progress func(done, total in
 		}
 	})
 	if err != nil {
-		return Proof{}, err
+		return types.PoetProof{}, err
 	}
 	if last := len(subtrees) - 1; last >= 0 && subtrees[last].at.end() > leaves {
 		p.finish(&subtrees[last])
 	}
 	if err := p.recompute(subtrees, workers, progress); err != nil {
-		return Proof{}, err
+		return types.PoetProof{}, err
 	}
 	return proof, nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+
+	"tweedle/values/types"
 )
 
 // spine is the left edge of what is still to come: of the tree over count leaves it
@@ -77,12 +79,12 @@ type Prover struct {
 // the complete nodes without a parent, lowest first, one for each bit set in Leaves.
 type Checkpoint struct {
 	Leaves uint64
-	Parked [][NodeSize]byte
+	Parked []types.Hash32
 }
 
 // NewProver returns a prover at leaf 0. The statement may have any length; the empty
 // one is that of a round without members (reference/poet.md 1.1). k is the height of
-// the nodes to keep: a proof recomputes up to T subtrees of 2^k leaves. It panics if
+// the nodes to keep: a proof recomputes up to types.MaxPoetLeaves subtrees of 2^k leaves. It panics if
 // k is above MaxHeight.
 func NewProver(statement []byte, k uint) *Prover {
 	if k > MaxHeight {

@@ -5,23 +5,27 @@ import (
 	"fmt"
 	"math/bits"
 	"sync"
+
+	"tweedle/values/types"
 )
 
-// Verify checks that the proof opens a tree of that many leaves under the statement.
-// It accepts every proof a prover makes, and exactly the proofs whose parts are all
-// determined: T leaves, no more or fewer nodes than the opened leaves ask for, zero
-// nodes beyond the last leaf. It never panics, and rejects what is beyond the limits
-// (T to MaxLeaves leaves, MaxNodes nodes) before it hashes. The work is T labels; up
-// to workers goroutines share it, fewer than 2 means the caller's own. The error says
-// what is wrong with the proof; there is no other kind.
-func Verify(statement []byte, p Proof, leaves uint64, workers int) error {
+// Verify checks that the proof opens a tree of p.NumLeaves leaves under the
+// statement. It accepts every proof a prover makes, and exactly the proofs whose parts
+// are all determined: types.MaxPoetLeaves opened leaves, no more or fewer nodes than
+// they ask for, zero nodes beyond the last leaf. It never panics, and rejects what is
+// beyond the limits (types.MaxPoetLeaves to MaxLeaves leaves, types.MaxPoetNodes
+// nodes) before it hashes. The work is one label for each opened leaf; up to workers
+// goroutines share it, fewer than 2 means the caller's own. The error says what is
+// wrong with the proof; there is no other kind. It only reads the proof.
+func Verify(statement []byte, p *types.PoetProof, workers int) error {
+	leaves := p.NumLeaves
 	switch {
-	case leaves < T || leaves > MaxLeaves:
-		return fmt.Errorf("%d leaves, must be %d to %d", leaves, T, uint64(MaxLeaves))
-	case len(p.Leaves) != T:
-		return fmt.Errorf("%d opened leaves, must be %d", len(p.Leaves), T)
-	case len(p.Nodes) > MaxNodes:
-		return fmt.Errorf("%d nodes, must be at most %d", len(p.Nodes), MaxNodes)
+	case leaves < openings || leaves > MaxLeaves:
+		return fmt.Errorf("%d leaves, must be %d to %d", leaves, openings, uint64(MaxLeaves))
+	case len(p.Leaves) != openings:
+		return fmt.Errorf("%d opened leaves, must be %d", len(p.Leaves), openings)
+	case len(p.Nodes) > types.MaxPoetNodes:
+		return fmt.Errorf("%d nodes, must be at most %d", len(p.Nodes), types.MaxPoetNodes)
 	}
 	indices := Indices(p.Root, leaves)
 	top := spot{height: treeHeight(leaves)}
@@ -45,7 +49,7 @@ func Verify(statement []byte, p Proof, leaves uint64, workers int) error {
 type opening struct {
 	hash     *hasher
 	indices  []uint64
-	messages [T][]byte // of the opened labels; they get their left siblings in climb
+	messages [openings][]byte // of the opened labels; they get their left siblings in climb
 }
 
 func newOpening(h *hasher, indices []uint64) *opening {
@@ -69,15 +73,15 @@ func newOpening(h *hasher, indices []uint64) *opening {
 // climb hashes the opened leaves up to the root, layer by layer, and appends to each
 // leaf's message the left siblings on its path. The nodes of the proof must be those
 // at the siblings.
-func (o *opening) climb(p Proof, siblings []spot, top uint) node {
-	nodes := [T]node(p.Leaves)
-	index := [T]uint64(o.indices)
-	var first [T + 1]int // opened leaf under each node
+func (o *opening) climb(p *types.PoetProof, siblings []spot, top uint) node {
+	nodes := [openings]node(p.Leaves)
+	index := [openings]uint64(o.indices)
+	var first [openings + 1]int // opened leaf under each node
 	for i := range first {
 		first[i] = i
 	}
 	take := byHeight(siblings)
-	count := T
+	count := openings
 	for height := range top {
 		done, waiting := 0, 0
 		flush := func() {
@@ -110,7 +114,7 @@ func (o *opening) climb(p Proof, siblings []spot, top uint) node {
 			}
 		}
 		flush()
-		first[done] = T
+		first[done] = openings
 		count = done
 	}
 	return nodes[0]
@@ -140,11 +144,11 @@ func byHeight(siblings []spot) func(height uint) uint16 {
 
 // labels recomputes the opened leaves, several side by side.
 func (o *opening) labels(leaves []node, workers int) error {
-	const groups = (T + lanes - 1) / lanes
+	const groups = (openings + lanes - 1) / lanes
 	var wrong [groups]error
 	work := func(h *hasher, group int) {
 		at := group * lanes
-		end := min(at+lanes, T)
+		end := min(at+lanes, openings)
 		h.sums(o.messages[at:end]...)
 		h.chains(end - at)
 		for i := at; i < end; i++ {

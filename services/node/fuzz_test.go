@@ -192,8 +192,7 @@ func (w *world) checkStoredProof(t *testing.T, msg []byte) {
 	if err := codec.Decode(msg, &m); err != nil {
 		t.Fatalf("accepted %x: %v", msg, err)
 	}
-	p := posw.Proof{Root: m.Proof.Root, Leaves: hashes(m.Proof.Leaves), Nodes: hashes(m.Proof.Nodes)}
-	if err := posw.Verify(m.Statement[:], p, m.Proof.NumLeaves, 1); err != nil {
+	if err := posw.Verify(m.Statement[:], &m.Proof, 1); err != nil {
 		t.Fatalf("accepted %x: %v", msg, err)
 	}
 	if _, err := w.PoetProof(m.Proof.Ref()); err != nil {
@@ -208,7 +207,7 @@ func addProofs(f *testing.F, w *world) {
 	f.Add(codec.Encode(&other))
 	other.Proof.NumLeaves++
 	f.Add(codec.Encode(&other))
-	small, err := work(types.Hash32{1}, posw.T, "1")
+	small, err := work(types.Hash32{1}, types.MaxPoetLeaves, "1")
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -40,8 +40,7 @@ func (n *Node) checkPoet(m *types.PoetProofMessage) error {
 	if m.Proof.NumLeaves > uint64(max(age.Seconds(), 1))*maxLeavesPerSecond {
 		return errPoetFuture
 	}
-	p := posw.Proof{Root: m.Proof.Root, Leaves: hashes(m.Proof.Leaves), Nodes: hashes(m.Proof.Nodes)}
-	if err := posw.Verify(m.Statement[:], p, m.Proof.NumLeaves, 1); err != nil {
+	if err := posw.Verify(m.Statement[:], &m.Proof, 1); err != nil {
 		return fmt.Errorf("%w: %w", api.ErrInvalidProof, err)
 	}
 	return nil

@@ -237,17 +237,7 @@ func work(statement types.Hash32, leaves uint64, round string) (types.PoetProofM
 	prover := posw.NewProver(statement[:], 4)
 	kept := prover.Advance(leaves, nil)
 	proof, err := prover.Prove(bytes.NewReader(kept), 1, nil)
-	msg := types.PoetProofMessage{PoetID: types.NodeID{42}, RoundID: round, Statement: statement}
-	msg.Proof = types.PoetProof{Root: proof.Root, Leaves: wireHashes(proof.Leaves), Nodes: wireHashes(proof.Nodes), NumLeaves: leaves}
-	return msg, err
-}
-
-func wireHashes(in [][32]byte) []types.Hash32 {
-	out := make([]types.Hash32, len(in))
-	for i := range in {
-		out[i] = in[i]
-	}
-	return out
+	return types.PoetProofMessage{Proof: proof, PoetID: types.NodeID{42}, RoundID: round, Statement: statement}, err
 }
 
 func (m *miner) sign(a *types.ATX) {

@@ -143,11 +143,7 @@ func (d *driver) write(w Write) error {
 
 func (d *driver) writeProof(w WriteProof) error {
 	m := types.PoetProofMessage{
-		Proof: types.PoetProof{
-			Root: types.Hash32(w.Proof.Root), NumLeaves: w.Round.Leaves,
-			Leaves: hashes(w.Proof.Leaves), Nodes: hashes(w.Proof.Nodes),
-		},
-		PoetID: d.Info().PoetID, RoundID: w.Round.ID(), Statement: types.Hash32(w.Round.Statement),
+		Proof: w.Proof, PoetID: d.Info().PoetID, RoundID: w.Round.ID(), Statement: types.Hash32(w.Round.Statement),
 	}
 	pow := *d.pow.Load()
 	pow.previous = pow.current
@@ -159,14 +155,6 @@ func (d *driver) writeProof(w WriteProof) error {
 	// data, and delivery finds it too.
 	d.pow.Store(&pow)
 	return nil
-}
-
-func hashes(in [][posw.NodeSize]byte) []types.Hash32 {
-	out := make([]types.Hash32, len(in))
-	for i := range in {
-		out[i] = types.Hash32(in[i])
-	}
-	return out
 }
 
 // start begins heavy work.
@@ -275,10 +263,10 @@ func (l localSource) Finish(ctx context.Context, r Result) error {
 		return fmt.Errorf("round %d does not execute: %w", r.Round, ErrNotFound)
 	}
 	about := statement(found.Statement, int(min(found.Members, 1)))
-	if err := posw.Verify(about, r.Proof, r.Leaves, l.cfg.ProveWorkers); err != nil {
+	if err := posw.Verify(about, &r.Proof, l.cfg.ProveWorkers); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadProof, err)
 	}
-	if err := l.send(ctx, ProofMade{r.Round, r.Proof, r.Leaves}); err != nil {
+	if err := l.send(ctx, ProofMade{r.Round, r.Proof}); err != nil {
 		return err
 	}
 	// The caller deletes the round's data next, so look at what is stored. It is

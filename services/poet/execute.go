@@ -13,6 +13,7 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/services/poet/journal"
+	"tweedle/values/types"
 )
 
 const (
@@ -76,10 +77,10 @@ func (w *Worker) compute(ctx context.Context, r *run, p *posw.Prover) {
 	slice := uint64(16)
 	for ctx.Err() == nil {
 		late := !now.Before(r.job.End)
-		if late && p.Leaves() >= posw.T {
+		if late && p.Leaves() >= types.MaxPoetLeaves {
 			return
 		}
-		n := min(slice, posw.T) // when it is late, nothing is gained by being slow
+		n := min(slice, types.MaxPoetLeaves) // when it is late, nothing is gained by being slow
 		if !late {
 			var wait time.Duration
 			if n, wait = pace.next(slice, now); n == 0 {
@@ -237,7 +238,7 @@ func (w *Worker) sync(r *run) {
 func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw.Prover) {
 	r.proving.Store(true)
 	id := RoundID(r.job.Round)
-	var proof posw.Proof
+	var proof types.PoetProof
 	for made, told, tries := false, false, 0; ; {
 		var err error
 		if !made {
@@ -245,7 +246,7 @@ func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw
 		}
 		if err == nil {
 			made = true
-			err = source.Finish(ctx, Result{Round: r.job.Round, Leaves: p.Leaves(), Proof: proof})
+			err = source.Finish(ctx, Result{Round: r.job.Round, Proof: proof})
 		}
 		switch {
 		case err == nil:
@@ -273,15 +274,15 @@ func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw
 }
 
 // prove makes the proof on all cores but those of the provers at work.
-func (w *Worker) prove(ctx context.Context, r *run, p *posw.Prover) (posw.Proof, error) {
+func (w *Worker) prove(ctx context.Context, r *run, p *posw.Prover) (types.PoetProof, error) {
 	select {
 	case <-ctx.Done():
-		return posw.Proof{}, ctx.Err()
+		return types.PoetProof{}, ctx.Err()
 	case w.proving <- struct{}{}:
 	}
 	defer func() { <-w.proving }()
 	workers := max(1, w.cfg.ProveWorkers-len(w.provers))
-	return unlessStopped(ctx, func() (posw.Proof, error) {
+	return unlessStopped(ctx, func() (types.PoetProof, error) {
 		return p.Prove(r.journal.Reader(), workers, func(done, total int) {
 			r.done.Store(int64(done))
 			r.total.Store(int64(total))
@@ -347,7 +348,7 @@ func (w *Worker) enough(ctx context.Context, r *run, p *posw.Prover) *posw.Prove
 		return p
 	}
 	r.leaves.Store(p.Leaves())
-	if p.Leaves() < posw.T {
+	if p.Leaves() < types.MaxPoetLeaves {
 		w.execute(ctx, r, p)
 	}
 	return p

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"tweedle/proofs/posw"
+	"tweedle/values/types"
 )
 
 // Job is the execution of a closed round.
@@ -21,9 +21,8 @@ func (j Job) statement() []byte { return statement(j.Statement, int(min(j.Member
 
 // Result is what a Job ends in.
 type Result struct {
-	Round  uint32
-	Leaves uint64
-	Proof  posw.Proof
+	Round uint32
+	Proof types.PoetProof
 }
 
 // RoundSource gives rounds to a worker and takes their proofs. Service.Source is

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"tweedle/proofs/posw"
 	"tweedle/values/types"
 )
 
@@ -99,9 +98,8 @@ type Executed struct{ Round uint32 }
 
 // ProofMade says that a round has a verified proof, not stored yet.
 type ProofMade struct {
-	Round  uint32
-	Proof  posw.Proof
-	Leaves uint64
+	Round uint32
+	Proof types.PoetProof
 }
 
 // Output says what to do, in the order of the fields: Writes must be durable,
@@ -132,7 +130,7 @@ type WriteRound struct {
 // WriteProof stores a proof, and the round as proved, in one step.
 type WriteProof struct {
 	Round Round
-	Proof posw.Proof
+	Proof types.PoetProof
 }
 
 // Work is Seal or Execute; its end is an input.
@@ -282,7 +280,7 @@ func (m *Machine) proofMade(in ProofMade, out *Output) {
 	if r == nil || r.State == StateClosed {
 		return
 	}
-	r.State, r.Leaves = StateProved, in.Leaves
+	r.State, r.Leaves = StateProved, in.Proof.NumLeaves
 	delete(m.rounds, in.Round)
 	out.Writes = append(out.Writes, WriteProof{r.Round, in.Proof})
 	out.Events = append(out.Events, Event{Kind: EventProved, Round: r.ID(), Text: fmt.Sprintf("proof of %d leaves for %d members is stored", r.Leaves, r.Members)})

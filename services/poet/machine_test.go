@@ -33,8 +33,8 @@ func TestMachineRound(t *testing.T) {
 		{31, Sealed{0, [32]byte{9}, 5}, "write {0 executing} open 1, timer 130, execute 0 from 30 to 120, round_executing 0"},
 		{40, Sealed{0, [32]byte{8}, 6}, "timer 130"}, // not twice
 		{120, Executed{0}, "timer 130, round_proving 0"},
-		{125, ProofMade{Round: 0, Leaves: 777}, "write proof {0 proved} of 777 leaves, timer 130, round_proved 0"},
-		{126, ProofMade{Round: 0, Leaves: 778}, "timer 130"}, // not twice
+		{125, ProofMade{Round: 0, Proof: types.PoetProof{NumLeaves: 777}}, "write proof {0 proved} of 777 leaves, timer 130, round_proved 0"},
+		{126, ProofMade{Round: 0, Proof: types.PoetProof{NumLeaves: 778}}, "timer 130"}, // not twice
 		{130, nil, "write {1 closed} open 2, timer 230, seal 1, round_closed 1, round_opened 2"},
 		{131, Sealed{1, [32]byte{}, 0}, "write {1 executing} open 2, timer 230, execute 1 from 130 to 220, round_executing 1"},
 		// Round 1 is slow: it is told once, and stays until it is proved.
@@ -42,8 +42,8 @@ func TestMachineRound(t *testing.T) {
 		{231, nil, "timer 330"},
 		// Long sleep: rounds 3 to 6 were missed, but 3 took registrations.
 		{777, nil, "write {3 closed} open 8, timer 830, seal 3, round_closed 3, round_opened 8, proof_overdue 2, proof_overdue 3"},
-		{778, ProofMade{Round: 1, Leaves: 1}, "write proof {1 proved} of 1 leaves, timer 830, round_proved 1"},
-		{779, ProofMade{Round: 2, Leaves: 1}, "timer 830"}, // not sealed: nobody can have proved it
+		{778, ProofMade{Round: 1, Proof: types.PoetProof{NumLeaves: 1}}, "write proof {1 proved} of 1 leaves, timer 830, round_proved 1"},
+		{779, ProofMade{Round: 2, Proof: types.PoetProof{NumLeaves: 1}}, "timer 830"}, // not sealed: nobody can have proved it
 	}
 	for _, s := range steps {
 		if got := show(m.Step(at(s.second), s.in)); got != s.want {
@@ -149,7 +149,7 @@ func (w *world) step(in Input, full bool) {
 				w.t.Fatalf("round %d executes for another statement", work.Job.Round)
 			}
 			w.work = append(w.work, pendingWork{ready, Executed{work.Job.Round}},
-				pendingWork{ready.Add(time.Second), ProofMade{Round: work.Job.Round, Leaves: 200}})
+				pendingWork{ready.Add(time.Second), ProofMade{Round: work.Job.Round, Proof: types.PoetProof{NumLeaves: 200}}})
 		}
 	}
 	if in == nil && !out.Timer.After(w.now) {

@@ -124,15 +124,7 @@ func (s *server) checkProof(round string) ProofRecord {
 	if len(p.Members) > 0 && merkle.Root(p.Members) != [32]byte(p.Message.Statement) {
 		s.t.Fatalf("round %s: members do not give the statement", round)
 	}
-	var proof posw.Proof
-	proof.Root = p.Message.Proof.Root
-	for _, l := range p.Message.Proof.Leaves {
-		proof.Leaves = append(proof.Leaves, l)
-	}
-	for _, n := range p.Message.Proof.Nodes {
-		proof.Nodes = append(proof.Nodes, n)
-	}
-	if err := posw.Verify(p.Statement(), proof, p.Message.Proof.NumLeaves, 1); err != nil {
+	if err := posw.Verify(p.Statement(), &p.Message.Proof, 1); err != nil {
 		s.t.Fatalf("round %s: %v", round, err)
 	}
 	return p

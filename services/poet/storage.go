@@ -11,6 +11,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/proofs/posw"
+	"tweedle/values/types"
 )
 
 // BallastName is the file in the data directory that is given up for a proof.
@@ -23,7 +24,7 @@ const (
 
 	// proofBytes is the room for a stored proof and its round, at most: the
 	// largest proof twice, since pages are copied before they are replaced.
-	proofBytes = 2 * (posw.MaxNodes + posw.T) * 33
+	proofBytes = 2 * (types.MaxPoetNodes + types.MaxPoetLeaves) * 33
 
 	// chunkBytes is what a sync adds to a journal beside the nodes.
 	chunkBytes = 32

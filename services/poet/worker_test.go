@@ -12,6 +12,7 @@ import (
 	"tweedle/base/durable"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet/journal"
+	"tweedle/values/types"
 )
 
 // source is a RoundSource whose proofs end in memory. fail, if not nil, may refuse
@@ -58,7 +59,7 @@ func (s *source) Finish(_ context.Context, r Result) error {
 			return err
 		}
 	}
-	if err := posw.Verify(s.all[r.Round].statement(), r.Proof, r.Leaves, 1); err != nil {
+	if err := posw.Verify(s.all[r.Round].statement(), &r.Proof, 1); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadProof, err)
 	}
 	s.done[r.Round] = r
@@ -140,7 +141,7 @@ func TestRoundsThatOverlap(t *testing.T) {
 			src.waitFor(2)
 			stop()
 			for i, leaves := range want {
-				got := src.done[uint32(i+1)].Leaves
+				got := src.done[uint32(i+1)].Proof.NumLeaves
 				if got < leaves*95/100 || got > leaves*105/100 {
 					t.Errorf("%d provers: round %d has %d leaves, about %d are expected", provers, i+1, got, leaves)
 				}
@@ -174,7 +175,7 @@ func TestSeveralRoundsAreRecovered(t *testing.T) {
 			t.Errorf("%d rounds went on", events(EventResumed))
 		}
 		for round, least := range map[uint32]uint64{1: 1300, 2: 8500, 3: 18500} {
-			if got := src.done[round].Leaves; got < least {
+			if got := src.done[round].Proof.NumLeaves; got < least {
 				t.Errorf("round %d has %d leaves, at least %d are expected", round, got, least)
 			}
 		}
@@ -195,8 +196,8 @@ func TestLateRoundHasEnoughLeaves(t *testing.T) {
 		src.waitFor(2)
 		stop()
 		for round, r := range src.done {
-			if r.Leaves < posw.T || r.Leaves > 2*posw.T {
-				t.Errorf("round %d has %d leaves", round, r.Leaves)
+			if r.Proof.NumLeaves < types.MaxPoetLeaves || r.Proof.NumLeaves > 2*types.MaxPoetLeaves {
+				t.Errorf("round %d has %d leaves", round, r.Proof.NumLeaves)
 			}
 		}
 	})
@@ -271,7 +272,7 @@ func TestDamagedMemoryIsRepaired(t *testing.T) {
 				t.Error("damage was not told")
 			}
 			// The last nodes are cut off where the file is of no help.
-			if got := src.done[1].Leaves; got > 1000 || !inFile && got != 1000 || got < 150 {
+			if got := src.done[1].Proof.NumLeaves; got > 1000 || !inFile && got != 1000 || got < 150 {
 				t.Errorf("proof of %d leaves", got)
 			}
 		})

@@ -3,22 +3,22 @@ package main
 import (
 	"github.com/spacemeshos/poet/shared"
 
-	"tweedle/proofs/posw"
+	"tweedle/values/types"
 )
 
 // fromReference and toReference change the form of a proof.
-func fromReference(p shared.MerkleProof) posw.Proof {
-	convert := func(from [][]byte) (to [][32]byte) {
+func fromReference(p shared.MerkleProof, leaves uint64) types.PoetProof {
+	convert := func(from [][]byte) (to []types.Hash32) {
 		for _, b := range from {
-			to = append(to, [32]byte(b))
+			to = append(to, types.Hash32(b))
 		}
 		return to
 	}
-	return posw.Proof{Root: [32]byte(p.Root), Leaves: convert(p.ProvenLeaves), Nodes: convert(p.ProofNodes)}
+	return types.PoetProof{Root: types.Hash32(p.Root), Leaves: convert(p.ProvenLeaves), Nodes: convert(p.ProofNodes), NumLeaves: leaves}
 }
 
-func toReference(p posw.Proof) shared.MerkleProof {
-	convert := func(from [][32]byte) (to [][]byte) {
+func toReference(p *types.PoetProof) shared.MerkleProof {
+	convert := func(from []types.Hash32) (to [][]byte) {
 		for i := range from {
 			to = append(to, from[i][:])
 		}

@@ -23,6 +23,7 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/proofs/posw/bench"
+	"tweedle/values/types"
 )
 
 // side holds what was measured of one of the two, a value a slice.
@@ -37,8 +38,7 @@ type measurements struct {
 	reference, ours side
 	floor           []float64 // ns per leaf of ours
 	floorShare      []float64
-	lastProof       posw.Proof
-	lastLeaves      uint64
+	lastProof       types.PoetProof
 
 	proofLeaves, recomputed uint64
 	proveWall, proveCPU     []float64 // seconds
@@ -67,10 +67,11 @@ func (m *measurements) slices(dir string, round int, length time.Duration) error
 	if err := referenceVerify(proof, leaves); err != nil {
 		return fmt.Errorf("reference's proof, reference's verifier: %w", err)
 	}
-	if err := posw.Verify(statement(), fromReference(proof), leaves, 1); err != nil {
+	same := fromReference(proof, leaves)
+	if err := posw.Verify(statement(), &same, 1); err != nil {
 		return fmt.Errorf("reference's proof, our verifier: %w", err)
 	}
-	return m.verifies(toReference(m.lastProof))
+	return m.verifies(toReference(&m.lastProof))
 }
 
 // sliceOfReference runs the published prover with its usual share of layers on disk:
@@ -145,8 +146,8 @@ func (m *measurements) sliceOfOurs(length time.Duration) error {
 	if err != nil {
 		return err
 	}
-	m.lastProof, m.lastLeaves = proof, leaves
-	return referenceVerify(toReference(proof), leaves)
+	m.lastProof = proof
+	return referenceVerify(toReference(&proof), leaves)
 }
 
 // verifies times both verifiers on our last proof, alternating, a few proofs at a
@@ -164,11 +165,11 @@ func (m *measurements) verifies(theirs shared.MerkleProof) error {
 		return float64(bench.CPUTime()-start) / proofs, nil
 	}
 	for range 8 {
-		reference, err := cost(func() error { return referenceVerify(theirs, m.lastLeaves) })
+		reference, err := cost(func() error { return referenceVerify(theirs, m.lastProof.NumLeaves) })
 		if err != nil {
 			return err
 		}
-		ours, err := cost(func() error { return posw.Verify(statement(), m.lastProof, m.lastLeaves, 1) })
+		ours, err := cost(func() error { return posw.Verify(statement(), &m.lastProof, 1) })
 		if err != nil {
 			return err
 		}
@@ -180,9 +181,9 @@ func (m *measurements) verifies(theirs shared.MerkleProof) error {
 // proof times the making of a proof at k = keep on all cores, and all that is left to
 // measure once.
 func (m *measurements) proof() error {
-	theirs := toReference(m.lastProof)
-	m.reference.verifyRate = perSecond(func() error { return referenceVerify(theirs, m.lastLeaves) })
-	m.ours.verifyRate = perSecond(func() error { return posw.Verify(statement(), m.lastProof, m.lastLeaves, 1) })
+	theirs := toReference(&m.lastProof)
+	m.reference.verifyRate = perSecond(func() error { return referenceVerify(theirs, m.lastProof.NumLeaves) })
+	m.ours.verifyRate = perSecond(func() error { return posw.Verify(statement(), &m.lastProof, 1) })
 
 	p := posw.NewProver(statement(), keep)
 	start := bench.CPUTime()
@@ -197,7 +198,7 @@ func (m *measurements) proof() error {
 		if err != nil {
 			return err
 		}
-		if err := referenceVerify(toReference(proof), p.Leaves()); err != nil {
+		if err := referenceVerify(toReference(&proof), p.Leaves()); err != nil {
 			return err
 		}
 		m.proveWall, m.proveCPU = append(m.proveWall, took), append(m.proveCPU, cpu)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tweedle/proofs/posw"
+	"tweedle/values/types"
 )
 
 // Figures is the result of Run.
@@ -63,7 +64,7 @@ func Run(ctx context.Context, duration time.Duration, keep uint) (Figures, error
 	p := posw.NewProver(statement, keep)
 	var kept []byte
 	var shares []float64
-	for f.WallSeconds < duration.Seconds() || p.Leaves() < posw.T {
+	for f.WallSeconds < duration.Seconds() || p.Leaves() < types.MaxPoetLeaves {
 		if err := ctx.Err(); err != nil {
 			return Figures{}, err
 		}
@@ -92,7 +93,7 @@ func Run(ctx context.Context, duration time.Duration, keep uint) (Figures, error
 	recomputed := min(uint64(subtrees)<<keep, f.Leaves)
 	f.RecomputePerSec = float64(recomputed) / time.Since(wall).Seconds()
 	wall = time.Now()
-	if err := posw.Verify(statement, proof, f.Leaves, 1); err != nil {
+	if err := posw.Verify(statement, &proof, 1); err != nil {
 		return Figures{}, fmt.Errorf("this machine computed a wrong proof, do not use it: %w", err)
 	}
 	f.VerifyMillisecond = float64(time.Since(wall).Microseconds()) / 1000
@@ -115,7 +116,7 @@ func FloorPerHash() (float64, bool) {
 func (f Figures) Words(round time.Duration) string {
 	rate := float64(f.Leaves) / f.CPUSeconds
 	leaves := rate * round.Seconds()
-	opened := min(float64(posw.T)*float64(uint64(1)<<f.Keep), leaves)
+	opened := min(float64(types.MaxPoetLeaves)*float64(uint64(1)<<f.Keep), leaves)
 	var b strings.Builder
 	fmt.Fprintf(&b, "This machine computes %.0f leaves per second of one core with the %s kernel", rate, f.Kernel)
 	if f.FloorShare != nil {
@@ -125,7 +126,7 @@ func (f Figures) Words(round time.Duration) string {
 		round, leaves, size(leaves/float64(uint64(1)<<f.Keep)*posw.NodeSize), f.Keep)
 	if f.RecomputePerSec > 0 {
 		fmt.Fprintf(&b, "Its proof is ready %v after the last leaf (at most %d subtrees of %d leaves are recomputed on %d cores).\n",
-			(time.Duration(opened/f.RecomputePerSec*1000) * time.Millisecond).Round(100*time.Millisecond), posw.T, uint64(1)<<f.Keep, runtime.GOMAXPROCS(0))
+			(time.Duration(opened/f.RecomputePerSec*1000) * time.Millisecond).Round(100*time.Millisecond), types.MaxPoetLeaves, uint64(1)<<f.Keep, runtime.GOMAXPROCS(0))
 	}
 	return b.String()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tweedle/proofs/posw"
+	"tweedle/values/types"
 )
 
 func TestFiguresAgreeWithEachOther(t *testing.T) {
@@ -16,7 +17,7 @@ func TestFiguresAgreeWithEachOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.Leaves < posw.T || f.StoredBytes != f.Leaves>>5*posw.NodeSize || f.WallSeconds < 0.2 || f.CPUSeconds <= 0 {
+	if f.Leaves < types.MaxPoetLeaves || f.StoredBytes != f.Leaves>>5*posw.NodeSize || f.WallSeconds < 0.2 || f.CPUSeconds <= 0 {
 		t.Fatalf("figures %+v", f)
 	}
 	if f.PeakRSSBytes < 1<<20 || f.RecomputePerSec <= 0 || f.VerifyMillisecond <= 0 {

@@ -10,6 +10,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/proofs/posw"
+	"tweedle/values/types"
 )
 
 const path = "/rounds/7.journal"
@@ -60,8 +61,8 @@ func resume(t *testing.T, fs durable.FS) (*posw.Prover, *Journal, error) {
 func proveBoth(t *testing.T, p *posw.Prover, j *Journal) {
 	t.Helper()
 	leaves := p.Leaves()
-	if leaves < posw.T {
-		advance(p, j, posw.T-leaves)
+	if leaves < types.MaxPoetLeaves {
+		advance(p, j, types.MaxPoetLeaves-leaves)
 		leaves = p.Leaves()
 	}
 	got, err := p.Prove(j.Reader(), 1, nil)

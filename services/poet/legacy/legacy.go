@@ -127,9 +127,9 @@ func parse(key string, value []byte) (Proof, error) {
 	d := xdr{b: value}
 	var p Proof
 	root := d.opaque(32)
-	leaves := d.nodes(types.MaxPoetLeaves)
-	nodes := d.nodes(types.MaxPoetNodes)
-	members := d.nodes(maxMembers)
+	p.Message.Proof.Leaves = nodes[types.Hash32](&d, types.MaxPoetLeaves)
+	p.Message.Proof.Nodes = nodes[types.Hash32](&d, types.MaxPoetNodes)
+	p.Members = nodes[[32]byte](&d, maxMembers)
 	p.Message.Proof.NumLeaves = d.uint64()
 	service := d.opaque(32)
 	round := string(d.opaque(maxRoundID))
@@ -140,22 +140,13 @@ func parse(key string, value []byte) (Proof, error) {
 	if err != nil || strconv.FormatUint(number, 10) != round {
 		return p, errForm
 	}
-	p.Round, p.Members = uint32(number), members
+	p.Round = uint32(number)
 	p.Message.RoundID, p.Message.PoetID = round, types.NodeID(service)
 	p.Message.Proof.Root = types.Hash32(root)
-	p.Message.Proof.Leaves, p.Message.Proof.Nodes = hashes(leaves), hashes(nodes)
-	if len(members) > 0 {
-		p.Message.Statement = merkle.Root(members)
+	if len(p.Members) > 0 {
+		p.Message.Statement = merkle.Root(p.Members)
 	}
 	return p, nil
-}
-
-func hashes(list [][32]byte) []types.Hash32 {
-	out := make([]types.Hash32, len(list))
-	for i := range list {
-		out[i] = list[i]
-	}
-	return out
 }
 
 func (p *Proof) verify(workers int) error {
@@ -163,12 +154,5 @@ func (p *Proof) verify(workers int) error {
 	if len(p.Members) > 0 {
 		statement = p.Message.Statement[:]
 	}
-	proof := posw.Proof{Root: p.Message.Proof.Root}
-	for _, l := range p.Message.Proof.Leaves {
-		proof.Leaves = append(proof.Leaves, l)
-	}
-	for _, n := range p.Message.Proof.Nodes {
-		proof.Nodes = append(proof.Nodes, n)
-	}
-	return posw.Verify(statement, proof, p.Message.Proof.NumLeaves, workers)
+	return posw.Verify(statement, &p.Message.Proof, workers)
 }

@@ -33,7 +33,7 @@ func (w *xdrWriter) opaque(b []byte) {
 	w.Write(make([]byte, -len(b)&3))
 }
 
-func (w *xdrWriter) nodes(list [][32]byte) {
+func addNodes[H ~[32]byte](w *xdrWriter, list []H) {
 	w.count(len(list))
 	for i := range list {
 		w.opaque(list[i][:])
@@ -41,7 +41,7 @@ func (w *xdrWriter) nodes(list [][32]byte) {
 }
 
 // madeProof is a real proof over n members.
-func madeProof(t testing.TB, round string, n int) ([]byte, posw.Proof, [][32]byte) {
+func madeProof(t testing.TB, round string, n int) ([]byte, types.PoetProof, [][32]byte) {
 	t.Helper()
 	var members [][32]byte
 	for i := range n {
@@ -56,9 +56,9 @@ func madeProof(t testing.TB, round string, n int) ([]byte, posw.Proof, [][32]byt
 	p := prove(t, statement, leaves)
 	var w xdrWriter
 	w.opaque(p.Root[:])
-	w.nodes(p.Leaves)
-	w.nodes(p.Nodes)
-	w.nodes(members)
+	addNodes(&w, p.Leaves)
+	addNodes(&w, p.Nodes)
+	addNodes(&w, members)
 	_ = binary.Write(&w, binary.BigEndian, uint64(leaves))
 	w.opaque(bytes.Repeat([]byte{7}, 32))
 	w.opaque([]byte(round))
@@ -211,7 +211,7 @@ func FuzzArchived(f *testing.F) {
 	})
 }
 
-func prove(t testing.TB, statement []byte, leaves uint64) posw.Proof {
+func prove(t testing.TB, statement []byte, leaves uint64) types.PoetProof {
 	t.Helper()
 	const k = 2
 	p := posw.NewProver(statement, k)

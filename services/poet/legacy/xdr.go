@@ -54,20 +54,20 @@ func (d *xdr) opaque(limit int) []byte {
 }
 
 // nodes reads a list of opaque values that must have 32 bytes each.
-func (d *xdr) nodes(limit int) [][32]byte {
+func nodes[H ~[32]byte](d *xdr, limit int) []H {
 	n := d.uint32()
 	if uint64(n) > uint64(limit) || uint64(n)*36 > uint64(len(d.b)) {
 		d.bad = true
 		return nil
 	}
-	out := make([][32]byte, 0, n)
+	out := make([]H, 0, n)
 	for range n {
 		b := d.opaque(32)
 		if len(b) != 32 {
 			d.bad = true
 			return nil
 		}
-		out = append(out, [32]byte(b))
+		out = append(out, H(b))
 	}
 	return out
 }

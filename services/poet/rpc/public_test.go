@@ -98,19 +98,18 @@ func verifyReply(t *testing.T, p proofReply) [32]byte {
 	if len(members) != 3 {
 		t.Fatalf("%d members, want 3", len(members))
 	}
-	proof := posw.Proof{Root: [32]byte(p.Proof.Proof.Root)}
+	proof := types.PoetProof{Root: [32]byte(p.Proof.Proof.Root)}
 	for _, l := range p.Proof.Proof.ProvenLeaves {
 		proof.Leaves = append(proof.Leaves, [32]byte(l))
 	}
 	for _, n := range p.Proof.Proof.ProofNodes {
 		proof.Nodes = append(proof.Nodes, [32]byte(n))
 	}
-	var leaves uint64
-	if err := json.Unmarshal([]byte(p.Proof.Leaves), &leaves); err != nil {
+	if err := json.Unmarshal([]byte(p.Proof.Leaves), &proof.NumLeaves); err != nil {
 		t.Fatal(err)
 	}
 	statement := merkle.Root(members)
-	if err := posw.Verify(statement[:], proof, leaves, 1); err != nil {
+	if err := posw.Verify(statement[:], &proof, 1); err != nil {
 		t.Fatal(err)
 	}
 	return statement

@@ -14,6 +14,7 @@ import (
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
+	"tweedle/values/types"
 )
 
 // Jobs is what a server that only takes registrations offers to workers: a
@@ -51,14 +52,13 @@ func (w *workers) Executed(ctx context.Context, in *poetadminpb.ExecutedRequest)
 
 // Finish verifies and stores a proof.
 func (w *workers) Finish(ctx context.Context, in *poetadminpb.FinishRequest) (*poetadminpb.FinishResponse, error) {
-	r := poet.Result{Round: in.GetRound(), Leaves: in.GetLeaves()}
 	leaves, ok1 := nodesOf(in.GetProvenLeaves())
 	nodes, ok2 := nodesOf(in.GetNodes())
 	if len(in.GetRoot()) != posw.NodeSize || !ok1 || !ok2 {
 		return nil, status.Errorf(codes.InvalidArgument, "a node of the proof has not %d bytes", posw.NodeSize)
 	}
-	r.Proof = posw.Proof{Root: [posw.NodeSize]byte(in.GetRoot()), Leaves: leaves, Nodes: nodes}
-	if err := w.jobs.Source().Finish(ctx, r); err != nil {
+	proof := types.PoetProof{Root: types.Hash32(in.GetRoot()), Leaves: leaves, Nodes: nodes, NumLeaves: in.GetLeaves()}
+	if err := w.jobs.Source().Finish(ctx, poet.Result{Round: in.GetRound(), Proof: proof}); err != nil {
 		return nil, workerError(err)
 	}
 	return &poetadminpb.FinishResponse{}, nil
@@ -73,13 +73,13 @@ func (w *workers) Stored(ctx context.Context, in *poetadminpb.StoredRequest) (*p
 	return &poetadminpb.StoredResponse{Stored: stored}, nil
 }
 
-func nodesOf(list [][]byte) ([][posw.NodeSize]byte, bool) {
-	out := make([][posw.NodeSize]byte, len(list))
+func nodesOf(list [][]byte) ([]types.Hash32, bool) {
+	out := make([]types.Hash32, len(list))
 	for i, b := range list {
 		if len(b) != posw.NodeSize {
 			return nil, false
 		}
-		out[i] = [posw.NodeSize]byte(b)
+		out[i] = types.Hash32(b)
 	}
 	return out, true
 }
@@ -160,7 +160,7 @@ func (s *RemoteSource) Executed(ctx context.Context, round uint32) error {
 // Finish hands a proof over; poet.ErrBadProof if the server finds it wrong.
 func (s *RemoteSource) Finish(ctx context.Context, r poet.Result) error {
 	in := &poetadminpb.FinishRequest{
-		Round: r.Round, Leaves: r.Leaves, Root: r.Proof.Root[:],
+		Round: r.Round, Leaves: r.Proof.NumLeaves, Root: r.Proof.Root[:],
 		ProvenLeaves: slicesOf(r.Proof.Leaves), Nodes: slicesOf(r.Proof.Nodes),
 	}
 	return s.try(ctx, func(ctx context.Context) error {

@@ -121,14 +121,7 @@ func (g *node) PublishPoet(_ context.Context, in *gatewaypb.PublishPoetRequest) 
 	if err := codec.Decode(in.GetData(), &m); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	p := posw.Proof{Root: m.Proof.Root}
-	for _, l := range m.Proof.Leaves {
-		p.Leaves = append(p.Leaves, l)
-	}
-	for _, l := range m.Proof.Nodes {
-		p.Nodes = append(p.Nodes, l)
-	}
-	if err := posw.Verify(m.Statement[:], p, m.Proof.NumLeaves, 1); err != nil {
+	if err := posw.Verify(m.Statement[:], &m.Proof, 1); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	g.mu.Lock()
@@ -399,7 +392,7 @@ func TestAWorkersMistakesAreTold(t *testing.T) {
 		if err != nil || job.Round != 0 || job.Members != 1 || job.Statement != [32]byte(bytes.Repeat([]byte{1}, 32)) {
 			t.Fatalf("job %+v, %v", job, err)
 		}
-		wrong := poet.Result{Round: 0, Leaves: 200, Proof: posw.Proof{Leaves: make([][posw.NodeSize]byte, posw.T)}}
+		wrong := poet.Result{Round: 0, Proof: types.PoetProof{Leaves: make([]types.Hash32, types.MaxPoetLeaves), NumLeaves: 200}}
 		if err := source.Finish(t.Context(), wrong); !errors.Is(err, poet.ErrBadProof) {
 			t.Errorf("a wrong proof: %v", err)
 		}
