@@ -3,9 +3,10 @@
 //
 // It promises: a file written by [WriteFile] holds either its old or its new
 // content at every moment, and the new one for good once WriteFile returned;
-// [Lock] lets one process at a time own a directory. All file access goes
-// through the small interface [FS], so that tests replace the disk by one that
-// loses what was not synced ([Mem]) or fails at a chosen operation ([Faulty]).
+// [Secret] and [SetAside] never replace a file; [Lock] lets one process at a
+// time own a directory. All file access goes through the small interface [FS],
+// so that tests replace the disk by one that loses what was not synced or fails
+// at a chosen operation (package durabletest).
 //
 // It leaves to the caller the order of things: acknowledge after the sync, and
 // say at each durable step what the next start will find. A sync that failed
@@ -19,6 +20,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -26,16 +28,23 @@ import (
 // package os takes them. Errors wrap those of package os and syscall, so that
 // errors.Is finds os.ErrNotExist and syscall.ENOSPC.
 type FS interface {
-	// Create makes an empty file for reading and writing, or empties it.
-	Create(name string, mode os.FileMode) (File, error)
-	// Open opens an existing file for reading and writing.
+	// Open opens an existing file for reading.
 	Open(name string) (File, error)
+	// Edit opens an existing file for reading and writing.
+	Edit(name string) (File, error)
+	// Create makes an empty file for reading and writing, in the place of the
+	// one that has the name: nothing of that one stays, neither its mode nor
+	// where a link led to.
+	Create(name string, mode os.FileMode) (File, error)
 	// Mkdir makes a directory and its parents; it may exist.
 	Mkdir(name string, mode os.FileMode) error
 	// ReadDir returns the names in a directory, sorted.
 	ReadDir(name string) ([]string, error)
 	// Rename replaces the file new by the file old.
 	Rename(old, new string) error
+	// Move gives the file old the name new. If that is taken, by whatever it
+	// is, it changes nothing and the error is os.ErrExist.
+	Move(old, new string) error
 	// Remove deletes a file.
 	Remove(name string) error
 	// SyncDir makes the names in a directory durable: what was created,
@@ -72,8 +81,9 @@ const tempSuffix = ".tmp"
 func WriteFile(fs FS, path string, data []byte, mode os.FileMode) error {
 	temp := path + tempSuffix
 	if err := writeSynced(fs, temp, data, mode); err != nil {
-		// If we stop here, the next WriteFile empties the temporary file.
-		return errors.Join(fmt.Errorf("write %s: %w", path, err), ignoreMissing(fs.Remove(temp)))
+		// If we stop here, the next WriteFile replaces the temporary file.
+		fs.Remove(temp) //nolint:errcheck // as above
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := fs.Rename(temp, path); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -101,7 +111,10 @@ func writeSynced(fs FS, path string, data []byte, mode os.FileMode) error {
 	return f.Close()
 }
 
-// ReadFile returns the content of a file of at most limit bytes.
+// ErrTooLong says that a file is longer than it may be.
+var ErrTooLong = errors.New("file is too long")
+
+// ReadFile returns the content of a file, or ErrTooLong if it has more than limit bytes.
 func ReadFile(fs FS, path string, limit int64) ([]byte, error) {
 	f, err := fs.Open(path)
 	if err != nil {
@@ -113,24 +126,39 @@ func ReadFile(fs FS, path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if size > limit {
-		return nil, fmt.Errorf("%s has %d bytes, more than the %d it may have", path, size, limit)
+		return nil, fmt.Errorf("%w: %s has %d bytes of at most %d", ErrTooLong, path, size, limit)
 	}
 	data := make([]byte, size)
-	if _, err := f.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
+	n, err := f.ReadAt(data, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return data, nil
+	return data[:n], nil
+}
+
+// SetAside renames path, of which something is wrong, to a name beside it that
+// nothing has, durably, and returns that name. Whatever takes the place of path
+// then replaces nothing.
+func SetAside(fs FS, path string) (aside string, err error) {
+	for n := 0; ; n++ {
+		aside = path + ".bad"
+		if n > 0 {
+			aside += strconv.Itoa(n)
+		}
+		err := fs.Move(path, aside)
+		if errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		// If we stop here, a start finds the file under its old or its new name.
+		return aside, fs.SyncDir(filepath.Dir(path))
+	}
 }
 
 // IsFull tells whether an error means that there is no room left: a full disk,
 // a used-up quota, or a file at its size limit.
 func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
 }

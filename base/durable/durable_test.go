@@ -1,28 +1,31 @@
-package durable
+package durable_test
 
 import (
 	"bytes"
 	"errors"
-	"io"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"tweedle/base/durable"
+	"tweedle/base/durable/durabletest"
 )
 
 func TestWriteFileOnTheMachine(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	var fs OS
+	var fs durable.OS
 	if err := fs.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "key")
 	for _, content := range []string{"first", "second, longer"} {
-		if err := WriteFile(fs, path, []byte(content), 0o600); err != nil {
+		if err := durable.WriteFile(fs, path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		got, err := ReadFile(fs, path, 100)
+		got, err := durable.ReadFile(fs, path, 100)
 		if err != nil || string(got) != content {
 			t.Fatalf("read %q, %v after writing %q", got, err, content)
 		}
@@ -34,7 +37,7 @@ func TestWriteFileOnTheMachine(t *testing.T) {
 	if names, err := fs.ReadDir(dir); err != nil || len(names) != 1 {
 		t.Fatalf("directory holds %v, %v: temporary file left", names, err)
 	}
-	if _, err := ReadFile(fs, path, 3); err == nil {
+	if _, err := durable.ReadFile(fs, path, 3); err == nil {
 		t.Fatal("a file over its limit was read")
 	}
 	if free, err := fs.Free(dir); err != nil || free == 0 {
@@ -42,8 +45,126 @@ func TestWriteFileOnTheMachine(t *testing.T) {
 	}
 }
 
+// A person made the key readable for the owner only, or left a temporary file of
+// another mode behind: neither is in the way.
+func TestModesOnTheMachine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(path+".tmp", []byte("older and longer"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(path+".tmp", path+".link.tmp"); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{path, path + ".link"} {
+		if err := durable.WriteFile(durable.OS{}, path, []byte("secret"), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Lstat(path); err != nil || info.Mode() != 0o400 {
+			t.Fatalf("mode %v, %v", info.Mode(), err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		t.Log("root may open everything: see below only what Open asks for")
+	}
+	if got, err := durable.ReadFile(durable.OS{}, path, 100); err != nil || string(got) != "secret" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	f, err := durable.OS{}.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, syscall.EBADF) {
+		t.Fatalf("opened for reading, a write says %v", err)
+	}
+	if _, err := (durable.OS{}).Create(t.TempDir(), 0o600); err == nil {
+		t.Fatal("a directory was replaced")
+	}
+}
+
+func TestWhatStandsInTheWayIsKept(t *testing.T) {
+	for name, fs := range map[string]durable.FS{"machine": durable.OS{}, "memory": durabletest.NewMem(1 << 20)} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "f")
+			for n, want := range []string{".bad", ".bad1", ".bad2"} {
+				if err := durable.WriteFile(fs, path, []byte{byte(n)}, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if aside, err := durable.SetAside(fs, path); err != nil || aside != path+want {
+					t.Fatalf("set aside as %s, %v", aside, err)
+				}
+			}
+			for n, name := range []string{".bad", ".bad1", ".bad2"} {
+				if got, err := durable.ReadFile(fs, path+name, 9); err != nil || got[0] != byte(n) {
+					t.Fatalf("%s: %v, %v", name, got, err)
+				}
+			}
+			if _, err := durable.SetAside(fs, path); !errors.Is(err, os.ErrNotExist) {
+				t.Fatalf("nothing to set aside: %v", err)
+			}
+		})
+	}
+}
+
+// A secret is made once, by whoever comes first, and never replaced; stopped at any
+// operation there is a whole one or none.
+func TestSecretIsMadeOnce(t *testing.T) {
+	made := 0
+	generate := func() ([]byte, error) { made++; return fmt.Appendf(nil, "secret %d", made), nil }
+	path := filepath.Join(t.TempDir(), "key")
+	for range 2 {
+		if got, err := durable.Secret(durable.OS{}, path, generate); err != nil || string(got) != "secret 1" {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Fatalf("mode %v, %v", info.Mode(), err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "secret 1\n" {
+		t.Fatalf("%q, %v", text, err)
+	}
+	if err := durable.NewSecret(durable.OS{}, path, []byte("other")); !errors.Is(err, os.ErrExist) {
+		t.Fatalf("made over one that is there: %v", err)
+	}
+	got, err := durable.Secret(durable.OS{}, path+"2", func() ([]byte, error) {
+		return []byte("late"), os.WriteFile(path+"2", []byte("first"), 0o600)
+	})
+	if err != nil || string(got) != "first" {
+		t.Fatalf("another process was first: %q, %v", got, err)
+	}
+	if err := os.Symlink("/no/such/disk", path+"3"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := durable.Secret(durable.OS{}, path+"3", generate); err == nil || !strings.Contains(err.Error(), "remove the link to get a new key") {
+		t.Fatalf("a link that leads nowhere: %v", err)
+	}
+	if names, err := os.ReadDir(filepath.Dir(path)); err != nil || len(names) != 3 {
+		t.Fatalf("left %v, %v", names, err)
+	}
+}
+
+func TestSecretSurvivesEveryCrash(t *testing.T) {
+	for at := 1; at <= 5; at++ {
+		for _, how := range []durabletest.How{durabletest.Before, durabletest.Torn, durabletest.After} {
+			for seed := range uint64(20) {
+				mem := durabletest.NewMem(1 << 20)
+				fs := durabletest.NewFaulty(mem)
+				fs.Set(durabletest.Fault{At: at, How: how})
+				got, err := durable.Secret(fs, "/key", func() ([]byte, error) { return []byte("first"), nil })
+				after, afterErr := durable.Secret(mem.Crash(seed), "/key", func() ([]byte, error) { return []byte("second"), nil })
+				if afterErr != nil || string(after) != "first" && string(after) != "second" {
+					t.Fatalf("at %d/%d seed %d: %q, %v", at, how, seed, after, afterErr)
+				}
+				if err == nil && string(after) != string(got) {
+					t.Fatalf("at %d/%d seed %d: %q was returned, then %q", at, how, seed, got, after)
+				}
+			}
+		}
+	}
+}
+
 func TestReserveKeepsTheLength(t *testing.T) {
-	f, err := OS{}.Create(filepath.Join(t.TempDir(), "f"), 0o600)
+	f, err := durable.OS{}.Create(filepath.Join(t.TempDir(), "f"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,17 +179,17 @@ func TestReserveKeepsTheLength(t *testing.T) {
 
 func TestOneProcessPerDirectory(t *testing.T) {
 	dir := t.TempDir()
-	lock, err := Lock(dir)
+	lock, err := durable.Lock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Lock(dir); !errors.Is(err, ErrLocked) {
+	if _, err := durable.Lock(dir); !errors.Is(err, durable.ErrLocked) {
 		t.Fatalf("second lock: %v", err)
 	}
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := Lock(dir)
+	again, err := durable.Lock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,67 +200,32 @@ func TestOneProcessPerDirectory(t *testing.T) {
 // power, a file has its old or its new content; the new one if WriteFile said so.
 func TestWriteFileSurvivesEveryCrash(t *testing.T) {
 	older, newer := bytes.Repeat([]byte("old"), 700), bytes.Repeat([]byte("newer"), 900)
-	probe := NewFaulty(NewMem(1 << 20))
-	if err := WriteFile(probe, "/d/f", older, 0o600); err != nil {
+	probe := durabletest.NewFaulty(durabletest.NewMem(1 << 20))
+	if err := durable.WriteFile(probe, "/d/f", older, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for at := 1; at <= len(probe.Done())+1; at++ {
-		for _, how := range []How{Before, Torn, After} {
+		for _, how := range []durabletest.How{durabletest.Before, durabletest.Torn, durabletest.After} {
 			for seed := range uint64(20) {
-				mem := NewMem(1 << 20)
-				fs := NewFaulty(mem)
-				if err := WriteFile(fs, "/d/f", older, 0o600); err != nil {
+				mem := durabletest.NewMem(1 << 20)
+				fs := durabletest.NewFaulty(mem)
+				if err := durable.WriteFile(fs, "/d/f", older, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				fs.Set(Fault{At: at, How: how})
-				err := WriteFile(fs, "/d/f", newer, 0o600)
+				fs.Set(durabletest.Fault{At: at, How: how})
+				err := durable.WriteFile(fs, "/d/f", newer, 0o600)
 				after := mem.Crash(seed)
-				got, readErr := ReadFile(after, "/d/f", 1<<20)
+				got, readErr := durable.ReadFile(after, "/d/f", 1<<20)
 				if readErr != nil {
 					t.Fatalf("at %d/%d seed %d: %v", at, how, seed, readErr)
 				}
 				if !bytes.Equal(got, newer) && (err == nil || !bytes.Equal(got, older)) {
 					t.Fatalf("at %d/%d seed %d: %d bytes that are neither old nor new, or new was promised: %v", at, how, seed, len(got), err)
 				}
-				if err := WriteFile(after, "/d/f", newer, 0o600); err != nil {
+				if err := durable.WriteFile(after, "/d/f", newer, 0o600); err != nil {
 					t.Fatalf("not writable after the crash: %v", err)
 				}
 			}
-		}
-	}
-}
-
-// A crash model that loses nothing would make the test above worthless.
-func TestMemLosesWhatIsNotSynced(t *testing.T) {
-	outcomes := map[string]bool{}
-	for seed := range uint64(50) {
-		mem := NewMem(1 << 20)
-		f, _ := mem.Create("/f", 0o600)
-		f.WriteAt(bytes.Repeat([]byte("a"), 2000), 0)
-		f.Sync()
-		mem.SyncDir("/")
-		f.WriteAt(bytes.Repeat([]byte("b"), 2000), 0)
-		got, err := ReadFile(mem.Crash(seed), "/f", 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch n := strings.Count(string(got), "b"); n {
-		case 0:
-			outcomes["dropped"] = true
-		case 2000:
-			outcomes["kept"] = true
-		default:
-			outcomes["torn"] = true
-		}
-		g, _ := mem.Create("/new", 0o600)
-		g.Sync()
-		if _, err := mem.Crash(seed).Open("/new"); err != nil {
-			outcomes["name lost"] = true
-		}
-	}
-	for _, want := range []string{"dropped", "kept", "torn", "name lost"} {
-		if !outcomes[want] {
-			t.Errorf("no seed had a write %s", want)
 		}
 	}
 }
@@ -148,13 +234,13 @@ func TestMemLosesWhatIsNotSynced(t *testing.T) {
 func TestWriteFileReportsEveryFailure(t *testing.T) {
 	for _, cause := range []error{syscall.ENOSPC, syscall.EIO} {
 		for at := 1; ; at++ {
-			mem := NewMem(1 << 20)
-			fs := NewFaulty(mem)
-			if err := WriteFile(fs, "/f", []byte("old"), 0o600); err != nil {
+			mem := durabletest.NewMem(1 << 20)
+			fs := durabletest.NewFaulty(mem)
+			if err := durable.WriteFile(fs, "/f", []byte("old"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			fs.Set(Fault{At: at, Err: cause, How: Torn})
-			err := WriteFile(fs, "/f", []byte("new"), 0o600)
+			fs.Set(durabletest.Fault{At: at, Err: cause, How: durabletest.Torn})
+			err := durable.WriteFile(fs, "/f", []byte("new"), 0o600)
 			if err == nil {
 				if at < 5 {
 					t.Fatalf("only %d operations", at-1)
@@ -164,34 +250,10 @@ func TestWriteFileReportsEveryFailure(t *testing.T) {
 			if !errors.Is(err, cause) {
 				t.Fatalf("at %d: %v is not %v", at, err, cause)
 			}
-			got, err := ReadFile(mem, "/f", 10)
+			got, err := durable.ReadFile(mem, "/f", 10)
 			if err != nil || string(got) != "old" && string(got) != "new" {
 				t.Fatalf("at %d: %q, %v", at, got, err)
 			}
 		}
-	}
-}
-
-func TestMemRunsFull(t *testing.T) {
-	mem := NewMem(1000)
-	f, _ := mem.Create("/f", 0o600)
-	n, err := f.WriteAt(make([]byte, 1500), 0)
-	if n != 1000 || !IsFull(err) {
-		t.Fatalf("wrote %d, %v", n, err)
-	}
-	if err := f.Reserve(1001); !IsFull(err) {
-		t.Fatalf("reserve: %v", err)
-	}
-	if _, err := f.WriteAt(make([]byte, 1000), 0); err != nil {
-		t.Fatalf("overwriting needs no room: %v", err)
-	}
-	if err := mem.Remove("/f"); err != nil {
-		t.Fatal(err)
-	}
-	if free, _ := mem.Free("/"); free != 1000 {
-		t.Fatalf("free %d", free)
-	}
-	if _, err := f.ReadAt(make([]byte, 1), 5000); !errors.Is(err, io.EOF) {
-		t.Fatalf("read past the end: %v", err)
 	}
 }

@@ -12,18 +12,22 @@ type OS struct{}
 
 type osFile struct{ *os.File }
 
+// Open implements FS.
+func (OS) Open(name string) (File, error) { return openFile(name, os.O_RDONLY, 0) }
+
+// Edit implements FS.
+func (OS) Edit(name string) (File, error) { return openFile(name, os.O_RDWR, 0) }
+
 // Create implements FS.
 func (OS) Create(name string, mode os.FileMode) (File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
+	if err := unlink(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return openFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 }
 
-// Open implements FS.
-func (OS) Open(name string) (File, error) {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+func openFile(name string, flag int, mode os.FileMode) (File, error) {
+	f, err := os.OpenFile(name, flag, mode)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +66,20 @@ func (OS) ReadDir(name string) ([]string, error) {
 
 // Rename implements FS.
 func (OS) Rename(old, new string) error { return os.Rename(old, new) }
+
+// Move implements FS. Where the file system has no such renaming, the file has
+// both names for a moment.
+func (OS) Move(old, new string) error {
+	err := renameNew(old, new)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	if err := os.Link(old, new); err != nil {
+		return err
+	}
+	// If we stop here, old is left beside new.
+	return os.Remove(old)
+}
 
 // Remove implements FS.
 func (OS) Remove(name string) error { return os.Remove(name) }

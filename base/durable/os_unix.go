@@ -43,3 +43,11 @@ func (OS) Free(dir string) (uint64, error) {
 	}
 	return uint64(s.Bavail) * uint64(s.Bsize), nil
 }
+
+// unlink is os.Remove that leaves directories alone.
+func unlink(name string) error {
+	if err := unix.Unlink(name); err != nil {
+		return &os.PathError{Op: "remove", Path: name, Err: err}
+	}
+	return nil
+}

@@ -3,8 +3,9 @@ package post
 import (
 	"errors"
 	"fmt"
-	iofs "io/fs"
 	"os"
+
+	"tweedle/base/durable"
 )
 
 // Data is a finished directory of labels. It holds no open files, so there is
@@ -13,17 +14,17 @@ type Data struct {
 	// Metadata says what the directory holds.
 	Metadata Metadata
 
-	fs     fileSystem
+	fs     durable.FS
 	layout layout
 }
 
 // Open checks that every data file in dir is there in full size. The error
 // names the first file that is not, and the byte where its data ends.
-func Open(dir string) (*Data, error) { return open(osFS{}, dir) }
+func Open(dir string) (*Data, error) { return open(durable.OS{}, dir) }
 
-func open(fs fileSystem, dir string) (*Data, error) {
+func open(fs durable.FS, dir string) (*Data, error) {
 	m, err := loadMetadata(fs, dir)
-	if errors.Is(err, iofs.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("post: %s has no %s: initialise it first", dir, MetadataFile)
 	}
 	if err != nil {
@@ -70,9 +71,9 @@ func (e *DamagedError) Error() string {
 }
 
 // checkStored is checkLabel that opens the file.
-func checkStored(fs fileSystem, l layout, judge *Labeler, commitment [32]byte, i uint64) error {
+func checkStored(fs durable.FS, l layout, judge *Labeler, commitment [32]byte, i uint64) error {
 	number, _ := l.locate(i)
-	f, err := fs.open(l.name(number), os.O_RDONLY)
+	f, err := fs.Open(l.name(number))
 	if err != nil {
 		return advise(err)
 	}
@@ -81,7 +82,7 @@ func checkStored(fs fileSystem, l layout, judge *Labeler, commitment [32]byte, i
 }
 
 // checkLabel compares label i in f with a recomputed one.
-func checkLabel(f file, l layout, judge *Labeler, commitment [32]byte, i uint64) error {
+func checkLabel(f durable.File, l layout, judge *Labeler, commitment [32]byte, i uint64) error {
 	number, offset := l.locate(i)
 	var stored [LabelSize]byte
 	if err := readAll(f, stored[:], offset); err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"tweedle/base/durable"
 )
 
 // slowProve finds, label by label, the first K2 indices that pass for nonce.
@@ -80,7 +82,7 @@ func searchRandom(t testing.TB, numLabels, perFile uint64, nonces uint32) (*sear
 		}
 	}
 	p := MainnetLikeParams()
-	s := newSearch(&Data{Metadata: m, fs: osFS{}, layout: l}, [32]byte{}, p, ProveOptions{Workers: 1})
+	s := newSearch(&Data{Metadata: m, fs: durable.OS{}, layout: l}, [32]byte{}, p, ProveOptions{Workers: 1})
 	s.params.K2 = 1 << 30
 	if err := s.opts.complete(); err != nil {
 		t.Fatal(err)
@@ -247,12 +249,12 @@ func TestFilesAreFoundByNameAndAllMustBeThere(t *testing.T) {
 func first(s string, _ int64) string { return s }
 
 // failReads is a disk that fails to read data files.
-type failReads struct{ osFS }
+type failReads struct{ durable.OS }
 
-type failReadFile struct{ file }
+type failReadFile struct{ durable.File }
 
-func (f failReads) open(name string, flag int) (file, error) {
-	g, err := f.osFS.open(name, flag)
+func (f failReads) Open(name string) (durable.File, error) {
+	g, err := f.OS.Open(name)
 	if err == nil && strings.HasSuffix(name, ".bin") {
 		g = failReadFile{g}
 	}

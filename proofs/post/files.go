@@ -5,96 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"tweedle/base/durable"
 )
-
-// fileSystem is all that the package asks of a disk, so that tests can break
-// it at any call. Names are paths.
-type fileSystem interface {
-	// mkdirAll creates dir and its missing parents, durably.
-	mkdirAll(dir string) error
-	// list returns the names in dir.
-	list(dir string) ([]string, error)
-	// open opens with the flags of package os.
-	open(name string, flag int) (file, error)
-	rename(from, to string) error
-	// syncDir makes the names in dir durable.
-	syncDir(dir string) error
-}
-
-type file interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	Sync() error
-	size() (int64, error)
-}
-
-type osFS struct{}
-
-func (osFS) mkdirAll(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, iofs.ErrNotExist) {
-		return err
-	}
-	parent := filepath.Dir(dir)
-	if err := (osFS{}).mkdirAll(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, iofs.ErrExist) {
-		return err
-	}
-	return osFS{}.syncDir(parent)
-}
-
-func (osFS) list(dir string) (names []string, err error) {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names, err
-}
-
-func (osFS) open(name string, flag int) (file, error) {
-	f, err := os.OpenFile(name, flag, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	return osFile{f}, nil
-}
-
-func (osFS) rename(from, to string) error { return os.Rename(from, to) }
-
-func (osFS) syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return cmp.Or(d.Sync(), d.Close())
-}
-
-type osFile struct{ *os.File }
-
-func (f osFile) size() (int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
-}
 
 // advise adds what to do to an error of the disk.
 func advise(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+	case durable.IsFull(err):
 		return fmt.Errorf("post: disk full, free some space and start again, finished labels are kept: %w", err)
-	case errors.Is(err, iofs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("post: directory is not usable, change its permissions or choose another one: %w", err)
 	}
 	return fmt.Errorf("post: disk error, check the disk and start again, finished labels are kept: %w", err)
@@ -130,7 +57,7 @@ func (l layout) size(number uint64) int64 {
 // stored returns how many labels the files hold from the first one on without
 // a gap. It is an error if more data follows after a gap, or a file is too
 // long: then labels would be read from a wrong place.
-func (l layout) stored(fs fileSystem) (labels uint64, err error) {
+func (l layout) stored(fs durable.FS) (labels uint64, err error) {
 	last := (l.labels - 1) / l.perFile
 	number := uint64(0)
 	for ; number <= last; number++ {
@@ -172,30 +99,21 @@ func (l layout) end(labels uint64) string {
 }
 
 // fileSize returns the size in bytes, 0 if there is no such file.
-func fileSize(fs fileSystem, name string) (int64, error) {
-	f, err := fs.open(name, os.O_RDONLY)
-	if errors.Is(err, iofs.ErrNotExist) {
+func fileSize(fs durable.FS, name string) (int64, error) {
+	f, err := fs.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, advise(err)
 	}
-	size, err := f.size()
+	size, err := f.Size()
 	return size, advise(cmp.Or(err, f.Close()))
-}
-
-// writeAll is WriteAt that takes a short write for an error.
-func writeAll(f file, p []byte, offset int64) error {
-	n, err := f.WriteAt(p, offset)
-	if err == nil && n < len(p) {
-		err = io.ErrShortWrite
-	}
-	return err
 }
 
 // readAll is ReadAt that takes the end of the file for an error only if p was
 // not filled.
-func readAll(f file, p []byte, offset int64) error {
+func readAll(f durable.File, p []byte, offset int64) error {
 	n, err := f.ReadAt(p, offset)
 	if n == len(p) {
 		return nil
@@ -206,26 +124,16 @@ func readAll(f file, p []byte, offset int64) error {
 	return err
 }
 
-// loadMetadata returns iofs.ErrNotExist if there is no metadata.
-func loadMetadata(fs fileSystem, dir string) (m Metadata, err error) {
+// loadMetadata returns os.ErrNotExist if there is no metadata.
+func loadMetadata(fs durable.FS, dir string) (m Metadata, err error) {
 	name := filepath.Join(dir, MetadataFile)
-	f, err := fs.open(name, os.O_RDONLY)
-	if errors.Is(err, iofs.ErrNotExist) {
+	in, err := durable.ReadFile(fs, name, MaxMetadataSize)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return m, err
-	}
-	if err != nil {
-		return m, advise(err)
-	}
-	defer f.Close()
-	size, err := f.size()
-	if err != nil {
-		return m, advise(err)
-	}
-	if size > MaxMetadataSize {
-		return m, fmt.Errorf("post: %s has %d bytes, more than %d: restore it from a backup", name, size, MaxMetadataSize)
-	}
-	in := make([]byte, size)
-	if err := readAll(f, in, 0); err != nil {
+	case errors.Is(err, durable.ErrTooLong):
+		return m, fmt.Errorf("post: %w: restore it from a backup", err)
+	case err != nil:
 		return m, advise(err)
 	}
 	if m, err = decodeMetadata(in); err != nil {
@@ -234,31 +142,15 @@ func loadMetadata(fs fileSystem, dir string) (m Metadata, err error) {
 	return m, nil
 }
 
-// saveMetadata replaces the metadata. Stopped before the rename, the next
-// start finds the old file; after it, the new one.
-func saveMetadata(fs fileSystem, dir string, m Metadata) error {
-	name := filepath.Join(dir, MetadataFile)
-	tmp := name + ".tmp"
-	f, err := fs.open(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
-	if err != nil {
-		return advise(err)
-	}
-	err = writeAll(f, encodeMetadata(m), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = cmp.Or(err, f.Close()); err != nil {
-		return advise(err)
-	}
-	if err := fs.rename(tmp, name); err != nil {
-		return advise(err)
-	}
-	return advise(fs.syncDir(dir))
+// saveMetadata replaces the metadata. Stopped before it returns, the next start
+// finds the old file or the new one.
+func saveMetadata(fs durable.FS, dir string, m Metadata) error {
+	return advise(durable.WriteFile(fs, filepath.Join(dir, MetadataFile), encodeMetadata(m), 0o600))
 }
 
 // dataFiles returns the numbers of the data files in dir, in no order.
-func dataFiles(fs fileSystem, dir string) (numbers []uint64, err error) {
-	names, err := fs.list(dir)
+func dataFiles(fs durable.FS, dir string) (numbers []uint64, err error) {
+	names, err := fs.ReadDir(dir)
 	if err != nil {
 		return nil, advise(err)
 	}

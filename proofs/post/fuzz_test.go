@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
+
+	"tweedle/base/durable"
+	"tweedle/base/durable/durabletest"
 )
 
 func FuzzMetadata(f *testing.F) {
@@ -22,10 +25,12 @@ func FuzzMetadata(f *testing.F) {
 			t.Fatalf("%s is read as %+v, then as %+v (%v)", in, m, again, err)
 		}
 		// No metadata makes the check of its files hang or panic.
-		fs := newMemFS()
-		fs.dirs["dir"] = true
-		fs.names["dir/"+dataFile(0)] = &memInode{data: make([]byte, 100)}
-		fs.names["dir/"+dataFile(1<<63)] = &memInode{data: make([]byte, 100)}
+		fs := durabletest.NewMem(1 << 20)
+		for _, number := range []uint64{0, 1 << 63} {
+			if err := durable.WriteFile(fs, "dir/"+dataFile(number), make([]byte, 100), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if stored, err := m.layout("dir").stored(fs); err == nil && stored > 6 {
 			t.Fatalf("100 bytes hold %d labels", stored)
 		}

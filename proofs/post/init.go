@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	iofs "io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tweedle/base/durable"
 )
 
 const (
@@ -75,10 +76,10 @@ func (p InitProgress) Left(elapsed time.Duration) time.Duration {
 // that does not match a recomputed label. One caller at a time may work on a
 // directory.
 func Init(dir string, p Params, setup Setup, opts InitOptions) (Metadata, error) {
-	return initialise(osFS{}, dir, p, setup, opts)
+	return initialise(durable.OS{}, dir, p, setup, opts)
 }
 
-func initialise(fs fileSystem, dir string, p Params, setup Setup, opts InitOptions) (Metadata, error) {
+func initialise(fs durable.FS, dir string, p Params, setup Setup, opts InitOptions) (Metadata, error) {
 	labels, err := p.NumLabels(setup.NumUnits)
 	if err != nil {
 		return Metadata{}, err
@@ -140,18 +141,18 @@ func (o *InitOptions) complete() error {
 
 // claim returns dir's metadata, writing it first if dir is new. If we stop
 // before it is written, the next start finds a new directory.
-func claim(fs fileSystem, dir string, p Params, s Setup) (Metadata, error) {
+func claim(fs durable.FS, dir string, p Params, s Setup) (Metadata, error) {
 	if s.MaxFileSize != 0 && (s.MaxFileSize < MinFileSize || s.MaxFileSize%LabelSize != 0 || s.MaxFileSize > maxPosition) {
 		return Metadata{}, fmt.Errorf("post: MaxFileSize %d must be a multiple of %d and at least %d", s.MaxFileSize, LabelSize, MinFileSize)
 	}
-	if err := fs.mkdirAll(dir); err != nil {
+	if err := fs.Mkdir(dir, 0o700); err != nil {
 		return Metadata{}, advise(err)
 	}
 	m, err := loadMetadata(fs, dir)
 	if err == nil {
 		return m, s.belongs(m, p, dir)
 	}
-	if !errors.Is(err, iofs.ErrNotExist) {
+	if !errors.Is(err, os.ErrNotExist) {
 		return Metadata{}, err
 	}
 	switch numbers, err := dataFiles(fs, dir); {
@@ -191,7 +192,7 @@ func (s Setup) belongs(m Metadata, p Params, dir string) error {
 
 // initialiser is the state of one call of Init.
 type initialiser struct {
-	fs         fileSystem
+	fs         durable.FS
 	opts       InitOptions
 	commitment [32]byte
 	threshold  [32]byte
@@ -204,7 +205,7 @@ type initialiser struct {
 	next, resumed uint64    // the first label not yet computed; the same at start
 	best          candidate // of all labels before next
 
-	file   file // the open data file, if any
+	file   durable.File // the open data file, if any
 	number uint64
 }
 
@@ -220,13 +221,13 @@ func (in *initialiser) resume() error {
 		// written again.
 		in.next = *last
 	}
-	durable := min(in.next, in.layout.labels)
-	if stored < durable {
+	finished := min(in.next, in.layout.labels)
+	if stored < finished {
 		return fmt.Errorf("post: %s, but %d labels were finished: restore the file or choose another directory",
-			in.layout.end(stored), durable)
+			in.layout.end(stored), finished)
 	}
-	if durable > 0 {
-		if err := checkStored(in.fs, in.layout, in.judge, in.commitment, durable-1); err != nil {
+	if finished > 0 {
+		if err := checkStored(in.fs, in.layout, in.judge, in.commitment, finished-1); err != nil {
 			return err
 		}
 	}
@@ -333,7 +334,7 @@ func (in *initialiser) store(first uint64, labels []byte) error {
 			return err
 		}
 	}
-	if err := writeAll(in.file, labels, offset); err != nil {
+	if _, err := in.file.WriteAt(labels, offset); err != nil {
 		return advise(err)
 	}
 	if err := in.file.Sync(); err != nil {
@@ -351,10 +352,13 @@ func (in *initialiser) openFile(number uint64) error {
 			return advise(err)
 		}
 	}
-	f, err := in.fs.open(in.layout.name(number), os.O_RDWR|os.O_CREATE)
+	f, err := in.fs.Edit(in.layout.name(number))
+	if errors.Is(err, os.ErrNotExist) {
+		f, err = in.fs.Create(in.layout.name(number), 0o600)
+	}
 	if err != nil {
 		return advise(err)
 	}
 	in.file, in.number = f, number
-	return advise(in.fs.syncDir(in.layout.dir))
+	return advise(in.fs.SyncDir(in.layout.dir))
 }

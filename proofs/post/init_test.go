@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,9 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"tweedle/base/durable"
+	"tweedle/base/durable/durabletest"
 )
 
 func TestMain(m *testing.M) {
@@ -31,13 +33,23 @@ func testSetup() Setup {
 	return Setup{NodeID: testID, CommitmentATX: testATX, NumUnits: 2, MaxFileSize: MinFileSize}
 }
 
-// files returns the contents of dir by name, without temporary files.
-func (m *memFS) files() map[string]string {
+// memFiles returns the contents of the folder "dir" by name, without temporary files.
+func memFiles(t testing.TB, fs durable.FS) map[string]string {
+	t.Helper()
+	names, err := fs.ReadDir("dir")
+	if err != nil {
+		t.Fatal(err)
+	}
 	out := map[string]string{}
-	for name, inode := range m.names {
-		if !strings.HasSuffix(name, ".tmp") {
-			out[filepath.Base(name)] = string(inode.data)
+	for _, name := range names {
+		if strings.HasSuffix(name, ".tmp") {
+			continue
 		}
+		b, err := durable.ReadFile(fs, filepath.Join("dir", name), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = string(b)
 	}
 	return out
 }
@@ -124,38 +136,40 @@ func TestInitIsResumedAfterAFaultAtEveryWrite(t *testing.T) {
 	p.LabelsPerUnit = 48
 	opts := InitOptions{BatchLabels: 32} // two batches in the first file, one in the second
 	const dir = "dir"
-	clean := newMemFS()
+	clean := durabletest.NewFaulty(durabletest.NewMem(1 << 20))
 	if _, err := initialise(clean, dir, p, setup, opts); err != nil {
 		t.Fatal(err)
 	}
-	want := clean.files()
+	want, writes := memFiles(t, clean), len(clean.Done())
 	if len(want) != 3 {
 		t.Fatalf("%d files, want 2 data files and the metadata", len(want))
 	}
-	for f, name := range map[fault]string{
-		diskFull: "disk full", ioError: "input/output error", shortWrite: "short write",
-		dieBefore: "death before the call", dieAfter: "death after half a write or a whole call",
+	for name, f := range map[string]durabletest.Fault{
+		"disk full":                 {Err: syscall.ENOSPC},
+		"disk full in the middle":   {Err: syscall.ENOSPC, How: durabletest.Torn},
+		"input/output error":        {Err: syscall.EIO},
+		"error after it was done":   {Err: syscall.EIO, How: durabletest.After},
+		"death before the call":     {},
+		"death after half a write":  {How: durabletest.Torn},
+		"death after the whole one": {How: durabletest.After},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for at := 1; at <= clean.calls; at++ {
-				fs := newMemFS()
-				fs.failAt, fs.fault = at, f
+			for f.At = 1; f.At <= writes; f.At++ {
+				mem := durabletest.NewMem(1 << 20)
+				fs := durabletest.NewFaulty(mem)
+				fs.Set(f)
 				_, err := initialise(fs, dir, p, setup, opts)
 				if err == nil || strings.Contains(err.Error(), "\n") {
-					t.Fatalf("call %d: error is %v, want one line", at, err)
+					t.Fatalf("call %d: error is %v, want one line", f.At, err)
 				}
-				if f == diskFull && !strings.Contains(err.Error(), "disk full") {
-					t.Fatalf("call %d: %v", at, err)
+				if f.Err == syscall.ENOSPC && !strings.Contains(err.Error(), "disk full") {
+					t.Fatalf("call %d: %v", f.At, err)
 				}
-				after := map[string]*memFS{
-					"power loss": fs.powerLost(rand.New(rand.NewPCG(uint64(at), uint64(f)))),
-					"kill -9":    fs.killed(),
-				}
-				for what, next := range after {
+				for what, next := range map[string]*durabletest.Mem{"power loss": mem.Crash(uint64(f.At)), "kill -9": mem} {
 					if _, err := initialise(next, dir, p, setup, opts); err != nil {
-						t.Fatalf("call %d of %d, %s: does not resume: %v", at, clean.calls, what, err)
+						t.Fatalf("call %d of %d, %s: does not resume: %v", f.At, writes, what, err)
 					}
-					sameFiles(t, next.files(), want)
+					sameFiles(t, memFiles(t, next), want)
 				}
 			}
 		})
@@ -164,7 +178,7 @@ func TestInitIsResumedAfterAFaultAtEveryWrite(t *testing.T) {
 
 func TestFinishedLabelsAreNotComputedAgain(t *testing.T) {
 	p, setup := TestParams(), testSetup()
-	fs := newMemFS()
+	fs := durabletest.NewFaulty(durabletest.NewMem(1 << 20))
 	stopAt := uint64(100)
 	opts := InitOptions{BatchLabels: 16}
 	last := uint64(0)
@@ -187,12 +201,12 @@ func TestFinishedLabelsAreNotComputedAgain(t *testing.T) {
 	if first.Resumed != 96 || first.Total != 256 || first.Done != 96+runLabels {
 		t.Fatalf("second start begins with %+v", first)
 	}
-	before := fs.calls
+	fs.Set(durabletest.Fault{})
 	if _, err := initialise(fs, "dir", p, setup, opts); err != nil {
 		t.Fatal(err)
 	}
-	if writes := fs.calls - before; writes != 1 { // mkdirAll
-		t.Fatalf("a start of a finished directory changes the disk %d times", writes)
+	if writes := fs.Done(); len(writes) != 1 || writes[0] != "mkdir dir" {
+		t.Fatalf("a start of a finished directory changes the disk: %v", writes)
 	}
 }
 
@@ -267,7 +281,7 @@ func TestVRFSearchGoesOnBeyondTheSpace(t *testing.T) {
 		}
 	}
 
-	clean := newMemFS()
+	clean := durabletest.NewFaulty(durabletest.NewMem(1 << 20))
 	m, err := initialise(clean, "dir", p, setup, InitOptions{BatchLabels: 4})
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +292,7 @@ func TestVRFSearchGoesOnBeyondTheSpace(t *testing.T) {
 	if err := VerifyVRFNonce(*m.Nonce, commitment, 2, p); err != nil {
 		t.Fatal(err)
 	}
-	fs := newMemFS()
+	fs := durabletest.NewFaulty(durabletest.NewMem(1 << 20))
 	last := uint64(0)
 	_, err = initialise(fs, "dir", p, setup, InitOptions{
 		BatchLabels: 4,
@@ -291,7 +305,7 @@ func TestVRFSearchGoesOnBeyondTheSpace(t *testing.T) {
 	if _, err := initialise(fs, "dir", p, setup, InitOptions{BatchLabels: 4}); err != nil {
 		t.Fatal(err)
 	}
-	sameFiles(t, fs.files(), clean.files())
+	sameFiles(t, memFiles(t, fs), memFiles(t, clean))
 }
 
 func TestInitRefuses(t *testing.T) {
@@ -389,7 +403,7 @@ func TestTheDirectoryOfAnotherProgramIsTakenOver(t *testing.T) {
 	// Stopped in the second file, with no position in the metadata and half a
 	// label written.
 	m.LastPosition = nil
-	if err := saveMetadata(osFS{}, dir, m); err != nil {
+	if err := saveMetadata(durable.OS{}, dir, m); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []int{2, 3} {
@@ -428,7 +442,7 @@ func TestWrongVRFNonceInMetadataIsRefused(t *testing.T) {
 	} {
 		bad := m
 		change(&bad)
-		if err := saveMetadata(osFS{}, dir, bad); err != nil {
+		if err := saveMetadata(durable.OS{}, dir, bad); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Init(dir, p, testSetup(), InitOptions{}); err == nil {

@@ -2,7 +2,6 @@ package post
 
 import (
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 )
@@ -159,7 +158,7 @@ func (s *search) pass() (winner uint32, found bool, err error) {
 func (s *search) scanFile(number uint64) (winner uint32, found bool, err error) {
 	l := s.data.layout
 	name, size := l.name(number), l.size(number)
-	f, err := s.data.fs.open(name, os.O_RDONLY)
+	f, err := s.data.fs.Open(name)
 	if err != nil {
 		return 0, false, advise(err)
 	}

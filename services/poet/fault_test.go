@@ -20,7 +20,7 @@ import (
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
-	"tweedle/base/durable"
+	"tweedle/base/durable/durabletest"
 )
 
 // hookWrites puts itself between bbolt and its file.
@@ -36,7 +36,7 @@ func hookWrites(db *bbolt.DB, hook func(p []byte, off int64, write func([]byte, 
 // that what came before is synced, and so does the first page after it.
 type boltDisk struct {
 	mu     sync.Mutex
-	faults *durable.Faulty
+	faults *durabletest.Faulty
 	safe   []byte
 	recent []boltWrite
 }
@@ -57,10 +57,10 @@ func (d *boltDisk) write(p []byte, off int64, write func([]byte, int64) (int, er
 		d.sync()
 	}
 	how, fail := d.faults.Step("write poet.db")
-	if how == durable.Before {
+	if how == durabletest.Before {
 		return 0, fail
 	}
-	if how == durable.Torn {
+	if how == durabletest.Torn {
 		p = p[:len(p)/2]
 	}
 	d.recent = append(d.recent, boltWrite{off, slices.Clone(p)})
@@ -115,8 +115,8 @@ func (d *boltDisk) crash(r *rand.Rand) []byte {
 type bench struct {
 	t       *testing.T
 	cfg     Config
-	mem     *durable.Mem
-	faults  *durable.Faulty
+	mem     *durabletest.Mem
+	faults  *durabletest.Faulty
 	disk    *boltDisk
 	acks    []Receipt
 	proofs  []ProofRecord
@@ -135,8 +135,8 @@ func newBench(t *testing.T) *bench {
 	cfg.LeavesPerSecond, cfg.MaxLeavesPerSecond = 200, 200
 	cfg.CheckpointInterval = 200 * time.Millisecond
 	cfg.K = 3
-	mem := durable.NewMem(1 << 24)
-	faults := durable.NewFaulty(mem)
+	mem := durabletest.NewMem(1 << 24)
+	faults := durabletest.NewFaulty(mem)
 	cfg.FS = faults
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func newDatabase(t *testing.T, cfg Config) map[string][]byte {
 	if made, ok := databases.Load(cfg.Schedule.Genesis); ok {
 		return made.(map[string][]byte)
 	}
-	cfg.Dir, cfg.FS = filepath.Join(t.TempDir(), "new"), durable.NewMem(1<<24)
+	cfg.Dir, cfg.FS = filepath.Join(t.TempDir(), "new"), durabletest.NewMem(1<<24)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func newDatabase(t *testing.T, cfg Config) map[string][]byte {
 
 // live runs the server for a time, or until it ends by itself, and registers
 // members meanwhile. during, if not nil, runs beside it.
-func (b *bench) live(d time.Duration, fault durable.Fault, during func(*Service)) {
+func (b *bench) live(d time.Duration, fault durabletest.Fault, during func(*Service)) {
 	b.t.Helper()
 	var mu sync.Mutex
 	cfg := b.cfg
@@ -252,7 +252,7 @@ func (b *bench) submit(ctx context.Context, s *Service) {
 func (b *bench) crash(seed uint64) {
 	b.t.Helper()
 	b.mem = b.mem.Crash(seed)
-	b.faults = durable.NewFaulty(b.mem)
+	b.faults = durabletest.NewFaulty(b.mem)
 	b.cfg.FS = b.faults
 	if b.disk != nil {
 		image := b.disk.crash(rand.New(rand.NewPCG(seed, 1)))
@@ -266,13 +266,13 @@ func (b *bench) crash(seed uint64) {
 func (b *bench) check(what string) {
 	b.t.Helper()
 	acks, proofs, before, saved := slices.Clone(b.acks), slices.Clone(b.proofs), len(b.events), maps.Clone(b.saved)
-	b.faults.Set(durable.Fault{})
+	b.faults.Set(durabletest.Fault{})
 	last := uint32(0)
 	for _, a := range acks {
 		n, _ := ParseRoundID(a.Round)
 		last = max(last, n)
 	}
-	b.live(time.Until(b.cfg.Schedule.End(last))+time.Second, durable.Fault{}, func(s *Service) {
+	b.live(time.Until(b.cfg.Schedule.End(last))+time.Second, durabletest.Fault{}, func(s *Service) {
 		time.Sleep(time.Until(b.cfg.Schedule.End(last)) + 800*time.Millisecond)
 		judge := server{Service: s, t: b.t}
 		for _, a := range acks {
@@ -316,7 +316,7 @@ func (b *bench) check(what string) {
 func operations(t *testing.T) (n int) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		b.live(lifeTime, durable.Fault{}, nil)
+		b.live(lifeTime, durabletest.Fault{}, nil)
 		if b.err != nil || len(b.proofs) != 1 || len(b.acks) < 5 {
 			t.Fatalf("undisturbed life: %v, %d proofs, %d acks", b.err, len(b.proofs), len(b.acks))
 		}
@@ -348,10 +348,10 @@ func TestPowerLossAtEveryWrite(t *testing.T) {
 	t.Logf("%d operations", n)
 	first, step := stride(t, 20)
 	for at := first; at <= n; at += step {
-		for _, how := range []durable.How{durable.Before, durable.Torn, durable.After} {
+		for _, how := range []durabletest.How{durabletest.Before, durabletest.Torn, durabletest.After} {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBench(t)
-				b.live(lifeTime, durable.Fault{At: at, How: how}, nil)
+				b.live(lifeTime, durabletest.Fault{At: at, How: how}, nil)
 				name := b.faults.Done()[len(b.faults.Done())-1]
 				b.crash(uint64(at))
 				b.check(name)
@@ -368,7 +368,7 @@ func TestEveryWriteWithoutRoom(t *testing.T) {
 	for at := first; at <= n; at += step {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
-			b.live(lifeTime, durable.Fault{At: at, Last: at + 9, Err: syscall.ENOSPC, How: durable.Torn}, nil)
+			b.live(lifeTime, durabletest.Fault{At: at, Last: at + 9, Err: syscall.ENOSPC, How: durabletest.Torn}, nil)
 			if b.err != nil {
 				t.Errorf("operation %d: a full disk ended the server: %v", at, b.err)
 			}
@@ -393,7 +393,7 @@ func TestEveryWriteOnABrokenDisk(t *testing.T) {
 	for at := first; at <= n; at += step {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
-			b.live(lifeTime, durable.Fault{At: at, Err: syscall.EIO}, nil)
+			b.live(lifeTime, durabletest.Fault{At: at, Err: syscall.EIO}, nil)
 			if b.err != nil && !errors.Is(b.err, syscall.EIO) {
 				t.Errorf("operation %d: %v", at, b.err)
 			}
@@ -412,7 +412,7 @@ func TestEveryFailedSyncEndsTheServer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			b.failSync = at
-			b.live(lifeTime, durable.Fault{}, nil)
+			b.live(lifeTime, durabletest.Fault{}, nil)
 			if b.commits < at {
 				return
 			}

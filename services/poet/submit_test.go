@@ -17,7 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tweedle/base/durable"
+	"tweedle/base/durable/durabletest"
 	"tweedle/services/poet/registration"
 )
 
@@ -197,7 +197,7 @@ func TestFullDiskDoesNotStopARound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t, time.Now())
 		cfg.K, cfg.CheckpointInterval = 2, 100*time.Millisecond
-		mem := durable.NewMem(1 << 30)
+		mem := durabletest.NewMem(1 << 30)
 		cfg.FS = mem
 		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -239,7 +239,7 @@ func TestFullDiskDoesNotStopARound(t *testing.T) {
 func TestBallastSavesTheProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t, time.Now())
-		mem := durable.NewMem(1 << 30)
+		mem := durabletest.NewMem(1 << 30)
 		cfg.FS = mem
 		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -284,7 +284,7 @@ func TestBallastSavesTheProof(t *testing.T) {
 func TestLittleRoomIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t, time.Now())
-		mem := durable.NewMem(1 << 30)
+		mem := durabletest.NewMem(1 << 30)
 		cfg.FS = mem
 		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 			t.Fatal(err)

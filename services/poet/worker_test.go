@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tweedle/base/durable"
+	"tweedle/base/durable/durabletest"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet/journal"
 	"tweedle/values/types"
@@ -155,7 +155,7 @@ func TestSeveralRoundsAreRecovered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := workerConfig(t)
 		cfg.Provers = 3
-		mem := durable.NewMem(1 << 24)
+		mem := durabletest.NewMem(1 << 24)
 		cfg.FS = mem
 		jobs := []Job{job(1, 0, 2*time.Second), job(2, 0, 10*time.Second), job(3, 0, 20*time.Second)}
 		_, _, stop := labour(t, cfg, newSource(jobs...))
@@ -244,7 +244,7 @@ func TestDamagedMemoryIsRepaired(t *testing.T) {
 	for _, inFile := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			cfg := workerConfig(t)
-			cfg.FS = durable.NewMem(1 << 24)
+			cfg.FS = durabletest.NewMem(1 << 24)
 			src := newSource()
 			w, events, stop := labour(t, cfg, src)
 			j := job(1, 0, time.Second)
@@ -284,7 +284,7 @@ func TestDamagedMemoryIsRepaired(t *testing.T) {
 func TestProofWaitsForItsSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := workerConfig(t)
-		cfg.FS = durable.NewMem(1 << 24)
+		cfg.FS = durabletest.NewMem(1 << 24)
 		src := newSource(job(1, 0, time.Second))
 		tries := 0
 		src.fail = func(Result) error {

@@ -77,7 +77,7 @@ var ErrDamaged = errors.New("journal is damaged")
 // were dropped, which a sudden stop or damage explains; they are cut off.
 // An error is ErrDamaged, os.ErrNotExist, or one of the disk.
 func Open(fs durable.FS, path string) (j *Journal, lost error, err error) {
-	file, err := fs.Open(path)
+	file, err := fs.Edit(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -279,7 +279,7 @@ func (j *Journal) rewriteTo(temp string, to point) (err error) {
 	defer func() {
 		if err != nil {
 			file.Close()
-			j.fs.Remove(temp) // if not, the next rewrite empties it
+			j.fs.Remove(temp) // if not, the next rewrite replaces it
 		}
 	}()
 	head, sum := j.header.encode()

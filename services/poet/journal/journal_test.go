@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tweedle/base/durable"
+	"tweedle/base/durable/durabletest"
 	"tweedle/proofs/posw"
 	"tweedle/values/types"
 )
@@ -82,7 +83,7 @@ func proveBoth(t *testing.T, p *posw.Prover, j *Journal) {
 
 func TestResumeEqualsAnUninterruptedRun(t *testing.T) {
 	for _, k := range []uint{0, 1, 3, 6} {
-		fs := durable.NewMem(1 << 20)
+		fs := durabletest.NewMem(1 << 20)
 		j, p := run(t, fs, k, 1, 2, 61, 64, 33, 100)
 		if saved, _ := j.Saved(); saved != p.Leaves() {
 			t.Fatalf("k=%d: %d of %d leaves saved", k, saved, p.Leaves())
@@ -98,7 +99,7 @@ func TestResumeEqualsAnUninterruptedRun(t *testing.T) {
 
 // A sync without a marked checkpoint goes to the last kept node.
 func TestSyncGoesToTheLastKeptNode(t *testing.T) {
-	fs := durable.NewMem(1 << 20)
+	fs := durabletest.NewMem(1 << 20)
 	h := header(4)
 	p := posw.NewProver(h.Statement[:], 4)
 	j := Create(fs, path, h)
@@ -116,7 +117,7 @@ func TestSyncGoesToTheLastKeptNode(t *testing.T) {
 
 // Many nodes at once become several chunks, and are read back.
 func TestLongPiecesAreSplit(t *testing.T) {
-	fs := durable.NewMem(16 << 20)
+	fs := durabletest.NewMem(16 << 20)
 	j := Create(fs, path, header(0))
 	nodes := make([]byte, (2*maxChunkNodes+5)*posw.NodeSize)
 	for i := range nodes {
@@ -139,14 +140,14 @@ func TestLongPiecesAreSplit(t *testing.T) {
 // saved is there, and the round goes on to the right root.
 func TestEveryCrashPoint(t *testing.T) {
 	steps := []uint64{50, 1, 49, 64, 80}
-	probe := durable.NewFaulty(durable.NewMem(1 << 20))
+	probe := durabletest.NewFaulty(durabletest.NewMem(1 << 20))
 	run(t, probe, 3, steps...)
 	for at := 1; at <= len(probe.Done()); at++ {
-		for _, how := range []durable.How{durable.Before, durable.Torn, durable.After} {
+		for _, how := range []durabletest.How{durabletest.Before, durabletest.Torn, durabletest.After} {
 			for seed := range uint64(6) {
-				mem := durable.NewMem(1 << 20)
-				fs := durable.NewFaulty(mem)
-				fs.Set(durable.Fault{At: at, How: how})
+				mem := durabletest.NewMem(1 << 20)
+				fs := durabletest.NewFaulty(mem)
+				fs.Set(durabletest.Fault{At: at, How: how})
 				j, _ := run(t, fs, 3, steps...)
 				saved, _ := j.Saved()
 				after := mem.Crash(seed)
@@ -172,14 +173,14 @@ func TestEveryCrashPoint(t *testing.T) {
 // each operation the next sync brings the file up to date.
 func TestEveryFailureHeals(t *testing.T) {
 	for _, cause := range []error{syscall.ENOSPC, syscall.EIO} {
-		for _, how := range []durable.How{durable.Before, durable.Torn} {
+		for _, how := range []durabletest.How{durabletest.Before, durabletest.Torn} {
 			for at := 1; ; at++ {
-				mem := durable.NewMem(1 << 20)
-				fs := durable.NewFaulty(mem)
-				fs.Set(durable.Fault{At: at, Last: at + 2, Err: cause, How: how})
+				mem := durabletest.NewMem(1 << 20)
+				fs := durabletest.NewFaulty(mem)
+				fs.Set(durabletest.Fault{At: at, Last: at + 2, Err: cause, How: how})
 				j, p := run(t, fs, 3, 50, 1, 49, 64, 80)
 				reached := len(fs.Done()) >= at
-				fs.Set(durable.Fault{})
+				fs.Set(durabletest.Fault{})
 				if err := j.Sync(); err != nil {
 					t.Fatal(err)
 				}
@@ -201,7 +202,7 @@ func TestEveryFailureHeals(t *testing.T) {
 
 // While the disk is full the round goes on; room brings the missing part.
 func TestFullDisk(t *testing.T) {
-	mem := durable.NewMem(1500)
+	mem := durabletest.NewMem(1500)
 	j, p := run(t, mem, 0, 20)
 	advance(p, j, 300)
 	if err := j.Sync(); !durable.IsFull(err) {
@@ -224,7 +225,7 @@ func TestFullDisk(t *testing.T) {
 // Flipped bits, a zeroed page, a cut: what is damaged is dropped, the rest is
 // right; never other nodes.
 func TestDamageIsFound(t *testing.T) {
-	mem := durable.NewMem(1 << 20)
+	mem := durabletest.NewMem(1 << 20)
 	j, _ := run(t, mem, 1, 50, 51, 49, 64, 80, 200)
 	good, err := durable.ReadFile(mem, path, 1<<20)
 	if err != nil {
@@ -245,7 +246,7 @@ func TestDamageIsFound(t *testing.T) {
 		case 3:
 			bad = bad[:r.IntN(len(bad))]
 		}
-		fs := durable.NewMem(1 << 20)
+		fs := durabletest.NewMem(1 << 20)
 		if err := durable.WriteFile(fs, path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -302,7 +303,7 @@ func BenchmarkOpenMainnet(b *testing.B) {
 }
 
 func FuzzOpen(f *testing.F) {
-	mem := durable.NewMem(1 << 20)
+	mem := durabletest.NewMem(1 << 20)
 	h := header(1)
 	p := posw.NewProver(h.Statement[:], 1)
 	j := Create(mem, path, h)
@@ -311,7 +312,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(good)
 	f.Add(good[:len(good)-3])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		fs := durable.NewMem(1 << 24)
+		fs := durabletest.NewMem(1 << 24)
 		durable.WriteFile(fs, path, b, 0o600)
 		j, lost, err := Open(fs, path)
 		if err != nil {

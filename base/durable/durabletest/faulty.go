@@ -1,9 +1,11 @@
-package durable
+package durabletest
 
 import (
 	"errors"
 	"os"
 	"sync"
+
+	"tweedle/base/durable"
 )
 
 // ErrStopped is what every operation returns after a stop drawn by a [Fault].
@@ -21,7 +23,8 @@ type Fault struct {
 type How int
 
 // Before does nothing; Torn does the first half of a write, and nothing of other
-// operations; After does all of it.
+// operations; After does all of it. A sync that is not done and fails with Err
+// takes what it was to make durable with it, see [Mem].
 const (
 	Before How = iota
 	Torn
@@ -29,10 +32,10 @@ const (
 )
 
 // Faulty fails chosen operations of the file system under it. Operations that
-// change something are counted: Create, Mkdir, Rename, Remove, SyncDir,
-// WriteAt, Truncate, Sync, Reserve.
+// change something are counted: Create, Mkdir, Rename, Move, Remove,
+// SyncDir, WriteAt, Truncate, Sync, Reserve.
 type Faulty struct {
-	FS
+	durable.FS
 	mu    sync.Mutex
 	fault Fault
 	done  []string
@@ -40,7 +43,7 @@ type Faulty struct {
 }
 
 // NewFaulty wraps a file system. It fails nothing until Set.
-func NewFaulty(fs FS) *Faulty { return &Faulty{FS: fs} }
+func NewFaulty(fs durable.FS) *Faulty { return &Faulty{FS: fs} }
 
 // Set starts counting anew, with another fault.
 func (f *Faulty) Set(fault Fault) {
@@ -87,8 +90,21 @@ func (f *Faulty) do(name string, op func() error) error {
 	return fail
 }
 
-// Create implements FS.
-func (f *Faulty) Create(name string, mode os.FileMode) (file File, err error) {
+// sync is do for a sync; lose is what becomes of the data if it fails.
+func (f *Faulty) sync(name string, op func() error, lose func()) error {
+	how, fail := f.Step(name)
+	if how == After {
+		if err := op(); err != nil {
+			return err
+		}
+	} else if !errors.Is(fail, ErrStopped) {
+		lose()
+	}
+	return fail
+}
+
+// Create implements durable.FS.
+func (f *Faulty) Create(name string, mode os.FileMode) (file durable.File, err error) {
 	err = f.do("create "+name, func() error {
 		file, err = f.FS.Create(name, mode)
 		return err
@@ -102,43 +118,57 @@ func (f *Faulty) Create(name string, mode os.FileMode) (file File, err error) {
 	return &faultyFile{file, f, name}, nil
 }
 
-// Open implements FS.
-func (f *Faulty) Open(name string) (File, error) {
+// Open implements durable.FS.
+func (f *Faulty) Open(name string) (durable.File, error) { return f.open(name, f.FS.Open) }
+
+// Edit implements durable.FS.
+func (f *Faulty) Edit(name string) (durable.File, error) { return f.open(name, f.FS.Edit) }
+
+func (f *Faulty) open(name string, open func(string) (durable.File, error)) (durable.File, error) {
 	f.mu.Lock()
 	dead := f.dead
 	f.mu.Unlock()
 	if dead {
 		return nil, ErrStopped
 	}
-	file, err := f.FS.Open(name)
+	file, err := open(name)
 	if err != nil {
 		return nil, err
 	}
 	return &faultyFile{file, f, name}, nil
 }
 
-// Mkdir implements FS.
+// Mkdir implements durable.FS.
 func (f *Faulty) Mkdir(name string, mode os.FileMode) error {
 	return f.do("mkdir "+name, func() error { return f.FS.Mkdir(name, mode) })
 }
 
-// Rename implements FS.
+// Rename implements durable.FS.
 func (f *Faulty) Rename(old, new string) error {
 	return f.do("rename "+new, func() error { return f.FS.Rename(old, new) })
 }
 
-// Remove implements FS.
+// Move implements durable.FS.
+func (f *Faulty) Move(old, new string) error {
+	return f.do("rename "+new, func() error { return f.FS.Move(old, new) })
+}
+
+// Remove implements durable.FS.
 func (f *Faulty) Remove(name string) error {
 	return f.do("remove "+name, func() error { return f.FS.Remove(name) })
 }
 
-// SyncDir implements FS.
+// SyncDir implements durable.FS.
 func (f *Faulty) SyncDir(name string) error {
-	return f.do("syncdir "+name, func() error { return f.FS.SyncDir(name) })
+	return f.sync("syncdir "+name, func() error { return f.FS.SyncDir(name) }, func() {
+		if m, ok := f.FS.(*Mem); ok {
+			m.syncDir(name, true)
+		}
+	})
 }
 
 type faultyFile struct {
-	File
+	durable.File
 	fs   *Faulty
 	name string
 }
@@ -162,7 +192,13 @@ func (f *faultyFile) Truncate(size int64) error {
 	return f.fs.do("truncate "+f.name, func() error { return f.File.Truncate(size) })
 }
 
-func (f *faultyFile) Sync() error { return f.fs.do("sync "+f.name, f.File.Sync) }
+func (f *faultyFile) Sync() error {
+	return f.fs.sync("sync "+f.name, f.File.Sync, func() {
+		if m, ok := f.File.(*memFile); ok {
+			m.sync(true)
+		}
+	})
+}
 
 func (f *faultyFile) Reserve(size int64) error {
 	return f.fs.do("reserve "+f.name, func() error { return f.File.Reserve(size) })

@@ -1,4 +1,10 @@
-package durable
+// Package durabletest is disks that break, for tests of what must survive it.
+//
+// It promises: [Mem] loses at [Mem.Crash] what was not synced, and only that,
+// and never makes durable what a failed sync was to make so; [Faulty] fails the
+// operation that it was told to. It leaves to the caller to try every operation
+// and many seeds.
+package durabletest
 
 import (
 	"fmt"
@@ -10,27 +16,30 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+
+	"tweedle/base/durable"
 )
 
-// sector is the unit in which a disk writes all or nothing, in bytes.
-const sector = 512
+// atom is what a disk writes whole or not at all, in bytes. A sector has 512
+// and more, memory that keeps its content has 8.
+const atom = 8
 
 // Mem is a file system in memory that can lose power: [Mem.Crash] returns what
-// a disk might hold then. Content is safe after File.Sync, names after SyncDir.
-// What was not synced may survive whole, in part, or not at all; names survive
-// in the order in which they were changed. Its methods may be called
-// concurrently.
+// a disk might hold then. Content is safe after File.Sync, names after SyncDir
+// of their directory. Of what was not synced anything may survive: parts of a
+// write in any order, a length without its content, a later change of a name
+// without an earlier one. Its methods may be called concurrently.
 type Mem struct {
 	mu       sync.Mutex
 	capacity int64 // bytes, of all files
 	names    map[string]*inode
 	safe     map[string]*inode // names that survive a crash
-	renames  []nameChange      // since then, in order
+	changes  []nameChange      // since then, in order
 }
 
 type inode struct {
-	data   []byte
-	safe   []byte      // content at the last sync
+	data   []byte      // as the process sees it
+	safe   []byte      // as it survives a crash
 	writes []dataWrite // since then, in order
 }
 
@@ -66,8 +75,11 @@ func (m *Mem) Crash(seed uint64) *Mem {
 	defer m.mu.Unlock()
 	r := rand.New(rand.NewPCG(seed, 0))
 	names := maps.Clone(m.safe)
-	for _, c := range m.renames[:r.IntN(len(m.renames)+1)] {
-		c.apply(names)
+	stop, inOrder := r.IntN(len(m.changes)+1), r.IntN(2) == 0
+	for i, c := range m.changes {
+		if inOrder && i < stop || !inOrder && r.IntN(2) == 0 {
+			c.apply(names)
+		}
 	}
 	after := NewMem(m.capacity)
 	done := map[*inode]*inode{}
@@ -94,7 +106,7 @@ func (c nameChange) apply(names map[string]*inode) {
 	}
 }
 
-// crash draws which of the sectors written since the last sync survive.
+// crash draws what survives of the writes since the last sync.
 func (n *inode) crash(r *rand.Rand) []byte {
 	data := slices.Clone(n.safe)
 	for _, w := range n.writes {
@@ -104,16 +116,37 @@ func (n *inode) crash(r *rand.Rand) []byte {
 			}
 			continue
 		}
-		keep := r.IntN(3) // nothing, some sectors, everything
-		for off := int64(0); off < int64(len(w.data)); {
-			end := min((w.at+off)/sector*sector+sector-w.at, int64(len(w.data)))
-			if keep == 2 || keep == 1 && r.IntN(2) == 0 {
-				data = put(data, w.data[off:end], w.at+off)
+		keep := r.IntN(4) // nothing, the length, the length and some of the content, everything
+		end := w.at + int64(len(w.data))
+		if keep > 0 && end > int64(len(data)) {
+			data = resize(data, end)
+		}
+		for at := w.at; at < end; {
+			next := min(at/atom*atom+atom, end)
+			if keep == 3 || keep == 2 && r.IntN(2) == 0 {
+				data = put(data, w.data[at-w.at:next-w.at], at)
 			}
-			off = end
+			at = next
 		}
 	}
 	return data
+}
+
+// sync makes the writes safe, or forgets them if it fails: the file shows them
+// until the power is lost, and no later sync makes them durable, though it does
+// not fail: the kernel tells an error once
+// (https://wiki.postgresql.org/wiki/Fsync_Errors).
+func (n *inode) sync(fails bool) {
+	for _, w := range n.writes {
+		switch {
+		case fails:
+		case w.data == nil:
+			n.safe = resize(n.safe, w.at)
+		default:
+			n.safe = put(n.safe, w.data, w.at)
+		}
+	}
+	n.writes = nil
 }
 
 func resize(data []byte, size int64) []byte {
@@ -145,40 +178,43 @@ func (m *Mem) usedLocked() int64 {
 
 func (m *Mem) changeLocked(c nameChange) {
 	c.apply(m.names)
-	m.renames = append(m.renames, c)
+	m.changes = append(m.changes, c)
 }
 
 func notExist(op, name string) error { return &os.PathError{Op: op, Path: name, Err: os.ErrNotExist} }
 
-// Create implements FS.
-func (m *Mem) Create(name string, _ os.FileMode) (File, error) {
+// Create implements durable.FS.
+func (m *Mem) Create(name string, _ os.FileMode) (durable.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := m.names[name]
-	if n == nil {
-		n = &inode{}
-		m.changeLocked(nameChange{name: name, inode: n})
-	} else {
-		n.truncate(0)
+	if m.names[name] != nil {
+		m.changeLocked(nameChange{name: name})
 	}
-	return &memFile{fs: m, name: name, inode: n}, nil
+	n := &inode{}
+	m.changeLocked(nameChange{name: name, inode: n})
+	return &memFile{fs: m, name: name, inode: n, write: true}, nil
 }
 
-// Open implements FS.
-func (m *Mem) Open(name string) (File, error) {
+// Open implements durable.FS.
+func (m *Mem) Open(name string) (durable.File, error) { return m.open(name, false) }
+
+// Edit implements durable.FS.
+func (m *Mem) Edit(name string) (durable.File, error) { return m.open(name, true) }
+
+func (m *Mem) open(name string, write bool) (durable.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := m.names[name]
 	if n == nil {
 		return nil, notExist("open", name)
 	}
-	return &memFile{fs: m, name: name, inode: n}, nil
+	return &memFile{fs: m, name: name, inode: n, write: write}, nil
 }
 
-// Mkdir implements FS: directories need no making here.
+// Mkdir implements durable.FS: directories need no making here.
 func (m *Mem) Mkdir(string, os.FileMode) error { return nil }
 
-// ReadDir implements FS.
+// ReadDir implements durable.FS.
 func (m *Mem) ReadDir(dir string) ([]string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -192,7 +228,7 @@ func (m *Mem) ReadDir(dir string) ([]string, error) {
 	return names, nil
 }
 
-// Rename implements FS.
+// Rename implements durable.FS.
 func (m *Mem) Rename(old, new string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -204,7 +240,18 @@ func (m *Mem) Rename(old, new string) error {
 	return nil
 }
 
-// Remove implements FS.
+// Move implements durable.FS.
+func (m *Mem) Move(old, new string) error {
+	m.mu.Lock()
+	taken := m.names[new] != nil
+	m.mu.Unlock()
+	if taken {
+		return &os.LinkError{Op: "rename", Old: old, New: new, Err: os.ErrExist}
+	}
+	return m.Rename(old, new)
+}
+
+// Remove implements durable.FS.
 func (m *Mem) Remove(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -215,17 +262,28 @@ func (m *Mem) Remove(name string) error {
 	return nil
 }
 
-// SyncDir implements FS. As a journaling file system does, it makes every
-// earlier change of a name durable, in other directories too.
-func (m *Mem) SyncDir(string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.safe = maps.Clone(m.names)
-	m.renames = nil
+// SyncDir implements durable.FS.
+func (m *Mem) SyncDir(dir string) error {
+	m.syncDir(dir, false)
 	return nil
 }
 
-// Free implements FS.
+// syncDir makes the changes in a directory safe, or forgets them if it fails.
+func (m *Mem) syncDir(dir string, fails bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changes = slices.DeleteFunc(m.changes, func(c nameChange) bool {
+		if filepath.Dir(c.name) != filepath.Clean(dir) {
+			return false
+		}
+		if !fails {
+			c.apply(m.safe)
+		}
+		return true
+	})
+}
+
+// Free implements durable.FS.
 func (m *Mem) Free(string) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -236,6 +294,16 @@ type memFile struct {
 	fs    *Mem
 	name  string
 	inode *inode
+	write bool // it was not opened for reading only
+	lossy bool // a sync failed: what a later one says means nothing
+}
+
+// refuse is the answer to a change of a file that was opened for reading.
+func (f *memFile) refuse(op string) error {
+	if f.write {
+		return nil
+	}
+	return &os.PathError{Op: op, Path: f.name, Err: syscall.EBADF}
 }
 
 func (n *inode) truncate(size int64) {
@@ -259,6 +327,9 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
+	if err := f.refuse("write"); err != nil {
+		return 0, err
+	}
 	var err error
 	if grow := off + int64(len(p)) - int64(len(f.inode.data)); grow > 0 {
 		if room := f.fs.capacity - f.fs.usedLocked(); grow > room {
@@ -285,16 +356,23 @@ func (f *memFile) Truncate(size int64) error {
 	if size < 0 {
 		return fmt.Errorf("truncate %s: %w", f.name, os.ErrInvalid)
 	}
+	if err := f.refuse("truncate"); err != nil {
+		return err
+	}
 	f.inode.truncate(size)
 	return nil
 }
 
 func (f *memFile) Sync() error {
+	f.sync(false)
+	return nil
+}
+
+func (f *memFile) sync(fails bool) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	f.inode.safe = slices.Clone(f.inode.data)
-	f.inode.writes = nil
-	return nil
+	f.lossy = f.lossy || fails
+	f.inode.sync(f.lossy)
 }
 
 func (f *memFile) Reserve(size int64) error {

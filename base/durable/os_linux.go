@@ -3,6 +3,7 @@ package durable
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,17 @@ func (f osFile) Reserve(size int64) error {
 	}
 	if err != nil {
 		return fmt.Errorf("reserve %d bytes for %s: %w", size, f.Name(), err)
+	}
+	return nil
+}
+
+func renameNew(old, new string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, old, unix.AT_FDCWD, new, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // this file system, or kernel, knows no such flag
+		return errors.ErrUnsupported
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: old, New: new, Err: err}
 	}
 	return nil
 }

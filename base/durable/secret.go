@@ -1,0 +1,73 @@
+package durable
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// maxSecret bounds a key file, in bytes.
+const maxSecret = 64 << 10
+
+// Secret returns the content of a key file, without the white space around it.
+// If there is no such file it makes one of mode 0600 with what generate returns,
+// durably. A file that is there is never replaced, nor is a link that leads
+// nowhere; of two processes that make one at once, both get the same.
+func Secret(fs FS, path string, generate func() ([]byte, error)) ([]byte, error) {
+	content, err := ReadFile(fs, path, maxSecret)
+	if errors.Is(err, os.ErrNotExist) {
+		content, err = makeSecret(fs, path, generate)
+	}
+	return bytes.TrimSpace(content), err
+}
+
+func makeSecret(fs FS, path string, generate func() ([]byte, error)) ([]byte, error) {
+	content, err := generate()
+	if err != nil {
+		return nil, err
+	}
+	err = NewSecret(fs, path, content)
+	if err == nil {
+		return content, nil
+	}
+	if !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	content, err = ReadFile(fs, path, maxSecret)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: it is a link: make the place that it leads to available, or remove the link to get a new key", err)
+	}
+	return content, err
+}
+
+// RandomHex is a key for [Secret]: 32 random bytes in hexadecimal.
+func RandomHex() ([]byte, error) {
+	key := make([]byte, 32)
+	rand.Read(key) //nolint:errcheck // it never fails
+	return hex.AppendEncode(nil, key), nil
+}
+
+// NewSecret makes a file of mode 0600 with content and a line end, durably. The
+// error is os.ErrExist if the name is taken; then nothing is changed.
+func NewSecret(fs FS, path string, content []byte) error {
+	// Another process may do the same at this moment.
+	temp := path + "." + rand.Text()[:8] + tempSuffix
+	err := writeSynced(fs, temp, append(bytes.Clone(content), '\n'), 0o600)
+	if err == nil {
+		// If we stop here, nobody has seen what is in the temporary file.
+		err = fs.Move(temp, path)
+	}
+	if err != nil {
+		fs.Remove(temp) //nolint:errcheck // if it stays, it is a key that nobody uses
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	// If we stop here, a start finds the file, whole, or none.
+	if err := fs.SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
