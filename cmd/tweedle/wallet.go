@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,11 +91,7 @@ func walletNew(o *walletOptions) *cobra.Command {
 		Example: "  tweedle wallet new --key alice.key",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			seed := make([]byte, signing.SeedSize)
-			if _, err := rand.Read(seed); err != nil {
-				return err
-			}
-			if err := writeKey(o.keyFile, seed); err != nil {
+			if err := newKey(o.keyFile); err != nil {
 				return err
 			}
 			return o.showAddress(cmd)
@@ -129,25 +123,18 @@ func walletAddressOf(s *signing.Signer) types.Address { return vm.WalletAddress(
 // maxKeyFile is in bytes: a key in hexadecimal with room for line ends.
 const maxKeyFile = 256
 
-// writeKey keeps a seed in a new file that only its owner can read.
-func writeKey(path string, seed []byte) error {
-	// The name is taken first, so that a file that is there is never lost.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	switch {
-	case errors.Is(err, os.ErrExist):
-		return fmt.Errorf("%s exists: choose another file with --key, a key is never overwritten", path)
-	case err != nil:
-		return fmt.Errorf("key file: %w", err)
-	}
-	// If we stop here, an empty file is left, whose address nobody was told.
-	err = f.Close()
-	if err == nil {
-		err = durable.WriteFile(durable.OS{}, path, []byte(hex.EncodeToString(seed)+"\n"), 0o600)
-	}
+// newKey makes a key and keeps it in a new file that only its owner can read. If
+// we stop before it is durable, nobody was told its address.
+func newKey(path string) error {
+	key, err := durable.RandomHex()
 	if err != nil {
-		return errors.Join(err, os.Remove(path))
+		return err
 	}
-	return nil
+	err = durable.NewSecret(durable.OS{}, path, key)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s exists: choose another file with --key, a key is never overwritten", path)
+	}
+	return err
 }
 
 // signer reads the key file.

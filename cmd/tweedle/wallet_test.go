@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
+	"tweedle/base/durable"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
 	"tweedle/values/signing"
@@ -83,7 +85,7 @@ func startLedgerNode(t *testing.T) *ledgerNode {
 // founderKey writes the key of the genesis account and returns its address.
 func founderKey(t *testing.T, path string) string {
 	t.Helper()
-	if err := writeKey(path, signing.SeedFrom("founder")); err != nil {
+	if err := durable.NewSecret(durable.OS{}, path, hex.AppendEncode(nil, signing.SeedFrom("founder"))); err != nil {
 		t.Fatal(err)
 	}
 	return mustTweedle(t, "wallet", "address", "-k", path)

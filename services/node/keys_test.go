@@ -87,6 +87,7 @@ func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
 	dir := t.TempDir()
 	for file, load := range map[string]func(string) error{
 		identityFile: func(p string) error { _, err := loadOrCreateSeed(p); return err },
+		"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
 	} {
 		path, target := filepath.Join(dir, file), filepath.Join(dir, "unplugged", file)
 		if err := os.Symlink(target, path); err != nil {

@@ -25,7 +25,7 @@ func TestAFullDiskIsToldAtStart(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 5<<20), 0o600); err == nil {
 		t.Fatal("the disk is not full")
 	}
-	_, err = directory(dir).createKey(filepath.Join(dir, walletsDir, "x.key"))
+	_, err = directory(dir).key(filepath.Join(dir, walletsDir, "x.key"))
 	if err == nil || !strings.HasPrefix(err.Error(), "the disk of "+dir+" is full: free some space") {
 		t.Errorf("%v", err)
 	}

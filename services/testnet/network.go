@@ -1,11 +1,10 @@
 package testnet
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -115,10 +114,7 @@ type wallet struct {
 // wallet reads the key of a name, or makes one.
 func (d directory) wallet(name string, n network) (wallet, error) {
 	path := d.path(walletsDir, name+".key")
-	seed, err := readKey(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		seed, err = d.createKey(path)
-	}
+	seed, err := d.key(path)
 	if err != nil {
 		return wallet{}, err
 	}
@@ -129,29 +125,19 @@ func (d directory) wallet(name string, n network) (wallet, error) {
 	return wallet{seed, vm.WalletAddress(s.NodeID()).Bech32(n.params.HRP)}, nil
 }
 
-func readKey(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	seed, err := signing.ReadSeed(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return seed, nil
-}
-
-// createKey writes a new secret key in the form that ReadSeed takes.
-func (d directory) createKey(path string) ([]byte, error) {
+// key reads a secret key, or makes one. If we stop before a new one is durable,
+// nothing refers to it yet.
+func (d directory) key(path string) ([]byte, error) {
 	if err := os.MkdirAll(d.path(walletsDir), 0o700); err != nil {
 		return nil, d.explain(err)
 	}
-	seed := make([]byte, signing.SeedSize)
-	rand.Read(seed) //nolint:errcheck // it never fails
-	// If we stop here, nothing refers to the key yet.
-	if err := durable.WriteFile(durable.OS{}, path, []byte(hex.EncodeToString(seed)+"\n"), 0o600); err != nil {
+	text, err := durable.Secret(durable.OS{}, path, durable.RandomHex)
+	if err != nil {
 		return nil, d.explain(err)
+	}
+	seed, err := signing.ReadSeed(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return seed, nil
 }

@@ -160,7 +160,7 @@ func TestATokenCanBeReplacedWithoutARestart(t *testing.T) {
 		t.Fatalf("a new token file has mode %v, %v", info.Mode(), err)
 	}
 	old, err := os.ReadFile(path)
-	if err != nil || len(strings.TrimSpace(string(old))) != 2*tokenBytes {
+	if err != nil || len(strings.TrimSpace(string(old))) != 64 {
 		t.Fatalf("a new token is %q", old)
 	}
 	show := func(token string) error {

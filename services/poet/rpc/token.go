@@ -2,13 +2,9 @@ package rpc
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -35,7 +31,6 @@ const TokenFile = "admin.token"
 const (
 	maxTokenFile = 16 << 10 // bytes
 	minToken     = 16       // characters
-	tokenBytes   = 32       // of a new token, before encoding
 )
 
 // tokens knows who may use the admin API.
@@ -50,15 +45,9 @@ type tokens struct {
 // openTokens reads the token file, making it with a new token if it is not
 // there.
 func openTokens(path string) (*tokens, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		secret := make([]byte, tokenBytes)
-		if _, err := rand.Read(secret); err != nil {
-			return nil, err
-		}
-		// If we stop here, the next start finds no file and makes another token.
-		if err := durable.WriteFile(durable.OS{}, path, []byte(hex.EncodeToString(secret)+"\n"), 0o600); err != nil {
-			return nil, fmt.Errorf("admin token: %w", err)
-		}
+	// If we stop in here, the next start finds no file and makes another token.
+	if _, err := durable.Secret(durable.OS{}, path, durable.RandomHex); err != nil {
+		return nil, fmt.Errorf("admin token: %w", err)
 	}
 	t := &tokens{path: path}
 	t.mu.Lock()
