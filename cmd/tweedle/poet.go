@@ -19,8 +19,8 @@ import (
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/preset"
-	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
+	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/rpc"
 	"tweedle/services/poet/server"
 	"tweedle/values/types"
@@ -37,6 +37,7 @@ type poetFlags struct {
 	poetDir, dataDir, ini     string
 	configListen              string
 	debug, json, printVersion bool
+	disableWorker             bool
 	metricsPort, profile      uint16
 	cpuProfile                string
 	certifierURL, certifier   string
@@ -45,7 +46,6 @@ type poetFlags struct {
 
 	dir, network, networkID string
 	admin                   string
-	worker                  server.WorkerConfig
 }
 
 func poetCommand() *cobra.Command {
@@ -111,13 +111,14 @@ func (f *poetFlags) registerReference(cmd *cobra.Command) {
 	fl.StringVar(&f.cpuProfile, "cpuprofile", "", "file to write a CPU profile to")
 	fl.Uint16Var(&f.profile, "profile", 0, "port of the profiler, on this machine only")
 	fl.UintVar(&f.cfg.Poet.PowDifficulty, "pow-difficulty", 0, "leading zero bits of a registration's proof of work")
-	fl.Uint64Var(&f.cfg.Poet.MaxRoundMembers, "max-round-members", poet.DefaultMaxRoundMembers, "members that a round may have")
-	fl.IntVar(&f.cfg.Poet.MaxSubmitBatch, "max-submit-batch-size", poet.DefaultMaxSubmitBatch, "registrations stored together at most")
-	fl.DurationVar(&f.cfg.Poet.SubmitFlush, "submit-flush-interval", poet.DefaultSubmitFlush, "wait for more registrations to store together at most")
+	fl.Uint64Var(&f.cfg.Poet.MaxRoundMembers, "max-round-members", rounds.DefaultMaxRoundMembers, "members that a round may have")
+	fl.IntVar(&f.cfg.Poet.MaxSubmitBatch, "max-submit-batch-size", rounds.DefaultMaxSubmitBatch, "registrations stored together at most")
+	fl.DurationVar(&f.cfg.Poet.SubmitFlush, "submit-flush-interval", rounds.DefaultSubmitFlush, "wait for more registrations to store together at most")
 	fl.StringVar(&f.certifierURL, "certifier-url", "", "URL of the certifier, told to clients")
 	fl.StringVar(&f.certifier, "certifier-pubkey", "", "key of the certifier, base64")
 	fl.StringVar(&f.cfg.Poet.TrustedKeysDir, "trusted-pub-keys-dir-path", "", "folder of further certifier keys (*.key, base64)")
-	fl.BoolVar(&f.cfg.Poet.RegistrationOnly, "disable-worker", false, "the reference's name of --registration-only")
+	fl.BoolVar(&f.disableWorker, "disable-worker", false, "refused: a server executes its rounds itself")
+	_ = fl.MarkHidden("disable-worker") // it was registered just now
 	fl.BoolVar(&f.printVersion, "version", false, "print the version and exit")
 	for _, name := range retiredFlags() {
 		fl.String(name, "", "accepted and not used")
@@ -143,14 +144,11 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.IntVar(&f.cfg.Delivery.Acks, "broadcast-acks", d.Acks, "gateways that must acknowledge a proof and give it back")
 	fl.IntVar(&f.cfg.Delivery.Slots, "gateway-slots", d.Slots, "gateways used at a time")
 	fl.IntVar(&f.cfg.Delivery.MinPeers, "gateway-min-peers", d.MinPeers, "peers that a gateway must have")
-	fl.Uint64Var(&f.cfg.Poet.MaxLeavesPerSecond, "max-leaves-per-second", 0, "slow the work down; 0 is full speed")
-	fl.UintVar(&f.cfg.Poet.K, "keep", 0, "height of the lowest tree layer that is kept; 0 chooses")
+	fl.Uint64Var(&f.cfg.Poet.Work.MaxLeavesPerSecond, "max-leaves-per-second", 0, "slow the work down; 0 is full speed")
+	fl.UintVar(&f.cfg.Poet.Work.K, "keep", 0, "height of the lowest tree layer that is kept; 0 chooses")
 	fl.StringVar(&f.admin, "adminlisten", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")
 	fl.Float64Var(&f.cfg.Limits.PerAddress, "rate-limit", f.cfg.Limits.PerAddress, "requests a second from one address; 0 is no limit, for servers behind a load balancer")
-	fl.BoolVar(&f.cfg.Poet.RegistrationOnly, "registration-only", false, "leave the work to a worker, see --worker")
-	fl.StringVar(&f.worker.Server, "worker", "", "only work, for the registration server with this admin address (through a tunnel, if on another machine)")
-	fl.StringVar(&f.worker.TokenFile, "worker-token", "", "file with the token of that server")
 }
 
 func (f *poetFlags) run(cmd *cobra.Command) error {
@@ -177,9 +175,6 @@ func (f *poetFlags) run(cmd *cobra.Command) error {
 		}
 		defer stop()
 	}
-	if f.worker.Server != "" {
-		return server.RunWorker(cmd.Context(), f.cfg, f.worker)
-	}
 	return server.Run(cmd.Context(), f.cfg)
 }
 
@@ -203,15 +198,11 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 	default:
 		cfg.Poet.Dir = filepath.Join(f.poetDir, "data")
 	}
-	switch {
-	case f.worker.Server == "":
-		if err := f.placeInTime(cmd); err != nil {
-			return err
-		}
-	case f.worker.TokenFile == "":
-		return usageError{errors.New("a worker needs --worker-token: a copy of the registration server's admin.token")}
-	case cfg.Poet.RegistrationOnly:
-		return usageError{errors.New("--worker and --registration-only are the two halves of a server: choose one")}
+	if f.disableWorker {
+		return usageError{errors.New("a server executes its rounds itself: leave disable-worker out")}
+	}
+	if err := f.placeInTime(cmd); err != nil {
+		return err
 	}
 	if cfg.Admin = f.admin; cfg.Admin == "" {
 		cfg.Admin = f.configListen
@@ -232,7 +223,7 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 		cfg.Poet.Certifier = key
 	}
 	if text := os.Getenv(poetKeyVar); text != "" {
-		key, err := poet.ParseKey(text)
+		key, err := rounds.ParseKey(text)
 		if err != nil {
 			return fmt.Errorf("environment variable %s: %w", poetKeyVar, err)
 		}

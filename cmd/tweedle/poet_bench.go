@@ -10,7 +10,7 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/proofs/posw/bench"
-	"tweedle/services/poet"
+	"tweedle/services/poet/work"
 )
 
 // maxBenchSeconds is a day: nobody measures longer by intent.
@@ -53,7 +53,7 @@ still gives the best figures.`,
 	fl := cmd.Flags()
 	fl.Float64Var(&seconds, "seconds", 5, "time to compute for")
 	fl.DurationVar(&round, "round", 324*time.Hour, "length of the round to tell about")
-	fl.UintVar(&keep, "keep", poet.DefaultK, "height of the lowest tree layer that is kept")
+	fl.UintVar(&keep, "keep", work.DefaultK, "height of the lowest tree layer that is kept")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

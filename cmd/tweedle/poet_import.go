@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tweedle/services/poet"
 	"tweedle/services/poet/legacy"
+	"tweedle/services/poet/rounds"
 )
 
 // importReport is what `tweedle poet import` tells.
@@ -73,7 +73,7 @@ func (f *poetFlags) takeOver(from, fromDB string) (report importReport, err erro
 	}
 	f.cfg.Poet.Dir, f.cfg.Poet.Key = f.dir, key
 	// If we stop after this, the key is there and the import can be repeated.
-	service, err := poet.Open(f.cfg.Poet)
+	service, err := rounds.Open(f.cfg.Poet)
 	if err != nil {
 		return report, fmt.Errorf("%w (the data directory must be new, or have this key)", err)
 	}

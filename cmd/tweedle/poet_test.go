@@ -117,8 +117,7 @@ func TestWrongSettingsAreMistakesOfUse(t *testing.T) {
 		{[]string{genesis, "--nonsense"}, "unknown flag"},
 		{[]string{genesis, "extra"}, "unknown command"},
 		{[]string{genesis, "--network=x"}, "leave it out"},
-		{[]string{"--worker=h:1"}, "--worker-token"},
-		{[]string{"--worker=h:1", "--worker-token=x", "--registration-only"}, "choose one"},
+		{[]string{genesis, "--disable-worker"}, "executes its rounds itself"},
 		{[]string{"--configfile=" + file("genesis-time=2026-01-01T00:00:00Z\nfoo=1\n")}, `line 2: "foo" is not a setting`},
 	} {
 		if got := refused(t, true, append([]string{"poet"}, c.args...)...); !strings.Contains(got, c.want) {

@@ -20,7 +20,7 @@ import (
 	"tweedle/edges/p2p"
 	"tweedle/edges/p2p/virtual"
 	"tweedle/edges/preset"
-	"tweedle/services/poet"
+	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/rpc"
 	"tweedle/values/types"
 )
@@ -84,7 +84,9 @@ func (b *bubble) startPoet() {
 		b.t.Fatal(err)
 	}
 	schedule := b.network.PoetSchedule(p)
-	service, err := poet.Open(poet.Config{Dir: b.poet.dir, Schedule: schedule, MaxLeavesPerSecond: 20, Log: bubbleLog("poet")})
+	cfg := rounds.Config{Dir: b.poet.dir, Schedule: schedule, Log: bubbleLog("poet")}
+	cfg.Work.MaxLeavesPerSecond = 20
+	service, err := rounds.Open(cfg)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -1,41 +1,19 @@
-// Package poet is the heart of a PoET server: what happens between a
-// registration and a stored proof.
+// Package poet has the words that the rooms of a PoET server share: rounds and
+// their names, receipts, proofs, what is shown of a server, its errors and its
+// events.
 //
-// It promises: an acknowledged registration is in its round's membership root,
-// whatever crashes; every round that was closed ends in a proof that was
-// verified before it was stored, and its data is deleted only after the proof
-// was written, synced and read back; a full disk costs crash safety and raises
-// an alert, never the round; damage of any file is detected when it is read and
-// never answered from. Time, rounds and their order are decided by [Machine],
-// which is passive; [Service] owns the clock, the disk and the goroutines.
-//
-// It leaves to the caller: the network in both directions (package delivery
-// sends the proofs, package rpc serves the API), rate limits per client, and
-// ending Run's context on a signal.
-//
-// Files in the data directory:
-//
-//	LOCK             one process at a time
-//	identity.key     the server's ed25519 key, base64, mode 0600
-//	poet.db          bbolt: registrations, rounds, proofs, delivery's buckets
-//	rounds/N.journal the kept nodes of round N while it executes
-//	rounds/reserve   room set aside for the journal of the next round
-//	ballast          room that is given up to save a proof on a full disk
-//
-// poet.db and identity.key are trusted: who can write them can forge members and
-// receipts. A journal is not: who changes it can make a round lose its work, but a
-// proof that does not verify is not stored.
+// It promises nothing but their meaning, and leaves everything that happens to the
+// rooms below it: book keeps what must not be lost, work computes, rounds decides
+// and drives, delivery sends the proofs out.
 package poet
 
 import (
 	"crypto/ed25519"
 	"errors"
-	"log/slog"
+	"fmt"
+	"strconv"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"tweedle/base/durable"
 	"tweedle/services/poet/registration"
 	"tweedle/values/types"
 )
@@ -54,92 +32,6 @@ var (
 	ErrStopped      = errors.New("server is stopping")          // Unavailable, 503
 	ErrDamaged      = errors.New("stored data is damaged")      // Internal, 500
 	ErrBadProof     = errors.New("proof is wrong")              // InvalidArgument, 400
-)
-
-// Config is what Open needs. Zero values of the fields that name a default mean
-// that default.
-type Config struct {
-	// Dir is the data directory; it is made if missing.
-	Dir string
-	// FS holds identity, journals and ballast; nil means the machine's.
-	// poet.db and LOCK are always on the machine's.
-	FS durable.FS
-	// Schedule places the rounds in time. A data directory keeps to the one
-	// that it was made with.
-	Schedule types.PoetSchedule
-	// Key is the server's identity, for instance from the environment variable
-	// POET_PRIVATE_KEY (base64). If nil it is read from the data directory, or
-	// made there. It must equal one that is there.
-	Key ed25519.PrivateKey
-
-	// PowDifficulty is the number of leading zero bits in a registration's
-	// proof of work.
-	PowDifficulty uint
-	// Certifier is the key whose certificates stand for a proof of work; nil
-	// means that only proofs of work are accepted.
-	Certifier ed25519.PublicKey
-	// TrustedKeysDir has further certifier keys, base64 in files *.key, that a
-	// registration can hint at. Empty means none.
-	TrustedKeysDir string
-	// MaxRoundMembers limits the members of a round; 0 means DefaultMaxRoundMembers.
-	MaxRoundMembers uint64
-	// MaxSubmitBatch and SubmitFlush bound a batch of registrations, which
-	// share one sync of the disk, in number and in waiting time; 0 means
-	// DefaultMaxSubmitBatch and DefaultSubmitFlush.
-	MaxSubmitBatch int
-	SubmitFlush    time.Duration
-
-	// K is the height of the lowest tree layer that is kept; 0 lets the server
-	// choose by the length of the round, at most DefaultK. A proof recomputes
-	// 150 subtrees of 2^K leaves; a stop of the process may cost up to 2^K leaves.
-	K uint
-	// MaxLeavesPerSecond slows the prover down, smoothly; 0 means full speed.
-	MaxLeavesPerSecond uint64
-	// LeavesPerSecond is the expected speed, for the disk budget and for
-	// progress; 0 means that it is measured.
-	LeavesPerSecond uint64
-	// Provers is the number of rounds that execute at the same time, each on a
-	// core of its own; 0 means 1. Rounds beyond it wait in order of their
-	// number, so the oldest always advances at full speed.
-	Provers int
-	// ProveWorkers is the number of goroutines that recompute subtrees at a
-	// round's end; 0 means one for each core.
-	ProveWorkers int
-	// CheckpointInterval is the time between syncs of a journal; 0 means
-	// DefaultCheckpointInterval.
-	CheckpointInterval time.Duration
-	// BallastBytes is the room held back for a finished proof on a full disk;
-	// 0 means DefaultBallastBytes.
-	BallastBytes int64
-	// AcceptOlderState starts although one of the two heads of poet.db is
-	// damaged. The last transaction may be missing then.
-	AcceptOlderState bool
-	// RegistrationOnly leaves the execution of rounds to remote workers, which
-	// ask through Source.
-	RegistrationOnly bool
-
-	// OnProof is called after a proof became durable, once, from the goroutine
-	// that drives the rounds: it must return at once. Proofs that were
-	// already stored at the start are not announced, see Proofs.
-	OnProof func(round string)
-	// OnEvent is called for every event, from several goroutines, one of them
-	// a prover: it must return at once. Events are logged anyway.
-	OnEvent func(Event)
-	// Log may be nil.
-	Log *slog.Logger
-	// Metrics may be nil; then they are registered nowhere.
-	Metrics prometheus.Registerer
-}
-
-// Defaults of Config, those of the reference where it has the setting
-// (reference/poet.md 3).
-const (
-	DefaultK                  = 14
-	DefaultMaxRoundMembers    = 1 << 32
-	DefaultMaxSubmitBatch     = 1000
-	DefaultSubmitFlush        = 100 * time.Millisecond
-	DefaultCheckpointInterval = time.Second
-	DefaultBallastBytes       = 32 << 20
 )
 
 // Registration is a request to become a member of the open round
@@ -161,6 +53,9 @@ type Receipt struct {
 	End time.Time
 }
 
+// KeptSeries is the number of rounds whose metrics are kept.
+const KeptSeries = 8
+
 // Info describes the server.
 type Info struct {
 	PoetID     types.NodeID
@@ -181,12 +76,15 @@ type ProofRecord struct {
 	Members [][32]byte
 }
 
-// Statement returns what the proof's work is about: the empty byte string for a
+// Statement returns what the proof's work is about.
+func (p *ProofRecord) Statement() []byte {
+	return Statement(p.Message.Statement, uint64(len(p.Members)))
+}
+
+// Statement returns what a round's work is about: the empty byte string for a
 // round without members, else the root of the membership tree
 // (reference/poet.md 1.1).
-func (p *ProofRecord) Statement() []byte { return statement(p.Message.Statement, len(p.Members)) }
-
-func statement(root [32]byte, members int) []byte {
+func Statement(root [32]byte, members uint64) []byte {
 	if members == 0 {
 		return nil
 	}
@@ -205,6 +103,41 @@ type MembershipProof struct {
 	Statement [32]byte
 	Proof     [][32]byte
 }
+
+// RoundID returns the name of a round.
+func RoundID(number uint32) string { return strconv.FormatUint(uint64(number), 10) }
+
+// ParseRoundID returns the number of a round's name.
+func ParseRoundID(id string) (uint32, error) {
+	n, err := strconv.ParseUint(id, 10, 32)
+	if err != nil || RoundID(uint32(n)) != id {
+		return 0, fmt.Errorf("round %.40q is not a decimal number: %w", id, ErrNotFound)
+	}
+	return uint32(n), nil
+}
+
+// RoundState says how far a round is.
+type RoundState uint8
+
+// A round goes through these states in order.
+const (
+	StateOpen      RoundState = iota // takes registrations
+	StateClosed                      // its membership root is being computed
+	StateExecuting                   // leaves are being computed
+	StateProving                     // the proof is being made
+	StateProved                      // the proof is stored
+)
+
+func (s RoundState) String() string {
+	names := [...]string{"open", "closed", "executing", "proving", "proved"}
+	if int(s) < len(names) {
+		return names[s]
+	}
+	return fmt.Sprintf("state(%d)", uint8(s))
+}
+
+// MarshalText writes the state's name.
+func (s RoundState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // RoundStatus is what the server shows about one round.
 type RoundStatus struct {
@@ -244,34 +177,3 @@ type StorageStatus struct {
 // MinRoundsFit is the number of rounds that must fit on the disk; below it the
 // server warns.
 const MinRoundsFit = 3
-
-// Event is something that an operator may want to know.
-type Event struct {
-	Kind  EventKind
-	Round string // empty if it is about none
-	Text  string // one line
-	Err   error  // nil unless something went wrong
-}
-
-// EventKind names the kinds of events; they are stable, alert rules use them.
-type EventKind string
-
-// The kinds of events.
-const (
-	EventOpened         EventKind = "round_opened"
-	EventClosed         EventKind = "round_closed"
-	EventExecuting      EventKind = "round_executing"
-	EventProgress       EventKind = "round_progress"
-	EventProving        EventKind = "round_proving"
-	EventProved         EventKind = "round_proved"
-	EventOverdue        EventKind = "proof_overdue"
-	EventResumed        EventKind = "round_resumed"
-	EventDamage         EventKind = "damage_found"
-	EventJournalPaused  EventKind = "journal_paused"
-	EventJournalResumed EventKind = "journal_resumed"
-	EventDiskLow        EventKind = "disk_low"
-	EventDiskFine       EventKind = "disk_fine"
-	EventDiskFull       EventKind = "disk_full"
-	EventBallast        EventKind = "ballast_released"
-	EventWriteFailed    EventKind = "write_failed"
-)

@@ -8,13 +8,14 @@ import (
 	"go.etcd.io/bbolt"
 
 	"tweedle/services/poet"
+	"tweedle/services/poet/book"
 	"tweedle/values/codec"
 )
 
 // bucketArchive holds the proofs taken over, by round in big-endian order.
 const bucketArchive = "legacy proofs"
 
-// Store is where an Archive lives: a *poet.Service.
+// Store is where an Archive lives: a *rounds.Service.
 type Store interface {
 	Update(fn func(tx *bbolt.Tx) error) error
 	DB() *bbolt.DB
@@ -61,7 +62,7 @@ func (a Archive) Put(p Proof) error {
 		if err != nil {
 			return err
 		}
-		return b.Put(key, poet.SealValue(bucketArchive, key, codec.Encode(&archived{p})))
+		return b.Put(key, book.SealValue(bucketArchive, key, codec.Encode(&archived{p})))
 	})
 }
 
@@ -78,7 +79,7 @@ func (a Archive) Proof(round string) (poet.ProofRecord, error) {
 		if b == nil || b.Get(key) == nil {
 			return fmt.Errorf("proof of round %s: %w", round, poet.ErrNotFound)
 		}
-		raw, err := poet.OpenValue(bucketArchive, key, b.Get(key))
+		raw, err := book.OpenValue(bucketArchive, key, b.Get(key))
 		if err != nil {
 			return err
 		}

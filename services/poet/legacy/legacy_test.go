@@ -17,6 +17,8 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
+	"tweedle/services/poet/rounds"
+	"tweedle/services/poet/work"
 	"tweedle/values/codec"
 	"tweedle/values/merkle"
 	"tweedle/values/types"
@@ -109,9 +111,9 @@ func TestKeyAndProofsAreTakenOver(t *testing.T) {
 	if rounds, err := Unfinished(dataDir); err != nil || !slices.Equal(rounds, []string{"17"}) {
 		t.Fatalf("unfinished %v, %v", rounds, err)
 	}
-	cfg := poet.Config{Dir: filepath.Join(t.TempDir(), "poet"), Key: key, LeavesPerSecond: 1, BallastBytes: 1 << 16, Schedule: types.PoetSchedule{
+	cfg := rounds.Config{Dir: filepath.Join(t.TempDir(), "poet"), Key: key, Work: work.Config{LeavesPerSecond: 1}, BallastBytes: 1 << 16, Schedule: types.PoetSchedule{
 		Genesis: time.Unix(1e9, 0), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}}
-	service, err := poet.Open(cfg)
+	service, err := rounds.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +134,7 @@ func TestKeyAndProofsAreTakenOver(t *testing.T) {
 	}
 	// The server that starts on it serves them, and its own check of the
 	// database finds all in order.
-	service, err = poet.Open(cfg)
+	service, err = rounds.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

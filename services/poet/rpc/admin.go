@@ -30,10 +30,6 @@ func adminMethods() map[string]bool {
 		poetadminpb.AdminService_Rebroadcast_FullMethodName:          true,
 		poetadminpb.AdminService_ListRounds_FullMethodName:           true,
 		poetadminpb.AdminService_GetStorage_FullMethodName:           true,
-		poetadminpb.WorkerService_Jobs_FullMethodName:                true,
-		poetadminpb.WorkerService_Executed_FullMethodName:            true,
-		poetadminpb.WorkerService_Finish_FullMethodName:              true,
-		poetadminpb.WorkerService_Stored_FullMethodName:              true,
 		poetpb.ConfigurationService_ReloadTrustedKeys_FullMethodName: true,
 	}
 }

@@ -41,7 +41,7 @@ func TestTheAdminListenerDeniesWhoeverShowsNoToken(t *testing.T) {
 	writeTokens(t, dir, validToken+"\n"+expiredToken+" 1999-12-31T00:00:00Z\n")
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, dir, testSchedule(), nil)
-		a, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, testOutbox{r.courier}, r.service, r.cfg)
+		a, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, testOutbox{r.courier}, r.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func TestTheAdminListenerDeniesWhoeverShowsNoToken(t *testing.T) {
 				}
 			}
 		}
-		if walked < 7*13 {
+		if walked < 7*9 {
 			t.Fatalf("only %d calls were made", walked)
 		}
 	})
@@ -136,7 +136,7 @@ func (s fakeStream) RecvMsg(any) error            { return io.EOF }
 // The list names only methods that exist.
 func TestTheListOfAdminMethodsIsRight(t *testing.T) {
 	known := map[string]bool{}
-	for _, d := range []grpc.ServiceDesc{poetadminpb.AdminService_ServiceDesc, poetadminpb.WorkerService_ServiceDesc, poetpb.ConfigurationService_ServiceDesc} {
+	for _, d := range []grpc.ServiceDesc{poetadminpb.AdminService_ServiceDesc, poetpb.ConfigurationService_ServiceDesc} {
 		for _, m := range d.Methods {
 			known["/"+d.ServiceName+"/"+m.MethodName] = true
 		}

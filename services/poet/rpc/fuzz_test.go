@@ -17,7 +17,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tweedle/edges/api/gen/poetpb"
-	"tweedle/services/poet"
+	"tweedle/services/poet/rounds"
+	"tweedle/services/poet/work"
 )
 
 // fuzzPublic is the public API on a real service whose round is open for long.
@@ -25,7 +26,7 @@ func fuzzPublic(f *testing.F) (*rig, *public) {
 	f.Helper()
 	schedule := testSchedule()
 	schedule.PhaseShift, schedule.EpochDuration = time.Hour, 2*time.Hour
-	s, err := poet.Open(poet.Config{Dir: f.TempDir(), Schedule: schedule, LeavesPerSecond: 500, BallastBytes: 1 << 16, PowDifficulty: 40})
+	s, err := rounds.Open(rounds.Config{Dir: f.TempDir(), Schedule: schedule, Work: work.Config{LeavesPerSecond: 500}, BallastBytes: 1 << 16, PowDifficulty: 40})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
+	"tweedle/services/poet/rounds"
 	"tweedle/values/merkle"
 	"tweedle/values/types"
 )
@@ -202,7 +203,7 @@ func TestBadInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		schedule := testSchedule()
 		schedule.PhaseShift, schedule.EpochDuration = time.Hour, 2*time.Hour
-		r := newRig(t, dir, schedule, func(_ *poet.Config, c *Config) { c.Limits.PerKey = 0 })
+		r := newRig(t, dir, schedule, func(_ *rounds.Config, c *Config) { c.Limits.PerKey = 0 })
 		bend := func(change func(m map[string]any)) []byte {
 			m := r.submission(0)
 			change(m)
@@ -300,7 +301,7 @@ func checkOversizedOverGRPC(t *testing.T, r *rig) {
 func TestServerDescribesItself(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, dir, testSchedule(), func(_ *poet.Config, c *Config) { c.CertifierURL = "https://certifier.example" })
+		r := newRig(t, dir, testSchedule(), func(_ *rounds.Config, c *Config) { c.CertifierURL = "https://certifier.example" })
 		var doc struct {
 			Paths map[string]any `json:"paths"`
 		}

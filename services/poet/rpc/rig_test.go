@@ -22,6 +22,8 @@ import (
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/registration"
+	"tweedle/services/poet/rounds"
+	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )
 
@@ -29,7 +31,7 @@ import (
 // synctest bubble can hold it.
 type rig struct {
 	t       *testing.T
-	service *poet.Service
+	service *rounds.Service
 	courier *delivery.Courier
 	cfg     Config
 	web     *http.Client
@@ -43,21 +45,21 @@ func testSchedule() types.PoetSchedule {
 	return types.PoetSchedule{Genesis: time.Now(), EpochDuration: 4 * time.Second, PhaseShift: 2 * time.Second, CycleGap: 2 * time.Second}
 }
 
-func newRig(t *testing.T, dir string, schedule types.PoetSchedule, change func(*poet.Config, *Config)) *rig {
+func newRig(t *testing.T, dir string, schedule types.PoetSchedule, change func(*rounds.Config, *Config)) *rig {
 	t.Helper()
-	pc := poet.Config{Dir: dir, Schedule: schedule, LeavesPerSecond: 500, MaxLeavesPerSecond: 500, BallastBytes: 1 << 16, PowDifficulty: 2}
+	pc := rounds.Config{Dir: dir, Schedule: schedule, Work: work.Config{LeavesPerSecond: 500, MaxLeavesPerSecond: 500}, BallastBytes: 1 << 16, PowDifficulty: 2}
 	r := &rig{t: t, dir: dir, cfg: Config{Limits: DefaultLimits(), Schedule: schedule, Version: "test"}}
 	if change != nil {
 		change(&pc, &r.cfg)
 	}
 	var err error
-	if r.service, err = poet.Open(pc); err != nil {
+	if r.service, err = rounds.Open(pc); err != nil {
 		t.Fatal(err)
 	}
 	if r.courier, err = delivery.Open(r.service, delivery.DefaultConfig(), delivery.GRPC(types.GenesisID{}), nil, delivery.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, testOutbox{r.courier}, r.service, r.cfg)
+	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, testOutbox{r.courier}, r.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ import (
 	"tweedle/values/types"
 )
 
-// Backend is what the APIs serve: a *poet.Service.
+// Backend is what the APIs serve: a *rounds.Service.
 type Backend interface {
 	Submit(ctx context.Context, r poet.Registration) (poet.Receipt, error)
 	Info() poet.Info

@@ -75,8 +75,8 @@ func ServePublic(ctx context.Context, grpcListener, restListener net.Listener, b
 	return g.Wait()
 }
 
-// maxAdminBody bounds an admin request, in bytes: a worker's proof and room.
-const maxAdminBody = 1 << 20
+// maxAdminBody bounds an admin request, in bytes: a long list of gateways.
+const maxAdminBody = 64 << 10
 
 // Admin is the admin API, ready to be served.
 type Admin struct {
@@ -84,9 +84,8 @@ type Admin struct {
 	limits Limits
 }
 
-// NewAdmin prepares the admin API. tokenFile is made if it is missing. jobs is
-// nil unless the server leaves its rounds to a worker on another machine.
-func NewAdmin(tokenFile string, b Backend, o Outbox, jobs Jobs, cfg Config) (*Admin, error) {
+// NewAdmin prepares the admin API. tokenFile is made if it is missing.
+func NewAdmin(tokenFile string, b Backend, o Outbox, cfg Config) (*Admin, error) {
 	t, err := openTokens(tokenFile)
 	if err != nil {
 		return nil, err
@@ -98,9 +97,6 @@ func NewAdmin(tokenFile string, b Backend, o Outbox, jobs Jobs, cfg Config) (*Ad
 	a := &admin{backend: b, outbox: o, log: cfg.logger()}
 	poetadminpb.RegisterAdminServiceServer(s, a)
 	poetpb.RegisterConfigurationServiceServer(s, a)
-	if jobs != nil {
-		poetadminpb.RegisterWorkerServiceServer(s, &workers{jobs: jobs})
-	}
 	return &Admin{server: s, limits: cfg.Limits}, nil
 }
 

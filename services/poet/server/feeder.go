@@ -44,7 +44,7 @@ func newFeeder(cfg Config) *feeder {
 	return &feeder{schedule: cfg.Poet.Schedule, log: cfg.Log, wake: make(chan struct{}, 1), fed: map[string]bool{}}
 }
 
-// poke is poet.Config.OnProof.
+// poke is rounds.Config.OnProof.
 func (f *feeder) poke(string) {
 	select {
 	case f.wake <- struct{}{}:

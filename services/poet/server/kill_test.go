@@ -24,10 +24,11 @@ import (
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/gatewaypb"
 	"tweedle/edges/api/gen/poetpb"
-	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/registration"
+	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/rpc"
+	"tweedle/services/poet/work"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
@@ -61,7 +62,7 @@ func child(dir string) {
 		panic(err) // the test that starts us is wrong
 	}
 	cfg := Config{
-		Poet: poet.Config{Dir: dir, Schedule: killSchedule(time.Unix(0, ns)), LeavesPerSecond: 2000, MaxLeavesPerSecond: 2000,
+		Poet: rounds.Config{Dir: dir, Schedule: killSchedule(time.Unix(0, ns)), Work: work.Config{LeavesPerSecond: 2000, MaxLeavesPerSecond: 2000},
 			BallastBytes: 1 << 16, SubmitFlush: 5 * time.Millisecond},
 		Delivery: delivery.DefaultConfig(), Gateways: gateways, Limits: rpc.DefaultLimits(),
 		GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),

@@ -5,15 +5,15 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"tweedle/services/poet/book"
 
-	"tweedle/services/poet"
+	"go.etcd.io/bbolt"
 )
 
 // loseOutbox empties the outbox of a server that has stopped.
 func loseOutbox(t *testing.T, dir string) {
 	t.Helper()
-	db, err := bbolt.Open(filepath.Join(dir, poet.DatabaseName), 0o600, &bbolt.Options{Timeout: time.Second})
+	db, err := bbolt.Open(filepath.Join(dir, book.DatabaseName), 0o600, &bbolt.Options{Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

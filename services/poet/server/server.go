@@ -32,6 +32,7 @@ import (
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/legacy"
+	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/rpc"
 )
 
@@ -39,7 +40,7 @@ import (
 type Config struct {
 	// Poet names the data directory, the schedule and all about rounds; its
 	// hooks, log and metrics are set here.
-	Poet poet.Config
+	Poet rounds.Config
 	// Delivery says how proofs reach the network, Gateways where to begin.
 	Delivery delivery.Config
 	Gateways []string
@@ -79,7 +80,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	f := newFeeder(cfg)
 	cfg.Poet.OnProof = f.poke
 	cfg.Poet.Log, cfg.Poet.Metrics = cfg.Log, registry
-	service, err := poet.Open(cfg.Poet)
+	service, err := rounds.Open(cfg.Poet)
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
@@ -100,7 +101,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 // shelf is a service with the proofs that were taken over from a reference
 // server beside its own.
 type shelf struct {
-	*poet.Service
+	*rounds.Service
 	archive legacy.Archive
 }
 
@@ -119,11 +120,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, f *fee
 		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
 		Log: cfg.Log, Metrics: rpc.NewMetrics(registry),
 	}
-	var jobs rpc.Jobs
-	if cfg.Poet.RegistrationOnly {
-		jobs = service
-	}
-	admin, err := rpc.NewAdmin(filepath.Join(cfg.Poet.Dir, rpc.TokenFile), service, outbox{f.courier, f}, jobs, api)
+	admin, err := rpc.NewAdmin(filepath.Join(cfg.Poet.Dir, rpc.TokenFile), service, outbox{f.courier, f}, api)
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}

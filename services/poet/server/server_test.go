@@ -29,10 +29,11 @@ import (
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/proofs/posw"
-	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/registration"
+	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/rpc"
+	"tweedle/services/poet/work"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
@@ -152,8 +153,8 @@ var network = types.GenesisID{3}
 // config is a server whose rounds close after 2 s and work for 2 s.
 func (n *internet) config(dir string, genesis time.Time, gateways ...string) Config {
 	cfg := Config{
-		Poet: poet.Config{
-			Dir: dir, LeavesPerSecond: 500, MaxLeavesPerSecond: 500, BallastBytes: 1 << 16,
+		Poet: rounds.Config{
+			Dir: dir, Work: work.Config{LeavesPerSecond: 500, MaxLeavesPerSecond: 500}, BallastBytes: 1 << 16,
 			Schedule: types.PoetSchedule{Genesis: genesis, EpochDuration: 4 * time.Second, PhaseShift: 2 * time.Second, CycleGap: 2 * time.Second},
 		},
 		Delivery: delivery.DefaultConfig(), Gateways: gateways, Limits: rpc.DefaultLimits(),
@@ -330,115 +331,6 @@ func TestAStoredProofIsDeliveredAfterARestart(t *testing.T) {
 	})
 }
 
-// The registering half and the worker run apart; the worker is away for a
-// while, and stops and comes back in the middle of a round.
-func TestRegistrationAndWorkOnTwoMachines(t *testing.T) {
-	dir, workDir := t.TempDir(), t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		n := newInternet(t)
-		a := n.node("a:9")
-		n.node("b:9")
-		genesis := time.Now()
-		cfg := n.config(dir, genesis, "a:9", "b:9")
-		cfg.Poet.RegistrationOnly = true
-		cfg.Poet.Schedule.EpochDuration, cfg.Poet.Schedule.CycleGap = 20*time.Second, 5*time.Second
-		stopServer := n.serve(cfg)
-		n.register(1)
-		n.register(2)
-		time.Sleep(3 * time.Second) // the round is closed, and nobody works
-		work := cfg
-		work.Poet.Dir = workDir
-		from := WorkerConfig{Server: "poet:3", TokenFile: filepath.Join(dir, rpc.TokenFile), Dial: []grpc.DialOption{n.dialer()}}
-		worker := func(ctx context.Context) error { return RunWorker(ctx, work, from) }
-		stopWorker := n.start(worker)
-		time.Sleep(5 * time.Second)
-		stopWorker()
-		time.Sleep(time.Second)
-		stopWorker = n.start(worker)
-		time.Sleep(4 * time.Second)
-		stopServer() // the worker goes on
-		time.Sleep(time.Second)
-		stopServer = n.serve(cfg)
-		time.Sleep(15 * time.Second)
-		synctest.Wait()
-		if got := n.deliveries(dir); got != "0 delivered" || a.count() != 1 {
-			t.Fatalf("deliveries: %s, kept %d", got, a.count())
-		}
-		if left, _ := filepath.Glob(filepath.Join(workDir, "rounds", "0.journal*")); len(left) != 0 {
-			t.Fatalf("the worker keeps %v", left)
-		}
-		stopWorker()
-		stopServer()
-	})
-}
-
-// What a worker gets wrong is told to it in the errors that it branches on.
-func TestAWorkersMistakesAreTold(t *testing.T) {
-	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		n := newInternet(t)
-		cfg := n.config(dir, time.Now())
-		cfg.Poet.RegistrationOnly = true
-		cfg.Poet.Schedule.EpochDuration, cfg.Poet.Schedule.CycleGap = 20*time.Second, 5*time.Second
-		stop := n.serve(cfg)
-		n.register(1)
-		time.Sleep(3 * time.Second)
-		conn, err := rpc.DialAdmin("poet:3", filepath.Join(dir, rpc.TokenFile), n.dialer())
-		if err != nil {
-			t.Fatal(err)
-		}
-		source := rpc.NewRemoteSource(conn, nil)
-		job, err := source.Next(t.Context())
-		if err != nil || job.Round != 0 || job.Members != 1 || job.Statement != [32]byte(bytes.Repeat([]byte{1}, 32)) {
-			t.Fatalf("job %+v, %v", job, err)
-		}
-		wrong := poet.Result{Round: 0, Proof: types.PoetProof{Leaves: make([]types.Hash32, types.MaxPoetLeaves), NumLeaves: 200}}
-		if err := source.Finish(t.Context(), wrong); !errors.Is(err, poet.ErrBadProof) {
-			t.Errorf("a wrong proof: %v", err)
-		}
-		if stored, err := source.Stored(t.Context(), 0); stored || err != nil {
-			t.Errorf("a wrong proof is stored: %v, %v", stored, err)
-		}
-		if err := source.Finish(t.Context(), poet.Result{Round: 7}); !errors.Is(err, poet.ErrNotFound) {
-			t.Errorf("an unknown round: %v", err)
-		}
-		_, err = poetadminpb.NewWorkerServiceClient(conn).Finish(t.Context(), &poetadminpb.FinishRequest{Root: make([]byte, 31)})
-		if status.Code(err) != codes.InvalidArgument {
-			t.Errorf("a root of 31 bytes: %v", err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		if job, err := source.Next(ctx); err == nil {
-			t.Errorf("the round is given twice: %+v", job)
-		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-		stop()
-	})
-}
-
-func TestAWorkerWithoutTheTokenIsNotLetIn(t *testing.T) {
-	dir, workDir := t.TempDir(), t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
-		n := newInternet(t)
-		cfg := n.config(dir, time.Now())
-		cfg.Poet.RegistrationOnly = true
-		stop := n.serve(cfg)
-		wrong := filepath.Join(workDir, "token")
-		if err := os.WriteFile(wrong, []byte("not-the-right-token-at-all\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		work := cfg
-		work.Poet.Dir = workDir
-		err := RunWorker(t.Context(), work, WorkerConfig{Server: "poet:3", TokenFile: wrong, Dial: []grpc.DialOption{n.dialer()}})
-		if err == nil || !strings.Contains(err.Error(), "does not let this worker in") {
-			t.Fatalf("the worker ended with %v", err)
-		}
-		stop()
-	})
-}
-
 // Setting gateways over the admin API of a running server delivers at once.
 func TestGatewaysSetThroughTheAdminAPI(t *testing.T) {
 	dir := t.TempDir()
@@ -485,7 +377,7 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 	}
 	defer l.Close()
 	base := Config{
-		Poet:     poet.Config{Dir: filepath.Join(t.TempDir(), "poet"), Schedule: types.PoetSchedule{Genesis: time.Now(), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}},
+		Poet:     rounds.Config{Dir: filepath.Join(t.TempDir(), "poet"), Schedule: types.PoetSchedule{Genesis: time.Now(), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}},
 		Delivery: delivery.DefaultConfig(), Limits: rpc.DefaultLimits(), GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0",
 		Log: slog.New(slog.DiscardHandler),
 	}

@@ -22,442 +22,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-type Job struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Round         uint32                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	Statement     []byte                 `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"` // 32 bytes
-	Members       uint64                 `protobuf:"varint,3,opt,name=members,proto3" json:"members,omitempty"`    // 0: the statement is the empty byte string
-	Start         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`
-	End           *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=end,proto3" json:"end,omitempty"` // leaves are computed until then
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Job) Reset() {
-	*x = Job{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Job) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Job) ProtoMessage() {}
-
-func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Job.ProtoReflect.Descriptor instead.
-func (*Job) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *Job) GetRound() uint32 {
-	if x != nil {
-		return x.Round
-	}
-	return 0
-}
-
-func (x *Job) GetStatement() []byte {
-	if x != nil {
-		return x.Statement
-	}
-	return nil
-}
-
-func (x *Job) GetMembers() uint64 {
-	if x != nil {
-		return x.Members
-	}
-	return 0
-}
-
-func (x *Job) GetStart() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Start
-	}
-	return nil
-}
-
-func (x *Job) GetEnd() *timestamppb.Timestamp {
-	if x != nil {
-		return x.End
-	}
-	return nil
-}
-
-type JobsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *JobsRequest) Reset() {
-	*x = JobsRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *JobsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*JobsRequest) ProtoMessage() {}
-
-func (x *JobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use JobsRequest.ProtoReflect.Descriptor instead.
-func (*JobsRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{1}
-}
-
-type JobsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *JobsResponse) Reset() {
-	*x = JobsResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *JobsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*JobsResponse) ProtoMessage() {}
-
-func (x *JobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use JobsResponse.ProtoReflect.Descriptor instead.
-func (*JobsResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *JobsResponse) GetJobs() []*Job {
-	if x != nil {
-		return x.Jobs
-	}
-	return nil
-}
-
-type ExecutedRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Round         uint32                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ExecutedRequest) Reset() {
-	*x = ExecutedRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ExecutedRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ExecutedRequest) ProtoMessage() {}
-
-func (x *ExecutedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ExecutedRequest.ProtoReflect.Descriptor instead.
-func (*ExecutedRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *ExecutedRequest) GetRound() uint32 {
-	if x != nil {
-		return x.Round
-	}
-	return 0
-}
-
-type ExecutedResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ExecutedResponse) Reset() {
-	*x = ExecutedResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ExecutedResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ExecutedResponse) ProtoMessage() {}
-
-func (x *ExecutedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ExecutedResponse.ProtoReflect.Descriptor instead.
-func (*ExecutedResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{4}
-}
-
-type FinishRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Round         uint32                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	Leaves        uint64                 `protobuf:"varint,2,opt,name=leaves,proto3" json:"leaves,omitempty"`
-	Root          []byte                 `protobuf:"bytes,3,opt,name=root,proto3" json:"root,omitempty"`
-	ProvenLeaves  [][]byte               `protobuf:"bytes,4,rep,name=proven_leaves,json=provenLeaves,proto3" json:"proven_leaves,omitempty"`
-	Nodes         [][]byte               `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FinishRequest) Reset() {
-	*x = FinishRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FinishRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FinishRequest) ProtoMessage() {}
-
-func (x *FinishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
-func (*FinishRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *FinishRequest) GetRound() uint32 {
-	if x != nil {
-		return x.Round
-	}
-	return 0
-}
-
-func (x *FinishRequest) GetLeaves() uint64 {
-	if x != nil {
-		return x.Leaves
-	}
-	return 0
-}
-
-func (x *FinishRequest) GetRoot() []byte {
-	if x != nil {
-		return x.Root
-	}
-	return nil
-}
-
-func (x *FinishRequest) GetProvenLeaves() [][]byte {
-	if x != nil {
-		return x.ProvenLeaves
-	}
-	return nil
-}
-
-func (x *FinishRequest) GetNodes() [][]byte {
-	if x != nil {
-		return x.Nodes
-	}
-	return nil
-}
-
-type FinishResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FinishResponse) Reset() {
-	*x = FinishResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FinishResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FinishResponse) ProtoMessage() {}
-
-func (x *FinishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
-func (*FinishResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{6}
-}
-
-type StoredRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Round         uint32                 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StoredRequest) Reset() {
-	*x = StoredRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StoredRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StoredRequest) ProtoMessage() {}
-
-func (x *StoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
-func (*StoredRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *StoredRequest) GetRound() uint32 {
-	if x != nil {
-		return x.Round
-	}
-	return 0
-}
-
-type StoredResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Stored        bool                   `protobuf:"varint,1,opt,name=stored,proto3" json:"stored,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StoredResponse) Reset() {
-	*x = StoredResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StoredResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StoredResponse) ProtoMessage() {}
-
-func (x *StoredResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StoredResponse.ProtoReflect.Descriptor instead.
-func (*StoredResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *StoredResponse) GetStored() bool {
-	if x != nil {
-		return x.Stored
-	}
-	return false
-}
-
 type Gateway struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -474,7 +38,7 @@ type Gateway struct {
 
 func (x *Gateway) Reset() {
 	*x = Gateway{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[9]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -486,7 +50,7 @@ func (x *Gateway) String() string {
 func (*Gateway) ProtoMessage() {}
 
 func (x *Gateway) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[9]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -499,7 +63,7 @@ func (x *Gateway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gateway.ProtoReflect.Descriptor instead.
 func (*Gateway) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Gateway) GetAddress() string {
@@ -566,7 +130,7 @@ type ListGatewaysRequest struct {
 
 func (x *ListGatewaysRequest) Reset() {
 	*x = ListGatewaysRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[10]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +142,7 @@ func (x *ListGatewaysRequest) String() string {
 func (*ListGatewaysRequest) ProtoMessage() {}
 
 func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[10]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +155,7 @@ func (x *ListGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*ListGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
 type ListGatewaysResponse struct {
@@ -604,7 +168,7 @@ type ListGatewaysResponse struct {
 
 func (x *ListGatewaysResponse) Reset() {
 	*x = ListGatewaysResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[11]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +180,7 @@ func (x *ListGatewaysResponse) String() string {
 func (*ListGatewaysResponse) ProtoMessage() {}
 
 func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[11]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +193,7 @@ func (x *ListGatewaysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGatewaysResponse.ProtoReflect.Descriptor instead.
 func (*ListGatewaysResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListGatewaysResponse) GetGateways() []*Gateway {
@@ -655,7 +219,7 @@ type SetGatewaysRequest struct {
 
 func (x *SetGatewaysRequest) Reset() {
 	*x = SetGatewaysRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[12]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +231,7 @@ func (x *SetGatewaysRequest) String() string {
 func (*SetGatewaysRequest) ProtoMessage() {}
 
 func (x *SetGatewaysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[12]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +244,7 @@ func (x *SetGatewaysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetGatewaysRequest.ProtoReflect.Descriptor instead.
 func (*SetGatewaysRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SetGatewaysRequest) GetAddresses() []string {
@@ -699,7 +263,7 @@ type AddGatewayRequest struct {
 
 func (x *AddGatewayRequest) Reset() {
 	*x = AddGatewayRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[13]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +275,7 @@ func (x *AddGatewayRequest) String() string {
 func (*AddGatewayRequest) ProtoMessage() {}
 
 func (x *AddGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[13]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +288,7 @@ func (x *AddGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddGatewayRequest.ProtoReflect.Descriptor instead.
 func (*AddGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AddGatewayRequest) GetAddress() string {
@@ -743,7 +307,7 @@ type RemoveGatewayRequest struct {
 
 func (x *RemoveGatewayRequest) Reset() {
 	*x = RemoveGatewayRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[14]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +319,7 @@ func (x *RemoveGatewayRequest) String() string {
 func (*RemoveGatewayRequest) ProtoMessage() {}
 
 func (x *RemoveGatewayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[14]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +332,7 @@ func (x *RemoveGatewayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveGatewayRequest.ProtoReflect.Descriptor instead.
 func (*RemoveGatewayRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoveGatewayRequest) GetAddress() string {
@@ -797,7 +361,7 @@ type Delivery struct {
 
 func (x *Delivery) Reset() {
 	*x = Delivery{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +373,7 @@ func (x *Delivery) String() string {
 func (*Delivery) ProtoMessage() {}
 
 func (x *Delivery) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +386,7 @@ func (x *Delivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delivery.ProtoReflect.Descriptor instead.
 func (*Delivery) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Delivery) GetRoundId() string {
@@ -911,7 +475,7 @@ type ListProofsRequest struct {
 
 func (x *ListProofsRequest) Reset() {
 	*x = ListProofsRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[16]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +487,7 @@ func (x *ListProofsRequest) String() string {
 func (*ListProofsRequest) ProtoMessage() {}
 
 func (x *ListProofsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[16]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +500,7 @@ func (x *ListProofsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProofsRequest.ProtoReflect.Descriptor instead.
 func (*ListProofsRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListProofsRequest) GetUndelivered() bool {
@@ -955,7 +519,7 @@ type ListProofsResponse struct {
 
 func (x *ListProofsResponse) Reset() {
 	*x = ListProofsResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[17]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +531,7 @@ func (x *ListProofsResponse) String() string {
 func (*ListProofsResponse) ProtoMessage() {}
 
 func (x *ListProofsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[17]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +544,7 @@ func (x *ListProofsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProofsResponse.ProtoReflect.Descriptor instead.
 func (*ListProofsResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListProofsResponse) GetProofs() []*Delivery {
@@ -999,7 +563,7 @@ type RebroadcastRequest struct {
 
 func (x *RebroadcastRequest) Reset() {
 	*x = RebroadcastRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[18]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +575,7 @@ func (x *RebroadcastRequest) String() string {
 func (*RebroadcastRequest) ProtoMessage() {}
 
 func (x *RebroadcastRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[18]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +588,7 @@ func (x *RebroadcastRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebroadcastRequest.ProtoReflect.Descriptor instead.
 func (*RebroadcastRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RebroadcastRequest) GetRoundId() string {
@@ -1043,7 +607,7 @@ type RebroadcastResponse struct {
 
 func (x *RebroadcastResponse) Reset() {
 	*x = RebroadcastResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[19]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +619,7 @@ func (x *RebroadcastResponse) String() string {
 func (*RebroadcastResponse) ProtoMessage() {}
 
 func (x *RebroadcastResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[19]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +632,7 @@ func (x *RebroadcastResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebroadcastResponse.ProtoReflect.Descriptor instead.
 func (*RebroadcastResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RebroadcastResponse) GetProof() *Delivery {
@@ -1097,7 +661,7 @@ type Round struct {
 
 func (x *Round) Reset() {
 	*x = Round{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[20]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +673,7 @@ func (x *Round) String() string {
 func (*Round) ProtoMessage() {}
 
 func (x *Round) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[20]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +686,7 @@ func (x *Round) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Round.ProtoReflect.Descriptor instead.
 func (*Round) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Round) GetId() string {
@@ -1210,7 +774,7 @@ type ListRoundsRequest struct {
 
 func (x *ListRoundsRequest) Reset() {
 	*x = ListRoundsRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[21]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +786,7 @@ func (x *ListRoundsRequest) String() string {
 func (*ListRoundsRequest) ProtoMessage() {}
 
 func (x *ListRoundsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[21]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +799,7 @@ func (x *ListRoundsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoundsRequest.ProtoReflect.Descriptor instead.
 func (*ListRoundsRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 type ListRoundsResponse struct {
@@ -1247,7 +811,7 @@ type ListRoundsResponse struct {
 
 func (x *ListRoundsResponse) Reset() {
 	*x = ListRoundsResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[22]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +823,7 @@ func (x *ListRoundsResponse) String() string {
 func (*ListRoundsResponse) ProtoMessage() {}
 
 func (x *ListRoundsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[22]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +836,7 @@ func (x *ListRoundsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoundsResponse.ProtoReflect.Descriptor instead.
 func (*ListRoundsResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListRoundsResponse) GetRounds() []*Round {
@@ -1290,7 +854,7 @@ type GetStorageRequest struct {
 
 func (x *GetStorageRequest) Reset() {
 	*x = GetStorageRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[23]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +866,7 @@ func (x *GetStorageRequest) String() string {
 func (*GetStorageRequest) ProtoMessage() {}
 
 func (x *GetStorageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[23]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,7 +879,7 @@ func (x *GetStorageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStorageRequest.ProtoReflect.Descriptor instead.
 func (*GetStorageRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 type GetStorageResponse struct {
@@ -1333,7 +897,7 @@ type GetStorageResponse struct {
 
 func (x *GetStorageResponse) Reset() {
 	*x = GetStorageResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[24]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +909,7 @@ func (x *GetStorageResponse) String() string {
 func (*GetStorageResponse) ProtoMessage() {}
 
 func (x *GetStorageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[24]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +922,7 @@ func (x *GetStorageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStorageResponse.ProtoReflect.Descriptor instead.
 func (*GetStorageResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetStorageResponse) GetFreeBytes() uint64 {
@@ -1414,30 +978,7 @@ var File_tweedle_poet_v1_admin_proto protoreflect.FileDescriptor
 
 const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1btweedle/poet/v1/admin.proto\x12\x0ftweedle.poet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x01\n" +
-	"\x03Job\x12\x14\n" +
-	"\x05round\x18\x01 \x01(\rR\x05round\x12\x1c\n" +
-	"\tstatement\x18\x02 \x01(\fR\tstatement\x12\x18\n" +
-	"\amembers\x18\x03 \x01(\x04R\amembers\x120\n" +
-	"\x05start\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
-	"\x03end\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\"\r\n" +
-	"\vJobsRequest\"8\n" +
-	"\fJobsResponse\x12(\n" +
-	"\x04jobs\x18\x01 \x03(\v2\x14.tweedle.poet.v1.JobR\x04jobs\"'\n" +
-	"\x0fExecutedRequest\x12\x14\n" +
-	"\x05round\x18\x01 \x01(\rR\x05round\"\x12\n" +
-	"\x10ExecutedResponse\"\x8c\x01\n" +
-	"\rFinishRequest\x12\x14\n" +
-	"\x05round\x18\x01 \x01(\rR\x05round\x12\x16\n" +
-	"\x06leaves\x18\x02 \x01(\x04R\x06leaves\x12\x12\n" +
-	"\x04root\x18\x03 \x01(\fR\x04root\x12#\n" +
-	"\rproven_leaves\x18\x04 \x03(\fR\fprovenLeaves\x12\x14\n" +
-	"\x05nodes\x18\x05 \x03(\fR\x05nodes\"\x10\n" +
-	"\x0eFinishResponse\"%\n" +
-	"\rStoredRequest\x12\x14\n" +
-	"\x05round\x18\x01 \x01(\rR\x05round\"(\n" +
-	"\x0eStoredResponse\x12\x16\n" +
-	"\x06stored\x18\x01 \x01(\bR\x06stored\"\x94\x02\n" +
+	"\x1btweedle/poet/v1/admin.proto\x12\x0ftweedle.poet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n" +
 	"\aGateway\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -1521,12 +1062,7 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"ListRounds\x12\".tweedle.poet.v1.ListRoundsRequest\x1a#.tweedle.poet.v1.ListRoundsResponse\x12U\n" +
 	"\n" +
-	"GetStorage\x12\".tweedle.poet.v1.GetStorageRequest\x1a#.tweedle.poet.v1.GetStorageResponse2\xbb\x02\n" +
-	"\rWorkerService\x12C\n" +
-	"\x04Jobs\x12\x1c.tweedle.poet.v1.JobsRequest\x1a\x1d.tweedle.poet.v1.JobsResponse\x12O\n" +
-	"\bExecuted\x12 .tweedle.poet.v1.ExecutedRequest\x1a!.tweedle.poet.v1.ExecutedResponse\x12I\n" +
-	"\x06Finish\x12\x1e.tweedle.poet.v1.FinishRequest\x1a\x1f.tweedle.poet.v1.FinishResponse\x12I\n" +
-	"\x06Stored\x12\x1e.tweedle.poet.v1.StoredRequest\x1a\x1f.tweedle.poet.v1.StoredResponseB#Z!tweedle/edges/api/gen/poetadminpbb\x06proto3"
+	"GetStorage\x12\".tweedle.poet.v1.GetStorageRequest\x1a#.tweedle.poet.v1.GetStorageResponseB#Z!tweedle/edges/api/gen/poetadminpbb\x06proto3"
 
 var (
 	file_tweedle_poet_v1_admin_proto_rawDescOnce sync.Once
@@ -1540,79 +1076,59 @@ func file_tweedle_poet_v1_admin_proto_rawDescGZIP() []byte {
 	return file_tweedle_poet_v1_admin_proto_rawDescData
 }
 
-var file_tweedle_poet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_tweedle_poet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_tweedle_poet_v1_admin_proto_goTypes = []any{
-	(*Job)(nil),                   // 0: tweedle.poet.v1.Job
-	(*JobsRequest)(nil),           // 1: tweedle.poet.v1.JobsRequest
-	(*JobsResponse)(nil),          // 2: tweedle.poet.v1.JobsResponse
-	(*ExecutedRequest)(nil),       // 3: tweedle.poet.v1.ExecutedRequest
-	(*ExecutedResponse)(nil),      // 4: tweedle.poet.v1.ExecutedResponse
-	(*FinishRequest)(nil),         // 5: tweedle.poet.v1.FinishRequest
-	(*FinishResponse)(nil),        // 6: tweedle.poet.v1.FinishResponse
-	(*StoredRequest)(nil),         // 7: tweedle.poet.v1.StoredRequest
-	(*StoredResponse)(nil),        // 8: tweedle.poet.v1.StoredResponse
-	(*Gateway)(nil),               // 9: tweedle.poet.v1.Gateway
-	(*ListGatewaysRequest)(nil),   // 10: tweedle.poet.v1.ListGatewaysRequest
-	(*ListGatewaysResponse)(nil),  // 11: tweedle.poet.v1.ListGatewaysResponse
-	(*SetGatewaysRequest)(nil),    // 12: tweedle.poet.v1.SetGatewaysRequest
-	(*AddGatewayRequest)(nil),     // 13: tweedle.poet.v1.AddGatewayRequest
-	(*RemoveGatewayRequest)(nil),  // 14: tweedle.poet.v1.RemoveGatewayRequest
-	(*Delivery)(nil),              // 15: tweedle.poet.v1.Delivery
-	(*ListProofsRequest)(nil),     // 16: tweedle.poet.v1.ListProofsRequest
-	(*ListProofsResponse)(nil),    // 17: tweedle.poet.v1.ListProofsResponse
-	(*RebroadcastRequest)(nil),    // 18: tweedle.poet.v1.RebroadcastRequest
-	(*RebroadcastResponse)(nil),   // 19: tweedle.poet.v1.RebroadcastResponse
-	(*Round)(nil),                 // 20: tweedle.poet.v1.Round
-	(*ListRoundsRequest)(nil),     // 21: tweedle.poet.v1.ListRoundsRequest
-	(*ListRoundsResponse)(nil),    // 22: tweedle.poet.v1.ListRoundsResponse
-	(*GetStorageRequest)(nil),     // 23: tweedle.poet.v1.GetStorageRequest
-	(*GetStorageResponse)(nil),    // 24: tweedle.poet.v1.GetStorageResponse
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Gateway)(nil),               // 0: tweedle.poet.v1.Gateway
+	(*ListGatewaysRequest)(nil),   // 1: tweedle.poet.v1.ListGatewaysRequest
+	(*ListGatewaysResponse)(nil),  // 2: tweedle.poet.v1.ListGatewaysResponse
+	(*SetGatewaysRequest)(nil),    // 3: tweedle.poet.v1.SetGatewaysRequest
+	(*AddGatewayRequest)(nil),     // 4: tweedle.poet.v1.AddGatewayRequest
+	(*RemoveGatewayRequest)(nil),  // 5: tweedle.poet.v1.RemoveGatewayRequest
+	(*Delivery)(nil),              // 6: tweedle.poet.v1.Delivery
+	(*ListProofsRequest)(nil),     // 7: tweedle.poet.v1.ListProofsRequest
+	(*ListProofsResponse)(nil),    // 8: tweedle.poet.v1.ListProofsResponse
+	(*RebroadcastRequest)(nil),    // 9: tweedle.poet.v1.RebroadcastRequest
+	(*RebroadcastResponse)(nil),   // 10: tweedle.poet.v1.RebroadcastResponse
+	(*Round)(nil),                 // 11: tweedle.poet.v1.Round
+	(*ListRoundsRequest)(nil),     // 12: tweedle.poet.v1.ListRoundsRequest
+	(*ListRoundsResponse)(nil),    // 13: tweedle.poet.v1.ListRoundsResponse
+	(*GetStorageRequest)(nil),     // 14: tweedle.poet.v1.GetStorageRequest
+	(*GetStorageResponse)(nil),    // 15: tweedle.poet.v1.GetStorageResponse
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_tweedle_poet_v1_admin_proto_depIdxs = []int32{
-	25, // 0: tweedle.poet.v1.Job.start:type_name -> google.protobuf.Timestamp
-	25, // 1: tweedle.poet.v1.Job.end:type_name -> google.protobuf.Timestamp
-	0,  // 2: tweedle.poet.v1.JobsResponse.jobs:type_name -> tweedle.poet.v1.Job
-	25, // 3: tweedle.poet.v1.Gateway.last_success:type_name -> google.protobuf.Timestamp
-	25, // 4: tweedle.poet.v1.Gateway.last_attempt:type_name -> google.protobuf.Timestamp
-	9,  // 5: tweedle.poet.v1.ListGatewaysResponse.gateways:type_name -> tweedle.poet.v1.Gateway
-	25, // 6: tweedle.poet.v1.Delivery.added:type_name -> google.protobuf.Timestamp
-	25, // 7: tweedle.poet.v1.Delivery.delivered:type_name -> google.protobuf.Timestamp
-	25, // 8: tweedle.poet.v1.Delivery.useful_until:type_name -> google.protobuf.Timestamp
-	15, // 9: tweedle.poet.v1.ListProofsResponse.proofs:type_name -> tweedle.poet.v1.Delivery
-	15, // 10: tweedle.poet.v1.RebroadcastResponse.proof:type_name -> tweedle.poet.v1.Delivery
-	25, // 11: tweedle.poet.v1.Round.start:type_name -> google.protobuf.Timestamp
-	25, // 12: tweedle.poet.v1.Round.end:type_name -> google.protobuf.Timestamp
-	20, // 13: tweedle.poet.v1.ListRoundsResponse.rounds:type_name -> tweedle.poet.v1.Round
-	10, // 14: tweedle.poet.v1.AdminService.ListGateways:input_type -> tweedle.poet.v1.ListGatewaysRequest
-	12, // 15: tweedle.poet.v1.AdminService.SetGateways:input_type -> tweedle.poet.v1.SetGatewaysRequest
-	13, // 16: tweedle.poet.v1.AdminService.AddGateway:input_type -> tweedle.poet.v1.AddGatewayRequest
-	14, // 17: tweedle.poet.v1.AdminService.RemoveGateway:input_type -> tweedle.poet.v1.RemoveGatewayRequest
-	16, // 18: tweedle.poet.v1.AdminService.ListProofs:input_type -> tweedle.poet.v1.ListProofsRequest
-	18, // 19: tweedle.poet.v1.AdminService.Rebroadcast:input_type -> tweedle.poet.v1.RebroadcastRequest
-	21, // 20: tweedle.poet.v1.AdminService.ListRounds:input_type -> tweedle.poet.v1.ListRoundsRequest
-	23, // 21: tweedle.poet.v1.AdminService.GetStorage:input_type -> tweedle.poet.v1.GetStorageRequest
-	1,  // 22: tweedle.poet.v1.WorkerService.Jobs:input_type -> tweedle.poet.v1.JobsRequest
-	3,  // 23: tweedle.poet.v1.WorkerService.Executed:input_type -> tweedle.poet.v1.ExecutedRequest
-	5,  // 24: tweedle.poet.v1.WorkerService.Finish:input_type -> tweedle.poet.v1.FinishRequest
-	7,  // 25: tweedle.poet.v1.WorkerService.Stored:input_type -> tweedle.poet.v1.StoredRequest
-	11, // 26: tweedle.poet.v1.AdminService.ListGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	11, // 27: tweedle.poet.v1.AdminService.SetGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	11, // 28: tweedle.poet.v1.AdminService.AddGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	11, // 29: tweedle.poet.v1.AdminService.RemoveGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	17, // 30: tweedle.poet.v1.AdminService.ListProofs:output_type -> tweedle.poet.v1.ListProofsResponse
-	19, // 31: tweedle.poet.v1.AdminService.Rebroadcast:output_type -> tweedle.poet.v1.RebroadcastResponse
-	22, // 32: tweedle.poet.v1.AdminService.ListRounds:output_type -> tweedle.poet.v1.ListRoundsResponse
-	24, // 33: tweedle.poet.v1.AdminService.GetStorage:output_type -> tweedle.poet.v1.GetStorageResponse
-	2,  // 34: tweedle.poet.v1.WorkerService.Jobs:output_type -> tweedle.poet.v1.JobsResponse
-	4,  // 35: tweedle.poet.v1.WorkerService.Executed:output_type -> tweedle.poet.v1.ExecutedResponse
-	6,  // 36: tweedle.poet.v1.WorkerService.Finish:output_type -> tweedle.poet.v1.FinishResponse
-	8,  // 37: tweedle.poet.v1.WorkerService.Stored:output_type -> tweedle.poet.v1.StoredResponse
-	26, // [26:38] is the sub-list for method output_type
-	14, // [14:26] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	16, // 0: tweedle.poet.v1.Gateway.last_success:type_name -> google.protobuf.Timestamp
+	16, // 1: tweedle.poet.v1.Gateway.last_attempt:type_name -> google.protobuf.Timestamp
+	0,  // 2: tweedle.poet.v1.ListGatewaysResponse.gateways:type_name -> tweedle.poet.v1.Gateway
+	16, // 3: tweedle.poet.v1.Delivery.added:type_name -> google.protobuf.Timestamp
+	16, // 4: tweedle.poet.v1.Delivery.delivered:type_name -> google.protobuf.Timestamp
+	16, // 5: tweedle.poet.v1.Delivery.useful_until:type_name -> google.protobuf.Timestamp
+	6,  // 6: tweedle.poet.v1.ListProofsResponse.proofs:type_name -> tweedle.poet.v1.Delivery
+	6,  // 7: tweedle.poet.v1.RebroadcastResponse.proof:type_name -> tweedle.poet.v1.Delivery
+	16, // 8: tweedle.poet.v1.Round.start:type_name -> google.protobuf.Timestamp
+	16, // 9: tweedle.poet.v1.Round.end:type_name -> google.protobuf.Timestamp
+	11, // 10: tweedle.poet.v1.ListRoundsResponse.rounds:type_name -> tweedle.poet.v1.Round
+	1,  // 11: tweedle.poet.v1.AdminService.ListGateways:input_type -> tweedle.poet.v1.ListGatewaysRequest
+	3,  // 12: tweedle.poet.v1.AdminService.SetGateways:input_type -> tweedle.poet.v1.SetGatewaysRequest
+	4,  // 13: tweedle.poet.v1.AdminService.AddGateway:input_type -> tweedle.poet.v1.AddGatewayRequest
+	5,  // 14: tweedle.poet.v1.AdminService.RemoveGateway:input_type -> tweedle.poet.v1.RemoveGatewayRequest
+	7,  // 15: tweedle.poet.v1.AdminService.ListProofs:input_type -> tweedle.poet.v1.ListProofsRequest
+	9,  // 16: tweedle.poet.v1.AdminService.Rebroadcast:input_type -> tweedle.poet.v1.RebroadcastRequest
+	12, // 17: tweedle.poet.v1.AdminService.ListRounds:input_type -> tweedle.poet.v1.ListRoundsRequest
+	14, // 18: tweedle.poet.v1.AdminService.GetStorage:input_type -> tweedle.poet.v1.GetStorageRequest
+	2,  // 19: tweedle.poet.v1.AdminService.ListGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 20: tweedle.poet.v1.AdminService.SetGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 21: tweedle.poet.v1.AdminService.AddGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 22: tweedle.poet.v1.AdminService.RemoveGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	8,  // 23: tweedle.poet.v1.AdminService.ListProofs:output_type -> tweedle.poet.v1.ListProofsResponse
+	10, // 24: tweedle.poet.v1.AdminService.Rebroadcast:output_type -> tweedle.poet.v1.RebroadcastResponse
+	13, // 25: tweedle.poet.v1.AdminService.ListRounds:output_type -> tweedle.poet.v1.ListRoundsResponse
+	15, // 26: tweedle.poet.v1.AdminService.GetStorage:output_type -> tweedle.poet.v1.GetStorageResponse
+	19, // [19:27] is the sub-list for method output_type
+	11, // [11:19] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_tweedle_poet_v1_admin_proto_init() }
@@ -1626,9 +1142,9 @@ func file_tweedle_poet_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tweedle_poet_v1_admin_proto_rawDesc), len(file_tweedle_poet_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   16,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   1,
 		},
 		GoTypes:           file_tweedle_poet_v1_admin_proto_goTypes,
 		DependencyIndexes: file_tweedle_poet_v1_admin_proto_depIdxs,

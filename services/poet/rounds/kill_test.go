@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"bufio"
@@ -20,6 +20,8 @@ import (
 	"go.uber.org/goleak"
 
 	"tweedle/proofs/posw"
+	"tweedle/services/poet"
+	"tweedle/services/poet/work"
 )
 
 // Environment of the crash tests. With killsEnv a person or a nightly run asks for
@@ -55,8 +57,8 @@ func envInt(name string, otherwise int64) int64 {
 // executing and proving take about as long as each other.
 func childConfig(dir string, genesis int64) Config {
 	cfg := Config{
-		Dir: dir, MaxLeavesPerSecond: 20_000, LeavesPerSecond: 20_000, K: 8, BallastBytes: 1 << 16,
-		CheckpointInterval: 20 * time.Millisecond, SubmitFlush: 5 * time.Millisecond,
+		Dir: dir, BallastBytes: 1 << 16, SubmitFlush: 5 * time.Millisecond,
+		Work: work.Config{MaxLeavesPerSecond: 20_000, LeavesPerSecond: 20_000, K: 8, CheckpointInterval: 20 * time.Millisecond},
 	}
 	cfg.Schedule.Genesis = time.UnixMilli(genesis)
 	cfg.Schedule.EpochDuration = 600 * time.Millisecond
@@ -84,11 +86,11 @@ func runChild(dir string) {
 		}
 		say("proof %s %x %d", round, p.Message.Proof.Root[:], p.Message.Proof.NumLeaves)
 	}
-	cfg.OnEvent = func(e Event) {
+	cfg.OnEvent = func(e poet.Event) {
 		switch e.Kind {
-		case EventResumed:
+		case poet.EventResumed:
 			say("resumed %s %s", e.Round, e.Text[strings.LastIndexByte(e.Text, ' ')+1:])
-		case EventDamage, EventWriteFailed, EventDiskFull, EventJournalPaused:
+		case poet.EventDamage, poet.EventWriteFailed, poet.EventDiskFull, poet.EventJournalPaused:
 			say("error %s: %s: %v", e.Kind, e.Text, e.Err)
 		}
 	}
@@ -113,7 +115,7 @@ func runChild(dir string) {
 		for {
 			time.Sleep(5 * time.Millisecond)
 			for _, r := range s.Rounds() {
-				if r.State == StateExecuting && r.Checkpoint > 0 {
+				if r.State == poet.StateExecuting && r.Checkpoint > 0 {
 					say("saved %s %d", r.Round, r.Checkpoint)
 				}
 			}
@@ -220,12 +222,12 @@ func (tr *truth) check(t *testing.T, dir string, genesis int64) {
 	t.Helper()
 	s := start(t, childConfig(dir, genesis))
 	defer s.close()
-	rounds := map[string]ProofRecord{}
+	rounds := map[string]poet.ProofRecord{}
 	for _, round := range tr.acks {
-		rounds[round] = ProofRecord{}
+		rounds[round] = poet.ProofRecord{}
 	}
 	for round := range tr.proofs {
-		rounds[round] = ProofRecord{}
+		rounds[round] = poet.ProofRecord{}
 	}
 	for round := range rounds {
 		for {
@@ -259,7 +261,7 @@ func (tr *truth) check(t *testing.T, dir string, genesis int64) {
 }
 
 // checkRoot compares a proof with an uninterrupted run of as many leaves.
-func checkRoot(t *testing.T, p ProofRecord) {
+func checkRoot(t *testing.T, p poet.ProofRecord) {
 	t.Helper()
 	leaves := p.Message.Proof.NumLeaves
 	twin := posw.NewProver(p.Statement(), 4)

@@ -1,7 +1,8 @@
-package poet
+package rounds
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.etcd.io/bbolt"
+	"tweedle/base/durable"
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
+	"tweedle/services/poet/work"
 )
 
 // readTree returns the files of a directory.
@@ -88,10 +92,10 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	found, harmless := map[string]int{}, map[string]int{}
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t, time.Now())
-		cfg.LeavesPerSecond, cfg.MaxLeavesPerSecond, cfg.K = 200, 200, 2
+		cfg.Work.LeavesPerSecond, cfg.Work.MaxLeavesPerSecond, cfg.Work.K = 200, 200, 2
 		cfg.SubmitFlush = time.Millisecond
 		s := start(t, cfg)
-		var acks []Receipt
+		var acks []poet.Receipt
 		for i := range 40 {
 			acks = append(acks, s.register(i))
 		}
@@ -103,12 +107,12 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 		time.Sleep(time.Until(cfg.Schedule.Start(1)) + time.Second) // in the middle of round 1
 		s.close()
 		files := readTree(t, cfg.Dir)
-		for _, name := range []string{DatabaseName, IdentityName, "rounds/1.journal", BallastName} {
+		for _, name := range []string{book.DatabaseName, IdentityName, "rounds/1.journal", BallastName} {
 			if len(files[name]) == 0 {
 				t.Fatalf("no %s among the files", name)
 			}
 		}
-		names := []string{DatabaseName, DatabaseName, DatabaseName, "rounds/1.journal", IdentityName, BallastName}
+		names := []string{book.DatabaseName, book.DatabaseName, book.DatabaseName, "rounds/1.journal", IdentityName, BallastName}
 		for trial := range trials {
 			name := names[r.IntN(len(names))]
 			what, bad := damage(r, files[name])
@@ -128,7 +132,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 }
 
 // tryDamaged starts on a damaged directory and tells whether the damage was found.
-func tryDamaged(t *testing.T, cfg Config, what, name string, acks []Receipt, want ProofRecord) (found bool) {
+func tryDamaged(t *testing.T, cfg Config, what, name string, acks []poet.Receipt, want poet.ProofRecord) (found bool) {
 	t.Helper()
 	defer func() {
 		if p := recover(); p != nil {
@@ -151,39 +155,86 @@ func tryDamaged(t *testing.T, cfg Config, what, name string, acks []Receipt, wan
 	if now.Message.Proof.Root != want.Message.Proof.Root {
 		t.Fatalf("%s: another proof", what)
 	}
-	job := svc.Jobs()[0]
-	if root, err := svc.store.buildTree(t.Context(), 1); err != nil || root.count != 20 || job.Members != 20 {
-		t.Fatalf("%s: %d members, %v", what, root.count, err)
+	job := closedJob(t, svc, 1)
+	if job.Members != 20 {
+		t.Fatalf("%s: %d members", what, job.Members)
 	}
-	var damages []Event
-	svc.worker.emit = func(e Event) {
-		if e.Kind == EventDamage {
-			damages = append(damages, e)
-		}
-	}
-	run, p := svc.worker.load(t.Context(), job)
-	whole := p.Leaves()
-	if whole < 50 && len(damages) == 0 {
-		t.Fatalf("%s: %d leaves and no word", what, whole)
-	}
-	// The proof of what is left must be that of an uninterrupted run.
-	if whole < 150 {
-		run.journal.Append(p.Advance(150-whole, nil), nil)
-	}
-	proof, err := p.Prove(run.journal.Reader(), 1, nil)
-	if err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-	about := ProofRecord{Members: make([][32]byte, 20)}
-	about.Message.Statement, about.Message.Proof.Root = job.Statement, proof.Root
-	about.Message.Proof.NumLeaves = p.Leaves()
-	checkRoot(t, about)
-	run.journal.Close()
 	if err := svc.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return len(damages) > 0
+	return tryJournal(t, cfg, what, job)
 }
+
+// closedJob is the work on a closed round, as the machine gives it out at a start.
+func closedJob(t *testing.T, svc *Service, number uint32) work.Job {
+	t.Helper()
+	for _, w := range svc.machine.Step(time.Now(), nil).Work {
+		if e, ok := w.(Execute); ok && e.Job.Round == number {
+			return e.Job
+		}
+	}
+	t.Fatalf("round %d does not execute", number)
+	return work.Job{}
+}
+
+// tryJournal lets a worker finish the round from what it finds, and tells whether
+// it found damage. The proof must be that of an uninterrupted run.
+func tryJournal(t *testing.T, cfg Config, what string, job work.Job) (found bool) {
+	t.Helper()
+	resumed := uint64(0)
+	cfg.Work.Dir, cfg.Work.FS = filepath.Join(cfg.Dir, roundsDir), durable.OS{}
+	cfg.Work.Emit = func(e poet.Event) {
+		switch e.Kind {
+		case poet.EventDamage:
+			found = true
+		case poet.EventResumed:
+			fmt.Sscanf(e.Text, "round goes on from leaf %d", &resumed)
+		}
+	}
+	worker, err := work.New(cfg.Work)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job.End = time.Now() // in place of time that passes
+	ctx, cancel := context.WithCancel(t.Context())
+	judge := &oneJob{job: job, done: cancel}
+	if err := worker.Run(ctx, judge); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	if resumed < 50 && !found {
+		t.Fatalf("%s: %d leaves and no word", what, resumed)
+	}
+	about := poet.ProofRecord{Members: make([][32]byte, job.Members)}
+	about.Message.Statement, about.Message.Proof.Root = job.Statement, judge.result.Proof.Root
+	about.Message.Proof.NumLeaves = judge.result.Proof.NumLeaves
+	checkRoot(t, about)
+	return found
+}
+
+// oneJob is a work.Source of one job; done is called when it ends.
+type oneJob struct {
+	job    work.Job
+	given  bool
+	result work.Result
+	done   func()
+}
+
+func (o *oneJob) Next(ctx context.Context) (work.Job, error) {
+	if o.given {
+		<-ctx.Done()
+		return work.Job{}, ctx.Err()
+	}
+	o.given = true
+	return o.job, nil
+}
+
+func (o *oneJob) Finish(_ context.Context, r work.Result) error {
+	o.result = r
+	o.done()
+	return nil
+}
+
+func (o *oneJob) Stored(context.Context, uint32) (bool, error) { return false, nil }
 
 // The heads of the database: without one of the two nobody can know whether the
 // last transaction is there, so a person must decide.
@@ -194,16 +245,16 @@ func TestOneDamagedHead(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	path := filepath.Join(cfg.Dir, DatabaseName)
+	path := filepath.Join(cfg.Dir, book.DatabaseName)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data[boltPage+pageHeader+50] ^= 1
+	data[boltPage+16+50] ^= 1
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(cfg); !errors.Is(err, ErrDamaged) {
+	if _, err := Open(cfg); !errors.Is(err, poet.ErrDamaged) {
 		t.Fatalf("started: %v", err)
 	}
 	cfg.AcceptOlderState = true
@@ -236,26 +287,6 @@ func TestForeignDirectories(t *testing.T) {
 	if _, err := Open(other); err == nil || !strings.Contains(err.Error(), "another key") {
 		t.Errorf("other key: %v", err)
 	}
-	for _, version := range []byte{0, format + 1} {
-		st, err := openStore(cfg.Dir, cfg.Schedule, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := st.writeFormat(version); err != nil {
-			t.Fatal(err)
-		}
-		st.close()
-		if _, err := Open(cfg); err == nil || !strings.Contains(err.Error(), "this program reads format") {
-			t.Errorf("format %d: %v", version, err)
-		}
-		// As the other program would.
-		st, err = openOnly(cfg.Dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		st.writeFormat(format)
-		st.close()
-	}
 	if s, err = Open(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -264,16 +295,4 @@ func TestForeignDirectories(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("key file: %v, %v", info.Mode(), err)
 	}
-}
-
-// openOnly opens a database whatever its format.
-func openOnly(dir string) (*store, error) {
-	db, err := openBolt(filepath.Join(dir, DatabaseName))
-	return &store{db: db, failed: make(chan struct{})}, err
-}
-
-func (s *store) writeFormat(version byte) error {
-	return s.update("format", func(tx *bbolt.Tx) error {
-		return put(tx.Bucket(bucketMeta), bucketMeta, keyFormat, []byte{version})
-	})
 }

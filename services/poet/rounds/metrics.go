@@ -1,20 +1,20 @@
-package poet
+package rounds
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tweedle/services/poet"
 )
 
 // metrics are what the server counts. The names without "tweedle" are the
 // reference's (reference/poet.md 3).
 type metrics struct {
-	leavesTotal  *prometheus.CounterVec
 	membersTotal *prometheus.CounterVec
 	batchLatency prometheus.Histogram
 	withCert     *prometheus.CounterVec
 	withPow      *prometheus.CounterVec
 
 	rounds       *prometheus.GaugeVec
-	rate         *prometheus.GaugeVec
 	paused       prometheus.Gauge
 	diskFree     prometheus.Gauge
 	diskNeeded   prometheus.Gauge
@@ -47,13 +47,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	})
 	reg.MustRegister(latency)
 	return &metrics{
-		leavesTotal:  counters("poet_round_leaves_total", "leaves computed in a round", "id"),
 		membersTotal: counters("poet_round_members_total", "members registered in a round", "id"),
 		batchLatency: latency,
 		withCert:     counters("poet_registration_with_cert_total", "registrations that came with a certificate", "result"),
 		withPow:      counters("poet_registration_with_pow_total", "registrations that came with a proof of work", "result"),
 		rounds:       gauges("poet_rounds", "rounds in a state, of those without a stored proof", "state"),
-		rate:         gauges("poet_round_leaves_per_second", "leaves per second of a round, lately", "id"),
 		paused:       gauge("poet_journals_paused", "journals that the disk does not take"),
 		diskFree:     gauge("poet_disk_free_bytes", "bytes that can be written to the disk of the data directory"),
 		diskNeeded:   gauge("poet_disk_round_bytes", "bytes that one round needs"),
@@ -64,27 +62,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 }
 
-func (m *metrics) computed(round uint32, leaves uint64) {
-	m.leavesTotal.WithLabelValues(RoundID(round)).Add(float64(leaves))
-}
-
 func (m *metrics) joined(round uint32, members uint64) {
-	m.membersTotal.WithLabelValues(RoundID(round)).Add(float64(members))
+	m.membersTotal.WithLabelValues(poet.RoundID(round)).Add(float64(members))
 }
 
-// forget removes the series of a round that is over, but for the reference's
-// counters of the last rounds, which dashboards read after the end.
-func (m *metrics) forget(round uint32) {
-	m.rate.DeleteLabelValues(RoundID(round))
-	if round >= keptSeries {
-		old := RoundID(round - keptSeries)
-		m.leavesTotal.DeleteLabelValues(old)
-		m.membersTotal.DeleteLabelValues(old)
+// forget removes the series of the round that closed long before one that has
+// closed now; dashboards read those of the last rounds after their end.
+func (m *metrics) forget(closed uint32) {
+	if closed >= poet.KeptSeries {
+		m.membersTotal.DeleteLabelValues(poet.RoundID(closed - poet.KeptSeries))
 	}
 }
-
-// keptSeries is the number of rounds whose counters are kept.
-const keptSeries = 8
 
 func result(err error) string {
 	if err != nil {

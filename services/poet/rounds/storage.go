@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"tweedle/base/durable"
-	"tweedle/proofs/posw"
+	"tweedle/services/poet"
 	"tweedle/values/types"
 )
 
@@ -26,55 +26,36 @@ const (
 	// largest proof twice, since pages are copied before they are replaced.
 	proofBytes = 2 * (types.MaxPoetNodes + types.MaxPoetLeaves) * 33
 
-	// chunkBytes is what a sync adds to a journal beside the nodes.
-	chunkBytes = 32
-
 	// storageInterval is the time between two looks at the disk.
 	storageInterval = 5 * time.Second
 )
-
-// journalNeed returns the bytes that the journal of a round takes: one node for
-// 2^k leaves, and something for each sync.
-func journalNeed(rate uint64, duration time.Duration, k uint) uint64 {
-	nodes := expected(rate, duration)>>k + 1
-	syncs := min(nodes, uint64(max(0, duration.Seconds()))+1)
-	return nodes*posw.NodeSize + syncs*chunkBytes + 1<<10
-}
 
 // roundNeed returns the bytes that a round takes from its opening until its proof
 // is stored: journal, members, proof. It expects as many members as the largest
 // of the rounds that are there, and some more.
 func (s *Service) roundNeed() uint64 {
-	var journal uint64
-	if s.worker != nil {
-		journal = s.journalNeed()
-	}
-	members := s.store.members(s.openRound.Load())
+	members := s.store.Members(s.openRound.Load())
 	for _, r := range s.snapshot() {
 		members = max(members, r.Members)
 	}
-	return journal + memberBytes*(members+members/4) + proofBytes
+	return s.journalNeed() + memberBytes*(members+members/4) + proofBytes
 }
 
 // journalNeed returns the bytes of the next round's journal.
 func (s *Service) journalNeed() uint64 {
-	duration := s.cfg.Schedule.EpochDuration - s.cfg.Schedule.CycleGap
-	return journalNeed(s.rate, duration, chooseK(s.cfg.K, s.rate, duration))
+	return s.worker.Need(s.cfg.Schedule.EpochDuration - s.cfg.Schedule.CycleGap)
 }
 
 // Storage returns the disk budget.
-func (s *Service) Storage() StorageStatus {
+func (s *Service) Storage() poet.StorageStatus {
 	free, err := s.cfg.FS.Free(s.cfg.Dir)
 	if err != nil {
 		free = 0
 	}
 	need := s.roundNeed()
-	st := StorageStatus{
+	st := poet.StorageStatus{
 		Free: free, Needed: need, Fit: free / need,
-		Database: s.store.size(), Ballast: s.ballast.Load(),
-	}
-	if s.worker != nil {
-		st.Journals = s.worker.journalBytes()
+		Database: s.store.Size(), Journals: s.worker.JournalBytes(), Ballast: s.ballast.Load(),
 	}
 	if s.reserved.Load() {
 		// What is set aside for the next round is not free, but is for a round.
@@ -123,17 +104,17 @@ func (s *Service) checkStorage(low bool) bool {
 		if r.JournalPaused {
 			paused++
 		}
-		if r.State != StateProved {
+		if r.State != poet.StateProved {
 			m.rounds.WithLabelValues(r.State.String()).Inc()
 		}
 	}
 	m.paused.Set(float64(paused))
-	switch now := st.Fit < MinRoundsFit; {
+	switch now := st.Fit < poet.MinRoundsFit; {
 	case now && !low:
-		s.emit(Event{Kind: EventDiskLow, Text: fmt.Sprintf("%d rounds fit on the disk and %d should: make %d bytes free", st.Fit, MinRoundsFit, (MinRoundsFit-st.Fit)*st.Needed)})
+		s.emit(poet.Event{Kind: poet.EventDiskLow, Text: fmt.Sprintf("%d rounds fit on the disk and %d should: make %d bytes free", st.Fit, poet.MinRoundsFit, (poet.MinRoundsFit-st.Fit)*st.Needed)})
 		return true
 	case !now && low:
-		s.emit(Event{Kind: EventDiskFine, Text: fmt.Sprintf("%d rounds fit on the disk", st.Fit)})
+		s.emit(poet.Event{Kind: poet.EventDiskFine, Text: fmt.Sprintf("%d rounds fit on the disk", st.Fit)})
 		return false
 	}
 	return low
@@ -178,7 +159,7 @@ func (s *Service) releaseBallast() bool {
 	if err != nil {
 		return false
 	}
-	s.emit(Event{Kind: EventBallast, Text: "ballast was given up to write on a full disk: make room"})
+	s.emit(poet.Event{Kind: poet.EventBallast, Text: "ballast was given up to write on a full disk: make room"})
 	return true
 }
 
@@ -189,7 +170,7 @@ func (s *Service) reservePath() string { return filepath.Join(s.cfg.Dir, roundsD
 func (s *Service) holdReserve() {
 	s.spare.Lock()
 	defer s.spare.Unlock()
-	if s.reserve != nil || s.worker == nil {
+	if s.reserve != nil {
 		return
 	}
 	f, err := s.cfg.FS.Create(s.reservePath(), 0o600)
@@ -220,6 +201,6 @@ func (s *Service) dropReserveLocked() {
 	s.reserve = nil
 	s.reserved.Store(false)
 	if err := s.cfg.FS.Remove(s.reservePath()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		s.emit(Event{Kind: EventWriteFailed, Text: "reserved room could not be released", Err: err})
+		s.emit(poet.Event{Kind: poet.EventWriteFailed, Text: "reserved room could not be released", Err: err})
 	}
 }

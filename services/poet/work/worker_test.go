@@ -1,4 +1,4 @@
-package poet
+package work
 
 import (
 	"context"
@@ -9,8 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tweedle/base/durable"
 	"tweedle/base/durable/durabletest"
 	"tweedle/proofs/posw"
+	"tweedle/services/poet"
 	"tweedle/services/poet/journal"
 	"tweedle/values/types"
 )
@@ -22,12 +24,11 @@ type source struct {
 	mu   sync.Mutex
 	all  map[uint32]Job
 	done map[uint32]Result
-	when map[uint32]time.Time // it executed
 	fail func(Result) error
 }
 
 func newSource(jobs ...Job) *source {
-	s := &source{jobs: make(chan Job, 100), all: map[uint32]Job{}, done: map[uint32]Result{}, when: map[uint32]time.Time{}}
+	s := &source{jobs: make(chan Job, 100), all: map[uint32]Job{}, done: map[uint32]Result{}}
 	for _, j := range jobs {
 		s.all[j.Round] = j
 		s.jobs <- j
@@ -44,13 +45,6 @@ func (s *source) Next(ctx context.Context) (Job, error) {
 	}
 }
 
-func (s *source) Executed(_ context.Context, round uint32) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.when[round] = time.Now()
-	return nil
-}
-
 func (s *source) Finish(_ context.Context, r Result) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,7 +54,7 @@ func (s *source) Finish(_ context.Context, r Result) error {
 		}
 	}
 	if err := posw.Verify(s.all[r.Round].statement(), &r.Proof, 1); err != nil {
-		return fmt.Errorf("%w: %w", ErrBadProof, err)
+		return fmt.Errorf("%w: %w", poet.ErrBadProof, err)
 	}
 	s.done[r.Round] = r
 	return nil
@@ -90,24 +84,24 @@ func job(round uint32, from, until time.Duration) Job {
 }
 
 // labour runs a worker until stop is called, which returns the file system.
-func labour(t *testing.T, cfg Config, src *source) (w *Worker, events func(EventKind) int, stop func()) {
+func labour(t *testing.T, cfg Config, src *source) (w *Worker, events func(poet.EventKind) int, stop func()) {
 	t.Helper()
 	var mu sync.Mutex
-	var seen []Event
-	cfg.OnEvent = func(e Event) {
+	var seen []poet.Event
+	cfg.Emit = func(e poet.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		seen = append(seen, e)
 		t.Log(e.Kind, e.Round, e.Text, e.Err)
 	}
-	w, err := OpenWorker(cfg)
+	w, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- w.Run(ctx, src) }()
-	events = func(kind EventKind) (n int) {
+	events = func(kind poet.EventKind) (n int) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, e := range seen {
@@ -119,14 +113,14 @@ func labour(t *testing.T, cfg Config, src *source) (w *Worker, events func(Event
 	}
 	return w, events, func() {
 		cancel()
-		if err := errors.Join(<-ended, w.Close()); err != nil {
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	}
 }
 
 func workerConfig(t *testing.T) Config {
-	return Config{Dir: t.TempDir(), LeavesPerSecond: 1000, MaxLeavesPerSecond: 1000, K: 3, CheckpointInterval: 100 * time.Millisecond}
+	return Config{Dir: t.TempDir(), FS: durable.OS{}, LeavesPerSecond: 1000, MaxLeavesPerSecond: 1000, K: 3, CheckpointInterval: 100 * time.Millisecond}
 }
 
 // Rounds that overlap share the provers in their order: with one, the oldest runs
@@ -171,8 +165,8 @@ func TestSeveralRoundsAreRecovered(t *testing.T) {
 		}
 		src.waitFor(3)
 		stop()
-		if events(EventResumed) != 3 {
-			t.Errorf("%d rounds went on", events(EventResumed))
+		if events(poet.EventResumed) != 3 {
+			t.Errorf("%d rounds went on", events(poet.EventResumed))
 		}
 		for round, least := range map[uint32]uint64{1: 1300, 2: 8500, 3: 18500} {
 			if got := src.done[round].Proof.NumLeaves; got < least {
@@ -268,7 +262,7 @@ func TestDamagedMemoryIsRepaired(t *testing.T) {
 			r.journal.Append(bad, nil)
 			w.finish(t.Context(), src, r, good)
 			stop()
-			if events(EventDamage) == 0 {
+			if events(poet.EventDamage) == 0 {
 				t.Error("damage was not told")
 			}
 			// The last nodes are cut off where the file is of no help.
@@ -295,13 +289,13 @@ func TestProofWaitsForItsSource(t *testing.T) {
 		}
 		w, events, stop := labour(t, cfg, src)
 		time.Sleep(30 * time.Second)
-		if names, _ := cfg.FS.ReadDir(w.dir); len(names) != 1 || len(w.Rounds()) != 1 || w.Rounds()[0].State != StateProving {
+		if names, _ := cfg.FS.ReadDir(w.dir); len(names) != 1 || len(w.Rounds()) != 1 || w.Rounds()[0].State != poet.StateProving {
 			t.Errorf("%v, %+v while the proof waits", names, w.Rounds())
 		}
 		src.waitFor(1)
 		stop()
-		if events(EventWriteFailed) != 1 {
-			t.Errorf("%d events, one is enough", events(EventWriteFailed))
+		if events(poet.EventWriteFailed) != 1 {
+			t.Errorf("%d events, one is enough", events(poet.EventWriteFailed))
 		}
 		if names, _ := cfg.FS.ReadDir(w.dir); len(names) != 0 {
 			t.Errorf("left: %v", names)

@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
 	"tweedle/services/poet/registration"
 	"tweedle/values/types"
 )
@@ -21,7 +23,7 @@ const MaxPending = 8192
 
 // submission is an entry whose sender waits for done to be closed.
 type submission struct {
-	entry
+	book.Entry
 	done chan struct{}
 }
 
@@ -29,45 +31,45 @@ type submission struct {
 // registration is durable. An error wraps one of the package's, with the reason.
 // If ctx ends first the registration may be stored all the same; sending it again
 // does no harm.
-func (s *Service) Submit(ctx context.Context, r Registration) (Receipt, error) {
+func (s *Service) Submit(ctx context.Context, r poet.Registration) (poet.Receipt, error) {
 	select {
 	case s.pending <- struct{}{}:
 		defer func() { <-s.pending }()
 	default:
-		return Receipt{}, fmt.Errorf("%w: %d registrations are under way", ErrBusy, MaxPending)
+		return poet.Receipt{}, fmt.Errorf("%w: %d registrations are under way", poet.ErrBusy, MaxPending)
 	}
 	if err := s.authorise(ctx, &r); err != nil {
-		return Receipt{}, err
+		return poet.Receipt{}, err
 	}
 	sub := &submission{done: make(chan struct{})}
-	sub.nodeID, sub.deadline = types.NodeID(r.NodeID), r.Deadline
-	sub.member.challenge = [32]byte(r.Challenge)
+	sub.NodeID, sub.Deadline = types.NodeID(r.NodeID), r.Deadline
+	sub.Member.Challenge = [32]byte(r.Challenge)
 	select {
 	case s.queue <- sub: // never full: it has room for MaxPending
 	case <-s.stopped:
-		return Receipt{}, ErrStopped
+		return poet.Receipt{}, poet.ErrStopped
 	}
 	select {
 	case <-sub.done:
 	case <-s.stopped:
-		return Receipt{}, ErrStopped
+		return poet.Receipt{}, poet.ErrStopped
 	case <-ctx.Done():
-		return Receipt{}, ctx.Err()
+		return poet.Receipt{}, ctx.Err()
 	}
-	if sub.err != nil {
-		return Receipt{}, sub.err
+	if sub.Err != nil {
+		return poet.Receipt{}, sub.Err
 	}
 	s.crypto <- struct{}{} // soon: nobody holds it for long
 	defer func() { <-s.crypto }()
-	return s.receipt(sub.round, sub.nodeID, sub.member), nil
+	return s.receipt(sub.Round, sub.NodeID, sub.Member), nil
 }
 
 // authorise checks everything that does not depend on the round, the cheap first.
 // As many do so at a time as there are cores that no prover needs: a prover must
 // not stand in line with registrations.
-func (s *Service) authorise(ctx context.Context, r *Registration) error {
+func (s *Service) authorise(ctx context.Context, r *poet.Registration) error {
 	if err := r.CheckShape(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", poet.ErrInvalid, err)
 	}
 	select {
 	case s.crypto <- struct{}{}:
@@ -79,18 +81,18 @@ func (s *Service) authorise(ctx context.Context, r *Registration) error {
 		err := r.CheckCertificate(s.certifiers(r.Hint), time.Now())
 		s.metrics.withCert.WithLabelValues(result(err)).Inc()
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrUnauthorised, err)
+			return fmt.Errorf("%w: %w", poet.ErrUnauthorised, err)
 		}
 	} else {
 		p := s.pow.Load()
-		err := r.CheckPow(p.current, p.previous)
+		err := r.CheckPow(p.Current, p.Previous)
 		s.metrics.withPow.WithLabelValues(result(err)).Inc()
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
+			return fmt.Errorf("%w: %w", poet.ErrInvalid, err)
 		}
 	}
 	if err := r.CheckSignature(); err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
+		return fmt.Errorf("%w: %w", poet.ErrInvalid, err)
 	}
 	return nil
 }
@@ -124,13 +126,13 @@ func (s *Service) registrar(ctx context.Context) {
 }
 
 func (s *Service) storeBatch(batch []*submission) {
-	entries := make([]*entry, len(batch))
+	entries := make([]*book.Entry, len(batch))
 	for i, sub := range batch {
-		entries[i] = &sub.entry
+		entries[i] = &sub.Entry
 	}
 	begin := time.Now()
 	var number uint32
-	added, err := s.store.register(entries, s.cfg.MaxRoundMembers, func() (uint32, time.Time, time.Time) {
+	added, err := s.store.Register(entries, s.cfg.MaxRoundMembers, func() (uint32, time.Time, time.Time) {
 		// The machine says which round is open, not the clock: it may be a
 		// moment late to close a round, and then this one still joins it.
 		number = s.openRound.Load()
@@ -141,11 +143,11 @@ func (s *Service) storeBatch(batch []*submission) {
 		s.metrics.joined(number, added)
 	}
 	if s.refusing.Swap(err != nil) != (err != nil) && err != nil {
-		s.emit(Event{Kind: EventDiskFull, Text: "registrations are refused: make room on the disk", Err: err})
+		s.emit(poet.Event{Kind: poet.EventDiskFull, Text: "registrations are refused: make room on the disk", Err: err})
 	}
 	for _, sub := range batch {
 		if err != nil {
-			sub.err = err
+			sub.Err = err
 		}
 		close(sub.done)
 	}
@@ -206,4 +208,4 @@ func readTrustedKeys(dir string) (keys []ed25519.PublicKey, err error) {
 }
 
 // PowParams returns the current parameters of a registration's proof of work.
-func (s *Service) PowParams() registration.PowParams { return s.pow.Load().current }
+func (s *Service) PowParams() registration.PowParams { return s.pow.Load().Current }

@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"context"
@@ -21,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tweedle/base/durable/durabletest"
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
 )
 
 // hookWrites puts itself between bbolt and its file.
@@ -118,11 +120,11 @@ type bench struct {
 	mem     *durabletest.Mem
 	faults  *durabletest.Faulty
 	disk    *boltDisk
-	acks    []Receipt
-	proofs  []ProofRecord
+	acks    []poet.Receipt
+	proofs  []poet.ProofRecord
 	saved   map[string]uint64
 	refused []error
-	events  []Event
+	events  []poet.Event
 	err     error // of Run
 
 	failSync int // number of the commit whose sync fails
@@ -132,9 +134,9 @@ type bench struct {
 // newBench is a server of two short rounds a few milliseconds of work long.
 func newBench(t *testing.T) *bench {
 	cfg := config(t, time.Now())
-	cfg.LeavesPerSecond, cfg.MaxLeavesPerSecond = 200, 200
-	cfg.CheckpointInterval = 200 * time.Millisecond
-	cfg.K = 3
+	cfg.Work.LeavesPerSecond, cfg.Work.MaxLeavesPerSecond = 200, 200
+	cfg.Work.CheckpointInterval = 200 * time.Millisecond
+	cfg.Work.K = 3
 	mem := durabletest.NewMem(1 << 24)
 	faults := durabletest.NewFaulty(mem)
 	cfg.FS = faults
@@ -175,7 +177,7 @@ func (b *bench) live(d time.Duration, fault durabletest.Fault, during func(*Serv
 	b.t.Helper()
 	var mu sync.Mutex
 	cfg := b.cfg
-	cfg.OnEvent = func(e Event) {
+	cfg.OnEvent = func(e poet.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		b.events = append(b.events, e)
@@ -193,21 +195,21 @@ func (b *bench) live(d time.Duration, fault durabletest.Fault, during func(*Serv
 		b.err = err
 		return
 	}
-	image, err := os.ReadFile(filepath.Join(cfg.Dir, DatabaseName))
+	image, err := os.ReadFile(filepath.Join(cfg.Dir, book.DatabaseName))
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.disk = &boltDisk{faults: b.faults, safe: image}
-	hookWrites(s.store.db, b.disk.write)
-	s.store.db.NoSync = b.failSync == 0 // boltDisk knows what would be synced
+	hookWrites(s.store.DB(), b.disk.write)
+	s.store.DB().NoSync = b.failSync == 0 // boltDisk knows what would be synced
 	mend := func() {}
-	s.store.point = func(_ string, after bool) {
+	s.store.Point = func(_ string, after bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		if after {
 			b.disk.committed()
 		} else if b.commits++; b.commits == b.failSync {
-			mend = breakSync(b.t, s.store)
+			mend = breakSync(b.t, filepath.Join(cfg.Dir, book.DatabaseName), s.DB())
 		}
 	}
 	b.faults.Set(fault)
@@ -256,7 +258,7 @@ func (b *bench) crash(seed uint64) {
 	b.cfg.FS = b.faults
 	if b.disk != nil {
 		image := b.disk.crash(rand.New(rand.NewPCG(seed, 1)))
-		if err := os.WriteFile(filepath.Join(b.cfg.Dir, DatabaseName), image, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(b.cfg.Dir, book.DatabaseName), image, 0o600); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -269,7 +271,7 @@ func (b *bench) check(what string) {
 	b.faults.Set(durabletest.Fault{})
 	last := uint32(0)
 	for _, a := range acks {
-		n, _ := ParseRoundID(a.Round)
+		n, _ := poet.ParseRoundID(a.Round)
 		last = max(last, n)
 	}
 	b.live(time.Until(b.cfg.Schedule.End(last))+time.Second, durabletest.Fault{}, func(s *Service) {
@@ -291,7 +293,7 @@ func (b *bench) check(what string) {
 		b.t.Errorf("%s: server ended on a good disk: %v", what, b.err)
 	}
 	for _, e := range b.events[before:] {
-		if e.Kind == EventResumed {
+		if e.Kind == poet.EventResumed {
 			var leaves uint64
 			if n := len("round goes on from leaf "); len(e.Text) > n {
 				for _, c := range e.Text[n:] {
@@ -376,7 +378,7 @@ func TestEveryWriteWithoutRoom(t *testing.T) {
 				t.Errorf("operation %d: %d proofs", at, len(b.proofs))
 			}
 			for _, err := range b.refused {
-				if !errors.Is(err, ErrDiskFull) {
+				if !errors.Is(err, poet.ErrDiskFull) {
 					t.Errorf("operation %d: refused with %v", at, err)
 				}
 			}
@@ -431,21 +433,21 @@ func TestEveryFailedSyncEndsTheServer(t *testing.T) {
 
 // breakSync lets the next sync of the database fail: it gets a descriptor that only
 // names the file. mend puts the real one back.
-func breakSync(t *testing.T, s *store) (mend func()) {
-	fd, err := unix.Open(s.path, unix.O_PATH, 0)
+func breakSync(t *testing.T, path string, db *bbolt.DB) (mend func()) {
+	fd, err := unix.Open(path, unix.O_PATH, 0)
 	if err != nil {
 		t.Error(err)
 		return func() {}
 	}
-	tx, err := s.db.Begin(true) // nobody writes meanwhile
+	tx, err := db.Begin(true) // nobody writes meanwhile
 	if err != nil {
 		t.Error(err)
 		return func() {}
 	}
 	defer tx.Rollback()
-	field := reflect.ValueOf(s.db).Elem().FieldByName("file")
+	field := reflect.ValueOf(db).Elem().FieldByName("file")
 	file := (**os.File)(unsafe.Pointer(field.UnsafeAddr()))
-	real, broken := *file, os.NewFile(uintptr(fd), s.path)
+	real, broken := *file, os.NewFile(uintptr(fd), path)
 	*file = broken
 	return func() {
 		*file = real

@@ -1,62 +1,16 @@
-package poet
+package rounds
 
 import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"time"
 
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
+	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )
-
-// RoundState says how far a round is.
-type RoundState uint8
-
-// A round goes through these states in order.
-const (
-	StateOpen      RoundState = iota // takes registrations
-	StateClosed                      // its membership root is being computed
-	StateExecuting                   // leaves are being computed
-	StateProving                     // the proof is being made
-	StateProved                      // the proof is stored
-)
-
-func (s RoundState) String() string {
-	names := [...]string{"open", "closed", "executing", "proving", "proved"}
-	if int(s) < len(names) {
-		return names[s]
-	}
-	return fmt.Sprintf("state(%d)", uint8(s))
-}
-
-// MarshalText writes the state's name.
-func (s RoundState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// Round is what the machine knows about a round, and what is stored of it.
-// Statement and Members are set from StateExecuting on; Leaves when it is proved.
-type Round struct {
-	Number    uint32
-	State     RoundState
-	Statement [32]byte
-	Members   uint64
-	Leaves    uint64
-}
-
-// ID returns the round's name: its number in decimal (reference/poet.md 1.7).
-func (r Round) ID() string { return RoundID(r.Number) }
-
-// RoundID returns the name of a round.
-func RoundID(number uint32) string { return strconv.FormatUint(uint64(number), 10) }
-
-// ParseRoundID returns the number of a round's name.
-func ParseRoundID(id string) (uint32, error) {
-	n, err := strconv.ParseUint(id, 10, 32)
-	if err != nil || RoundID(uint32(n)) != id {
-		return 0, fmt.Errorf("round %.40q is not a decimal number: %w", id, ErrNotFound)
-	}
-	return uint32(n), nil
-}
 
 // Machine decides what happens to the rounds of one PoET, and when. It is
 // passive and deterministic: Step takes the time and an input, changes the
@@ -76,13 +30,12 @@ type Machine struct {
 }
 
 type machineRound struct {
-	Round
+	book.Round
 	working bool // the work of its state was given out
 	overdue bool // and reported
 }
 
-// Input is something that happened: nil (only time passed), Sealed, Executed or
-// ProofMade.
+// Input is something that happened: nil (only time passed), Sealed or ProofMade.
 type Input any
 
 // Sealed says that the membership root of a closed round was computed.
@@ -91,10 +44,6 @@ type Sealed struct {
 	Statement [32]byte
 	Members   uint64
 }
-
-// Executed says that the leaves of a round were computed and that its proof is
-// being made.
-type Executed struct{ Round uint32 }
 
 // ProofMade says that a round has a verified proof, not stored yet.
 type ProofMade struct {
@@ -114,7 +63,7 @@ type Output struct {
 	Writes []Write
 	Timer  time.Time
 	Work   []Work
-	Events []Event
+	Events []poet.Event
 }
 
 // Write is WriteRound or WriteProof.
@@ -123,13 +72,13 @@ type Write any
 // WriteRound stores a round as it is now. Open is the round that takes
 // registrations from now on: no earlier one does.
 type WriteRound struct {
-	Round Round
+	Round book.Round
 	Open  uint32
 }
 
 // WriteProof stores a proof, and the round as proved, in one step.
 type WriteProof struct {
-	Round Round
+	Round book.Round
 	Proof types.PoetProof
 }
 
@@ -141,19 +90,19 @@ type Work any
 type Seal struct{ Round uint32 }
 
 // Execute asks for the execution and the proof of a round. It ends with
-// Executed, then ProofMade.
-type Execute struct{ Job Job }
+// ProofMade.
+type Execute struct{ Job work.Job }
 
 // NewMachine restores a machine from the stored rounds. open is the round that
 // took registrations last, as stored; a new server passes that of the schedule.
 // joined are the rounds that have members, in any order: the writes that closed
 // one and opened the next may be missing, but no round with members is passed over.
-func NewMachine(schedule types.PoetSchedule, stored []Round, open uint32, joined []uint32) *Machine {
+func NewMachine(schedule types.PoetSchedule, stored []book.Round, open uint32, joined []uint32) *Machine {
 	m := &Machine{schedule: schedule, open: open, rounds: map[uint32]*machineRound{}}
 	known := map[uint32]bool{}
 	for _, r := range stored {
 		known[r.Number] = true
-		if r.State != StateProved && r.State != StateOpen {
+		if r.State != poet.StateProved && r.State != poet.StateOpen {
 			m.rounds[r.Number] = &machineRound{Round: r}
 		}
 	}
@@ -161,7 +110,7 @@ func NewMachine(schedule types.PoetSchedule, stored []Round, open uint32, joined
 		switch {
 		case known[n]:
 		case n < open:
-			m.rounds[n] = &machineRound{Round: Round{Number: n, State: StateClosed}}
+			m.rounds[n] = &machineRound{Round: book.Round{Number: n, State: poet.StateClosed}}
 		case n > open:
 			m.joined = append(m.joined, n)
 		}
@@ -173,8 +122,8 @@ func NewMachine(schedule types.PoetSchedule, stored []Round, open uint32, joined
 func (m *Machine) Open() uint32 { return m.open }
 
 // Rounds returns the closed rounds that have no stored proof yet, lowest first.
-func (m *Machine) Rounds() []Round {
-	var out []Round
+func (m *Machine) Rounds() []book.Round {
+	var out []book.Round
 	for _, n := range slices.Sorted(maps.Keys(m.rounds)) {
 		out = append(out, m.rounds[n].Round)
 	}
@@ -189,8 +138,6 @@ func (m *Machine) Step(now time.Time, in Input) Output {
 	case nil:
 	case Sealed:
 		m.sealed(in, &out)
-	case Executed:
-		m.executed(in, &out)
 	case ProofMade:
 		m.proofMade(in, &out)
 	default:
@@ -204,13 +151,13 @@ func (m *Machine) Step(now time.Time, in Input) Output {
 // nobody does yet.
 func (m *Machine) tick(now time.Time, out *Output) {
 	for !now.Before(m.schedule.Start(m.open)) {
-		r := &machineRound{Round: Round{Number: m.open, State: StateClosed}}
+		r := &machineRound{Round: book.Round{Number: m.open, State: poet.StateClosed}}
 		m.rounds[r.Number] = r
 		m.open = m.next(now)
 		out.Writes = append(out.Writes, WriteRound{r.Round, m.open})
 		out.Events = append(out.Events,
-			Event{Kind: EventClosed, Round: r.ID(), Text: "round is closed for registration"},
-			Event{Kind: EventOpened, Round: RoundID(m.open), Text: "round is open for registration"})
+			poet.Event{Kind: poet.EventClosed, Round: r.ID(), Text: "round is closed for registration"},
+			poet.Event{Kind: poet.EventOpened, Round: poet.RoundID(m.open), Text: "round is open for registration"})
 	}
 	out.Timer = m.schedule.Start(m.open)
 	for _, n := range slices.Sorted(maps.Keys(m.rounds)) {
@@ -228,7 +175,7 @@ func (m *Machine) tick(now time.Time, out *Output) {
 			out.Timer = earlier(out.Timer, late)
 		default:
 			r.overdue = true
-			out.Events = append(out.Events, Event{Kind: EventOverdue, Round: r.ID(), Text: "proof is overdue: round is still " + r.State.String()})
+			out.Events = append(out.Events, poet.Event{Kind: poet.EventOverdue, Round: r.ID(), Text: "proof is overdue: round is still " + r.State.String()})
 		}
 	}
 }
@@ -247,11 +194,11 @@ func (m *Machine) next(now time.Time) uint32 {
 	return next
 }
 
-func (m *Machine) work(r Round) Work {
-	if r.State == StateClosed {
+func (m *Machine) work(r book.Round) Work {
+	if r.State == poet.StateClosed {
 		return Seal{r.Number}
 	}
-	return Execute{Job{
+	return Execute{work.Job{
 		Round: r.Number, Statement: r.Statement, Members: r.Members,
 		Start: m.schedule.Start(r.Number), End: m.schedule.End(r.Number),
 	}}
@@ -259,31 +206,23 @@ func (m *Machine) work(r Round) Work {
 
 func (m *Machine) sealed(in Sealed, out *Output) {
 	r := m.rounds[in.Round]
-	if r == nil || r.State != StateClosed {
+	if r == nil || r.State != poet.StateClosed {
 		return
 	}
-	r.State, r.Statement, r.Members, r.working = StateExecuting, in.Statement, in.Members, false
+	r.State, r.Statement, r.Members, r.working = poet.StateExecuting, in.Statement, in.Members, false
 	out.Writes = append(out.Writes, WriteRound{r.Round, m.open})
-	out.Events = append(out.Events, Event{Kind: EventExecuting, Round: r.ID(), Text: fmt.Sprintf("round executes for %d members", r.Members)})
-}
-
-func (m *Machine) executed(in Executed, out *Output) {
-	// Proving is not stored: a start finds Executing and comes here again.
-	if r := m.rounds[in.Round]; r != nil && r.State == StateExecuting {
-		r.State = StateProving
-		out.Events = append(out.Events, Event{Kind: EventProving, Round: r.ID(), Text: "proof is being made"})
-	}
+	out.Events = append(out.Events, poet.Event{Kind: poet.EventExecuting, Round: r.ID(), Text: fmt.Sprintf("round executes for %d members", r.Members)})
 }
 
 func (m *Machine) proofMade(in ProofMade, out *Output) {
 	r := m.rounds[in.Round]
-	if r == nil || r.State == StateClosed {
+	if r == nil || r.State == poet.StateClosed {
 		return
 	}
-	r.State, r.Leaves = StateProved, in.Proof.NumLeaves
+	r.State, r.Leaves = poet.StateProved, in.Proof.NumLeaves
 	delete(m.rounds, in.Round)
 	out.Writes = append(out.Writes, WriteProof{r.Round, in.Proof})
-	out.Events = append(out.Events, Event{Kind: EventProved, Round: r.ID(), Text: fmt.Sprintf("proof of %d leaves for %d members is stored", r.Leaves, r.Members)})
+	out.Events = append(out.Events, poet.Event{Kind: poet.EventProved, Round: r.ID(), Text: fmt.Sprintf("proof of %d leaves for %d members is stored", r.Leaves, r.Members)})
 }
 
 func earlier(a, b time.Time) time.Time {

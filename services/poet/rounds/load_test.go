@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"context"
@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"tweedle/services/poet"
+	"tweedle/services/poet/work"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,7 +42,7 @@ func BenchmarkRegistrationsWhileProving(b *testing.B) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	for round := 0; b.Loop(); round++ {
-		requests := make([]Registration, 5000*int(seconds/time.Second))
+		requests := make([]poet.Registration, 5000*int(seconds/time.Second))
 		for i := range requests {
 			requests[i] = request(s.PowParams(), round<<32+i)
 		}
@@ -92,7 +95,7 @@ func leafRate(s *Service, d time.Duration) float64 {
 // BenchmarkRegistration measures the processor time of one registration, of the
 // checks, the batch and the receipt, on whatever else a machine does.
 func BenchmarkRegistration(b *testing.B) {
-	cfg := Config{Dir: filepath.Join(b.TempDir(), "poet"), MaxLeavesPerSecond: 1}
+	cfg := Config{Dir: filepath.Join(b.TempDir(), "poet"), Work: work.Config{MaxLeavesPerSecond: 1}}
 	cfg.Schedule.Genesis = time.Now()
 	cfg.Schedule.EpochDuration, cfg.Schedule.PhaseShift = time.Hour, time.Hour
 	s, err := Open(cfg)
@@ -102,7 +105,7 @@ func BenchmarkRegistration(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan error)
 	go func() { ended <- s.Run(ctx) }()
-	requests := make([]Registration, b.N)
+	requests := make([]poet.Registration, b.N)
 	for i := range requests {
 		requests[i] = request(s.PowParams(), i)
 	}

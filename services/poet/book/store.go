@@ -1,4 +1,11 @@
-package poet
+// Package book keeps what a PoET server must not lose, in one bbolt database:
+// registrations, rounds and proofs, each value under a checksum.
+//
+// It promises: what a write has stored is durable when it returns, all of it or
+// nothing; damage of the file is found when it is opened or read, and never
+// answered from; after a failed sync nothing is acknowledged any more. It leaves
+// to the caller when which round opens, and everything that needs a clock.
+package book
 
 import (
 	"bytes"
@@ -13,11 +20,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/zeebo/blake3"
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"tweedle/base/durable"
+	"tweedle/services/poet"
 	"tweedle/services/poet/registration"
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -42,10 +49,10 @@ var (
 	keyPow      = []byte("pow")
 )
 
-// store is what the server keeps in poet.db. Every value carries a checksum over
+// Book is what the server keeps in poet.db. Every value carries a checksum over
 // its bucket, key and content, for the database has none. All writes go through
-// update.
-type store struct {
+// Update. Its methods may be called concurrently.
+type Book struct {
 	db   *bbolt.DB
 	path string
 
@@ -55,69 +62,16 @@ type store struct {
 	err       error
 	hasFailed atomic.Bool
 
-	// point is called before and after each write, by its name; for tests.
-	point func(name string, after bool)
-}
-
-const valueSumSize = 8
-
-// SealValue returns value with a checksum over bucket, key and value.
-func SealValue(bucket string, key, value []byte) []byte {
-	sum := valueSum([]byte(bucket), key, value)
-	return append(append(make([]byte, 0, len(value)+len(sum)), value...), sum[:]...)
-}
-
-// OpenValue returns the value of SealValue, sharing its memory, or ErrDamaged.
-func OpenValue(bucket string, key, sealed []byte) ([]byte, error) {
-	return openValue([]byte(bucket), key, sealed)
-}
-
-func openValue(bucket, key, sealed []byte) ([]byte, error) {
-	if n := len(sealed) - valueSumSize; n >= 0 {
-		if sum := valueSum(bucket, key, sealed[:n]); bytes.Equal(sum[:], sealed[n:]) {
-			return sealed[:n:n], nil
-		}
-	}
-	return nil, fmt.Errorf("%s: value of %x in bucket %x: %w: restore the file from a copy", DatabaseName, key, bucket, ErrDamaged)
-}
-
-func valueSum(bucket, key, value []byte) (sum [valueSumSize]byte) {
-	buf := make([]byte, 0, 160)
-	buf = binary.BigEndian.AppendUint32(buf, uint32(len(bucket)))
-	buf = append(buf, bucket...)
-	buf = binary.BigEndian.AppendUint32(buf, uint32(len(key)))
-	buf = append(buf, key...)
-	buf = append(buf, value...)
-	full := blake3.Sum256(buf)
-	copy(sum[:], full[:])
-	return sum
-}
-
-// put stores a value. The bucket's sequence is the number of its keys, so that the
-// check at a start misses none.
-func put(b *bbolt.Bucket, name, key, value []byte) error {
-	if b.Get(key) == nil {
-		if err := b.SetSequence(b.Sequence() + 1); err != nil {
-			return err
-		}
-	}
-	return b.Put(key, SealValue(string(name), key, value))
-}
-
-// get returns the value of a key, or nil if there is none.
-func get(b *bbolt.Bucket, name, key []byte) ([]byte, error) {
-	sealed := b.Get(key)
-	if sealed == nil {
-		return nil, nil
-	}
-	return openValue(name, key, sealed)
+	// Point, if not nil, is called before and after each write, by its name. Only
+	// tests set it, before the first write.
+	Point func(name string, after bool)
 }
 
 func roundKey(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
-// openStore opens the database, or makes it: under another name first, so that a
+// Open opens the database of a data directory, or makes it: under another name first, so that a
 // file of that name is always complete.
-func openStore(dir string, schedule types.PoetSchedule, acceptOlder bool) (*store, error) {
+func Open(dir string, schedule types.PoetSchedule, acceptOlder bool) (*Book, error) {
 	path := filepath.Join(dir, DatabaseName)
 	switch _, err := os.Stat(path); {
 	case errors.Is(err, os.ErrNotExist):
@@ -134,7 +88,7 @@ func openStore(dir string, schedule types.PoetSchedule, acceptOlder bool) (*stor
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	s := &store{db: db, path: path, failed: make(chan struct{})}
+	s := &Book{db: db, path: path, failed: make(chan struct{})}
 	if err := s.checkMeta(schedule); err != nil {
 		db.Close()
 		return nil, err
@@ -195,7 +149,7 @@ func encodeSchedule(s types.PoetSchedule) []byte {
 	return b
 }
 
-func (s *store) checkMeta(schedule types.PoetSchedule) error {
+func (s *Book) checkMeta(schedule types.PoetSchedule) error {
 	return s.db.View(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
@@ -219,17 +173,34 @@ func (s *store) checkMeta(schedule types.PoetSchedule) error {
 	})
 }
 
-func (s *store) close() error { return s.db.Close() }
+// Close closes the database once nobody reads it any more.
+func (s *Book) Close() error { return s.db.Close() }
 
-// update runs a transaction that is durable when it returns nil. name names the
+// DB returns the database, for reading buckets of other packages. They write with
+// Update.
+func (s *Book) DB() *bbolt.DB { return s.db }
+
+// Failed is closed when a write failed in a way that only a restart can clear;
+// Err says why.
+func (s *Book) Failed() <-chan struct{} { return s.failed }
+
+// Err returns why the book failed, or nil.
+func (s *Book) Err() error {
+	if s.hasFailed.Load() {
+		return s.err
+	}
+	return nil
+}
+
+// Update runs a transaction that is durable when it returns nil. name names the
 // write point. An error of fn comes back as it is; one of the disk wraps
 // ErrDiskFull if there was no room, and otherwise fails the store.
-func (s *store) update(name string, fn func(tx *bbolt.Tx) error) error {
+func (s *Book) Update(name string, fn func(tx *bbolt.Tx) error) error {
 	if s.hasFailed.Load() {
-		return fmt.Errorf("%w: %w", ErrStopped, s.err)
+		return fmt.Errorf("%w: %w", poet.ErrStopped, s.err)
 	}
-	if s.point != nil {
-		s.point(name, false)
+	if s.Point != nil {
+		s.Point(name, false)
 	}
 	tx, err := s.db.Begin(true)
 	if err != nil {
@@ -242,8 +213,8 @@ func (s *store) update(name string, fn func(tx *bbolt.Tx) error) error {
 	if err := tx.Commit(); err != nil {
 		return s.diskError(name, err)
 	}
-	if s.point != nil {
-		s.point(name, true)
+	if s.Point != nil {
+		s.Point(name, true)
 	}
 	return nil
 }
@@ -252,13 +223,13 @@ func (s *store) update(name string, fn func(tx *bbolt.Tx) error) error {
 // when pages could not be written for lack of room. After any other error the
 // system may have dropped what it said it would write, so we stop, and the next
 // start reads what is really there.
-func (s *store) diskError(name string, err error) error {
+func (s *Book) diskError(name string, err error) error {
 	if errors.Is(err, bbolterrors.ErrDatabaseNotOpen) {
-		return fmt.Errorf("%w: %w", ErrStopped, err)
+		return fmt.Errorf("%w: %w", poet.ErrStopped, err)
 	}
 	// bbolt passes some errors on as text only.
 	if durable.IsFull(err) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
-		return fmt.Errorf("%w: write %s of %s: %w", ErrDiskFull, name, s.path, err)
+		return fmt.Errorf("%w: write %s of %s: %w", poet.ErrDiskFull, name, s.path, err)
 	}
 	err = fmt.Errorf("write %s of %s: %w: check the disk, then start again", name, s.path, err)
 	if s.hasFailed.CompareAndSwap(false, true) {
@@ -268,13 +239,13 @@ func (s *store) diskError(name string, err error) error {
 	return err
 }
 
-// rounds returns all stored rounds, lowest first, the open one, and the rounds that
+// Rounds returns all stored rounds, lowest first, the open one, and the rounds that
 // have members; found is false in a new database.
-func (s *store) rounds() (rounds []Round, open uint32, joined []uint32, found bool, err error) {
+func (s *Book) Rounds() (rounds []Round, open uint32, joined []uint32, found bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		err := tx.Bucket(bucketMembers).ForEachBucket(func(k []byte) error {
 			if len(k) != 4 {
-				return fmt.Errorf("%s: members of round %x: %w: restore the file from a copy", DatabaseName, k, ErrDamaged)
+				return fmt.Errorf("%s: members of round %x: %w: restore the file from a copy", DatabaseName, k, poet.ErrDamaged)
 			}
 			joined = append(joined, binary.BigEndian.Uint32(k))
 			return nil
@@ -306,7 +277,8 @@ func (s *store) rounds() (rounds []Round, open uint32, joined []uint32, found bo
 	return rounds, open, joined, found, err
 }
 
-func (s *store) round(n uint32) (r Round, found bool, err error) {
+// Round returns what is stored of a round.
+func (s *Book) Round(n uint32) (r Round, found bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		v, err := get(tx.Bucket(bucketRounds), bucketRounds, roundKey(n))
 		if v == nil || err != nil {
@@ -319,69 +291,46 @@ func (s *store) round(n uint32) (r Round, found bool, err error) {
 	return r, found, err
 }
 
-func (r Round) encode() []byte {
-	b := binary.BigEndian.AppendUint32(nil, r.Number)
-	b = append(b, byte(r.State))
-	b = append(b, r.Statement[:]...)
-	b = binary.BigEndian.AppendUint64(b, r.Members)
-	return binary.BigEndian.AppendUint64(b, r.Leaves)
-}
-
-func decodeRound(b []byte) (Round, error) {
-	if len(b) != 4+1+32+8+8 || b[4] > byte(StateProved) {
-		return Round{}, fmt.Errorf("%s: round: %w: restore the file from a copy", DatabaseName, ErrDamaged)
-	}
-	return Round{
-		Number:    binary.BigEndian.Uint32(b),
-		State:     RoundState(b[4]),
-		Statement: [32]byte(b[5:]),
-		Members:   binary.BigEndian.Uint64(b[37:]),
-		Leaves:    binary.BigEndian.Uint64(b[45:]),
-	}, nil
-}
-
-func putRound(tx *bbolt.Tx, r Round) error {
-	return put(tx.Bucket(bucketRounds), bucketRounds, roundKey(r.Number), r.encode())
-}
-
-// writeRound does WriteRound.
-func (s *store) writeRound(w WriteRound) error {
-	return s.update("round-"+w.Round.State.String(), func(tx *bbolt.Tx) error {
+// WriteRound stores a round as it is now, and the round that takes registrations
+// from now on.
+func (s *Book) WriteRound(r Round, open uint32) error {
+	return s.Update("round-"+r.State.String(), func(tx *bbolt.Tx) error {
 		return errors.Join(
-			putRound(tx, w.Round),
-			put(tx.Bucket(bucketMeta), bucketMeta, keyOpen, roundKey(w.Open)))
+			putRound(tx, r),
+			put(tx.Bucket(bucketMeta), bucketMeta, keyOpen, roundKey(open)))
 	})
 }
 
-func (s *store) writeOpen(open uint32) error {
-	return s.update("open", func(tx *bbolt.Tx) error {
+// WriteOpen stores the round that takes registrations.
+func (s *Book) WriteOpen(open uint32) error {
+	return s.Update("open", func(tx *bbolt.Tx) error {
 		return put(tx.Bucket(bucketMeta), bucketMeta, keyOpen, roundKey(open))
 	})
 }
 
-// powParams are the parameters of the registration's proof of work.
-type powParams struct{ current, previous registration.PowParams }
+// Pow are the parameters of the registration's proof of work.
+type Pow struct{ Current, Previous registration.PowParams }
 
-func (p powParams) encode() []byte {
+func (p Pow) encode() []byte {
 	var e codec.Encoder
-	for _, q := range []registration.PowParams{p.current, p.previous} {
+	for _, q := range []registration.PowParams{p.Current, p.Previous} {
 		e.ByteSlice(q.Challenge)
 		e.Compact(uint64(q.Difficulty))
 	}
 	return e.Bytes()
 }
 
-func decodePow(b []byte) (p powParams, err error) {
+func decodePow(b []byte) (p Pow, err error) {
 	d := codec.NewDecoder(b)
-	for _, q := range []*registration.PowParams{&p.current, &p.previous} {
+	for _, q := range []*registration.PowParams{&p.Current, &p.Previous} {
 		q.Challenge = slices.Clone(d.ByteSlice(registration.MaxPowChallenge))
 		q.Difficulty = uint(d.Compact())
 	}
 	return p, d.Done()
 }
 
-// pow returns the stored parameters; they are zero in a new database.
-func (s *store) pow() (p powParams, err error) {
+// Pow returns the stored parameters; they are zero in a new database.
+func (s *Book) Pow() (p Pow, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		v, err := get(tx.Bucket(bucketMeta), bucketMeta, keyPow)
 		if v == nil || err != nil {
@@ -393,17 +342,18 @@ func (s *store) pow() (p powParams, err error) {
 	return p, err
 }
 
-func (s *store) writePow(p powParams) error {
-	return s.update("pow", func(tx *bbolt.Tx) error {
+// WritePow stores the parameters of the proof of work.
+func (s *Book) WritePow(p Pow) error {
+	return s.Update("pow", func(tx *bbolt.Tx) error {
 		return put(tx.Bucket(bucketMeta), bucketMeta, keyPow, p.encode())
 	})
 }
 
-// writeProof stores a proof, its round and the parameters that follow from it in
+// WriteProof stores a proof, its round and the parameters that follow from it in
 // one transaction, and reads it back.
-func (s *store) writeProof(r Round, m *types.PoetProofMessage, p powParams) error {
+func (s *Book) WriteProof(r Round, m *types.PoetProofMessage, p Pow) error {
 	data := codec.Encode(m)
-	err := s.update("proof", func(tx *bbolt.Tx) error {
+	err := s.Update("proof", func(tx *bbolt.Tx) error {
 		return errors.Join(
 			putRound(tx, r),
 			put(tx.Bucket(bucketProofs), bucketProofs, roundKey(r.Number), data),
@@ -412,37 +362,37 @@ func (s *store) writeProof(r Round, m *types.PoetProofMessage, p powParams) erro
 	if err != nil {
 		return err
 	}
-	back, err := s.proof(r.Number)
+	back, err := s.Proof(r.Number)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(codec.Encode(&back), data) {
-		return fmt.Errorf("proof of round %s reads back differently: %w", r.ID(), ErrDamaged)
+		return fmt.Errorf("proof of round %s reads back differently: %w", r.ID(), poet.ErrDamaged)
 	}
 	return nil
 }
 
-// proof returns a stored proof, or ErrNotFound.
-func (s *store) proof(n uint32) (m types.PoetProofMessage, err error) {
+// Proof returns a stored proof, or ErrNotFound.
+func (s *Book) Proof(n uint32) (m types.PoetProofMessage, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		v, err := get(tx.Bucket(bucketProofs), bucketProofs, roundKey(n))
 		if err != nil {
 			return err
 		}
 		if v == nil {
-			return fmt.Errorf("proof of round %d: %w", n, ErrNotFound)
+			return fmt.Errorf("proof of round %d: %w", n, poet.ErrNotFound)
 		}
 		return codec.Decode(v, &m)
 	})
 	return m, err
 }
 
-// proofs returns the numbers of the rounds whose proof is stored, lowest first.
-func (s *store) proofs() (numbers []uint32, err error) {
+// Proofs returns the numbers of the rounds whose proof is stored, lowest first.
+func (s *Book) Proofs() (numbers []uint32, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketProofs).ForEach(func(k, _ []byte) error {
 			if len(k) != 4 {
-				return fmt.Errorf("%s: key of a proof: %w", DatabaseName, ErrDamaged)
+				return fmt.Errorf("%s: key of a proof: %w", DatabaseName, poet.ErrDamaged)
 			}
 			numbers = append(numbers, binary.BigEndian.Uint32(k))
 			return nil
@@ -451,7 +401,8 @@ func (s *store) proofs() (numbers []uint32, err error) {
 	return numbers, err
 }
 
-func (s *store) size() uint64 {
+// Size returns the length of the file, in bytes.
+func (s *Book) Size() uint64 {
 	info, err := os.Stat(s.path)
 	if err != nil {
 		return 0

@@ -1,9 +1,10 @@
-package poet
+package work
 
 import (
 	"context"
 	"time"
 
+	"tweedle/services/poet"
 	"tweedle/values/types"
 )
 
@@ -17,7 +18,7 @@ type Job struct {
 }
 
 // statement returns the bytes that the work is about.
-func (j Job) statement() []byte { return statement(j.Statement, int(min(j.Members, 1))) }
+func (j Job) statement() []byte { return poet.Statement(j.Statement, j.Members) }
 
 // Result is what a Job ends in.
 type Result struct {
@@ -25,16 +26,12 @@ type Result struct {
 	Proof types.PoetProof
 }
 
-// RoundSource gives rounds to a worker and takes their proofs. Service.Source is
-// the one of a server that executes its own rounds; a remote worker has one that
-// asks a registration server.
-type RoundSource interface {
+// Source gives rounds to a worker and takes their proofs: the seam between the
+// work and the rounds.
+type Source interface {
 	// Next waits for a round that must be executed and was not returned
 	// before by this source. After a restart it returns unfinished rounds again.
 	Next(ctx context.Context) (Job, error)
-	// Executed tells that a round's leaves are computed and that its proof is
-	// being made. It is for information.
-	Executed(ctx context.Context, round uint32) error
 	// Finish verifies and stores the proof, durably, and reads it back before
 	// it returns. Then the worker deletes the round's data. An error that is
 	// ErrBadProof means that the proof is wrong; after any other, Finish may be

@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -17,8 +17,10 @@ import (
 	"go.etcd.io/bbolt"
 
 	"tweedle/base/durable"
-	"tweedle/proofs/posw"
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
 	"tweedle/services/poet/registration"
+	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )
 
@@ -28,26 +30,25 @@ type Service struct {
 	cfg     Config
 	key     ed25519.PrivateKey
 	lock    io.Closer
-	store   *store
+	store   *book.Book
 	metrics *metrics
-	worker  *Worker // nil with RegistrationOnly
-	rate    uint64  // leaves per second, expected
-	trees   treeCache
+	worker  *work.Worker
+	trees   book.Trees
 
 	// registrations
 	pending  chan struct{} // holds a token for each Submit under way
 	crypto   chan struct{} // and for each that checks or makes a signature now
 	queue    chan *submission
 	refusing atomic.Bool // the disk takes no registrations
-	pow      atomic.Pointer[powParams]
+	pow      atomic.Pointer[book.Pow]
 	trusted  atomic.Pointer[[]ed25519.PublicKey]
 
 	// rounds
 	machine   *Machine // owned by drive
 	openRound atomic.Uint32
-	rounds    atomic.Pointer[[]Round] // those at work, for readers
+	rounds    atomic.Pointer[[]book.Round] // those at work, for readers
 	inputs    chan input
-	jobs      chan Job
+	jobs      chan work.Job
 	stopped   chan struct{} // closed when Run ends
 
 	// spare room on the disk
@@ -56,6 +57,9 @@ type Service struct {
 	reserved atomic.Bool
 	ballast  atomic.Bool
 }
+
+// roundsDir is where the journals are, in the data directory.
+const roundsDir = "rounds"
 
 // maxUnproved is the number of closed rounds without a proof that a server can
 // have. A round closes once an epoch at most, so it is never reached.
@@ -71,10 +75,9 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxRoundMembers, DefaultMaxRoundMembers)
 	def(&c.MaxSubmitBatch, DefaultMaxSubmitBatch)
 	def(&c.SubmitFlush, DefaultSubmitFlush)
-	def(&c.CheckpointInterval, DefaultCheckpointInterval)
 	def(&c.BallastBytes, DefaultBallastBytes)
-	def(&c.Provers, 1)
-	def(&c.ProveWorkers, runtime.GOMAXPROCS(0))
+	def(&c.Work.Provers, 1)
+	def(&c.Work.ProveWorkers, runtime.GOMAXPROCS(0))
 	return c
 }
 
@@ -82,35 +85,6 @@ func def[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
-	}
-}
-
-// capped returns the rate that a prover has under the configured limit.
-func (c Config) capped(rate uint64) uint64 {
-	if c.MaxLeavesPerSecond != 0 {
-		return min(rate, c.MaxLeavesPerSecond)
-	}
-	return rate
-}
-
-// tell logs an event and passes it on.
-func (c Config) tell(e Event) {
-	if c.Log != nil {
-		level := slog.LevelInfo
-		if e.Err != nil {
-			level = slog.LevelError
-		}
-		attrs := []slog.Attr{slog.String("event", string(e.Kind))}
-		if e.Round != "" {
-			attrs = append(attrs, slog.String("round", e.Round))
-		}
-		if e.Err != nil {
-			attrs = append(attrs, slog.Any("error", e.Err))
-		}
-		c.Log.LogAttrs(context.Background(), level, e.Text, attrs...)
-	}
-	if c.OnEvent != nil {
-		c.OnEvent(e)
 	}
 }
 
@@ -126,10 +100,10 @@ func Open(cfg Config) (_ *Service, err error) {
 		cfg:     cfg,
 		metrics: newMetrics(cfg.Metrics),
 		pending: make(chan struct{}, MaxPending),
-		crypto:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-cfg.Provers)),
+		crypto:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-cfg.Work.Provers)),
 		queue:   make(chan *submission, MaxPending),
 		inputs:  make(chan input),
-		jobs:    make(chan Job, maxUnproved),
+		jobs:    make(chan work.Job, maxUnproved),
 		stopped: make(chan struct{}),
 	}
 	if s.lock, err = durable.Lock(cfg.Dir); err != nil {
@@ -143,7 +117,7 @@ func Open(cfg Config) (_ *Service, err error) {
 	if s.key, err = loadIdentity(cfg.FS, cfg.Dir, cfg.Key); err != nil {
 		return nil, err
 	}
-	if s.store, err = openStore(cfg.Dir, cfg.Schedule, cfg.AcceptOlderState); err != nil {
+	if s.store, err = book.Open(cfg.Dir, cfg.Schedule, cfg.AcceptOlderState); err != nil {
 		return nil, err
 	}
 	if err := s.loadPow(); err != nil {
@@ -152,21 +126,16 @@ func Open(cfg Config) (_ *Service, err error) {
 	if err := s.ReloadTrustedKeys(); err != nil {
 		return nil, err
 	}
-	rate := cfg.LeavesPerSecond
-	if rate == 0 {
-		rate = measureRate()
-	}
-	s.rate = cfg.capped(rate)
-	if !cfg.RegistrationOnly {
-		if s.worker, err = newWorker(cfg, s.metrics, s.rate, s.emit); err != nil {
-			return nil, err
-		}
+	cfg.Work.Dir, cfg.Work.FS = filepath.Join(cfg.Dir, roundsDir), cfg.FS
+	cfg.Work.Emit, cfg.Work.Metrics = s.emit, cfg.Metrics
+	if s.worker, err = work.New(cfg.Work); err != nil {
+		return nil, err
 	}
 	return s, s.loadMachine()
 }
 
 func (s *Service) loadMachine() error {
-	stored, open, joined, found, err := s.store.rounds()
+	stored, open, joined, found, err := s.store.Rounds()
 	if err != nil {
 		return err
 	}
@@ -174,7 +143,7 @@ func (s *Service) loadMachine() error {
 		// Before anybody registers: else a start after a stop right at the end of
 		// this round would not know that it was open.
 		open = s.cfg.Schedule.Open(time.Now())
-		if err := s.store.writeOpen(open); err != nil {
+		if err := s.store.WriteOpen(open); err != nil {
 			return err
 		}
 	}
@@ -190,28 +159,28 @@ func (s *Service) publish() {
 	s.openRound.Store(s.machine.Open())
 }
 
-func (s *Service) snapshot() []Round { return *s.rounds.Load() }
+func (s *Service) snapshot() []book.Round { return *s.rounds.Load() }
 
 // loadPow restores the parameters of the proof of work. They are stored when they
 // change, so that no restart brings an old or an empty challenge back.
 func (s *Service) loadPow() error {
-	p, err := s.store.pow()
+	p, err := s.store.Pow()
 	if err != nil {
 		return err
 	}
 	changed := false
-	if len(p.current.Challenge) == 0 {
-		p.current = registration.PowParams{Challenge: make([]byte, 32), Difficulty: s.cfg.PowDifficulty}
-		rand.Read(p.current.Challenge)
+	if len(p.Current.Challenge) == 0 {
+		p.Current = registration.PowParams{Challenge: make([]byte, 32), Difficulty: s.cfg.PowDifficulty}
+		rand.Read(p.Current.Challenge)
 		changed = true
 	}
-	if p.current.Difficulty != s.cfg.PowDifficulty {
-		p.previous = p.current
-		p.current.Difficulty = s.cfg.PowDifficulty
+	if p.Current.Difficulty != s.cfg.PowDifficulty {
+		p.Previous = p.Current
+		p.Current.Difficulty = s.cfg.PowDifficulty
 		changed = true
 	}
 	if changed {
-		if err := s.store.writePow(p); err != nil {
+		if err := s.store.WritePow(p); err != nil {
 			return err
 		}
 	}
@@ -219,23 +188,12 @@ func (s *Service) loadPow() error {
 	return nil
 }
 
-// measureRate returns about how many leaves a second this machine computes now.
-func measureRate() uint64 {
-	const leaves = 512
-	p := posw.NewProver(nil, 0)
-	kept := make([]byte, 0, leaves*posw.NodeSize)
-	begin := time.Now()
-	p.Advance(leaves, kept)
-	took := max(time.Since(begin), time.Millisecond)
-	return uint64(leaves / took.Seconds())
-}
-
 // Close releases the data directory. Call it after Run has returned.
 func (s *Service) Close() error {
 	var errs []error
 	s.dropReserve()
 	if s.store != nil {
-		errs = append(errs, s.store.close())
+		errs = append(errs, s.store.Close())
 	}
 	return errors.Join(append(errs, s.lock.Close())...)
 }
@@ -255,32 +213,30 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() { d.drive(next) })
 	group.Go(func() { s.registrar(ctx) })
 	group.Go(func() { s.watchStorage(ctx) })
-	if s.worker != nil {
-		group.Go(func() { s.worker.Run(ctx, localSource{s}) })
-	}
+	group.Go(func() { s.worker.Run(ctx, source{s}) })
 	select {
 	case <-ctx.Done():
-	case <-s.store.failed:
+	case <-s.store.Failed():
 	}
 	cancel()
 	group.Wait()
 	close(s.stopped)
-	if s.store.hasFailed.Load() {
-		return s.store.err
-	}
-	return nil
+	return s.store.Err()
 }
 
-func (s *Service) emit(e Event) {
+func (s *Service) emit(e poet.Event) {
 	s.metrics.events.WithLabelValues(string(e.Kind)).Inc()
-	s.cfg.tell(e)
+	poet.Tell(s.cfg.Log, e)
+	if s.cfg.OnEvent != nil {
+		s.cfg.OnEvent(e)
+	}
 }
 
 // Info describes the server.
-func (s *Service) Info() Info {
-	info := Info{
+func (s *Service) Info() poet.Info {
+	info := poet.Info{
 		PoetID:     types.NodeID(s.key.Public().(ed25519.PublicKey)),
-		OpenRound:  RoundID(s.openRound.Load()),
+		OpenRound:  poet.RoundID(s.openRound.Load()),
 		PhaseShift: s.cfg.Schedule.PhaseShift,
 		CycleGap:   s.cfg.Schedule.CycleGap,
 		Certifier:  s.cfg.Certifier,
@@ -292,59 +248,57 @@ func (s *Service) Info() Info {
 }
 
 // Proof returns the stored proof of a round, or ErrNotFound.
-func (s *Service) Proof(round string) (ProofRecord, error) {
-	number, err := ParseRoundID(round)
+func (s *Service) Proof(round string) (poet.ProofRecord, error) {
+	number, err := poet.ParseRoundID(round)
 	if err != nil {
-		return ProofRecord{}, err
+		return poet.ProofRecord{}, err
 	}
-	var p ProofRecord
-	if p.Message, err = s.store.proof(number); err != nil {
-		return ProofRecord{}, err
+	var p poet.ProofRecord
+	if p.Message, err = s.store.Proof(number); err != nil {
+		return poet.ProofRecord{}, err
 	}
-	p.Members, err = s.store.challenges(number)
+	p.Members, err = s.store.Challenges(number)
 	return p, err
 }
 
 // Proofs returns the rounds whose proof is stored, lowest number first.
 func (s *Service) Proofs() ([]string, error) {
-	numbers, err := s.store.proofs()
+	numbers, err := s.store.Proofs()
 	var ids []string
 	for _, n := range numbers {
-		ids = append(ids, RoundID(n))
+		ids = append(ids, poet.RoundID(n))
 	}
 	return ids, err
 }
 
 // Rounds returns the open round, those at work, and the latest proved ones,
 // lowest number first.
-func (s *Service) Rounds() []RoundStatus {
-	var out []RoundStatus
-	add := func(r Round) {
-		out = append(out, RoundStatus{
+func (s *Service) Rounds() []poet.RoundStatus {
+	var out []poet.RoundStatus
+	add := func(r book.Round) {
+		out = append(out, poet.RoundStatus{
 			Round: r.ID(), State: r.State, Members: r.Members, Leaves: r.Leaves, Expected: r.Leaves,
 			Start: s.cfg.Schedule.Start(r.Number), End: s.cfg.Schedule.End(r.Number),
 		})
 	}
 	// Damage is found and told by those who need the data.
-	proved, _ := s.store.proofs()
+	proved, _ := s.store.Proofs()
 	for _, n := range proved[max(0, len(proved)-provedShown):] {
-		if r, found, err := s.store.round(n); found && err == nil {
+		if r, found, err := s.store.Round(n); found && err == nil {
 			add(r)
 		}
 	}
 	for _, r := range s.snapshot() {
-		if r.State == StateClosed {
-			r.Members = s.store.members(r.Number)
+		if r.State == poet.StateClosed {
+			r.Members = s.store.Members(r.Number)
 		}
 		add(r)
 	}
 	open := s.openRound.Load()
-	add(Round{Number: open, Members: s.store.members(open)})
-	if s.worker != nil {
-		for _, r := range s.worker.Rounds() {
-			if i := slices.IndexFunc(out, func(o RoundStatus) bool { return o.Round == r.Round }); i >= 0 && out[i].State != StateProved {
-				out[i] = r
-			}
+	add(book.Round{Number: open, Members: s.store.Members(open)})
+	for _, r := range s.worker.Rounds() {
+		if i := slices.IndexFunc(out, func(o poet.RoundStatus) bool { return o.Round == r.Round }); i >= 0 && out[i].State != poet.StateProved {
+			out[i] = r
 		}
 	}
 	return out
@@ -352,9 +306,9 @@ func (s *Service) Rounds() []RoundStatus {
 
 // DB returns the database, for reading buckets of other packages. They write with
 // Update.
-func (s *Service) DB() *bbolt.DB { return s.store.db }
+func (s *Service) DB() *bbolt.DB { return s.store.DB() }
 
 // Update runs a transaction that is durable when it returns nil. The error wraps
 // ErrDiskFull if there is no room; then nothing was changed. Values should be
-// stored with SealValue.
-func (s *Service) Update(fn func(tx *bbolt.Tx) error) error { return s.store.update("delivery", fn) }
+// stored with book.SealValue.
+func (s *Service) Update(fn func(tx *bbolt.Tx) error) error { return s.store.Update("delivery", fn) }

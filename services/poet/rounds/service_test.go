@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"bytes"
@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"tweedle/proofs/posw"
+	"tweedle/services/poet"
 	"tweedle/services/poet/registration"
+	"tweedle/services/poet/work"
 	"tweedle/values/merkle"
 )
 
@@ -24,12 +26,12 @@ type server struct {
 	stop   context.CancelFunc
 	ended  chan error
 	mu     sync.Mutex
-	events []Event
+	events []poet.Event
 	proofs chan string
 }
 
 func config(t *testing.T, genesis time.Time) Config {
-	cfg := Config{Dir: filepath.Join(t.TempDir(), "poet"), LeavesPerSecond: 1000, MaxLeavesPerSecond: 1000, BallastBytes: 1 << 16, PowDifficulty: 2}
+	cfg := Config{Dir: filepath.Join(t.TempDir(), "poet"), Work: work.Config{LeavesPerSecond: 1000, MaxLeavesPerSecond: 1000}, BallastBytes: 1 << 16, PowDifficulty: 2}
 	cfg.Schedule.Genesis = genesis
 	cfg.Schedule.EpochDuration = 4 * time.Second
 	cfg.Schedule.PhaseShift = time.Second
@@ -40,7 +42,7 @@ func config(t *testing.T, genesis time.Time) Config {
 func start(t *testing.T, cfg Config) *server {
 	t.Helper()
 	s := &server{t: t, ended: make(chan error, 1), proofs: make(chan string, 1<<16)}
-	cfg.OnEvent = func(e Event) {
+	cfg.OnEvent = func(e poet.Event) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.events = append(s.events, e)
@@ -68,7 +70,7 @@ func (s *server) close() {
 	}
 }
 
-func (s *server) count(kind EventKind) (n int) {
+func (s *server) count(kind poet.EventKind) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.events {
@@ -92,9 +94,9 @@ func challenge(i int) []byte {
 	return c
 }
 
-func request(p registration.PowParams, i int) Registration {
+func request(p registration.PowParams, i int) poet.Registration {
 	key := smesher(i)
-	r := Registration{
+	r := poet.Registration{
 		NodeID: key.Public().(ed25519.PublicKey), Challenge: challenge(i), Prefix: []byte("net"), Pow: p,
 	}
 	r.Signature = ed25519.Sign(key, append([]byte("net"), r.Challenge...))
@@ -102,7 +104,7 @@ func request(p registration.PowParams, i int) Registration {
 	return r
 }
 
-func (s *server) register(i int) Receipt {
+func (s *server) register(i int) poet.Receipt {
 	s.t.Helper()
 	receipt, err := s.Submit(context.Background(), request(s.PowParams(), i))
 	if err != nil {
@@ -115,7 +117,7 @@ func (s *server) register(i int) Receipt {
 }
 
 // checkProof checks a stored proof as a node does.
-func (s *server) checkProof(round string) ProofRecord {
+func (s *server) checkProof(round string) poet.ProofRecord {
 	s.t.Helper()
 	p, err := s.Proof(round)
 	if err != nil {
@@ -130,7 +132,7 @@ func (s *server) checkProof(round string) ProofRecord {
 	return p
 }
 
-func (s *server) checkMember(r Receipt) {
+func (s *server) checkMember(r poet.Receipt) {
 	s.t.Helper()
 	m, err := s.Member(r.Round, r.NodeID[:])
 	if err != nil {
@@ -149,7 +151,7 @@ func (s *server) checkMember(r Receipt) {
 func TestRoundsOnTheClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, config(t, time.Now()))
-		var receipts []Receipt
+		var receipts []poet.Receipt
 		for i := range 5 {
 			receipts = append(receipts, s.register(i))
 		}
@@ -185,7 +187,7 @@ func TestRoundsOnTheClock(t *testing.T) {
 		<-s.proofs
 		s.checkProof("2")
 		time.Sleep(100 * time.Millisecond)
-		if _, err := s.Member("2", challenge(1)); !errors.Is(err, ErrNotFound) {
+		if _, err := s.Member("2", challenge(1)); !errors.Is(err, poet.ErrNotFound) {
 			t.Fatalf("a stranger is a member: %v", err)
 		}
 		names, err := s.cfg.FS.ReadDir(filepath.Join(s.cfg.Dir, roundsDir))

@@ -1,4 +1,4 @@
-package poet
+package book
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+
+	"tweedle/services/poet"
 )
 
 // The layout of a bbolt file, version 2 (go.etcd.io/bbolt/internal/common). Its
@@ -49,7 +51,7 @@ func checkDatabase(path string, acceptOlder bool) error {
 	}
 	c := checker{file: f, size: info.Size(), seen: map[uint64]bool{}}
 	err = c.check(acceptOlder)
-	if err != nil && !errors.Is(err, ErrDamaged) {
+	if err != nil && !errors.Is(err, poet.ErrDamaged) {
 		return fmt.Errorf("check %s: %w", path, err)
 	}
 	if err != nil {
@@ -67,7 +69,7 @@ type checker struct {
 }
 
 func damaged(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", poet.ErrDamaged, fmt.Sprintf(format, args...))
 }
 
 // metaPage is one of the two heads of the file.

@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"bytes"
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tweedle/base/durable/durabletest"
+	"tweedle/services/poet"
 	"tweedle/services/poet/registration"
 )
 
@@ -36,8 +37,8 @@ func TestBadRegistrations(t *testing.T) {
 		s := start(t, cfg)
 		defer s.close()
 
-		certified := func(by ed25519.PrivateKey, id []byte, expiry time.Time) func(*Registration) {
-			return func(r *Registration) {
+		certified := func(by ed25519.PrivateKey, id []byte, expiry time.Time) func(*poet.Registration) {
+			return func(r *poet.Registration) {
 				if id == nil {
 					id = r.NodeID
 				}
@@ -46,42 +47,42 @@ func TestBadRegistrations(t *testing.T) {
 				r.Pow = registration.PowParams{}
 			}
 		}
-		hinted := func(by ed25519.PrivateKey, f func(*Registration)) func(*Registration) {
-			return func(r *Registration) { f(r); r.Hint = by.Public().(ed25519.PublicKey)[:4] }
+		hinted := func(by ed25519.PrivateKey, f func(*poet.Registration)) func(*poet.Registration) {
+			return func(r *poet.Registration) { f(r); r.Hint = by.Public().(ed25519.PublicKey)[:4] }
 		}
 		hour := time.Now().Add(time.Hour)
 		for _, c := range []struct {
 			name string
-			make func(r *Registration)
+			make func(r *poet.Registration)
 			want error
 		}{
-			{"challenge of 31 bytes", func(r *Registration) { r.Challenge = r.Challenge[:31] }, ErrInvalid},
-			{"challenge of 33 bytes", func(r *Registration) { r.Challenge = append(r.Challenge, 0) }, ErrInvalid},
-			{"no challenge", func(r *Registration) { r.Challenge = nil }, ErrInvalid},
-			{"public key of 31 bytes", func(r *Registration) { r.NodeID = r.NodeID[:31] }, ErrInvalid},
-			{"signature of 63 bytes", func(r *Registration) { r.Signature = r.Signature[:63] }, ErrInvalid},
-			{"signature of something else", func(r *Registration) { r.Signature[3] ^= 1 }, ErrInvalid},
-			{"other prefix", func(r *Registration) { r.Prefix = []byte("nex") }, ErrInvalid},
-			{"endless prefix", func(r *Registration) { r.Prefix = make([]byte, 1000) }, ErrInvalid},
-			{"wrong nonce", func(r *Registration) { r.Nonce++ }, ErrInvalid},
-			{"empty challenge of the work", func(r *Registration) {
+			{"challenge of 31 bytes", func(r *poet.Registration) { r.Challenge = r.Challenge[:31] }, poet.ErrInvalid},
+			{"challenge of 33 bytes", func(r *poet.Registration) { r.Challenge = append(r.Challenge, 0) }, poet.ErrInvalid},
+			{"no challenge", func(r *poet.Registration) { r.Challenge = nil }, poet.ErrInvalid},
+			{"public key of 31 bytes", func(r *poet.Registration) { r.NodeID = r.NodeID[:31] }, poet.ErrInvalid},
+			{"signature of 63 bytes", func(r *poet.Registration) { r.Signature = r.Signature[:63] }, poet.ErrInvalid},
+			{"signature of something else", func(r *poet.Registration) { r.Signature[3] ^= 1 }, poet.ErrInvalid},
+			{"other prefix", func(r *poet.Registration) { r.Prefix = []byte("nex") }, poet.ErrInvalid},
+			{"endless prefix", func(r *poet.Registration) { r.Prefix = make([]byte, 1000) }, poet.ErrInvalid},
+			{"wrong nonce", func(r *poet.Registration) { r.Nonce++ }, poet.ErrInvalid},
+			{"empty challenge of the work", func(r *poet.Registration) {
 				r.Pow.Challenge = nil
 				r.Nonce, _ = registration.SolvePow(r.Pow, r.NodeID, r.Challenge, 1<<20)
-			}, ErrInvalid},
-			{"easier work", func(r *Registration) { r.Pow.Difficulty = 0 }, ErrInvalid},
-			{"round ends after the deadline", func(r *Registration) { r.Deadline = s.cfg.Schedule.End(0).Add(-1) }, ErrTooLate},
-			{"certificate by a stranger", certified(stranger, nil, hour), ErrUnauthorised},
-			{"certificate for another", certified(certifier, stranger.Public().(ed25519.PublicKey), hour), ErrUnauthorised},
-			{"expired certificate", certified(certifier, nil, time.Now()), ErrUnauthorised},
-			{"trusted certifier without a hint", certified(trusted, nil, hour), ErrUnauthorised},
-			{"hint of another certifier", hinted(stranger, certified(trusted, nil, hour)), ErrUnauthorised},
-			{"hint of 3 bytes", func(r *Registration) { certified(trusted, nil, hour)(r); r.Hint = []byte{1, 2, 3} }, ErrInvalid},
-			{"certificate of rubbish", func(r *Registration) {
+			}, poet.ErrInvalid},
+			{"easier work", func(r *poet.Registration) { r.Pow.Difficulty = 0 }, poet.ErrInvalid},
+			{"round ends after the deadline", func(r *poet.Registration) { r.Deadline = s.cfg.Schedule.End(0).Add(-1) }, poet.ErrTooLate},
+			{"certificate by a stranger", certified(stranger, nil, hour), poet.ErrUnauthorised},
+			{"certificate for another", certified(certifier, stranger.Public().(ed25519.PublicKey), hour), poet.ErrUnauthorised},
+			{"expired certificate", certified(certifier, nil, time.Now()), poet.ErrUnauthorised},
+			{"trusted certifier without a hint", certified(trusted, nil, hour), poet.ErrUnauthorised},
+			{"hint of another certifier", hinted(stranger, certified(trusted, nil, hour)), poet.ErrUnauthorised},
+			{"hint of 3 bytes", func(r *poet.Registration) { certified(trusted, nil, hour)(r); r.Hint = []byte{1, 2, 3} }, poet.ErrInvalid},
+			{"certificate of rubbish", func(r *poet.Registration) {
 				r.Certificate = &registration.Certificate{Data: []byte{1, 2, 3}, Signature: make([]byte, 64)}
-			}, ErrUnauthorised},
-			{"endless certificate", func(r *Registration) {
+			}, poet.ErrUnauthorised},
+			{"endless certificate", func(r *poet.Registration) {
 				r.Certificate = &registration.Certificate{Data: make([]byte, 1<<20), Signature: make([]byte, 64)}
-			}, ErrInvalid},
+			}, poet.ErrInvalid},
 		} {
 			r := request(s.PowParams(), 0)
 			r.Challenge, r.Signature = slices.Clone(r.Challenge), slices.Clone(r.Signature)
@@ -91,12 +92,12 @@ func TestBadRegistrations(t *testing.T) {
 				t.Errorf("%s: %v, want %v with a reason on one line", c.name, err, c.want)
 			}
 		}
-		if n := s.store.members(0); n != 0 {
+		if n := s.store.Members(0); n != 0 {
 			t.Fatalf("%d members were stored", n)
 		}
 
-		for i, make := range []func(*Registration){
-			func(*Registration) {}, certified(certifier, nil, time.Time{}), hinted(trusted, certified(trusted, nil, hour)),
+		for i, make := range []func(*poet.Registration){
+			func(*poet.Registration) {}, certified(certifier, nil, time.Time{}), hinted(trusted, certified(trusted, nil, hour)),
 		} {
 			r := request(s.PowParams(), i)
 			make(&r)
@@ -104,7 +105,7 @@ func TestBadRegistrations(t *testing.T) {
 				t.Errorf("good registration %d: %v", i, err)
 			}
 		}
-		if _, err := s.Submit(context.Background(), request(s.PowParams(), 9)); !errors.Is(err, ErrExhausted) {
+		if _, err := s.Submit(context.Background(), request(s.PowParams(), 9)); !errors.Is(err, poet.ErrExhausted) {
 			t.Errorf("more members than allowed: %v", err)
 		}
 		if r := s.register(1); r.Challenge != [32]byte(challenge(1)) {
@@ -114,7 +115,7 @@ func TestBadRegistrations(t *testing.T) {
 		other.Challenge = challenge(77)
 		other.Signature = ed25519.Sign(smesher(1), append([]byte("net"), other.Challenge...))
 		other.Nonce, _ = registration.SolvePow(other.Pow, other.NodeID, other.Challenge, 1<<20)
-		if _, err := s.Submit(context.Background(), other); !errors.Is(err, ErrExists) {
+		if _, err := s.Submit(context.Background(), other); !errors.Is(err, poet.ErrExists) {
 			t.Errorf("another challenge: %v", err)
 		}
 	})
@@ -139,7 +140,7 @@ func TestPowParametersSurviveARestart(t *testing.T) {
 			t.Errorf("previous parameters: %v", err)
 		}
 		empty := registration.PowParams{Difficulty: first.Difficulty}
-		if _, err := s.Submit(context.Background(), request(empty, 2)); !errors.Is(err, ErrInvalid) {
+		if _, err := s.Submit(context.Background(), request(empty, 2)); !errors.Is(err, poet.ErrInvalid) {
 			t.Errorf("empty challenge: %v", err)
 		}
 	})
@@ -155,11 +156,11 @@ func TestFullDiskRefusesRegistrations(t *testing.T) {
 		defer s.close()
 		kept := s.register(1)
 		var full atomic.Bool
-		tx, err := s.store.db.Begin(true) // nobody writes meanwhile
+		tx, err := s.store.DB().Begin(true) // nobody writes meanwhile
 		if err != nil {
 			t.Fatal(err)
 		}
-		hookWrites(s.store.db, func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
+		hookWrites(s.store.DB(), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
 			if full.Load() {
 				n, _ := write(p[:len(p)/2], off)
 				return n, &os.PathError{Op: "write", Path: "poet.db", Err: syscall.ENOSPC}
@@ -169,15 +170,15 @@ func TestFullDiskRefusesRegistrations(t *testing.T) {
 		tx.Rollback()
 		full.Store(true)
 		for i := 2; i < 5; i++ {
-			if _, err := s.Submit(context.Background(), request(s.PowParams(), i)); !errors.Is(err, ErrDiskFull) {
+			if _, err := s.Submit(context.Background(), request(s.PowParams(), i)); !errors.Is(err, poet.ErrDiskFull) {
 				t.Fatalf("registration on a full disk: %v", err)
 			}
 		}
-		if n := s.count(EventDiskFull); n != 1 {
+		if n := s.count(poet.EventDiskFull); n != 1 {
 			t.Errorf("%d events of a full disk, want 1", n)
 		}
 		full.Store(false)
-		if n := s.store.members(0); n != 1 {
+		if n := s.store.Members(0); n != 1 {
 			t.Fatalf("%d members", n)
 		}
 		more := s.register(2)
@@ -196,7 +197,7 @@ func TestFullDiskRefusesRegistrations(t *testing.T) {
 func TestFullDiskDoesNotStopARound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t, time.Now())
-		cfg.K, cfg.CheckpointInterval = 2, 100*time.Millisecond
+		cfg.Work.K, cfg.Work.CheckpointInterval = 2, 100*time.Millisecond
 		mem := durabletest.NewMem(1 << 30)
 		cfg.FS = mem
 		if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
@@ -209,7 +210,7 @@ func TestFullDiskDoesNotStopARound(t *testing.T) {
 		before := s.Rounds()[0]
 		time.Sleep(500 * time.Millisecond)
 		during := s.Rounds()[0]
-		if !during.JournalPaused || s.count(EventJournalPaused) != 1 {
+		if !during.JournalPaused || s.count(poet.EventJournalPaused) != 1 {
 			t.Errorf("journal is not paused: %+v", during)
 		}
 		if got := during.Leaves - before.Leaves; got < 400 || during.Checkpoint > before.Leaves {
@@ -221,7 +222,7 @@ func TestFullDiskDoesNotStopARound(t *testing.T) {
 		mem.SetCapacity(1 << 30)
 		time.Sleep(300 * time.Millisecond)
 		after := s.Rounds()[0]
-		if after.JournalPaused || s.count(EventJournalResumed) != 1 || after.Checkpoint+200 < after.Leaves {
+		if after.JournalPaused || s.count(poet.EventJournalResumed) != 1 || after.Checkpoint+200 < after.Leaves {
 			t.Errorf("journal is not complete again: %+v", after)
 		}
 		s.close()
@@ -250,13 +251,13 @@ func TestBallastSavesTheProof(t *testing.T) {
 		if !s.Storage().Ballast {
 			t.Fatal("no ballast")
 		}
-		tx, err := s.store.db.Begin(true)
+		tx, err := s.store.DB().Begin(true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		// The database has room only where the ballast was.
 		var roomy atomic.Bool
-		hookWrites(s.store.db, func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
+		hookWrites(s.store.DB(), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
 			if roomy.Load() {
 				return write(p, off)
 			}
@@ -268,8 +269,8 @@ func TestBallastSavesTheProof(t *testing.T) {
 		tx.Rollback()
 		<-s.proofs
 		s.checkProof("0")
-		if s.count(EventBallast) != 1 {
-			t.Errorf("%d events of the ballast", s.count(EventBallast))
+		if s.count(poet.EventBallast) != 1 {
+			t.Errorf("%d events of the ballast", s.count(poet.EventBallast))
 		}
 		roomy.Store(true)
 		time.Sleep(2 * storageInterval)
@@ -293,17 +294,17 @@ func TestLittleRoomIsTold(t *testing.T) {
 		defer s.close()
 		time.Sleep(storageInterval / 10)
 		st := s.Storage()
-		if st.Fit < MinRoundsFit || !st.Ballast || st.Reserved <= uint64(cfg.BallastBytes) || s.count(EventDiskLow) != 0 {
+		if st.Fit < poet.MinRoundsFit || !st.Ballast || st.Reserved <= uint64(cfg.BallastBytes) || s.count(poet.EventDiskLow) != 0 {
 			t.Errorf("plenty of room: %+v", st)
 		}
 		mem.SetCapacity(cfg.BallastBytes + int64(st.Needed)*5/2 + 5000)
 		time.Sleep(3 * storageInterval)
-		if st = s.Storage(); st.Fit != 2 || s.count(EventDiskLow) != 1 {
-			t.Errorf("room for two rounds: %+v, told %d times", st, s.count(EventDiskLow))
+		if st = s.Storage(); st.Fit != 2 || s.count(poet.EventDiskLow) != 1 {
+			t.Errorf("room for two rounds: %+v, told %d times", st, s.count(poet.EventDiskLow))
 		}
 		mem.SetCapacity(1 << 30)
 		time.Sleep(3 * storageInterval)
-		if s.count(EventDiskLow) != 1 || s.count(EventDiskFine) != 1 {
+		if s.count(poet.EventDiskLow) != 1 || s.count(poet.EventDiskFine) != 1 {
 			t.Error("the end of it was not told once")
 		}
 	})
@@ -315,10 +316,10 @@ func TestRegistrationsAtTheBorder(t *testing.T) {
 	t.Parallel() // it waits most of its time
 	cfg := config(t, time.Now())
 	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 50*time.Millisecond, 60*time.Millisecond, 30*time.Millisecond
-	cfg.SubmitFlush, cfg.PowDifficulty, cfg.LeavesPerSecond, cfg.MaxLeavesPerSecond = time.Millisecond, 0, 1e5, 1e5
+	cfg.SubmitFlush, cfg.PowDifficulty, cfg.Work.LeavesPerSecond, cfg.Work.MaxLeavesPerSecond = time.Millisecond, 0, 1e5, 1e5
 	s := start(t, cfg)
 	var mu sync.Mutex
-	var receipts []Receipt
+	var receipts []poet.Receipt
 	var group sync.WaitGroup
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -356,9 +357,9 @@ func TestStopWhileProving(t *testing.T) {
 	t.Parallel()                                  // it waits most of its time
 	cfg := config(t, time.Now().Add(time.Second)) // also a slow start comes before
 	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, time.Hour, time.Hour-900*time.Millisecond
-	cfg.K, cfg.MaxLeavesPerSecond, cfg.LeavesPerSecond, cfg.ProveWorkers = 17, 0, 50_000, 1
+	cfg.Work.K, cfg.Work.MaxLeavesPerSecond, cfg.Work.LeavesPerSecond, cfg.Work.ProveWorkers = 17, 0, 50_000, 1
 	s := start(t, cfg)
-	for s.count(EventProving) == 0 {
+	for s.count(poet.EventProving) == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	begin := time.Now()
@@ -370,12 +371,12 @@ func TestStopWhileProving(t *testing.T) {
 	s = start(t, cfg)
 	<-s.proofs
 	p := s.checkProof("0")
-	if s.count(EventResumed) != 1 || len(p.Message.Proof.Leaves) == 0 {
+	if s.count(poet.EventResumed) != 1 || len(p.Message.Proof.Leaves) == 0 {
 		t.Error("round did not go on")
 	}
 	if !bytes.Equal(s.PowParams().Challenge, p.Message.Proof.Root[:]) {
 		t.Error("challenge was not rotated")
 	}
 	s.close()
-	time.Sleep(stopGrace) // what was left behind by the first stop ends now
+	time.Sleep(time.Second) // what was left behind by the first stop ends now
 }

@@ -1,4 +1,4 @@
-package poet
+package work
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tweedle/proofs/posw"
+	"tweedle/services/poet"
 	"tweedle/services/poet/journal"
 	"tweedle/values/types"
 )
@@ -71,7 +72,7 @@ func (w *Worker) execute(ctx context.Context, r *run, p *posw.Prover) {
 func (w *Worker) compute(ctx context.Context, r *run, p *posw.Prover) {
 	now := time.Now()
 	pace := pacer{perSecond: w.cfg.MaxLeavesPerSecond, from: now}
-	meter := meter{gauge: w.metrics.rate.WithLabelValues(RoundID(r.job.Round)), from: now, told: now}
+	meter := meter{gauge: w.metrics.rate.WithLabelValues(poet.RoundID(r.job.Round)), from: now, told: now}
 	mark := marker{every: w.cfg.CheckpointInterval, last: now, kept: p.Kept()}
 	kept := make([]byte, 0, (maxSlice>>r.k+1)*posw.NodeSize)
 	slice := uint64(16)
@@ -174,9 +175,9 @@ func (m *meter) add(r *run, n uint64, now time.Time) bool {
 	return true
 }
 
-func progress(r *run, now time.Time) Event {
+func progress(r *run, now time.Time) poet.Event {
 	s := r.status(now)
-	return Event{Kind: EventProgress, Round: s.Round, Text: fmt.Sprintf("%d leaves, %.0f per second, %d expected at the end", s.Leaves, s.Rate, s.Expected)}
+	return poet.Event{Kind: poet.EventProgress, Round: s.Round, Text: fmt.Sprintf("%d leaves, %.0f per second, %d expected at the end", s.Leaves, s.Rate, s.Expected)}
 }
 
 // marker decides when a checkpoint needs the nodes below height k: when none of
@@ -205,7 +206,7 @@ func (m *marker) checkpoint(p *posw.Prover, now time.Time) *posw.Checkpoint {
 func (w *Worker) syncEvery(r *run, stop chan struct{}) {
 	w.sync(r)
 	if err := r.journal.Reserve(int64(journalNeed(w.rate, r.job.End.Sub(r.job.Start), r.k))); err != nil {
-		w.emit(Event{Kind: EventDiskLow, Round: RoundID(r.job.Round), Text: "no room could be reserved for the journal", Err: err})
+		w.emit(poet.Event{Kind: poet.EventDiskLow, Round: poet.RoundID(r.job.Round), Text: "no room could be reserved for the journal", Err: err})
 	}
 	ticker := time.NewTicker(w.cfg.CheckpointInterval)
 	defer ticker.Stop()
@@ -226,18 +227,19 @@ func (w *Worker) sync(r *run) {
 	switch paused := r.paused.Load(); {
 	case err != nil && !paused:
 		r.paused.Store(true)
-		w.emit(Event{Kind: EventJournalPaused, Round: RoundID(r.job.Round), Text: "journal is paused, the round goes on: make room on the disk", Err: err})
+		w.emit(poet.Event{Kind: poet.EventJournalPaused, Round: poet.RoundID(r.job.Round), Text: "journal is paused, the round goes on: make room on the disk", Err: err})
 	case err == nil && paused:
 		r.paused.Store(false)
-		w.emit(Event{Kind: EventJournalResumed, Round: RoundID(r.job.Round), Text: "journal is complete again"})
+		w.emit(poet.Event{Kind: poet.EventJournalResumed, Round: poet.RoundID(r.job.Round), Text: "journal is complete again"})
 	}
 }
 
 // finish makes the proof and hands it over, again and again until the source has
 // stored it or ctx ends. Then it deletes the round's data.
-func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw.Prover) {
+func (w *Worker) finish(ctx context.Context, source Source, r *run, p *posw.Prover) {
 	r.proving.Store(true)
-	id := RoundID(r.job.Round)
+	id := poet.RoundID(r.job.Round)
+	w.emit(poet.Event{Kind: poet.EventProving, Round: id, Text: "proof is being made"})
 	var proof types.PoetProof
 	for made, told, tries := false, false, 0; ; {
 		var err error
@@ -252,13 +254,13 @@ func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw
 		case err == nil:
 			// If we stop here, the next start asks the source and removes it.
 			if err := r.journal.Remove(); err != nil {
-				w.emit(Event{Kind: EventWriteFailed, Round: id, Text: "data of a proved round could not be removed", Err: err})
+				w.emit(poet.Event{Kind: poet.EventWriteFailed, Round: id, Text: "data of a proved round could not be removed", Err: err})
 			}
 			return
 		case ctx.Err() != nil:
 			return
-		case !made || errors.Is(err, ErrBadProof):
-			w.emit(Event{Kind: EventDamage, Round: id, Text: "proof does not verify, it is made again from the last good data", Err: err})
+		case !made || errors.Is(err, poet.ErrBadProof):
+			w.emit(poet.Event{Kind: poet.EventDamage, Round: id, Text: "proof does not verify, it is made again from the last good data", Err: err})
 			if p, made = w.repair(ctx, r, tries), false; ctx.Err() != nil {
 				return
 			}
@@ -266,7 +268,7 @@ func (w *Worker) finish(ctx context.Context, source RoundSource, r *run, p *posw
 		default:
 			if !told {
 				told = true
-				w.emit(Event{Kind: EventWriteFailed, Round: id, Text: "proof could not be stored, it is tried again until it is", Err: err})
+				w.emit(poet.Event{Kind: poet.EventWriteFailed, Round: id, Text: "proof could not be stored, it is tried again until it is", Err: err})
 			}
 			sleep(ctx, retryInterval)
 		}

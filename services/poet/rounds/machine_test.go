@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
 	"tweedle/values/types"
 )
 
@@ -32,7 +34,6 @@ func TestMachineRound(t *testing.T) {
 		{30, nil, "write {0 closed} open 1, timer 130, seal 0, round_closed 0, round_opened 1"},
 		{31, Sealed{0, [32]byte{9}, 5}, "write {0 executing} open 1, timer 130, execute 0 from 30 to 120, round_executing 0"},
 		{40, Sealed{0, [32]byte{8}, 6}, "timer 130"}, // not twice
-		{120, Executed{0}, "timer 130, round_proving 0"},
 		{125, ProofMade{Round: 0, Proof: types.PoetProof{NumLeaves: 777}}, "write proof {0 proved} of 777 leaves, timer 130, round_proved 0"},
 		{126, ProofMade{Round: 0, Proof: types.PoetProof{NumLeaves: 778}}, "timer 130"}, // not twice
 		{130, nil, "write {1 closed} open 2, timer 230, seal 1, round_closed 1, round_opened 2"},
@@ -97,7 +98,7 @@ type world struct {
 	r      *rand.Rand
 	now    time.Time
 	m      *Machine
-	stored map[uint32]Round
+	stored map[uint32]book.Round
 	open   uint32
 	work   []pendingWork // of this life
 	late   []Write       // writes that wait for room
@@ -112,7 +113,7 @@ type pendingWork struct {
 }
 
 func (w *world) restart() {
-	var rounds []Round
+	var rounds []book.Round
 	for n := range uint32(200) {
 		if r, ok := w.stored[n]; ok {
 			rounds = append(rounds, r)
@@ -148,8 +149,7 @@ func (w *world) step(in Input, full bool) {
 			if work.Job.Statement != ([32]byte{byte(work.Job.Round), 1}) {
 				w.t.Fatalf("round %d executes for another statement", work.Job.Round)
 			}
-			w.work = append(w.work, pendingWork{ready, Executed{work.Job.Round}},
-				pendingWork{ready.Add(time.Second), ProofMade{Round: work.Job.Round, Proof: types.PoetProof{NumLeaves: 200}}})
+			w.work = append(w.work, pendingWork{ready.Add(time.Second), ProofMade{Round: work.Job.Round, Proof: types.PoetProof{NumLeaves: 200}}})
 		}
 	}
 	if in == nil && !out.Timer.After(w.now) {
@@ -208,7 +208,7 @@ func (w *world) run() uint64 {
 		}
 	}
 	for n := range w.taken {
-		if n < last && w.stored[n].State != StateProved {
+		if n < last && w.stored[n].State != poet.StateProved {
 			w.t.Fatalf("round %d took registrations and is %s", n, w.stored[n].State)
 		}
 	}
@@ -216,7 +216,7 @@ func (w *world) run() uint64 {
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 0)), now: epoch.Genesis, stored: map[uint32]Round{}, taken: map[uint32]bool{}}
+	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 0)), now: epoch.Genesis, stored: map[uint32]book.Round{}, taken: map[uint32]bool{}}
 	w.restart()
 	return w
 }

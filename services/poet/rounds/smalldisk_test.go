@@ -1,6 +1,6 @@
 //go:build linux
 
-package poet
+package rounds
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"tweedle/services/poet"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,10 +28,10 @@ func TestSmallDisk(t *testing.T) {
 	cfg := config(t, time.Now().Add(time.Second))
 	cfg.Dir = filepath.Join(mount, "poet")
 	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, 6*time.Second, 4*time.Second
-	cfg.K, cfg.BallastBytes, cfg.SubmitFlush = 1, 2<<20, time.Millisecond
-	cfg.LeavesPerSecond, cfg.MaxLeavesPerSecond, cfg.CheckpointInterval = 5000, 5000, 50*time.Millisecond
+	cfg.Work.K, cfg.BallastBytes, cfg.SubmitFlush = 1, 2<<20, time.Millisecond
+	cfg.Work.LeavesPerSecond, cfg.Work.MaxLeavesPerSecond, cfg.Work.CheckpointInterval = 5000, 5000, 50*time.Millisecond
 	s := start(t, cfg)
-	receipts := []Receipt{s.register(0), s.register(1)}
+	receipts := []poet.Receipt{s.register(0), s.register(1)}
 	for s.Rounds()[0].Checkpoint == 0 {
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -50,12 +52,12 @@ func TestSmallDisk(t *testing.T) {
 	f.Close()
 
 	refused := 0
-	for i := 2; s.count(EventProved) == 0; i++ {
+	for i := 2; s.count(poet.EventProved) == 0; i++ {
 		r, err := s.Submit(context.Background(), request(s.PowParams(), i))
 		switch {
 		case err == nil:
 			receipts = append(receipts, r)
-		case errors.Is(err, ErrDiskFull):
+		case errors.Is(err, poet.ErrDiskFull):
 			refused++
 		default:
 			t.Fatal(err)
@@ -64,10 +66,10 @@ func TestSmallDisk(t *testing.T) {
 	}
 	p := s.checkProof("0")
 	t.Logf("%d registrations stored, %d refused, %d leaves", len(receipts), refused, p.Message.Proof.NumLeaves)
-	if refused == 0 || s.count(EventBallast) == 0 {
-		t.Errorf("the disk was not full: %d refused, ballast released %d times", refused, s.count(EventBallast))
+	if refused == 0 || s.count(poet.EventBallast) == 0 {
+		t.Errorf("the disk was not full: %d refused, ballast released %d times", refused, s.count(poet.EventBallast))
 	}
-	if n := s.count(EventJournalPaused); n != 0 {
+	if n := s.count(poet.EventJournalPaused); n != 0 {
 		t.Errorf("journal paused %d times although its room was reserved", n)
 	}
 	if err := os.Remove(filler); err != nil {

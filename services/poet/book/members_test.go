@@ -1,37 +1,35 @@
-package poet
+package book
 
 import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
 
-	"tweedle/base/durable"
+	"tweedle/services/poet"
 	"tweedle/values/merkle"
 	"tweedle/values/types"
 )
 
 // fill stores members without the ways of the API, many at a time.
-func fill(t testing.TB, s *store, round uint32, members int) (ids []types.NodeID) {
+func fill(t testing.TB, s *Book, round uint32, members int) (ids []types.NodeID) {
 	t.Helper()
 	ids = make([]types.NodeID, members)
 	const batch = 5000
 	for from := 0; from < members; from += batch {
-		var entries []*entry
+		var entries []*Entry
 		for i := from; i < min(from+batch, members); i++ {
-			e := &entry{}
-			rand.Read(e.nodeID[:])
-			e.member.challenge = e.nodeID
-			e.member.challenge[0] ^= 0xff
-			ids[i] = e.nodeID
+			e := &Entry{}
+			rand.Read(e.NodeID[:])
+			e.Member.Challenge = e.NodeID
+			e.Member.Challenge[0] ^= 0xff
+			ids[i] = e.NodeID
 			entries = append(entries, e)
 		}
-		added, err := s.register(entries, DefaultMaxRoundMembers, func() (uint32, time.Time, time.Time) {
+		added, err := s.Register(entries, 1<<32, func() (uint32, time.Time, time.Time) {
 			return round, time.Time{}, time.Now()
 		})
 		if err != nil || int(added) != len(entries) {
@@ -44,47 +42,43 @@ func fill(t testing.TB, s *store, round uint32, members int) (ids []types.NodeID
 // The root and the proofs that are made from groups are those of the plain tree,
 // for numbers of members around those where its shape changes.
 func TestMemberTreeAgainstThePlainOne(t *testing.T) {
-	cfg := config(t, time.Now())
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	s, err := openStore(cfg.Dir, cfg.Schedule, false)
+	s, err := Open(t.TempDir(), types.PoetSchedule{EpochDuration: time.Hour}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	defer s.Close()
 	for i, n := range []int{0, 1, 2, 3, 255, 256, 257, 300, 511, 512, 513, 1000, 1025} {
 		round := uint32(i)
 		ids := fill(t, s, round, n)
-		tree, err := s.buildTree(t.Context(), round)
+		tree, err := s.BuildTree(t.Context(), round)
 		if err != nil {
 			t.Fatal(err)
 		}
-		leaves, err := s.challenges(round)
-		if err != nil || len(leaves) != n || tree.count != uint64(n) {
+		leaves, err := s.Challenges(round)
+		if err != nil || len(leaves) != n || tree.Count != uint64(n) {
 			t.Fatalf("%d members: %d leaves, %v", n, len(leaves), err)
 		}
 		want := merkle.Root(leaves)
-		root, err := tree.root(s, round)
+		root, err := tree.Root(s, round)
 		if err != nil || root != want {
 			t.Fatalf("%d members: root %x, want %x, %v", n, root, want, err)
 		}
 		for j := 0; j < n; j += 1 + n/50 {
-			m, index, proof, err := tree.prove(s, round, ids[j])
+			m, index, proof, err := tree.Prove(s, round, ids[j])
 			if err != nil {
 				t.Fatal(err)
 			}
-			if leaves[index] != m.challenge || fmt.Sprint(proof) != fmt.Sprint(merkle.Proof(leaves, index)) {
+			if leaves[index] != m.Challenge || fmt.Sprint(proof) != fmt.Sprint(merkle.Proof(leaves, index)) {
 				t.Fatalf("%d members: proof of member %d differs", n, index)
 			}
-			if err := merkle.Verify(want, m.challenge, index, uint64(n), proof); err != nil {
+			if err := merkle.Verify(want, m.Challenge, index, uint64(n), proof); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for range 20 {
 			var stranger types.NodeID
 			rand.Read(stranger[:])
-			if _, _, _, err := tree.prove(s, round, stranger); !errors.Is(err, ErrNotFound) {
+			if _, _, _, err := tree.Prove(s, round, stranger); !errors.Is(err, poet.ErrNotFound) {
 				t.Fatalf("%d members: a stranger: %v", n, err)
 			}
 		}
@@ -95,33 +89,28 @@ func TestMemberTreeAgainstThePlainOne(t *testing.T) {
 // the start of a server, the root, and proofs. bytes/member is heap that stays.
 func BenchmarkMillionMembers(b *testing.B) {
 	const members = 1_000_000
-	cfg := Config{Dir: filepath.Join(b.TempDir(), "poet")}
-	cfg.Schedule.Genesis = time.Now()
-	cfg.Schedule.EpochDuration = time.Hour
-	if err := (durable.OS{}).Mkdir(cfg.Dir, 0o700); err != nil {
-		b.Fatal(err)
-	}
-	s, err := openStore(cfg.Dir, cfg.Schedule, false)
+	dir, schedule := b.TempDir(), types.PoetSchedule{EpochDuration: time.Hour}
+	s, err := Open(dir, schedule, false)
 	if err != nil {
 		b.Fatal(err)
 	}
 	begin := time.Now()
 	ids := fill(b, s, 0, members)
-	stored, size := time.Since(begin), s.size()
-	s.close()
+	stored, size := time.Since(begin), s.Size()
+	s.Close()
 	for b.Loop() {
 		begin = time.Now()
-		if s, err = openStore(cfg.Dir, cfg.Schedule, false); err != nil {
+		if s, err = Open(dir, schedule, false); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(time.Since(begin).Seconds(), "start-s")
 		before := heap()
 		begin = time.Now()
-		tree, err := s.buildTree(b.Context(), 0)
+		tree, err := s.BuildTree(b.Context(), 0)
 		if err != nil {
 			b.Fatal(err)
 		}
-		root, err := tree.root(s, 0)
+		root, err := tree.Root(s, 0)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -131,8 +120,8 @@ func BenchmarkMillionMembers(b *testing.B) {
 		begin = time.Now()
 		for i := range proofs {
 			id := ids[binary.BigEndian.Uint32(ids[i][:])%members]
-			m, index, proof, err := tree.prove(s, 0, id)
-			if err != nil || merkle.Verify(root, m.challenge, index, tree.count, proof) != nil {
+			m, index, proof, err := tree.Prove(s, 0, id)
+			if err != nil || merkle.Verify(root, m.Challenge, index, tree.Count, proof) != nil {
 				b.Fatal(err)
 			}
 		}
@@ -140,7 +129,7 @@ func BenchmarkMillionMembers(b *testing.B) {
 		b.ReportMetric(stored.Seconds(), "store-s")
 		b.ReportMetric(float64(size)/members, "disk-bytes/member")
 		runtime.KeepAlive(tree)
-		s.close()
+		s.Close()
 	}
 }
 

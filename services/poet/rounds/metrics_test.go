@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package poet
+package rounds
 
 import (
 	"context"
@@ -9,11 +9,17 @@ import (
 	"time"
 
 	"tweedle/proofs/posw"
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
+	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )
 
 // sealRetry is the time between tries to compute a membership root.
 const sealRetry = 10 * time.Second
+
+// retryInterval is the time between tries to write what the disk did not take.
+const retryInterval = time.Second
 
 // input is one for the machine; done, if not nil, is told when the writes that
 // follow from it are durable.
@@ -95,9 +101,9 @@ func (d *driver) step(in input) time.Time {
 	return out.Timer
 }
 
-func (d *driver) tellRound(e Event) {
+func (d *driver) tellRound(e poet.Event) {
 	d.emit(e)
-	if e.Kind == EventProved && d.cfg.OnProof != nil {
+	if e.Kind == poet.EventProved && d.cfg.OnProof != nil {
 		d.cfg.OnProof(e.Round)
 	}
 }
@@ -108,13 +114,13 @@ func (d *driver) flush() {
 	for len(d.pending) > 0 {
 		p := d.pending[0]
 		err := d.write(p.write)
-		if errors.Is(err, ErrDiskFull) && slices.ContainsFunc(d.pending, isProof) && d.releaseBallast() {
+		if errors.Is(err, poet.ErrDiskFull) && slices.ContainsFunc(d.pending, isProof) && d.releaseBallast() {
 			err = d.write(p.write)
 		}
 		if err != nil {
 			if !d.full {
 				d.full = true
-				d.emit(Event{Kind: EventWriteFailed, Text: "state could not be stored, it is tried again every second", Err: err})
+				d.emit(poet.Event{Kind: poet.EventWriteFailed, Text: "state could not be stored, it is tried again every second", Err: err})
 			}
 			return
 		}
@@ -134,7 +140,7 @@ func isProof(p pendingWrite) bool {
 func (d *driver) write(w Write) error {
 	switch w := w.(type) {
 	case WriteRound:
-		return d.store.writeRound(w)
+		return d.store.WriteRound(w.Round, w.Open)
 	case WriteProof:
 		return d.writeProof(w)
 	}
@@ -146,9 +152,9 @@ func (d *driver) writeProof(w WriteProof) error {
 		Proof: w.Proof, PoetID: d.Info().PoetID, RoundID: w.Round.ID(), Statement: types.Hash32(w.Round.Statement),
 	}
 	pow := *d.pow.Load()
-	pow.previous = pow.current
-	pow.current.Challenge = w.Proof.Root[:]
-	if err := d.store.writeProof(w.Round, &m, pow); err != nil {
+	pow.Previous = pow.Current
+	pow.Current.Challenge = w.Proof.Root[:]
+	if err := d.store.WriteProof(w.Round, &m, pow); err != nil {
 		return err
 	}
 	// If we stop here, the next start finds the proof, removes the round's
@@ -163,10 +169,8 @@ func (d *driver) start(w Work) {
 	case Seal:
 		d.group.Go(func() { d.seal(w.Round) })
 	case Execute:
-		if d.worker != nil {
-			d.dropReserve() // the journal takes its place
-			d.jobs <- w.Job
-		}
+		d.dropReserve() // the journal takes its place
+		d.jobs <- w.Job
 	default:
 		panic(fmt.Sprintf("poet: %T is not work", w))
 	}
@@ -175,18 +179,18 @@ func (d *driver) start(w Work) {
 // seal computes the membership root of a closed round.
 func (d *driver) seal(number uint32) {
 	for d.ctx.Err() == nil {
-		tree, err := d.trees.get(d.ctx, d.store, number)
+		tree, err := d.trees.Get(d.ctx, d.store, number)
 		if err == nil {
 			var root [32]byte
-			if root, err = tree.root(d.store, number); err == nil {
-				d.send(d.ctx, Sealed{Round: number, Statement: root, Members: tree.count})
+			if root, err = tree.Root(d.store, number); err == nil {
+				d.send(d.ctx, Sealed{Round: number, Statement: root, Members: tree.Count})
 				return
 			}
 		}
 		if d.ctx.Err() != nil {
 			return
 		}
-		d.emit(Event{Kind: EventDamage, Round: RoundID(number), Text: "membership root cannot be computed", Err: err})
+		d.emit(poet.Event{Kind: poet.EventDamage, Round: poet.RoundID(number), Text: "membership root cannot be computed", Err: err})
 		sleep(d.ctx, sealRetry)
 	}
 }
@@ -197,7 +201,7 @@ func (s *Service) send(ctx context.Context, in Input) error {
 	select {
 	case s.inputs <- input{in, done}:
 	case <-s.stopped:
-		return ErrStopped
+		return poet.ErrStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -205,66 +209,49 @@ func (s *Service) send(ctx context.Context, in Input) error {
 	case err := <-done:
 		return err
 	case <-s.stopped:
-		return ErrStopped
+		return poet.ErrStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// Source returns this server's rounds for a worker. Its Next gives each to one
-// caller; a server for remote workers lists Jobs instead.
-func (s *Service) Source() RoundSource { return localSource{s} }
+// source is the seam to the work: the worker asks it for rounds and gives it their
+// proofs.
+type source struct{ *Service }
 
-// Jobs returns the rounds that wait for their proof, lowest number first.
-func (s *Service) Jobs() []Job {
-	var jobs []Job
-	for _, r := range s.snapshot() {
-		if r.State != StateClosed {
-			jobs = append(jobs, s.machine.work(r).(Execute).Job)
-		}
-	}
-	return jobs
-}
-
-type localSource struct{ *Service }
-
-func (l localSource) Next(ctx context.Context) (Job, error) {
+func (l source) Next(ctx context.Context) (work.Job, error) {
 	select {
 	case job := <-l.jobs:
 		return job, nil
 	case <-ctx.Done():
-		return Job{}, ctx.Err()
+		return work.Job{}, ctx.Err()
 	}
 }
 
-func (l localSource) Executed(ctx context.Context, round uint32) error {
-	return l.send(ctx, Executed{round})
-}
-
-func (l localSource) Stored(_ context.Context, round uint32) (bool, error) {
-	_, err := l.store.proof(round)
-	if errors.Is(err, ErrNotFound) {
+func (l source) Stored(_ context.Context, round uint32) (bool, error) {
+	_, err := l.store.Proof(round)
+	if errors.Is(err, poet.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-func (l localSource) Finish(ctx context.Context, r Result) error {
+func (l source) Finish(ctx context.Context, r work.Result) error {
 	if stored, err := l.Stored(ctx, r.Round); stored || err != nil {
 		return err
 	}
-	var found *Round
+	var found *book.Round
 	for _, round := range l.snapshot() {
-		if round.Number == r.Round && round.State != StateClosed {
+		if round.Number == r.Round && round.State != poet.StateClosed {
 			found = &round
 		}
 	}
 	if found == nil {
-		return fmt.Errorf("round %d does not execute: %w", r.Round, ErrNotFound)
+		return fmt.Errorf("round %d does not execute: %w", r.Round, poet.ErrNotFound)
 	}
-	about := statement(found.Statement, int(min(found.Members, 1)))
-	if err := posw.Verify(about, &r.Proof, l.cfg.ProveWorkers); err != nil {
-		return fmt.Errorf("%w: %w", ErrBadProof, err)
+	about := poet.Statement(found.Statement, found.Members)
+	if err := posw.Verify(about, &r.Proof, l.cfg.Work.ProveWorkers); err != nil {
+		return fmt.Errorf("%w: %w", poet.ErrBadProof, err)
 	}
 	if err := l.send(ctx, ProofMade{r.Round, r.Proof}); err != nil {
 		return err
@@ -272,7 +259,17 @@ func (l localSource) Finish(ctx context.Context, r Result) error {
 	// The caller deletes the round's data next, so look at what is stored. It is
 	// missing if another call's proof waits for room on the disk.
 	if stored, err := l.Stored(ctx, r.Round); !stored || err != nil {
-		return fmt.Errorf("proof of round %d is not stored yet: %w", r.Round, errors.Join(ErrBusy, err))
+		return fmt.Errorf("proof of round %d is not stored yet: %w", r.Round, errors.Join(poet.ErrBusy, err))
 	}
 	return nil
+}
+
+// sleep waits, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }

@@ -1,24 +1,86 @@
-package poet
+// Package work executes closed rounds and makes their proofs.
+//
+// It promises: a round goes on from its last checkpoint after a stop; its data is
+// deleted only after its source has stored the proof, durably, and read it back; a
+// full disk costs crash safety and raises an alert, never the round. It leaves to
+// its [Source] which rounds there are, and what becomes of their proofs.
+package work
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/bits"
 	"os"
-	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tweedle/base/durable"
 	"tweedle/proofs/posw"
+	"tweedle/services/poet"
 	"tweedle/services/poet/journal"
 )
+
+// Config is what a worker needs. Zero values of the fields that name a default
+// mean that default.
+type Config struct {
+	// Dir is the directory of the journals; it is made if missing. FS holds it.
+	Dir string
+	FS  durable.FS
+
+	// K is the height of the lowest tree layer that is kept; 0 lets the worker
+	// choose by the length of the round, at most DefaultK. A proof recomputes
+	// 150 subtrees of 2^K leaves; a stop of the process may cost up to 2^K leaves.
+	K uint
+	// MaxLeavesPerSecond slows the prover down, smoothly; 0 means full speed.
+	MaxLeavesPerSecond uint64
+	// LeavesPerSecond is the expected speed, for the disk budget and for
+	// progress; 0 means that it is measured.
+	LeavesPerSecond uint64
+	// Provers is the number of rounds that execute at the same time, each on a
+	// core of its own; 0 means 1. Rounds beyond it wait in order of their
+	// number, so the oldest always advances at full speed.
+	Provers int
+	// ProveWorkers is the number of goroutines that recompute subtrees at a
+	// round's end; 0 means one for each core.
+	ProveWorkers int
+	// CheckpointInterval is the time between syncs of a journal; 0 means
+	// DefaultCheckpointInterval.
+	CheckpointInterval time.Duration
+
+	// Emit is told every event, from several goroutines, one of them a prover:
+	// it must return at once.
+	Emit func(poet.Event)
+	// Metrics may be nil; then they are registered nowhere.
+	Metrics prometheus.Registerer
+}
+
+// Defaults of Config.
+const (
+	DefaultK                  = 14
+	DefaultCheckpointInterval = time.Second
+)
+
+func (c Config) withDefaults() Config {
+	c.Provers = cmp.Or(c.Provers, 1)
+	c.ProveWorkers = cmp.Or(c.ProveWorkers, runtime.GOMAXPROCS(0))
+	c.CheckpointInterval = cmp.Or(c.CheckpointInterval, DefaultCheckpointInterval)
+	if c.LeavesPerSecond == 0 {
+		c.LeavesPerSecond = measureRate()
+	}
+	if c.MaxLeavesPerSecond != 0 {
+		c.LeavesPerSecond = min(c.LeavesPerSecond, c.MaxLeavesPerSecond)
+	}
+	return c
+}
 
 // Worker executes rounds of a source and makes their proofs. Its data are the
 // journals in its directory.
@@ -28,8 +90,7 @@ type Worker struct {
 	dir     string // of the journals
 	rate    uint64 // leaves per second that one prover has
 	metrics *metrics
-	emit    func(Event)
-	lock    io.Closer
+	emit    func(poet.Event)
 
 	provers chan struct{} // holds a token for each prover at work
 	proving chan struct{} // one round makes its proof at a time: it takes all cores
@@ -53,12 +114,11 @@ type run struct {
 	paused  atomic.Bool // the journal
 }
 
-// roundsDir is where the journals are, in the data directory.
-const roundsDir = "rounds"
-
-func newWorker(cfg Config, m *metrics, rate uint64, emit func(Event)) (*Worker, error) {
+// New makes a worker; it starts nothing.
+func New(cfg Config) (*Worker, error) {
+	cfg = cfg.withDefaults()
 	w := &Worker{
-		cfg: cfg, fs: cfg.FS, dir: filepath.Join(cfg.Dir, roundsDir), rate: rate, metrics: m, emit: emit,
+		cfg: cfg, fs: cfg.FS, dir: cfg.Dir, rate: cfg.LeavesPerSecond, metrics: newMetrics(cfg.Metrics), emit: cfg.Emit,
 		provers: make(chan struct{}, cfg.Provers), proving: make(chan struct{}, 1),
 		runs: map[uint32]*run{},
 	}
@@ -71,7 +131,7 @@ func newWorker(cfg Config, m *metrics, rate uint64, emit func(Event)) (*Worker, 
 	}
 	for _, name := range names {
 		if id, ok := strings.CutSuffix(name, ".journal"); ok {
-			if n, err := ParseRoundID(id); err == nil {
+			if n, err := poet.ParseRoundID(id); err == nil {
 				w.leftovers = append(w.leftovers, n)
 			}
 		}
@@ -80,41 +140,9 @@ func newWorker(cfg Config, m *metrics, rate uint64, emit func(Event)) (*Worker, 
 	return w, nil
 }
 
-// OpenWorker opens a data directory for a worker whose rounds come from another
-// process. It uses no database. The caller closes it after Run.
-func OpenWorker(cfg Config) (*Worker, error) {
-	cfg = cfg.withDefaults()
-	if err := cfg.FS.Mkdir(cfg.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	lock, err := durable.Lock(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	rate := cfg.LeavesPerSecond
-	if rate == 0 {
-		rate = measureRate()
-	}
-	w, err := newWorker(cfg, newMetrics(cfg.Metrics), cfg.capped(rate), cfg.tell)
-	if err != nil {
-		lock.Close()
-		return nil, err
-	}
-	w.lock = lock
-	return w, nil
-}
-
-// Close releases the data directory of OpenWorker.
-func (w *Worker) Close() error {
-	if w.lock == nil {
-		return nil
-	}
-	return w.lock.Close()
-}
-
 // Run executes the source's rounds until ctx ends, then checkpoints and returns
 // within a second. The error, if any, is the source's.
-func (w *Worker) Run(ctx context.Context, source RoundSource) error {
+func (w *Worker) Run(ctx context.Context, source Source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -146,7 +174,7 @@ func ended(ctx context.Context, err error) error {
 
 // removeLeftovers deletes the journals of rounds whose proof is stored: we were
 // stopped between the two.
-func (w *Worker) removeLeftovers(ctx context.Context, source RoundSource) error {
+func (w *Worker) removeLeftovers(ctx context.Context, source Source) error {
 	for _, n := range w.leftovers {
 		stored, err := source.Stored(ctx, n)
 		if err != nil {
@@ -156,7 +184,7 @@ func (w *Worker) removeLeftovers(ctx context.Context, source RoundSource) error 
 			continue
 		}
 		if err := journal.Remove(w.fs, journal.Path(w.dir, n)); err != nil {
-			w.emit(Event{Kind: EventWriteFailed, Round: RoundID(n), Text: "data of a proved round could not be removed", Err: err})
+			w.emit(poet.Event{Kind: poet.EventWriteFailed, Round: poet.RoundID(n), Text: "data of a proved round could not be removed", Err: err})
 		}
 	}
 	return nil
@@ -164,7 +192,7 @@ func (w *Worker) removeLeftovers(ctx context.Context, source RoundSource) error 
 
 // round takes a job from its journal to its stored proof. It returns early only
 // when ctx ends.
-func (w *Worker) round(ctx context.Context, source RoundSource, job Job, before, after chan struct{}) {
+func (w *Worker) round(ctx context.Context, source Source, job Job, before, after chan struct{}) {
 	r, p := w.load(ctx, job)
 	if ctx.Err() != nil {
 		r.journal.Close()
@@ -200,7 +228,6 @@ func (w *Worker) round(ctx context.Context, source RoundSource, job Job, before,
 	if ctx.Err() != nil {
 		return
 	}
-	source.Executed(ctx, job.Round)
 	w.finish(ctx, source, r, p)
 }
 
@@ -210,13 +237,13 @@ func (w *Worker) load(ctx context.Context, job Job) (*run, *posw.Prover) {
 	j, lost, err := journal.Open(w.fs, path)
 	if err == nil {
 		if lost != nil {
-			w.emit(Event{Kind: EventDamage, Round: RoundID(job.Round), Text: "end of the journal is cut off", Err: lost})
+			w.emit(poet.Event{Kind: poet.EventDamage, Round: poet.RoundID(job.Round), Text: "end of the journal is cut off", Err: lost})
 		}
 		var p *posw.Prover
 		if p, err = resume(ctx, j, job); err == nil {
 			r := &run{job: job, k: j.Header().K, journal: j}
 			r.leaves.Store(p.Leaves())
-			w.emit(Event{Kind: EventResumed, Round: RoundID(job.Round), Text: fmt.Sprintf("round goes on from leaf %d", p.Leaves())})
+			w.emit(poet.Event{Kind: poet.EventResumed, Round: poet.RoundID(job.Round), Text: fmt.Sprintf("round goes on from leaf %d", p.Leaves())})
 			return r, p
 		}
 		j.Close()
@@ -224,7 +251,7 @@ func (w *Worker) load(ctx context.Context, job Job) (*run, *posw.Prover) {
 	if !errors.Is(err, os.ErrNotExist) && ctx.Err() == nil {
 		// Without the journal the work of this round until now is lost, but not
 		// the round: its members get a proof of the time that is left.
-		w.emit(Event{Kind: EventDamage, Round: RoundID(job.Round), Text: "journal cannot be used, round starts from leaf 0", Err: err})
+		w.emit(poet.Event{Kind: poet.EventDamage, Round: poet.RoundID(job.Round), Text: "journal cannot be used, round starts from leaf 0", Err: err})
 	}
 	k := w.k(job)
 	r := &run{job: job, k: k}
@@ -258,6 +285,9 @@ func (w *Worker) k(job Job) uint {
 	return chooseK(w.cfg.K, w.rate, job.End.Sub(job.Start))
 }
 
+// chunkBytes is what a sync adds to a journal beside the nodes.
+const chunkBytes = 32
+
 // keptNodes is the binary logarithm of the number of nodes that a round keeps at
 // least before k grows.
 const keptNodes = 13
@@ -284,36 +314,60 @@ func expected(rate uint64, duration time.Duration) uint64 {
 }
 
 // Rounds returns the rounds at work, lowest number first.
-func (w *Worker) Rounds() []RoundStatus {
+func (w *Worker) Rounds() []poet.RoundStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var out []RoundStatus
+	var out []poet.RoundStatus
 	for _, n := range slices.Sorted(maps.Keys(w.runs)) {
 		out = append(out, w.runs[n].status(time.Now()))
 	}
 	return out
 }
 
-func (r *run) status(now time.Time) RoundStatus {
-	s := RoundStatus{
-		Round: RoundID(r.job.Round), State: StateExecuting, Start: r.job.Start, End: r.job.End,
+func (r *run) status(now time.Time) poet.RoundStatus {
+	s := poet.RoundStatus{
+		Round: poet.RoundID(r.job.Round), State: poet.StateExecuting, Start: r.job.Start, End: r.job.End,
 		Members: r.job.Members, Leaves: r.leaves.Load(), K: r.k, JournalPaused: r.paused.Load(),
 		Rate: float64(r.rate.Load()), Proving: int(r.done.Load()), ProvingTotal: int(r.total.Load()),
 	}
 	s.Checkpoint, s.JournalBytes = r.journal.Saved()
 	s.Expected = s.Leaves
 	if r.proving.Load() {
-		s.State, s.Rate = StateProving, 0
+		s.State, s.Rate = poet.StateProving, 0
 	} else {
 		s.Expected += expected(uint64(s.Rate), r.job.End.Sub(now))
 	}
 	return s
 }
 
-// journalBytes returns the bytes that all journals have.
-func (w *Worker) journalBytes() (total uint64) {
+// Need returns the bytes that the journal of a round of that length takes.
+func (w *Worker) Need(duration time.Duration) uint64 {
+	return journalNeed(w.rate, duration, chooseK(w.cfg.K, w.rate, duration))
+}
+
+// JournalBytes returns the bytes that all journals have.
+func (w *Worker) JournalBytes() (total uint64) {
 	for _, r := range w.Rounds() {
 		total += uint64(r.JournalBytes)
 	}
 	return total
+}
+
+// measureRate returns about how many leaves a second this machine computes now.
+func measureRate() uint64 {
+	const leaves = 512
+	p := posw.NewProver(nil, 0)
+	kept := make([]byte, 0, leaves*posw.NodeSize)
+	begin := time.Now()
+	p.Advance(leaves, kept)
+	took := max(time.Since(begin), time.Millisecond)
+	return uint64(leaves / took.Seconds())
+}
+
+// journalNeed returns the bytes that the journal of a round takes: one node for
+// 2^k leaves, and something for each sync.
+func journalNeed(rate uint64, duration time.Duration, k uint) uint64 {
+	nodes := expected(rate, duration)>>k + 1
+	syncs := min(nodes, uint64(max(0, duration.Seconds()))+1)
+	return nodes*posw.NodeSize + syncs*chunkBytes + 1<<10
 }

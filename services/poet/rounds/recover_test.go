@@ -1,8 +1,10 @@
-package poet
+package rounds
 
 import (
 	"testing"
 	"time"
+
+	"tweedle/services/poet"
 )
 
 // In real time: a server that is stopped while a round executes goes on where it
@@ -13,7 +15,7 @@ func TestRestartGoesOn(t *testing.T) {
 	cfg.Schedule.PhaseShift = 300 * time.Millisecond
 	cfg.Schedule.EpochDuration = 1500 * time.Millisecond
 	cfg.Schedule.CycleGap = 500 * time.Millisecond
-	cfg.CheckpointInterval = 50 * time.Millisecond
+	cfg.Work.CheckpointInterval = 50 * time.Millisecond
 	s := start(t, cfg)
 	receipt := s.register(1)
 	time.Sleep(time.Until(cfg.Schedule.Start(0)) + 500*time.Millisecond)
@@ -31,7 +33,7 @@ func TestRestartGoesOn(t *testing.T) {
 	if p.Message.Proof.NumLeaves < leaves {
 		t.Errorf("%d leaves, there were %d before the stop", p.Message.Proof.NumLeaves, leaves)
 	}
-	if s.count(EventResumed) != 1 {
+	if s.count(poet.EventResumed) != 1 {
 		t.Error("round did not resume")
 	}
 	s.checkMember(receipt)

@@ -1,0 +1,75 @@
+package rounds
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tweedle/base/durable"
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
+	"tweedle/values/types"
+)
+
+// IdentityName is the file of the server's key in the data directory.
+const IdentityName = "identity.key"
+
+// ParseKey reads a private key in base64, as in the reference's environment
+// variable and in our key file.
+func ParseKey(text string) (ed25519.PrivateKey, error) {
+	// The content is a secret: no error repeats it.
+	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
+	if err != nil || len(b) != ed25519.PrivateKeySize {
+		return nil, fmt.Errorf("private key is not %d bytes in base64", ed25519.PrivateKeySize)
+	}
+	key := ed25519.NewKeyFromSeed(b[:ed25519.SeedSize])
+	if !bytes.Equal(key, b) {
+		return nil, errors.New("private key and its public half do not belong together")
+	}
+	return key, nil
+}
+
+// loadIdentity returns the key of the data directory, making it if there is none.
+// want, if not nil, is the key that it must be.
+func loadIdentity(fs durable.FS, dir string, want ed25519.PrivateKey) (ed25519.PrivateKey, error) {
+	path := filepath.Join(dir, IdentityName)
+	data, err := durable.ReadFile(fs, path, 1<<10)
+	if errors.Is(err, os.ErrNotExist) {
+		key := want
+		if key == nil {
+			if _, key, err = ed25519.GenerateKey(nil); err != nil {
+				return nil, err
+			}
+		}
+		// If we stop in here, the next start finds no key and makes one; nobody
+		// has seen this one.
+		return key, durable.WriteFile(fs, path, []byte(base64.StdEncoding.EncodeToString(key)+"\n"), 0o600)
+	}
+	if err != nil {
+		return nil, err
+	}
+	key, err := ParseKey(string(data))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: restore it from a copy", path, err)
+	}
+	if want != nil && !key.Equal(want) {
+		return nil, fmt.Errorf("%s holds another key than the one that was given: remove one of them", path)
+	}
+	return key, nil
+}
+
+// receipt makes the answer to a stored registration.
+func (s *Service) receipt(round uint32, id types.NodeID, m book.Member) poet.Receipt {
+	r := poet.Receipt{
+		Round: poet.RoundID(round), NodeID: id, Challenge: m.Challenge,
+		Time: time.UnixMilli(m.Time), End: s.cfg.Schedule.End(round),
+	}
+	r.Sign(s.key)
+	return r
+}
