@@ -13,10 +13,7 @@ import (
 )
 
 // ATXRecord is what most questions need of an ATX: all but its proofs.
-type ATXRecord struct {
-	activation.Info
-	Received time.Time // first
-}
+type ATXRecord = activation.Entry
 
 // AddATX stores a valid ATX with what validation derived from it. Storing it
 // again changes nothing, not even when it was received.

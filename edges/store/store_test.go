@@ -108,7 +108,7 @@ func TestATXsAreFoundByEpochSmesherAndHeight(t *testing.T) {
 		must(t, db.AddATX(a, infoOf(a, at.height+1), noon.Add(1))) // the first one stays
 		equal(t, got[*types.ATX](t)(db.ATX(a.ID())), a)
 		equal(t, got[bool](t)(db.Has(KindATX, idOf(a))), true)
-		equal(t, got[ATXRecord](t)(db.ATXRecord(a.ID())), ATXRecord{*infoOf(a, at.height), noon})
+		equal(t, got[ATXRecord](t)(db.ATXRecord(a.ID())), ATXRecord{Info: *infoOf(a, at.height), Received: noon})
 	}
 	ids := got[[]types.ATXID](t)(db.EpochATXs(1))
 	hs := got[[]ATXRecord](t)(db.EpochATXRecords(1))

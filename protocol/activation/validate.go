@@ -5,7 +5,7 @@
 // what it refers to, the same on every machine but for which labels of its
 // PoST are recomputed; the smesher's steps survive a crash at any moment and
 // an epoch that was missed by all. It leaves to the caller to fetch what is
-// missing, to keep one ATX per smesher and epoch, to store before it sends,
+// missing, to store before it sends,
 // and to do the work (initialize, register, fetch, prove) that a step asks for.
 package activation
 
@@ -97,19 +97,44 @@ func Validate(p Params, a *types.ATX, current types.Epoch, v View, mode post.Mod
 	if !signing.NewVerifier(p.Network).Verify(signing.ATX, a.SmesherID, id[:], a.Signature) {
 		return nil, ErrSignature
 	}
+	claim, err := Derive(p, a, current, v)
+	if err != nil {
+		return nil, err
+	}
+	return claim.Info, claim.Verify(p, mode)
+}
+
+// Claim is an ATX whose rules hold but for its proofs of space, which take
+// long to check.
+type Claim struct {
+	ATX  *types.ATX
+	Info *Info
+	prev *Info // nil if the ATX is initial
+}
+
+// Derive checks all rules but the signature and the proofs of space. A
+// *Missing error means: not decided.
+func Derive(p Params, a *types.ATX, current types.Epoch, v View) (*Claim, error) {
+	if err := form(p, a, current); err != nil {
+		return nil, err
+	}
 	refs, err := resolve(p, a, v)
 	if err != nil {
 		return nil, err
 	}
-	info, err := derive(p, a, id, refs)
+	info, err := derive(p, a, a.ID(), refs)
 	if err != nil {
 		return nil, err
 	}
 	if err := membership(a, refs.poet); err != nil {
 		return nil, err
 	}
-	return info, proofs(p, a, info, refs.prev, mode)
+	return &Claim{a, info, refs.prev}, nil
 }
+
+// Verify checks the proofs of space. A wrong label is a *post.InvalidIndexError,
+// wrapped.
+func (c *Claim) Verify(p Params, mode post.Mode) error { return proofs(p, c.ATX, c.Info, c.prev, mode) }
 
 // form checks what needs nothing but the ATX.
 func form(p Params, a *types.ATX, current types.Epoch) error {

@@ -213,7 +213,7 @@ func (n *Node) decide(r hare.Result) error {
 	if !ok {
 		return nil
 	}
-	d := types.Decision{Layer: r.Layer, Block: block.ID(), StateRoot: out.State.Root()}
+	d := types.Decision{Layer: r.Layer, Electorate: el.ids.Hash(), Parent: n.chain.Tip().State.Root(), Block: block.ID(), StateRoot: out.State.Root()}
 	// If we stop before the guard holds, nothing was sent; the next start does
 	// not come back to this layer.
 	if err := n.guard(signing.Certify, r.Layer, types.Sum(codec.Encode(&d))); err != nil {

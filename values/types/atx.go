@@ -201,7 +201,11 @@ const (
 // length, so that a proof can show one field without the rest. The signature
 // is not part of the id.
 func (a *ATX) ID() ATXID {
-	var f [atxFields][32]byte
+	f := a.fields()
+	return ATXID(merkle.Root(f[:]))
+}
+
+func (a *ATX) fields() (f [atxFields][32]byte) {
 	f[atxPublishEpoch] = leafUint(uint64(a.PublishEpoch))
 	f[atxPositioning] = leaf(a.PositioningATX[:])
 	f[atxCoinbase] = leaf(a.Coinbase[:])
@@ -223,7 +227,7 @@ func (a *ATX) ID() ATXID {
 		f[atxMarriageATX] = leaf(a.MarriageATX[:])
 	}
 	f[atxSmesher] = leaf(a.SmesherID[:])
-	return ATXID(merkle.Root(f[:]))
+	return f
 }
 
 func (n *NIPost) root() [32]byte {
@@ -241,6 +245,27 @@ func (n *NIPost) root() [32]byte {
 			})
 		}),
 	})
+}
+
+// EpochProof returns the siblings that show, by the id alone, in which epoch
+// the ATX was published.
+func (a *ATX) EpochProof() []Hash32 {
+	fields := a.fields()
+	var out []Hash32
+	for _, h := range merkle.Proof(fields[:], atxPublishEpoch) {
+		out = append(out, h)
+	}
+	return out
+}
+
+// VerifyEpoch tells whether an ATX with this id was published in an epoch, by
+// the siblings of EpochProof.
+func (id ATXID) VerifyEpoch(e Epoch, siblings []Hash32) bool {
+	nodes := make([][32]byte, len(siblings))
+	for i := range siblings {
+		nodes[i] = siblings[i]
+	}
+	return merkle.Verify(id, leafUint(uint64(e)), atxPublishEpoch, atxFields, nodes) == nil
 }
 
 // leaf hashes a field; the 0x00 keeps leaves apart from inner nodes.

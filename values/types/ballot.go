@@ -152,9 +152,14 @@ func (b *Ballot) ID() BallotID {
 
 // SignedBytes returns the message of the ballot's signature: layer and hash,
 // so that two ballots for one layer are a short proof of malfeasance.
-func (b *Ballot) SignedBytes() []byte { return layerAndHash(b.Layer, b.innerHash()) }
+func (b *Ballot) SignedBytes() []byte { return LayerAndHash(b.Layer, b.innerHash()) }
 
-func layerAndHash(l Layer, h Hash32) []byte {
+// SignedHash is the part of SignedBytes that is not the layer.
+func (b *Ballot) SignedHash() Hash32 { return b.innerHash() }
+
+// LayerAndHash returns the signed bytes of a ballot or proposal with a content
+// of this hash.
+func LayerAndHash(l Layer, h Hash32) []byte {
 	var e codec.Encoder
 	e.Compact(uint64(l))
 	e.Raw(h[:])
@@ -197,6 +202,9 @@ type Proposal struct {
 	Signature Signature
 }
 
+// SignedHash is the part of SignedBytes that is not the layer.
+func (p *Proposal) SignedHash() Hash32 { return p.innerHash() }
+
 func (p *Proposal) innerHash() Hash32 {
 	var e codec.Encoder
 	id := p.Ballot.ID()
@@ -213,7 +221,7 @@ func (p *Proposal) ID() ProposalID {
 }
 
 // SignedBytes returns the message of the proposal's signature.
-func (p *Proposal) SignedBytes() []byte { return layerAndHash(p.Ballot.Layer, p.innerHash()) }
+func (p *Proposal) SignedBytes() []byte { return LayerAndHash(p.Ballot.Layer, p.innerHash()) }
 
 // EncodeTo appends the canonical encoding.
 func (p *Proposal) EncodeTo(e *codec.Encoder) {
@@ -284,18 +292,23 @@ func (b *Block) ID() BlockID {
 	return BlockID(h[:len(BlockID{})])
 }
 
-// Decision is what a smesher signs about a layer: the block, and the root of
-// the state after it, so that nodes with different state notice in the same
-// layer.
+// Decision is what a smesher signs about a layer: the block, the state before
+// and after it, and by whose weight signatures count. The state before says
+// which history the layer extends, so that "a layer is missing here" and "we
+// disagree" are told apart without executing anything.
 type Decision struct {
-	Layer     Layer
-	Block     BlockID
-	StateRoot Hash32
+	Layer      Layer
+	Electorate Hash32 // hash of the active set whose weights count
+	Parent     Hash32 // root of the state that the block is executed on
+	Block      BlockID
+	StateRoot  Hash32 // after the block
 }
 
 // EncodeTo appends the canonical encoding: also the bytes that are signed.
 func (c *Decision) EncodeTo(e *codec.Encoder) {
 	e.Compact(uint64(c.Layer))
+	e.Raw(c.Electorate[:])
+	e.Raw(c.Parent[:])
 	e.Raw(c.Block[:])
 	e.Raw(c.StateRoot[:])
 }
@@ -303,6 +316,8 @@ func (c *Decision) EncodeTo(e *codec.Encoder) {
 // DecodeFrom reads the canonical encoding.
 func (c *Decision) DecodeFrom(d *codec.Decoder) {
 	c.Layer = Layer(d.Compact32())
+	d.Raw(c.Electorate[:])
+	d.Raw(c.Parent[:])
 	d.Raw(c.Block[:])
 	d.Raw(c.StateRoot[:])
 }
