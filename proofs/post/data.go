@@ -3,6 +3,7 @@ package post
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"tweedle/base/durable"
@@ -70,6 +71,28 @@ func (e *DamagedError) Error() string {
 		e.Index, e.File, e.Offset)
 }
 
+// UnreadableError says which part of a file the disk does not give back.
+type UnreadableError struct {
+	File   string // path of the data file
+	Offset int64  // byte in it where the part begins
+	Size   int    // of the part, in bytes
+	Err    error  // the disk's
+}
+
+// Error says where, and what to do.
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("post: %d bytes at byte %d of %s cannot be read: check the disk, restore this file from a backup: %v", e.Size, e.Offset, e.File, e.Err)
+}
+
+// Unwrap returns the disk's error.
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// unreadable is what the disk said about size bytes from label i on.
+func unreadable(l layout, i uint64, size int, err error) error {
+	number, offset := l.locate(i)
+	return &UnreadableError{File: l.name(number), Offset: offset, Size: size, Err: err}
+}
+
 // checkStored is checkLabel that opens the file.
 func checkStored(fs durable.FS, l layout, judge *Labeler, commitment [32]byte, i uint64) error {
 	number, _ := l.locate(i)
@@ -85,8 +108,12 @@ func checkStored(fs durable.FS, l layout, judge *Labeler, commitment [32]byte, i
 func checkLabel(f durable.File, l layout, judge *Labeler, commitment [32]byte, i uint64) error {
 	number, offset := l.locate(i)
 	var stored [LabelSize]byte
-	if err := readAll(f, stored[:], offset); err != nil {
+	err := readAll(f, stored[:], offset)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return advise(fmt.Errorf("read label %d in %s at byte %d: %w", i, l.name(number), offset, err))
+	}
+	if err != nil {
+		return unreadable(l, i, LabelSize, err)
 	}
 	if label := judge.Label(commitment, i); stored != [LabelSize]byte(label[:LabelSize]) {
 		return &DamagedError{File: l.name(number), Offset: offset, Index: i}

@@ -14,15 +14,16 @@ import (
 	"tweedle/base/durable"
 )
 
-// slowProve finds, label by label, the first K2 indices that pass for nonce.
-func slowProve(t *testing.T, d *Data, challenge [32]byte, p Params, nonce uint32, pow uint64) (indices []uint64) {
+// slowProve finds, label by label, the first K2 indices that pass for nonce and are
+// not lost.
+func slowProve(t *testing.T, d *Data, challenge [32]byte, p Params, nonce uint32, pow uint64, lost func(i uint64) bool) (indices []uint64) {
 	t.Helper()
 	numLabels := d.Metadata.NumLabels()
 	tester := newTester(&challenge, nonce, pow, newDifficulty(p.K1, numLabels))
 	l := NewLabeler(p.ScryptN)
 	for i := uint64(0); i < numLabels && len(indices) < int(p.K2); i++ {
 		label := l.Label(Commitment(d.Metadata.NodeID, d.Metadata.CommitmentATX), i)
-		if tester.passes(label[:LabelSize]) {
+		if tester.passes(label[:LabelSize]) && !lost(i) {
 			indices = append(indices, i)
 		}
 	}
@@ -32,7 +33,7 @@ func slowProve(t *testing.T, d *Data, challenge [32]byte, p Params, nonce uint32
 func TestProofHasTheFirstPassingLabelsOfItsNonce(t *testing.T) {
 	for _, p := range []Params{TestParams(), rarely()} {
 		d, proof, m := proveInTemp(t, p, [32]byte{2})
-		want := slowProve(t, d, m.Challenge, p, proof.Nonce, proof.Pow)
+		want := slowProve(t, d, m.Challenge, p, proof.Nonce, proof.Pow, func(uint64) bool { return false })
 		got, err := unpackIndices(proof.Indices, p.K2, indexBits(d.Metadata.NumLabels()))
 		if err != nil || !slices.Equal(got, want) {
 			t.Fatalf("got %v, want %v (%v)", got, want, err)
@@ -164,12 +165,6 @@ func TestDamagedLabelIsNamedByFileAndByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A copy of a passing label passes too, in its wrong place.
-	from, _ := d.Locate(indices[0])
-	b, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, at := d.Locate(indices[0])
 	const bad = 5
 	if slices.Contains(indices, bad) {
 		t.Fatalf("pick another label than %d", bad)
@@ -178,18 +173,16 @@ func TestDamagedLabelIsNamedByFileAndByte(t *testing.T) {
 	if filepath.Base(name) != "postdata_0.bin" || offset != bad*LabelSize {
 		t.Fatalf("label %d is at %d in %s", bad, offset, name)
 	}
-	zero, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copy(zero[offset:], b[at:at+LabelSize])
-	if err := os.WriteFile(name, zero, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	copyLabel(t, d, indices[0], bad)
 	want := DamagedError{File: name, Offset: offset, Index: bad}
 	var damaged *DamagedError
-	if _, err := d.Prove(m.Challenge, p, ProveOptions{}); !errors.As(err, &damaged) || *damaged != want {
-		t.Fatalf("Prove says %v, want %+v", err, want)
+	var lost []error
+	again, err := d.Prove(m.Challenge, p, ProveOptions{Lost: func(err error) { lost = append(lost, err) }})
+	if err != nil || len(lost) != 1 || !errors.As(lost[0], &damaged) || *damaged != want {
+		t.Fatalf("Prove says %v and lost %v, want %+v", err, lost, want)
+	}
+	if err := Verify(again, m, p, All()); err != nil {
+		t.Fatal(err)
 	}
 	l := NewLabeler(p.ScryptN)
 	if err := d.Check(l, bad); !errors.As(err, &damaged) || *damaged != want {
@@ -248,27 +241,163 @@ func TestFilesAreFoundByNameAndAllMustBeThere(t *testing.T) {
 
 func first(s string, _ int64) string { return s }
 
-// failReads is a disk that fails to read data files.
-type failReads struct{ durable.OS }
-
-type failReadFile struct{ durable.File }
-
-func (f failReads) Open(name string) (durable.File, error) {
-	g, err := f.OS.Open(name)
-	if err == nil && strings.HasSuffix(name, ".bin") {
-		g = failReadFile{g}
-	}
-	return g, err
+// badSectors is a disk that does not give back the bytes of data files in front of
+// or behind a place.
+type badSectors struct {
+	durable.OS
+	bad func(name string, from, to int64) bool
 }
 
-func (failReadFile) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }
+type badSectorFile struct {
+	durable.File
+	name string
+	bad  func(name string, from, to int64) bool
+}
 
-func TestReadErrorIsToldWithItsPlace(t *testing.T) {
+func (f badSectors) Open(name string) (durable.File, error) {
+	g, err := f.OS.Open(name)
+	if err != nil || !strings.HasSuffix(name, ".bin") {
+		return g, err
+	}
+	return badSectorFile{g, filepath.Base(name), f.bad}, nil
+}
+
+func (f badSectorFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.bad(f.name, off, off+int64(len(p))) {
+		return 0, &os.PathError{Op: "read", Path: f.name, Err: syscall.EIO}
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// A sector that cannot be read and a label that the disk got wrong do not cost the
+// epoch: any K2 other labels of a nonce are a proof, and the owner is told where.
+func TestOneBadSectorAndOneFlippedLabelDoNotLoseTheEpoch(t *testing.T) {
+	p := rarely()
+	p.LabelsPerUnit = 1 << 12
+	dir := t.TempDir()
+	if _, err := Init(dir, p, Setup{NodeID: testID, CommitmentATX: testATX, NumUnits: p.MinUnits, MaxFileSize: 16 << 12}, InitOptions{Workers: 2}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	met := 0
+	for n := range byte(8) {
+		challenge := [32]byte{n}
+		d.fs = durable.OS{}
+		good, err := d.Prove(challenge, p, ProveOptions{Nonces: 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		indices, err := unpackIndices(good.Indices, p.K2, indexBits(d.Metadata.NumLabels()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The sector of one label of that proof, a flipped bit of another one, and two
+		// that pass though they are wrong: copies of a third, in front of the last.
+		file, at := d.Locate(indices[0])
+		sector := at / 512 * 512
+		d.fs = badSectors{bad: func(name string, from, to int64) bool {
+			return name == filepath.Base(file) && from < sector+512 && sector < to
+		}}
+		flipped, wrong := indices[1], []uint64{indices[p.K2-1] - 2, indices[p.K2-1] - 1}
+		before := filesOf(t, dir)
+		for _, i := range wrong {
+			copyLabel(t, d, indices[2], i)
+		}
+		_, flippedAt := d.Locate(flipped)
+		flip(dir, int(flipped>>12), int(flippedAt))
+		piece := UnreadableError{File: file, Offset: at / pieceSize * pieceSize, Size: pieceSize, Err: syscall.EIO}
+		isLost := func(i uint64) bool {
+			name, at := d.Locate(i)
+			return i == flipped || slices.Contains(wrong, i) || name == file && at/pieceSize == piece.Offset/pieceSize
+		}
+
+		var lost []error
+		proof, err := d.Prove(challenge, p, ProveOptions{Nonces: 16, Workers: 2, Lost: func(err error) { lost = append(lost, err) }})
+		if err != nil {
+			t.Fatalf("challenge %d: %v", n, err)
+		}
+		if err := Verify(proof, ProofMetadata{NodeID: testID, CommitmentATX: testATX, Challenge: challenge, NumUnits: p.MinUnits}, p, All()); err != nil {
+			t.Fatal(err)
+		}
+		got, err := unpackIndices(proof.Indices, p.K2, indexBits(d.Metadata.NumLabels()))
+		if err != nil || !slices.Equal(got, slowProve(t, d, challenge, p, proof.Nonce, proof.Pow, isLost)) {
+			t.Fatalf("challenge %d: the proof has labels %v, %v", n, got, err)
+		}
+		var unreadable *UnreadableError
+		if len(lost) == 0 || !errors.As(lost[0], &unreadable) || unreadable.File != piece.File || unreadable.Offset != piece.Offset || !errors.Is(lost[0], syscall.EIO) {
+			t.Fatalf("challenge %d: lost %v, want %v first", n, lost, &piece)
+		}
+		for _, err := range lost[1:] {
+			var damaged *DamagedError
+			if !errors.As(err, &damaged) || !slices.Contains(wrong, damaged.Index) {
+				t.Fatalf("challenge %d: lost %v", n, err)
+			}
+			if in, at := d.Locate(damaged.Index); damaged.File != in || damaged.Offset != at {
+				t.Fatalf("challenge %d: lost %v, which is at byte %d of %s", n, err, at, in)
+			}
+			met++
+		}
+		for name, content := range before {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if met < 8 {
+		t.Fatalf("wrong labels were met %d times in 8 proofs", met)
+	}
+}
+
+// copyLabel puts a label in the place of another one.
+func copyLabel(t *testing.T, d *Data, from, to uint64) {
+	t.Helper()
+	name, at := d.Locate(from)
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	label := make([]byte, LabelSize)
+	if _, err := f.ReadAt(label, at); err != nil {
+		t.Fatal(err)
+	}
+	name, at = d.Locate(to)
+	g, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if _, err := g.WriteAt(label, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestADyingDiskIsToldWithItsPlace(t *testing.T) {
 	d, _, _ := proveInTemp(t, TestParams(), [32]byte{})
-	d.fs = failReads{}
+	d.fs = badSectors{bad: func(string, int64, int64) bool { return true }}
 	_, err := d.Prove([32]byte{}, TestParams(), ProveOptions{})
-	if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "postdata_0.bin at byte 0 of 1024") {
+	if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "the disk lost 4 places, the first: ") ||
+		!strings.Contains(err.Error(), "1024 bytes at byte 0 of "+first(d.Locate(0))) {
 		t.Fatalf("got %v", err)
+	}
+	p := TestParams()
+	p.LabelsPerUnit = 1 << 18 // 2,048 pieces, read as if they were there
+	dir := filepath.Dir(first(d.Locate(0)))
+	m := Metadata{LabelsPerUnit: p.LabelsPerUnit, NumUnits: 2, MaxFileSize: 16 << 20}
+	if err := os.WriteFile(filepath.Join(dir, dataFile(0)), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, dataFile(0)), 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	d = &Data{Metadata: m, fs: d.fs, layout: m.layout(dir)}
+	lost := 0
+	_, err = d.Prove([32]byte{}, p, ProveOptions{Lost: func(error) { lost++ }})
+	if !errors.Is(err, syscall.EIO) || lost != maxLost+1 || !strings.Contains(err.Error(), "the disk lost more than 1024 places, copy "+dir+" to another one") {
+		t.Fatalf("after %d places: %v", lost, err)
 	}
 }
 

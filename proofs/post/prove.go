@@ -1,9 +1,14 @@
 package post
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
+
+	"tweedle/base/durable"
 )
 
 const (
@@ -17,6 +22,12 @@ const (
 	blockLabels = 1 << 11
 	// batchBlocks is how many blocks are read at once: 4 MiB.
 	batchBlocks = 1 << 7
+	// pieceSize is what is given up where a batch cannot be read, in bytes: a page,
+	// which is what the kernel reads at least.
+	pieceSize = 1 << 12
+	// maxLost bounds the places that one Prove does without. A disk that lost more is
+	// dying, and each place may cost seconds to try.
+	maxLost = 1 << 10
 )
 
 // ProveOptions change how Prove works. Among them only Nonces changes which
@@ -27,6 +38,9 @@ type ProveOptions struct {
 	Workers  int // goroutines that scan, 0 means 1
 	Progress func(ProveProgress)
 	Cancel   func() bool // true stops Prove with ErrCancelled
+	// Lost is told, once, each place that the disk lost and the proof does without:
+	// a *DamagedError or an *UnreadableError.
+	Lost func(error)
 }
 
 // ProveProgress says how far a pass is.
@@ -39,10 +53,11 @@ type ProveProgress struct {
 // Prove searches the data for a proof for challenge: K2 labels that pass for
 // one nonce. It makes passes over all files until nonce MaxNonces-1.
 //
-// Each label of the proof is recomputed before it is returned: a *DamagedError
-// names the file and byte of one that the disk got wrong. Other errors are
-// ErrCancelled, ErrNotBuiltIn, a disk error with the file's name, or that no
-// nonce led to a proof.
+// Each label of the proof is recomputed before it is returned. One that the disk
+// got wrong, and a place that cannot be read, are told to ProveOptions.Lost and
+// done without: K2 other labels are as good. Errors are ErrCancelled,
+// ErrNotBuiltIn, a file that is missing or short, too many places lost, or that
+// no nonce led to a proof.
 func (d *Data) Prove(challenge [32]byte, p Params, opts ProveOptions) (Proof, error) {
 	if err := opts.complete(); err != nil {
 		return Proof{}, err
@@ -66,8 +81,11 @@ func (d *Data) Prove(challenge [32]byte, p Params, opts ProveOptions) (Proof, er
 			return Proof{}, err
 		}
 		if found {
-			return s.finish(winner)
+			return s.pack(winner), nil
 		}
+	}
+	if s.firstLost != nil {
+		return Proof{}, fmt.Errorf("post: none of %d nonces has %d labels that pass, and the disk lost %d places, the first: %w", MaxNonces, p.K2, len(s.lost), s.firstLost)
 	}
 	return Proof{}, fmt.Errorf("post: none of %d nonces has %d labels that pass: if this repeats with another challenge, the data is damaged", MaxNonces, p.K2)
 }
@@ -85,6 +103,9 @@ func (o *ProveOptions) complete() error {
 	if o.Cancel == nil {
 		o.Cancel = func() bool { return false }
 	}
+	if o.Lost == nil {
+		o.Lost = func(error) {}
+	}
 	switch {
 	case o.Nonces < 0 || o.Nonces > MaxNonces || o.Nonces%nonceGroupSize != 0:
 		return fmt.Errorf("post: %d nonces, must be a multiple of %d up to %d", o.Nonces, nonceGroupSize, MaxNonces)
@@ -101,19 +122,25 @@ type search struct {
 	params     Params
 	opts       ProveOptions
 	difficulty difficulty
-	buf        []byte  // a batch of labels
-	hits       [][]hit // by block of the batch
+	labeler    *Labeler
+	buf        []byte          // a batch of labels
+	hits       [][]hit         // by block of the batch
+	lost       map[uint64]bool // labels that are damaged, and the first ones of unreadable pieces
+	firstLost  error
 
 	// Of the present pass:
-	first  uint32
-	groups []*nonceGroup
-	passed [][]uint64 // indices by nonce, up to K2
+	first   uint32
+	groups  []*nonceGroup
+	passed  [][]uint64 // indices by nonce, up to K2
+	checked []int      // how many of them were recomputed
 }
 
 func newSearch(d *Data, challenge [32]byte, p Params, opts ProveOptions) *search {
 	return &search{
 		data: d, challenge: challenge, params: p, opts: opts,
 		difficulty: newDifficulty(p.K1, d.layout.labels),
+		labeler:    NewLabeler(p.ScryptN),
+		lost:       map[uint64]bool{},
 		buf:        make([]byte, min(batchBlocks*blockLabels, d.layout.labels, d.layout.perFile)*LabelSize),
 		hits:       make([][]hit, batchBlocks),
 	}
@@ -122,7 +149,7 @@ func newSearch(d *Data, challenge [32]byte, p Params, opts ProveOptions) *search
 // prepare solves the proofs of work of a pass and makes its ciphers.
 func (s *search) prepare(first, end uint32) error {
 	s.first, s.groups = first, s.groups[:0]
-	s.passed = make([][]uint64, end-first)
+	s.passed, s.checked = make([][]uint64, end-first), make([]int, end-first)
 	threshold := scalePow(s.params.PowDifficulty, s.data.Metadata.NumUnits)
 	for nonce := first; nonce < end; nonce += nonceGroupSize {
 		in := powInput(uint8(nonce/nonceGroupSize), &s.challenge, &s.data.Metadata.NodeID)
@@ -144,7 +171,7 @@ func (s *search) report(done uint64) {
 	})
 }
 
-// pass streams all files once and returns the first nonce with K2 hits.
+// pass streams all files once and returns the first nonce with K2 good labels.
 func (s *search) pass() (winner uint32, found bool, err error) {
 	l := s.data.layout
 	for number := uint64(0); number*l.perFile < l.labels; number++ {
@@ -168,18 +195,70 @@ func (s *search) scanFile(number uint64) (winner uint32, found bool, err error) 
 			return 0, false, ErrCancelled
 		}
 		labels := s.buf[:min(int64(len(s.buf)), size-offset)]
-		if err := readAll(f, labels, offset); err != nil {
-			return 0, false, advise(fmt.Errorf("read %s at byte %d of %d: %w", name, offset, size, err))
-		}
 		first := number*l.perFile + uint64(offset)/LabelSize
-		s.scanBatch(labels, first)
-		if winner, found := s.collect(); found {
-			return winner, true, nil
+		if winner, found, err = s.readBatch(f, labels, first); found || err != nil {
+			return winner, found, err
 		}
 		offset += int64(len(labels))
 		s.report(number*l.perFile + uint64(offset)/LabelSize)
 	}
 	return 0, false, nil
+}
+
+// readBatch reads the labels from first on and scans them. Where they cannot be
+// read at once it goes on piece by piece, and does without those that fail.
+func (s *search) readBatch(f durable.File, labels []byte, first uint64) (winner uint32, found bool, err error) {
+	_, offset := s.data.layout.locate(first)
+	if err := readAll(f, labels, offset); err == nil {
+		return s.scanRun(labels, first)
+	}
+	for at := 0; at < len(labels); at += pieceSize {
+		if s.opts.Cancel() {
+			return 0, false, ErrCancelled
+		}
+		piece, index := labels[at:min(at+pieceSize, len(labels))], first+uint64(at)/LabelSize
+		if s.lost[index] {
+			continue // in an earlier pass
+		}
+		err := readAll(f, piece, offset+int64(at))
+		if errors.Is(err, io.ErrUnexpectedEOF) { // cut off: this is no place on the disk
+			name := s.data.layout.name(first / s.data.layout.perFile)
+			return 0, false, advise(fmt.Errorf("read %s at byte %d: %w", name, offset+int64(at), err))
+		}
+		if err != nil {
+			if err := s.lose(index, unreadable(s.data.layout, index, len(piece), err)); err != nil {
+				return 0, false, err
+			}
+			continue
+		}
+		if winner, found, err = s.scanRun(piece, index); found || err != nil {
+			return winner, found, err
+		}
+	}
+	return 0, false, nil
+}
+
+// lose notes that a label, or the piece that begins with it, is done without. It
+// returns the reason if that is no way to go on.
+func (s *search) lose(i uint64, why error) error {
+	var unreadable *UnreadableError
+	var damaged *DamagedError
+	if !errors.As(why, &unreadable) && !errors.As(why, &damaged) {
+		return why
+	}
+	s.lost[i] = true
+	s.firstLost = cmp.Or(s.firstLost, why)
+	s.opts.Lost(why)
+	if len(s.lost) > maxLost {
+		return fmt.Errorf("post: the disk lost more than %d places, copy %s to another one, the last: %w", maxLost, s.data.layout.dir, why)
+	}
+	return nil
+}
+
+// scanRun scans labels that lie one behind the other.
+func (s *search) scanRun(labels []byte, first uint64) (winner uint32, found bool, err error) {
+	s.scanBatch(labels, first)
+	return s.collect()
 }
 
 // scanBatch fills hits, block by block, with the workers.
@@ -211,34 +290,55 @@ func (s *search) scanBatch(labels []byte, first uint64) {
 
 // collect goes through the hits in block order, so that the winner does not
 // depend on which worker was faster.
-func (s *search) collect() (winner uint32, found bool) {
+func (s *search) collect() (winner uint32, found bool, err error) {
 	for _, hits := range s.hits {
 		for _, h := range hits {
+			if s.lost[h.index] {
+				continue
+			}
 			passed := &s.passed[h.nonce-s.first]
 			*passed = append(*passed, h.index)
+			if len(*passed) < int(s.params.K2) {
+				continue
+			}
+			if err := s.check(h.nonce); err != nil {
+				return 0, false, err
+			}
 			if len(*passed) == int(s.params.K2) {
-				return h.nonce, true
+				return h.nonce, true, nil
 			}
 		}
 	}
-	return 0, false
+	return 0, false, nil
 }
 
-// finish recomputes the labels of the proof and packs it.
-func (s *search) finish(nonce uint32) (Proof, error) {
-	indices := s.passed[nonce-s.first]
-	labeler := NewLabeler(s.params.ScryptN)
-	for _, i := range indices {
+// check recomputes the labels that passed for a nonce, and takes out those that
+// the disk got wrong.
+func (s *search) check(nonce uint32) error {
+	n := nonce - s.first
+	for at := s.checked[n]; at < len(s.passed[n]); {
 		if s.opts.Cancel() {
-			return Proof{}, ErrCancelled
+			return ErrCancelled
 		}
-		if err := s.data.Check(labeler, i); err != nil {
-			return Proof{}, err
+		i := s.passed[n][at]
+		if err := s.data.Check(s.labeler, i); err != nil {
+			if err := s.lose(i, err); err != nil {
+				return err
+			}
+			s.passed[n] = append(s.passed[n][:at], s.passed[n][at+1:]...)
+			continue
 		}
+		at++
+		s.checked[n] = at
 	}
+	return nil
+}
+
+// pack makes the proof of a nonce.
+func (s *search) pack(nonce uint32) Proof {
 	return Proof{
 		Nonce:   nonce,
-		Indices: packIndices(indices, indexBits(s.data.layout.labels)),
+		Indices: packIndices(s.passed[nonce-s.first], indexBits(s.data.layout.labels)),
 		Pow:     s.groups[(nonce-s.first)/nonceGroupSize].pow,
-	}, nil
+	}
 }

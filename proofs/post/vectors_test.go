@@ -116,11 +116,11 @@ func TestProofMatchesTheVector(t *testing.T) {
 		params: Params{K2: 32}, difficulty: d, hits: make([][]hit, 1),
 		groups: []*nonceGroup{newNonceGroup(&challenge, 0, 0)},
 		passed: make([][]uint64, nonceGroupSize), opts: ProveOptions{Workers: 1},
+		checked: slices.Repeat([]int{32}, nonceGroupSize), // these labels are no scrypt
 	}
-	s.scanBatch(labels, 0)
-	nonce, found := s.collect()
-	if !found || nonce != 3 {
-		t.Fatalf("got nonce %d (found: %t), want 3", nonce, found)
+	nonce, found, err := s.scanRun(labels, 0)
+	if err != nil || !found || nonce != 3 {
+		t.Fatalf("got nonce %d (found: %t, %v), want 3", nonce, found, err)
 	}
 	for i, index := range s.passed[nonce] {
 		if index != uint64(3*i) {
