@@ -287,6 +287,7 @@ func (s *smesher) prove(ctx context.Context, challenge types.PoetProofRef) (type
 		Progress: func(p post.ProveProgress) {
 			s.say(float64(p.Done)/float64(max(p.Total, 1)), fmt.Sprintf("proving, nonces %d to %d", p.FirstNonce, p.EndNonce))
 		},
+		Lost: func(err error) { s.n.log.Warn("the proof does without a place that the disk lost", "error", err) },
 	})
 	return types.PostProof{Nonce: p.Nonce, Indices: p.Indices, Pow: p.Pow}, err
 }
