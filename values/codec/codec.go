@@ -245,16 +245,6 @@ func (d *Decoder) Compact32() uint32 {
 	return uint32(v)
 }
 
-// Compact16 reads a compact integer that must fit 16 bits.
-func (d *Decoder) Compact16() uint16 {
-	v := d.Compact()
-	if v > math.MaxUint16 {
-		d.Fail(ErrRange)
-		return 0
-	}
-	return uint16(v)
-}
-
 // Count reads the length of a list of at most limit elements.
 func (d *Decoder) Count(limit int) int {
 	v := d.Compact()

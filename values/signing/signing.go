@@ -3,7 +3,7 @@
 // functions over the same key.
 //
 // It promises: a signature made for one network or one kind of message never
-// verifies for another. It leaves to the caller the keeping of keys, and the
+// verifies for another; an identity has one random value for a message. It leaves to the caller the keeping of keys, and the
 // order of things: whatever is signed must be durable before it is sent.
 package signing
 
@@ -15,6 +15,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/oasisprotocol/curve25519-voi/curve"
 	"github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
 	"github.com/oasisprotocol/curve25519-voi/primitives/ed25519/extra/ecvrf"
 
@@ -38,6 +39,12 @@ const (
 	BeaconFollowup Domain = 11
 	Certify        Domain = 32
 )
+
+// MinTransactionBody is the least length of what SignTransaction signs, in
+// bytes. What all wallets sign has no domain (reference/protocol.md A11); its
+// first byte is the transaction's version, 0, which is also the domain ATX. An
+// ATX signs 33 bytes in this place, so more than that cannot be one.
+const MinTransactionBody = 1 + len(types.ATXID{}) + 1
 
 // SeedSize is the length of a secret seed in bytes.
 const SeedSize = ed25519.SeedSize
@@ -72,9 +79,12 @@ func (s *Signer) Sign(d Domain, msg []byte) types.Signature {
 	return types.Signature(ed25519.Sign(s.key, message(s.network, d, msg)))
 }
 
-// SignTransaction signs a transaction's body for the network
-// (reference/protocol.md A11: the genesis id, no domain byte).
+// SignTransaction signs a transaction's body for the network. It panics on a
+// body of less than MinTransactionBody bytes.
 func (s *Signer) SignTransaction(body []byte) types.Signature {
+	if len(body) < MinTransactionBody {
+		panic(fmt.Sprintf("signing: %d bytes are no transaction", len(body)))
+	}
 	return types.Signature(ed25519.Sign(s.key, append(s.network[:len(s.network):len(s.network)], body...)))
 }
 
@@ -102,7 +112,7 @@ func (v Verifier) Verify(d Domain, id types.NodeID, msg []byte, sig types.Signat
 
 // VerifyTransaction tells whether key signed a transaction's body.
 func (v Verifier) VerifyTransaction(key [32]byte, body []byte, sig types.Signature) bool {
-	return ed25519.Verify(key[:], append(v.network[:len(v.network):len(v.network)], body...), sig[:])
+	return len(body) >= MinTransactionBody && ed25519.Verify(key[:], append(v.network[:len(v.network):len(v.network)], body...), sig[:])
 }
 
 // VerifyPrefixed tells whether id signed prefix || msg.
@@ -110,10 +120,18 @@ func VerifyPrefixed(prefix []byte, id types.NodeID, msg []byte, sig types.Signat
 	return ed25519.Verify(id[:], append(append([]byte{}, prefix...), msg...), sig[:])
 }
 
-// VerifyVRF tells whether sig is id's random value for msg.
+// VerifyVRF tells whether sig proves id's random value for msg. There is one
+// value: of the eight points that the equations hold for, seven differ from the
+// honest one by a point of small order, and are refused.
 func VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool {
-	ok, _ := ecvrf.Verify(id[:], sig[:], msg)
-	return ok
+	if ok, _ := ecvrf.Verify(id[:], sig[:], msg); !ok {
+		return false
+	}
+	var c curve.CompressedEdwardsY
+	var gamma curve.EdwardsPoint
+	copy(c[:], sig[:])
+	_, err := gamma.SetCompressedY(&c)
+	return err == nil && gamma.IsTorsionFree()
 }
 
 // errKeyFile does not repeat the content: it may be a secret.

@@ -2,8 +2,17 @@ package signing
 
 import (
 	"bytes"
+	"crypto/sha512"
+	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/oasisprotocol/curve25519-voi/curve"
+	"github.com/oasisprotocol/curve25519-voi/curve/scalar"
+	"github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
+	"github.com/oasisprotocol/curve25519-voi/primitives/ed25519/extra/ecvrf"
+	"github.com/oasisprotocol/curve25519-voi/primitives/h2c"
 
 	"tweedle/values/types"
 )
@@ -41,10 +50,11 @@ func TestASignatureIsBoundToNetworkDomainKeyAndMessage(t *testing.T) {
 
 func TestTransactionAndPrefixedSignatures(t *testing.T) {
 	a := signer(t, "a", types.GenesisID{1})
-	if !NewVerifier(types.GenesisID{1}).VerifyTransaction(a.NodeID(), []byte("tx"), a.SignTransaction([]byte("tx"))) {
+	tx := make([]byte, MinTransactionBody)
+	if !NewVerifier(types.GenesisID{1}).VerifyTransaction(a.NodeID(), tx, a.SignTransaction(tx)) {
 		t.Error("transaction signature refused")
 	}
-	if NewVerifier(types.GenesisID{2}).VerifyTransaction(a.NodeID(), []byte("tx"), a.SignTransaction([]byte("tx"))) {
+	if NewVerifier(types.GenesisID{2}).VerifyTransaction(a.NodeID(), tx, a.SignTransaction(tx)) {
 		t.Error("transaction signature of another network accepted")
 	}
 	sig := a.SignPrefixed([]byte("p"), []byte("c"))
@@ -64,6 +74,96 @@ func TestVRFIsDeterministicAndBoundToKeyAndMessage(t *testing.T) {
 	}
 	if VerifyVRF(b.NodeID(), []byte("m"), v) || VerifyVRF(a.NodeID(), []byte("n"), v) || VerifyVRF(types.NodeID{}, []byte("m"), v) {
 		t.Fatal("value accepted for another key or message")
+	}
+}
+
+// The published form of a transaction has no domain, and begins with a byte
+// that is also the domain of ATXs.
+func TestASignatureOfAnATXIsNoneOfATransaction(t *testing.T) {
+	a := signer(t, "a", types.GenesisID{1})
+	id := types.Sum([]byte("an ATX"))
+	sig := a.Sign(ATX, id[:])
+	if NewVerifier(types.GenesisID{1}).VerifyTransaction(a.NodeID(), append([]byte{byte(ATX)}, id[:]...), sig) {
+		t.Error("the signature of an ATX is one of a transaction")
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a transaction is signed that could be an ATX")
+		}
+	}()
+	a.SignTransaction(append([]byte{byte(ATX)}, id[:]...))
+}
+
+// grind makes another proof of a smesher's value for msg: Gamma plus a point of
+// small order. One in eight of its random tries verifies, as that point drops
+// out when the challenge is a multiple of eight.
+func grind(s *Signer, msg []byte, torsion *curve.EdwardsPoint) types.VRFSignature {
+	secret := sha512.Sum512(s.key[:SeedSize])
+	secret[0] &= 248
+	secret[31] = secret[31]&127 | 64
+	var x scalar.Scalar
+	must(x.SetBits(secret[:32]))
+	public := s.key[SeedSize:]
+	h := must(h2c.Edwards25519_XMD_SHA512_ELL2_NU([]byte("ECVRF_edwards25519_XMD:SHA-512_ELL2_NU_\x04"), slices.Concat(public, msg)))
+	var gamma curve.EdwardsPoint
+	gamma.Mul(h, &x)
+	gamma.Add(&gamma, torsion)
+	for try := uint64(0); ; try++ {
+		wide := sha512.Sum512(binary.LittleEndian.AppendUint64([]byte("nonce"), try))
+		var k, c, z scalar.Scalar
+		must(k.SetBytesModOrderWide(wide[:]))
+		var kB, kH curve.EdwardsPoint
+		kB.MulBasepoint(curve.ED25519_BASEPOINT_TABLE, &k)
+		kH.Mul(h, &k)
+		sum := sha512.New()
+		sum.Write([]byte{4, 2})
+		sum.Write(public)
+		for _, p := range []*curve.EdwardsPoint{h, &gamma, &kB, &kH} {
+			sum.Write(compress(p))
+		}
+		sum.Write([]byte{0})
+		challenge := append(sum.Sum(nil)[:16], make([]byte, 16)...)
+		if challenge[0]%8 != 0 {
+			continue
+		}
+		must(c.SetBits(challenge))
+		z.Mul(&c, &x)
+		z.Add(&z, &k)
+		var proof types.VRFSignature
+		copy(proof[:32], compress(&gamma))
+		copy(proof[32:48], challenge)
+		if err := z.ToBytes(proof[48:]); err != nil {
+			panic(err)
+		}
+		return proof
+	}
+}
+
+func compress(p *curve.EdwardsPoint) []byte {
+	var c curve.CompressedEdwardsY
+	c.SetEdwardsPoint(p)
+	return c[:]
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestASmesherHasOneVRFValueForAMessage(t *testing.T) {
+	s, msg := signer(t, "grinder", types.GenesisID{}), []byte("slot 7")
+	honest := s.VRF(msg)
+	for i, torsion := range curve.EIGHT_TORSION {
+		p := grind(s, msg, torsion)
+		if ok, _ := ecvrf.Verify(ed25519.PublicKey(s.key[SeedSize:]), p[:], msg); !ok {
+			t.Fatalf("proof %d is not what the library takes: the attack is not played", i)
+		}
+		same := bytes.Equal(p[:32], honest[:32]) // Gamma, of which the value is made
+		if got := VerifyVRF(s.NodeID(), msg, p); got != same {
+			t.Errorf("proof %d: verifies %v, has the honest Gamma %v", i, got, same)
+		}
 	}
 }
 

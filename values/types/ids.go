@@ -12,7 +12,6 @@
 package types
 
 import (
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -56,7 +55,8 @@ type Beacon [4]byte
 // Signature is an ed25519 signature.
 type Signature [64]byte
 
-// VRFSignature is an ECVRF proof. The protocol uses its bytes as the value.
+// VRFSignature is an ECVRF proof. Its first 32 bytes are the value, which its
+// maker cannot choose; the others prove it, and their maker has many.
 type VRFSignature [80]byte
 
 // EmptyBlock is the id that stands for "no block in this layer".
@@ -120,11 +120,7 @@ func ParseHex32(s string) ([32]byte, error) {
 	return out, nil
 }
 
-// Base64 returns the standard base64 form, which JSON APIs of the ecosystem
-// use for keys.
-func (id NodeID) Base64() string { return base64.StdEncoding.EncodeToString(id[:]) }
-
-// list32 adapts fixed-size arrays to codec lists.
+// encodeIDs and decodeIDs are for lists of names of 32 bytes.
 func encodeIDs[T ~[32]byte](e *codec.Encoder, ids []T) {
 	e.Compact(uint64(len(ids)))
 	for i := range ids {
