@@ -91,7 +91,7 @@ type Config struct {
 	Version  string
 	Build    string // which source it was built from
 
-	Store   *store.DB
+	Store   *store.Reader // of a Reader that strangers may keep busy
 	Node    Node
 	Gateway Gateway // nil: the service is absent
 	Events  *Events // nil: streams tell only what was before

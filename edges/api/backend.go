@@ -44,6 +44,7 @@ func reasons() []struct {
 		{ErrInvalidProof, codes.InvalidArgument},
 		{ErrNotReady, codes.FailedPrecondition},
 		{store.ErrClosed, codes.Unavailable},
+		{store.ErrLate, codes.ResourceExhausted},
 		{context.Canceled, codes.Canceled},
 		{context.DeadlineExceeded, codes.DeadlineExceeded},
 	}

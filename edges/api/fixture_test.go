@@ -235,7 +235,7 @@ func serve(t testing.TB, adjust ...func(*Config)) *served {
 	l := newLedger(t)
 	cfg := Config{
 		Network: l.params.Network, Schedule: l.schedule, VM: l.params, Version: "v1", Build: "abc",
-		Store: l.db, Node: l, Gateway: l, Events: l.events,
+		Store: l.db.Public(), Node: l, Gateway: l, Events: l.events,
 	}
 	var err error
 	if cfg.GRPC, err = Listen(":0"); err != nil {

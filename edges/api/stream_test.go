@@ -245,7 +245,7 @@ func TestTheEndOfTheNodeEndsItsStreams(t *testing.T) {
 
 func TestRunEndsEvenIfItNeverBegan(t *testing.T) {
 	l := newLedger(t)
-	cfg := Config{Store: l.db, Node: l, VM: l.params, Schedule: l.schedule, GRPC: bufconn.Listen(1 << 16), REST: check[net.Listener](t)(Listen(":0"))}
+	cfg := Config{Store: l.db.Public(), Node: l, VM: l.params, Schedule: l.schedule, GRPC: bufconn.Listen(1 << 16), REST: check[net.Listener](t)(Listen(":0"))}
 	s := check[*Server](t)(New(cfg))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -261,7 +261,7 @@ func TestRunEndsEvenIfItNeverBegan(t *testing.T) {
 func TestTheServerWorksInMemory(t *testing.T) {
 	l := newLedger(t)
 	listener := bufconn.Listen(1 << 16)
-	s := check[*Server](t)(New(Config{Store: l.db, Node: l, VM: l.params, Schedule: l.schedule, GRPC: listener}))
+	s := check[*Server](t)(New(Config{Store: l.db.Public(), Node: l, VM: l.params, Schedule: l.schedule, GRPC: listener}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -49,17 +49,17 @@ func scanATX(r *row) (a ATXRecord) {
 	return a
 }
 
-func (db *DB) atxRecord(where string, args ...any) (a ATXRecord, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) atxRecord(where string, args ...any) (a ATXRecord, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		return one(c, "atxs", where, func(r *row) { a = scanATX(r) }, args...)
 	})
 	return a, err
 }
 
 // ATX returns an ATX by id.
-func (db *DB) ATX(id types.ATXID) (*types.ATX, error) {
+func (rd *Reader) ATX(id types.ATXID) (*types.ATX, error) {
 	var a types.ATX
-	err := db.read(func(c *sqlite.Conn) error { return readObject(c, KindATX, id[:], &a) })
+	err := rd.read(func(c *sqlite.Conn) error { return readObject(c, KindATX, id[:], &a) })
 	if err != nil {
 		return nil, err
 	}
@@ -67,35 +67,32 @@ func (db *DB) ATX(id types.ATXID) (*types.ATX, error) {
 }
 
 // ATXRecord returns an ATX's record by id.
-func (db *DB) ATXRecord(id types.ATXID) (ATXRecord, error) {
-	return db.atxRecord("WHERE id = ?", id[:])
+func (rd *Reader) ATXRecord(id types.ATXID) (ATXRecord, error) {
+	return rd.atxRecord("WHERE id = ?", id[:])
 }
 
 // SmesherATX returns the ATX that a smesher published in an epoch; of several,
 // which are malfeasance, the one with the lowest id.
-func (db *DB) SmesherATX(smesher types.NodeID, published types.Epoch) (ATXRecord, error) {
-	return db.atxRecord("WHERE smesher = ? AND publish_epoch = ? ORDER BY id", smesher[:], int64(published))
+func (rd *Reader) SmesherATX(smesher types.NodeID, published types.Epoch) (ATXRecord, error) {
+	return rd.atxRecord("WHERE smesher = ? AND publish_epoch = ? ORDER BY id", smesher[:], int64(published))
 }
 
 // LastATX returns a smesher's ATX with the newest publish epoch.
-func (db *DB) LastATX(smesher types.NodeID) (ATXRecord, error) {
-	return db.atxRecord("WHERE smesher = ? ORDER BY publish_epoch DESC, id", smesher[:])
+func (rd *Reader) LastATX(smesher types.NodeID) (ATXRecord, error) {
+	return rd.atxRecord("WHERE smesher = ? ORDER BY publish_epoch DESC, id", smesher[:])
 }
 
 // HighestATX returns the ATX with the greatest height among those published
 // in the epoch last or before; of equals, the one with the lowest id.
-func (db *DB) HighestATX(last types.Epoch) (ATXRecord, error) {
-	return db.atxRecord("WHERE publish_epoch <= ? ORDER BY base_height + ticks DESC, id", int64(last))
+func (rd *Reader) HighestATX(last types.Epoch) (ATXRecord, error) {
+	return rd.atxRecord("WHERE publish_epoch <= ? ORDER BY base_height + ticks DESC, id", int64(last))
 }
 
 // EpochATXs returns the ids of the ATXs published in an epoch, ascending.
-func (db *DB) EpochATXs(published types.Epoch) (ids []types.ATXID, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
-		return query(c, "SELECT id FROM atxs WHERE publish_epoch = ? ORDER BY id", func(r *row) error {
-			var id types.ATXID
-			r.raw(id[:])
-			ids = append(ids, id)
-			return nil
+func (rd *Reader) EpochATXs(published types.Epoch) (ids []types.ATXID, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
+		return each(c, "atxs", "WHERE publish_epoch = ? ORDER BY id", func(r *row) {
+			ids = append(ids, scanATX(r).ID)
 		}, int64(published))
 	})
 	return ids, err
@@ -103,8 +100,8 @@ func (db *DB) EpochATXs(published types.Epoch) (ids []types.ATXID, err error) {
 
 // EpochATXRecords returns the records of the ATXs published in an epoch,
 // ascending by id.
-func (db *DB) EpochATXRecords(published types.Epoch) (as []ATXRecord, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) EpochATXRecords(published types.Epoch) (as []ATXRecord, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		return each(c, "atxs", "WHERE publish_epoch = ? ORDER BY id", func(r *row) {
 			as = append(as, scanATX(r))
 		}, int64(published))
@@ -115,8 +112,8 @@ func (db *DB) EpochATXRecords(published types.Epoch) (as []ATXRecord, err error)
 // CoinbaseATXs returns at most MaxPage ATXs that name a coinbase and were
 // published in the epoch from or later, in that order, skipping the first
 // offset.
-func (db *DB) CoinbaseATXs(a types.Address, from types.Epoch, offset, limit int) (as []ATXRecord, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) CoinbaseATXs(a types.Address, from types.Epoch, offset, limit int) (as []ATXRecord, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		return each(c, "atxs", "WHERE coinbase = ? AND publish_epoch >= ? ORDER BY publish_epoch, id LIMIT ? OFFSET ?",
 			func(r *row) { as = append(as, scanATX(r)) }, a[:], int64(from), page(limit), int64(max(offset, 0)))
 	})
@@ -124,6 +121,6 @@ func (db *DB) CoinbaseATXs(a types.Address, from types.Epoch, offset, limit int)
 }
 
 // CountCoinbaseATXs returns how many ATXs CoinbaseATXs has in all its pages.
-func (db *DB) CountCoinbaseATXs(a types.Address, from types.Epoch) (int, error) {
-	return db.count("SELECT count(*) FROM atxs WHERE coinbase = ? AND publish_epoch >= ?", a[:], int64(from))
+func (rd *Reader) CountCoinbaseATXs(a types.Address, from types.Epoch) (int, error) {
+	return rd.count("SELECT count(*) FROM atxs WHERE coinbase = ? AND publish_epoch >= ?", a[:], int64(from))
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"zombiezen.com/go/sqlite"
+
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
@@ -91,5 +93,28 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkAccounts reads the newest of many versions of each account, as a
+// node does at start and after it has given up layers.
+func BenchmarkAccounts(b *testing.B) {
+	const accounts, versions = 1000, 100
+	db := openAt(b, b.TempDir())
+	must(b, db.write(func(c *sqlite.Conn) error {
+		for a := range accounts {
+			for l := range versions {
+				at := address(a)
+				if err := put(c, insert, "accounts", at[:], int64(l), int64(l), int64(l), at[:], []byte{}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}))
+	for b.Loop() {
+		if es, err := db.Accounts(); err != nil || len(es) != accounts || es[0].Account.Balance != versions-1 {
+			b.Fatal(len(es), err)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -55,7 +56,7 @@ func playRole(dir string) {
 // nothing of a later one.
 func whole(t testing.TB, db *DB) (last types.Layer, any bool) {
 	t.Helper()
-	layers := got[[]Layer](t)(db.Layers(0, MaxPage))
+	layers := layersOf(t, db)
 	for i, l := range layers {
 		if l.Layer != types.Layer(i) {
 			t.Fatalf("layer %v at place %d", l.Layer, i)
@@ -236,6 +237,84 @@ func TestAFullDiskChangesNothing(t *testing.T) {
 	}
 }
 
+// Every fault has its class, ends up with whoever waits for faults, and says in
+// one line what to do. Answers do not.
+func TestFaultsAreToldFromAnswers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db := openAt(t, dir)
+	told := func() error {
+		select {
+		case err := <-db.Failed():
+			return err
+		default:
+			return nil
+		}
+	}
+	_, missing := db.Block(types.BlockID{1})
+	must(t, db.Guard(signing.Hare, types.NodeID{}, 1, hash(1)))
+	for _, err := range []error{missing, db.Guard(signing.Hare, types.NodeID{}, 1, hash(2))} {
+		if err == nil || Fatal(err) || told() != nil {
+			t.Errorf("an answer is a fault: %v", err)
+		}
+	}
+	code := func(c sqlite.ResultCode) error { return c.ToError() }
+	for _, tc := range []struct {
+		err, class error
+		words      string
+	}{
+		{code(sqlite.ResultFull), ErrFull, "free some"},
+		{code(sqlite.ResultIOErrFsync), ErrBroken, "system's log"},
+		{code(sqlite.ResultBusySnapshot), ErrBusy, "a shell or a backup"},
+		{code(sqlite.ResultCantOpen), ErrAccess, "give the node's user access"},
+		{code(sqlite.ResultReadOnlyDBMoved), ErrAccess, "give the node's user access"},
+		{code(sqlite.ResultPerm), ErrAccess, "give the node's user access"},
+		{code(sqlite.ResultCorrupt), ErrCorrupt, "delete state.db"},
+		{code(sqlite.ResultMisuse), nil, "state.db"}, // and whatever else we have not thought of
+		{errors.New("layer 7 cannot extend layer 5"), nil, "layer 7"},
+	} {
+		err := db.write(func(*sqlite.Conn) error { return tc.err })
+		if !Fatal(err) || tc.class != nil && !errors.Is(err, tc.class) || !strings.Contains(err.Error(), tc.words) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: %v", tc.err, err)
+		}
+		if told() == nil {
+			t.Errorf("%v: nobody is told", tc.err)
+		}
+		if err := db.read(func(*sqlite.Conn) error { return tc.err }); !Fatal(err) || told() == nil {
+			t.Errorf("%v while reading: %v", tc.err, err)
+		}
+	}
+}
+
+// An operator's shell holds the file: the call waits, and then says so.
+func TestAFileThatSomebodyElseHoldsIsNamed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db := openAt(t, dir)
+	db.state.SetBusyTimeout(50 * time.Millisecond)
+	shell := got[*sqlite.Conn](t)(sqlite.OpenConn(filepath.Join(dir, "state.db"), sqlite.OpenReadWrite))
+	must(t, sqlitex.ExecuteTransient(shell, "BEGIN IMMEDIATE", nil))
+	err := db.Apply(LayerResult{Layer: 1})
+	must(t, shell.Close())
+	if !errors.Is(err, ErrBusy) || !Fatal(err) || !strings.Contains(err.Error(), "state.db") {
+		t.Fatalf("got %v", err)
+	}
+	must(t, db.Apply(LayerResult{Layer: 1}))
+}
+
+// The limit of open files is one of the whole process, so another process plays.
+func TestTooFewFilesAreNamed(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "sh", "-c", "ulimit -n 14; exec "+os.Args[0])
+	cmd.Env = append(os.Environ(), "STORE_TEST_ROLE="+t.TempDir())
+	out, _ := cmd.CombinedOutput()
+	if !strings.Contains(string(out), "too many open files") || !strings.Contains(string(out), "the limit is 14") || !strings.Contains(string(out), "ulimit -n") {
+		t.Errorf("got %q", out)
+	}
+}
+
 func TestAFullDiskAtStartIsOneLine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -345,7 +424,8 @@ func answers(db *DB, l LayerResult) map[string]func() (any, error) {
 		"epoch":     func() (any, error) { return wrap(db.EpochATXRecords(1)) },
 		"highest":   func() (any, error) { return wrap(db.HighestATX(5)) },
 		"proof":     func() (any, error) { return wrap(db.PoetProof(proof.Proof.Ref())) },
-		"round":     func() (any, error) { return wrap(db.PoetProofOf(proof.PoetID, "7")) },
+		"statement": func() (any, error) { return wrap(db.PoetProofOf(proof.Statement)) },
+		"ids":       func() (any, error) { return wrap(db.EpochATXs(1)) },
 		"ballot":    func() (any, error) { return wrap(db.Ballot(ballot)) },
 		"ballots":   func() (any, error) { return wrap(db.LayerBallots(1)) },
 		"set":       func() (any, error) { return wrap(db.ActiveSet(types.ActiveSet{types.ATXID(hash(1))}.Hash())) },
@@ -368,7 +448,7 @@ func TestEveryChangedColumnIsNoticed(t *testing.T) {
 	for _, tc := range []struct{ table, answer string }{
 		{"objects WHERE kind = 1", "atx"}, {"objects WHERE kind = 2", "proof"}, {"objects WHERE kind = 3", "set"},
 		{"objects WHERE kind = 4", "ballot"}, {"objects WHERE kind = 5", "block"}, {"objects WHERE kind = 6", "txs"},
-		{"atxs", "record"}, {"atxs", "epoch"}, {"atxs", "highest"}, {"poet_proofs", "round"}, {"ballots", "ballots"},
+		{"atxs", "record"}, {"atxs", "epoch"}, {"atxs", "highest"}, {"atxs", "ids"}, {"poet_proofs", "statement"}, {"ballots", "ballots"},
 		{"layers", "layer"}, {"certificates", "cert"}, {"tx_results", "txs"}, {"transactions", "txs"},
 		{"rewards", "rewards"}, {"accounts", "accounts"}, {"steps", "step"},
 	} {
@@ -383,7 +463,7 @@ func TestEveryChangedColumnIsNoticed(t *testing.T) {
 				name := r.text()
 				// A key that changes makes the row another one; that case is
 				// the test of flipped bits.
-				if r.int() == 0 && name != "seq" && name != "id" && name != "layer" && name != "publish_epoch" && name != "round" && name != "poet" && name != "coinbase" {
+				if r.int() == 0 && name != "seq" && name != "id" && name != "layer" && name != "publish_epoch" && name != "statement" && name != "leaves" && name != "coinbase" {
 					columns = append(columns, name)
 				}
 				return nil

@@ -18,13 +18,17 @@
 //     ErrCorrupt, naming table and id, and never answered from.
 //   - A directory belongs to one network, one process and one schema. Anything
 //     else is refused with one line that says what to do.
-//   - One writer and a few readers, which do not block each other. All methods
-//     may be called from many goroutines, and inside a synctest bubble. The
-//     package starts no goroutine.
+//   - One writer and a few readers, which do not block each other. Whoever
+//     owns the consensus state (Loop), strangers (Public) and the rest have
+//     connections of their own, so that nobody waits for the others' reads.
+//     All methods may be called from many goroutines, and inside a synctest
+//     bubble. No goroutine outlives the call that started it.
+//   - An error is an answer or a fault (Fatal). Faults have classes, and the
+//     first one is told to whoever waits for it (Failed).
 //
 // It leaves to the caller: whether a value is valid (it stores what it is
-// given), the order in which layers are applied and reverted, and when to
-// delete state.db. A call lasts as long as the disk; lists that can grow take
+// given), the order in which layers are applied and reverted, to forget what is
+// old (ForgetSigned, ForgetBallots), and when to delete state.db. A call lasts as long as the disk; lists that can grow take
 // a limit.
 //
 // # Which table follows from which

@@ -16,21 +16,6 @@ import (
 	"tweedle/values/types"
 )
 
-// Errors that callers branch on. They are wrapped in a line that says what
-// happened and what to do.
-var (
-	// ErrNotFound says that nothing is stored under the given name.
-	ErrNotFound = errors.New("not found")
-	// ErrCorrupt says that stored bytes are not the ones that were written.
-	ErrCorrupt = errors.New("corrupt")
-	// ErrFull says that the disk has no room left. The write did not happen.
-	ErrFull = errors.New("no room left on the disk")
-	// ErrBroken says that the disk refuses to read or write.
-	ErrBroken = errors.New("the disk fails")
-	// ErrClosed says that the store was used after Close.
-	ErrClosed = errors.New("the store is closed")
-)
-
 //go:embed schema/*.sql
 var schemas embed.FS
 
@@ -47,7 +32,7 @@ type fileKind struct {
 
 var stateFile = fileKind{
 	name:        "state.db",
-	migrations:  []string{"schema/state_1.sql"},
+	migrations:  []string{"schema/state_1.sql", "schema/state_2.sql"},
 	synchronous: "NORMAL",
 	remedy:      "stop the node and delete state.db and state.db-wal: they are fetched from the network again",
 }
@@ -84,17 +69,6 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give this node another directory", dir)
 	}
 	return f, nil
-}
-
-func dirError(dir string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("data directory %s: %w: free some and start again", dir, ErrFull)
-	}
-	var p *os.PathError
-	if errors.As(err, &p) {
-		err = p.Err
-	}
-	return fmt.Errorf("data directory %s cannot be written (%w): give the node's user access to it, or choose another directory", dir, err)
 }
 
 // openFile opens one database, creates or migrates its schema, and checks
@@ -185,40 +159,6 @@ func (k fileKind) prepare(c *sqlite.Conn, network types.GenesisID) (err error) {
 		return fmt.Errorf("it belongs to network %x, not to %s: choose another directory, or start with that network's configuration", bound, network)
 	}
 	return nil
-}
-
-// explain turns SQLite's codes into a line that names the file and what to do.
-func (k fileKind) explain(dir string, err error) error {
-	if err == nil {
-		return nil
-	}
-	path := filepath.Join(dir, k.name)
-	code := sqlite.ErrCode(err)
-	primary := code.ToPrimary()
-	if primary == sqlite.ResultIOErr && noRoom(dir) {
-		primary = sqlite.ResultFull // SQLite does not tell when it grows its shared memory file
-	}
-	switch primary {
-	case sqlite.ResultFull:
-		return fmt.Errorf("%s: %w: free some and start again", path, ErrFull)
-	case sqlite.ResultIOErr:
-		return fmt.Errorf("%s: %w (%v): look at the system's log, and mend or replace it", path, ErrBroken, code)
-	case sqlite.ResultCantOpen, sqlite.ResultReadOnly, sqlite.ResultPerm:
-		return fmt.Errorf("%s cannot be written (%v): give the node's user access to it, or choose another directory", path, code)
-	case sqlite.ResultNotADB, sqlite.ResultCorrupt:
-		return fmt.Errorf("%s: %w (%v): %s", path, ErrCorrupt, code, k.remedy)
-	}
-	if errors.Is(err, ErrCorrupt) {
-		return fmt.Errorf("%s: %w: %s", path, err, k.remedy)
-	}
-	return fmt.Errorf("%s: %w", path, err)
-}
-
-// noRoom tells whether the disk has less room than SQLite asks for at once.
-func noRoom(dir string) bool {
-	const atOnce = 32 << 10
-	var s syscall.Statfs_t
-	return syscall.Statfs(dir, &s) == nil && s.Bavail*uint64(s.Bsize) < atOnce
 }
 
 func pragmaInt(c *sqlite.Conn, name string) (int, error) {

@@ -184,8 +184,8 @@ func lastApplied(c *sqlite.Conn) (l Layer, err error) {
 }
 
 // LastApplied returns the outcome of the newest applied layer.
-func (db *DB) LastApplied() (l Layer, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) LastApplied() (l Layer, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		l, err = lastApplied(c)
 		return err
 	})
@@ -193,28 +193,28 @@ func (db *DB) LastApplied() (l Layer, err error) {
 }
 
 // Layer returns the outcome of a layer.
-func (db *DB) Layer(n types.Layer) (l Layer, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) Layer(n types.Layer) (l Layer, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		return one(c, "layers", "WHERE layer = ?", func(r *row) { l = scanLayer(r) }, int64(n))
 	})
 	return l, err
 }
 
 // LayerBefore returns the newest outcome before a layer, not the layer's own.
-func (db *DB) LayerBefore(n types.Layer) (l Layer, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) LayerBefore(n types.Layer) (l Layer, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		return one(c, "layers", "WHERE layer < ? ORDER BY layer DESC", func(r *row) { l = scanLayer(r) }, int64(n))
 	})
 	return l, err
 }
 
-// Layers returns the outcomes of at most MaxPage layers, from the given one
-// upwards.
-func (db *DB) Layers(from types.Layer, limit int) (ls []Layer, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
-		return each(c, "layers", "WHERE layer >= ? ORDER BY layer LIMIT ?", func(r *row) {
+// BlockLayers returns at most MaxPage layers that have a block, from the given
+// one upwards.
+func (rd *Reader) BlockLayers(from types.Layer, limit int) (ls []Layer, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
+		return each(c, "layers", "WHERE layer >= ? AND block <> ? ORDER BY layer LIMIT ?", func(r *row) {
 			ls = append(ls, scanLayer(r))
-		}, int64(from), page(limit))
+		}, int64(from), types.EmptyBlock[:], page(limit))
 	})
 	return ls, err
 }
@@ -243,8 +243,8 @@ func putCertificate(c *sqlite.Conn, verb string, cert *types.Certificate) error 
 }
 
 // Certificate returns a layer's certificate.
-func (db *DB) Certificate(l types.Layer) (cert *types.Certificate, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) Certificate(l types.Layer) (cert *types.Certificate, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		cert, err = certificate(c, l)
 		return err
 	})
@@ -278,33 +278,27 @@ func scanReward(r *row) (w Reward) {
 	return w
 }
 
-func (db *DB) rewards(rest string, args ...any) (ws []Reward, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) rewards(rest string, args ...any) (ws []Reward, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		return each(c, "rewards", rest, func(r *row) { ws = append(ws, scanReward(r)) }, args...)
 	})
 	return ws, err
 }
 
 // LayerRewards returns a layer's rewards in the order of its block.
-func (db *DB) LayerRewards(l types.Layer) ([]Reward, error) {
-	return db.rewards("WHERE layer = ? ORDER BY position", int64(l))
+func (rd *Reader) LayerRewards(l types.Layer) ([]Reward, error) {
+	return rd.rewards("WHERE layer = ? ORDER BY position", int64(l))
 }
 
 // CoinbaseRewards returns at most MaxPage rewards of a coinbase in the order
 // of layers, skipping the first offset.
-func (db *DB) CoinbaseRewards(a types.Address, offset, limit int) ([]Reward, error) {
-	return db.rewards("WHERE coinbase = ? ORDER BY layer, position LIMIT ? OFFSET ?", a[:], page(limit), int64(max(offset, 0)))
+func (rd *Reader) CoinbaseRewards(a types.Address, offset, limit int) ([]Reward, error) {
+	return rd.rewards("WHERE coinbase = ? ORDER BY layer, position LIMIT ? OFFSET ?", a[:], page(limit), int64(max(offset, 0)))
 }
 
 // CountCoinbaseRewards returns how many rewards a coinbase has.
-func (db *DB) CountCoinbaseRewards(a types.Address) (int, error) {
-	return db.count("SELECT count(*) FROM rewards WHERE coinbase = ?", a[:])
-}
-
-// SmesherRewards returns at most MaxPage rewards of a smesher in the order of
-// layers, skipping the first offset.
-func (db *DB) SmesherRewards(id types.NodeID, offset, limit int) ([]Reward, error) {
-	return db.rewards("WHERE smesher = ? ORDER BY layer, position LIMIT ? OFFSET ?", id[:], page(limit), int64(max(offset, 0)))
+func (rd *Reader) CountCoinbaseRewards(a types.Address) (int, error) {
+	return rd.count("SELECT count(*) FROM rewards WHERE coinbase = ?", a[:])
 }
 
 func scanAccount(r *row) (a Account) {
@@ -319,23 +313,28 @@ func scanAccount(r *row) (a Account) {
 
 // Accounts returns the newest version of every account, ascending by address:
 // what vm.Restore rebuilds the state from at start. The caller compares its
-// root with that of LastApplied.
-func (db *DB) Accounts() (entries []vm.Entry, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
-		return each(c, "accounts", `WHERE layer = (SELECT max(layer) FROM accounts AS v WHERE v.address = t.address)
+// root with that of LastApplied. It steps from address to address, so that its
+// cost is that of the accounts and not of their versions.
+func (rd *Reader) Accounts() (entries []vm.Entry, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
+		return each(c, "accounts", `WHERE (address, layer) IN (
+			WITH RECURSIVE a (address) AS (
+				SELECT min(address) FROM accounts
+				UNION ALL SELECT (SELECT min(address) FROM accounts WHERE address > a.address) FROM a WHERE a.address IS NOT NULL)
+			SELECT address, (SELECT max(layer) FROM accounts WHERE address = a.address) FROM a)
 			ORDER BY address`, func(r *row) { entries = append(entries, scanAccount(r).Entry) })
 	})
 	return entries, err
 }
 
 // Account returns the newest version of an account.
-func (db *DB) Account(a types.Address) (Account, error) {
-	return db.AccountAt(a, ^types.Layer(0))
+func (rd *Reader) Account(a types.Address) (Account, error) {
+	return rd.AccountAt(a, ^types.Layer(0))
 }
 
 // AccountAt returns an account as it was after a layer.
-func (db *DB) AccountAt(a types.Address, l types.Layer) (acc Account, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) AccountAt(a types.Address, l types.Layer) (acc Account, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		return one(c, "accounts", "WHERE address = ? AND layer <= ? ORDER BY layer DESC",
 			func(r *row) { acc = scanAccount(r) }, a[:], int64(l))
 	})

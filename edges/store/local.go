@@ -11,15 +11,6 @@ import (
 	"tweedle/values/types"
 )
 
-// Errors of the signing guard and of certificates.
-var (
-	// ErrConflict says that something else is stored in the place of what was
-	// given; what was given must not be signed, or sent.
-	ErrConflict = errors.New("conflict")
-	// ErrRolledBack says that local.db is older than what it has signed.
-	ErrRolledBack = errors.New("local.db is older than it should be")
-)
-
 // MaxStepSize is the largest value of a smesher's step, in bytes.
 const MaxStepSize = 1 << 20
 
@@ -54,18 +45,6 @@ func (db *DB) LoadStep(identity types.NodeID, name string, v codec.Decodable) er
 	})
 }
 
-// DeleteSteps forgets values of an identity, all of them or none.
-func (db *DB) DeleteSteps(identity types.NodeID, names ...string) error {
-	return db.writeLocal(func(c *sqlite.Conn) error {
-		for _, name := range names {
-			if err := run(c, "DELETE FROM steps WHERE identity = ? AND name = ?", identity[:], name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
 // signedCounter counts what the guard has let pass. local.db has it exactly;
 // state.db remembers it from time to time.
 const signedCounter = "signed"
@@ -73,7 +52,8 @@ const signedCounter = "signed"
 // Guard must be asked before an identity signs: it records that this is the
 // message of the domain for the slot, a layer or an epoch. It is durable when
 // Guard returns nil. Asking again for the same message is allowed; another one
-// is refused with ErrConflict, for ever. If we stop inside Guard, nothing was
+// is refused with ErrConflict, for ever, and so is every message for a slot
+// that ForgetSigned has closed. If we stop inside Guard, nothing was
 // signed, and the next start may sign this message or another.
 func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash types.Hash32) error {
 	db.localMu.Lock()
@@ -83,8 +63,15 @@ func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash t
 		if db.signed < db.remembered {
 			return fmt.Errorf("%w: it was restored from a copy, so what was signed since is unknown; wait for the end of the next epoch", ErrRolledBack)
 		}
+		floor, err := getCounter(c, signedFloor(d))
+		if err != nil {
+			return err
+		}
+		if slot < floor {
+			return fmt.Errorf("slot %d of domain %d is closed, nothing is signed before %d: %w", slot, d, floor, ErrConflict)
+		}
 		var old types.Hash32
-		err := one(c, "guard", "WHERE domain = ? AND identity = ? AND slot = ?", func(r *row) {
+		err = one(c, "guard", "WHERE domain = ? AND identity = ? AND slot = ?", func(r *row) {
 			r.skip()
 			r.skip()
 			r.skip()
@@ -109,6 +96,25 @@ func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash t
 		db.signed++
 	}
 	return err
+}
+
+// signedFloor names the counter of the lowest slot that is open in a domain.
+func signedFloor(d signing.Domain) string { return fmt.Sprintf("floor %d", d) }
+
+// ForgetSigned closes the slots of a domain before one: nothing is signed for
+// them any more, so what was signed for them need not be remembered. It is
+// durable when it returns.
+func (db *DB) ForgetSigned(d signing.Domain, before uint64) error {
+	return db.writeLocal(func(c *sqlite.Conn) error {
+		floor, err := getCounter(c, signedFloor(d))
+		if err != nil || before <= floor {
+			return err
+		}
+		if err := putCounter(c, signedFloor(d), before); err != nil {
+			return err
+		}
+		return run(c, "DELETE FROM guard WHERE domain = ? AND slot < ?", int64(d), int64(before))
+	})
 }
 
 // RolledBack tells whether local.db was found older than state.db remembers:

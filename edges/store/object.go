@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 
 	"zombiezen.com/go/sqlite"
@@ -68,10 +69,23 @@ func (k Kind) nameOf(body []byte) ([]byte, error) {
 	return nil, fmt.Errorf("%v is not stored", k)
 }
 
+// CheckName tells whether an object that a peer sent is the one that was asked
+// for: it decodes, and its bytes have the name.
+func CheckName(k Kind, id, body []byte) error {
+	got, err := k.nameOf(body)
+	if err != nil {
+		return fmt.Errorf("%v %x: %w", k, id, err)
+	}
+	if !bytes.Equal(got, id) {
+		return fmt.Errorf("%v %x: the bytes are those of %x", k, id, got)
+	}
+	return nil
+}
+
 // Object returns the bytes of an object as peers ask for them, checked against
 // its name. The error is ErrNotFound or ErrCorrupt.
-func (db *DB) Object(k Kind, id []byte) (body []byte, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) Object(k Kind, id []byte) (body []byte, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		body, err = object(c, k, id)
 		return err
 	})
@@ -79,8 +93,8 @@ func (db *DB) Object(k Kind, id []byte) (body []byte, err error) {
 }
 
 // Has tells whether an object is stored; it does not read its bytes.
-func (db *DB) Has(k Kind, id []byte) (found bool, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) Has(k Kind, id []byte) (found bool, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		found, err = exists(c, "objects WHERE kind = ? AND id = ?", int64(k), id)
 		return err
 	})
@@ -134,8 +148,8 @@ func (db *DB) AddActiveSet(s types.ActiveSet) error {
 }
 
 // ActiveSet returns the active set with a hash.
-func (db *DB) ActiveSet(h types.Hash32) (s types.ActiveSet, err error) {
-	err = db.read(func(c *sqlite.Conn) error { return readObject(c, KindActiveSet, h[:], &s) })
+func (rd *Reader) ActiveSet(h types.Hash32) (s types.ActiveSet, err error) {
+	err = rd.read(func(c *sqlite.Conn) error { return readObject(c, KindActiveSet, h[:], &s) })
 	return s, err
 }
 
@@ -151,9 +165,9 @@ func addBlock(c *sqlite.Conn, b *types.Block) error {
 }
 
 // Block returns a block by id.
-func (db *DB) Block(id types.BlockID) (*types.Block, error) {
+func (rd *Reader) Block(id types.BlockID) (*types.Block, error) {
 	var b types.Block
-	err := db.read(func(c *sqlite.Conn) error { return readObject(c, KindBlock, id[:], &b) })
+	err := rd.read(func(c *sqlite.Conn) error { return readObject(c, KindBlock, id[:], &b) })
 	if err != nil {
 		return nil, err
 	}

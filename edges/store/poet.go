@@ -22,30 +22,30 @@ func (db *DB) AddPoetProof(m *types.PoetProofMessage) error {
 		if err := addObject(c, KindPoetProof, ref[:], body); err != nil {
 			return err
 		}
-		return put(c, ignore, "poet_proofs", ref[:], m.PoetID[:], m.RoundID, int64(m.Proof.NumLeaves))
+		return put(c, ignore, "poet_proofs", ref[:], m.Statement[:], int64(m.Proof.NumLeaves))
 	})
 }
 
 // PoetProof returns a proof by its reference.
-func (db *DB) PoetProof(ref types.PoetProofRef) (*types.PoetProofMessage, error) {
+func (rd *Reader) PoetProof(ref types.PoetProofRef) (*types.PoetProofMessage, error) {
 	var m types.PoetProofMessage
-	err := db.read(func(c *sqlite.Conn) error { return readObject(c, KindPoetProof, ref[:], &m) })
+	err := rd.read(func(c *sqlite.Conn) error { return readObject(c, KindPoetProof, ref[:], &m) })
 	if err != nil {
 		return nil, err
 	}
 	return &m, nil
 }
 
-// PoetProofOf returns the proof of a PoET's round. The PoET's name in a proof
-// is not authenticated, so several may claim it: the one with the most work
-// is returned.
-func (db *DB) PoetProofOf(poet types.NodeID, round string) (*types.PoetProofMessage, error) {
+// PoetProofOf returns the proof of most work for a statement, whatever names it
+// bears: those are not authenticated. Anybody can make one of little work for a
+// statement that is known.
+func (rd *Reader) PoetProofOf(statement types.Hash32) (*types.PoetProofMessage, error) {
 	var m types.PoetProofMessage
-	err := db.read(func(c *sqlite.Conn) error {
+	err := rd.read(func(c *sqlite.Conn) error {
 		var ref types.PoetProofRef
-		err := one(c, "poet_proofs", "WHERE poet = ? AND round = ? ORDER BY leaves DESC, ref", func(r *row) {
+		err := one(c, "poet_proofs", "WHERE statement = ? ORDER BY leaves DESC, ref", func(r *row) {
 			r.raw(ref[:])
-		}, poet[:], round)
+		}, statement[:])
 		if err != nil {
 			return err
 		}

@@ -11,9 +11,6 @@ import (
 	"tweedle/values/types"
 )
 
-// Readers is how many reads of state.db run at the same time; more wait.
-const Readers = 4
-
 // MaxPage is the longest list that a paged read returns, in rows.
 const MaxPage = 1000
 
@@ -25,9 +22,11 @@ type DB struct {
 	writeMu sync.Mutex // guards state, which is nil after Close
 	state   *sqlite.Conn
 
-	readers    chan *sqlite.Conn // the idle ones
-	numReaders int               // all of them; fixed once Open has returned
-	closed     chan struct{}
+	*Reader         // of whoever is not named below: handlers, catching up, status
+	loop    *Reader // of the one that must not wait
+	public  *Reader // of strangers
+	closed  chan struct{}
+	failed  chan error
 
 	localMu    sync.Mutex // guards what follows; local is nil after Close
 	local      *sqlite.Conn
@@ -45,7 +44,7 @@ func Open(dir string, network types.GenesisID) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{dir: dir, lock: lock, readers: make(chan *sqlite.Conn, Readers), closed: make(chan struct{})}
+	db := &DB{dir: dir, lock: lock, closed: make(chan struct{}), failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			_ = db.Close()
@@ -62,15 +61,19 @@ func Open(dir string, network types.GenesisID) (_ *DB, err error) {
 	if db.state, err = stateFile.openFile(dir, network); err != nil {
 		return nil, err
 	}
-	for range Readers {
-		c, err := stateFile.connect(dir)
-		if err != nil {
+	for _, r := range []struct {
+		reader **Reader
+		Reader
+	}{
+		{&db.Reader, Reader{size: Readers}},
+		{&db.loop, Reader{size: 1}},
+		{&db.public, Reader{size: publicReaders(), wait: PublicWait, time: PublicTime}},
+	} {
+		reader := r.Reader
+		reader.db = db
+		*r.reader = &reader
+		if err := reader.open(); err != nil {
 			return nil, err
-		}
-		db.readers <- c
-		db.numReaders++
-		if err := sqlitex.ExecuteTransient(c, "PRAGMA query_only = ON", nil); err != nil {
-			return nil, stateFile.explain(dir, err)
 		}
 	}
 	if db.signed, err = getCounter(db.local, signedCounter); err != nil {
@@ -112,8 +115,11 @@ func (db *DB) Close() error {
 				errs = append(errs, c.Close())
 			}
 		}
-		for range db.numReaders {
-			shut(<-db.readers)
+		for _, r := range []*Reader{db.Reader, db.loop, db.public} {
+			for r != nil && r.opened > 0 {
+				shut(<-r.idle)
+				r.opened--
+			}
 		}
 		shut(db.state)
 		shut(db.local)
@@ -123,43 +129,15 @@ func (db *DB) Close() error {
 	return db.closeErr
 }
 
-// read runs f on a reader, on one consistent snapshot.
-func (db *DB) read(f func(c *sqlite.Conn) error) error {
-	select {
-	case <-db.closed:
-		return ErrClosed
-	default:
-	}
-	var c *sqlite.Conn
-	select {
-	case c = <-db.readers:
-	case <-db.closed:
-		return ErrClosed
-	}
-	defer func() { db.readers <- c }()
-	return stateFile.explainRead(db.dir, func() (err error) {
-		defer sqlitex.Transaction(c)(&err)
-		return f(c)
-	}())
-}
-
-// explainRead leaves ErrNotFound as it is: it is an answer.
-func (k fileKind) explainRead(dir string, err error) error {
-	if errors.Is(err, ErrNotFound) {
-		return err
-	}
-	return k.explain(dir, err)
-}
-
 // write runs f as one transaction. It is in the log of the file when write
 // returns, not yet safe from power loss.
 func (db *DB) write(f func(c *sqlite.Conn) error) error {
 	db.writeMu.Lock()
 	defer db.writeMu.Unlock()
 	if db.state == nil {
-		return ErrClosed
+		return fault{ErrClosed}
 	}
-	return stateFile.explainRead(db.dir, transact(db.state, f))
+	return db.judge(stateFile, transact(db.state, f))
 }
 
 // writeDurable is write, and survives power loss once it has returned.
@@ -167,17 +145,17 @@ func (db *DB) writeDurable(f func(c *sqlite.Conn) error) error {
 	db.writeMu.Lock()
 	defer db.writeMu.Unlock()
 	if db.state == nil {
-		return ErrClosed
+		return fault{ErrClosed}
 	}
 	// With FULL, SQLite syncs its log before a commit returns.
 	if err := setSynchronous(db.state, "FULL"); err != nil {
-		return stateFile.explain(db.dir, err)
+		return db.judge(stateFile, err)
 	}
 	err := transact(db.state, f)
 	if back := setSynchronous(db.state, stateFile.synchronous); err == nil {
 		err = back
 	}
-	return stateFile.explainRead(db.dir, err)
+	return db.judge(stateFile, err)
 }
 
 // setSynchronous does not use the connection's cache of statements: SQLite may
@@ -195,9 +173,9 @@ func (db *DB) writeLocal(f func(c *sqlite.Conn) error) error {
 
 func (db *DB) writeLocalLocked(f func(c *sqlite.Conn) error) error {
 	if db.local == nil {
-		return ErrClosed
+		return fault{ErrClosed}
 	}
-	return localFile.explainRead(db.dir, transact(db.local, f))
+	return db.judge(localFile, transact(db.local, f))
 }
 
 func transact(c *sqlite.Conn, f func(c *sqlite.Conn) error) (err error) {

@@ -138,8 +138,8 @@ func scanResult(r *row) (t vm.Result) {
 }
 
 // Transaction returns a transaction by id.
-func (db *DB) Transaction(id types.TransactionID) (tx Tx, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) Transaction(id types.TransactionID) (tx Tx, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		tx, err = scanTx(c, "WHERE id = ?", id[:])
 		return err
 	})
@@ -147,8 +147,8 @@ func (db *DB) Transaction(id types.TransactionID) (tx Tx, err error) {
 }
 
 // transactions returns those whose seq a query yields, in its order.
-func (db *DB) transactions(sql string, args ...any) (txs []Tx, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) transactions(sql string, args ...any) (txs []Tx, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		var seqs []int64
 		if err := query(c, sql, func(r *row) error { seqs = append(seqs, r.int()); return nil }, args...); err != nil {
 			return err
@@ -167,8 +167,8 @@ func (db *DB) transactions(sql string, args ...any) (txs []Tx, err error) {
 
 // PendingTransactions returns at most MaxPage transactions without a result
 // in the order of their arrival, skipping the first offset.
-func (db *DB) PendingTransactions(offset, limit int) ([]Tx, error) {
-	return db.transactions("SELECT seq FROM pending ORDER BY seq LIMIT ? OFFSET ?", page(limit), int64(max(offset, 0)))
+func (rd *Reader) PendingTransactions(offset, limit int) ([]Tx, error) {
+	return rd.transactions("SELECT seq FROM pending ORDER BY seq LIMIT ? OFFSET ?", page(limit), int64(max(offset, 0)))
 }
 
 // TxFilter selects transactions of an address.
@@ -191,19 +191,19 @@ func (f TxFilter) args() []any {
 
 // AddressTransactions returns at most MaxPage transactions that touch an
 // address, in the order of their arrival, skipping the first offset.
-func (db *DB) AddressTransactions(f TxFilter, offset, limit int) ([]Tx, error) {
-	return db.transactions("SELECT a.seq"+addressTxs+" ORDER BY a.seq LIMIT ? OFFSET ?",
+func (rd *Reader) AddressTransactions(f TxFilter, offset, limit int) ([]Tx, error) {
+	return rd.transactions("SELECT a.seq"+addressTxs+" ORDER BY a.seq LIMIT ? OFFSET ?",
 		append(f.args(), page(limit), int64(max(offset, 0)))...)
 }
 
 // CountAddressTransactions returns how many transactions AddressTransactions
 // has in all its pages.
-func (db *DB) CountAddressTransactions(f TxFilter) (int, error) {
-	return db.count("SELECT count(*)"+addressTxs, f.args()...)
+func (rd *Reader) CountAddressTransactions(f TxFilter) (int, error) {
+	return rd.count("SELECT count(*)"+addressTxs, f.args()...)
 }
 
-func (db *DB) count(sql string, args ...any) (n int, err error) {
-	err = db.read(func(c *sqlite.Conn) error {
+func (rd *Reader) count(sql string, args ...any) (n int, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
 		return query(c, sql, func(r *row) error { n = int(r.int()); return nil }, args...)
 	})
 	return n, err
@@ -211,6 +211,6 @@ func (db *DB) count(sql string, args ...any) (n int, err error) {
 
 // LayerTransactions returns the transactions that had an effect in a layer, in
 // the order of its block.
-func (db *DB) LayerTransactions(l types.Layer) ([]Tx, error) {
-	return db.transactions("SELECT t.seq FROM tx_results AS r JOIN transactions AS t USING (id) WHERE r.layer = ? ORDER BY r.position", int64(l))
+func (rd *Reader) LayerTransactions(l types.Layer) ([]Tx, error) {
+	return rd.transactions("SELECT t.seq FROM tx_results AS r JOIN transactions AS t USING (id) WHERE r.layer = ? ORDER BY r.position", int64(l))
 }

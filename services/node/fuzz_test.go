@@ -160,7 +160,7 @@ func FuzzOnTx(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, msg []byte, sign bool) {
 		if sign {
-			sig := rich.SignTransaction(msg)
+			sig := rich.SignTransaction(append(msg, make([]byte, max(0, signing.MinTransactionBody-len(msg)))...))
 			msg = append(bytes.Clone(msg), sig[:]...)
 		}
 		kept := bytes.Clone(msg)

@@ -363,7 +363,7 @@ func (n *Node) fatal(doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case unusable(err):
+	case store.Fatal(err):
 		return fmt.Errorf("%s: %w", doing, err)
 	case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrRolledBack):
 		n.log.Error("we do not sign", "doing", doing, "err", err)

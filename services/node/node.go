@@ -246,9 +246,35 @@ func (n *Node) restore() error {
 		n.log.Error("local.db is older than what it has signed, as if a copy was restored: nothing is signed until it is safe", "until_epoch", n.trustIn)
 	}
 	n.layer = n.schedule.LayerAt(n.started)
+	if err := n.forget(); err != nil {
+		return err
+	}
 	n.agreement = hare.NewInTime(n.schedule, n.params.ProposalWindow, max(n.layer, last.Layer))
 	n.certifier = hare.NewCertifier(n.schedule.FirstBallotLayer())
 	return n.reloadTxs()
+}
+
+// keptEpochs is for how many epochs before the running one ballots and the
+// guard's memory are kept.
+const keptEpochs = 2
+
+// forget drops what would grow for ever. Slots that it closes have long passed.
+func (n *Node) forget() error {
+	epoch := n.epoch()
+	if epoch <= keptEpochs {
+		return nil
+	}
+	epoch -= keptEpochs
+	first := n.schedule.First(epoch)
+	for _, d := range []signing.Domain{signing.Ballot, signing.Proposal, signing.Certify} {
+		if err := n.db.ForgetSigned(d, uint64(first)); err != nil {
+			return err
+		}
+	}
+	if err := n.db.ForgetSigned(signing.ATX, uint64(epoch)); err != nil {
+		return err
+	}
+	return n.db.ForgetBallots(first)
 }
 
 // loadChain begins the history with the state that the store has after its
@@ -328,9 +354,20 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.catchUp.Run(ctx) })
 	group.Go(func() error { return n.smesher.Run(ctx) })
 	group.Go(func() error { return n.servers.Run(ctx) })
+	group.Go(func() error { return n.storeFaults(ctx) })
 	n.log.Info("node runs", "network", n.cfg.Network.Name, "genesis_id", n.cfg.Network.ID(), "genesis", n.schedule.Genesis,
 		"p2p", n.host.Addrs(), "smeshing", n.cfg.Smeshing)
 	return group.Wait()
+}
+
+// storeFaults ends the node when its store cannot be used any more.
+func (n *Node) storeFaults(ctx context.Context) error {
+	select {
+	case err := <-n.db.Failed():
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // Close releases what Open took, for a node that is not run.
@@ -398,22 +435,12 @@ func (n *Node) now() time.Time { return time.Now() }
 
 func (n *Node) epoch() types.Epoch { return n.schedule.EpochAt(n.now()) }
 
-// storeFailed tells whether err means that the store cannot be used; such an
-// error also reaches the loop, which ends the node.
+// storeFailed tells whether err is the store's. A fatal one ends the node
+// wherever it was met (storeFaults).
 func (n *Node) storeFailed(err error) bool {
-	failed := unusable(err) || errors.Is(err, store.ErrNotFound)
+	failed := store.Fatal(err) || errors.Is(err, store.ErrNotFound)
 	if failed {
 		n.log.Error("store", "err", err)
 	}
 	return failed
-}
-
-// unusable tells the errors of a store with which a node must not go on.
-func unusable(err error) bool {
-	for _, e := range []error{store.ErrFull, store.ErrBroken, store.ErrCorrupt, store.ErrClosed} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }

@@ -62,7 +62,7 @@ func (n *Node) listen() (_ *servers, err error) {
 	}
 	s.api, err = api.New(api.Config{
 		GRPC: s.grpc, REST: s.rest, Network: n.activation.Network, Schedule: n.schedule, VM: n.vmParams,
-		Version: n.cfg.Version, Store: n.db, Node: n, Gateway: n, Events: n.events, Log: n.log,
+		Version: n.cfg.Version, Store: n.db.Public(), Node: n, Gateway: n, Events: n.events, Log: n.log,
 	})
 	return s, err
 }

@@ -482,7 +482,7 @@ func (s *smesher) fromGossip(r activation.Registration, challenge types.Hash32) 
 	if place == nil {
 		return nil, store.ErrNotFound
 	}
-	msg, err := s.n.db.PoetProofOf(place.poet, r.Round)
+	msg, err := s.n.db.PoetProofOf(place.statement)
 	if err != nil {
 		return nil, err
 	}
