@@ -2,7 +2,8 @@
 // its metrics, its endpoints and its status, in forms that the launcher, the
 // watch and people share.
 //
-// It promises: stable JSON names. It leaves to the caller what is true.
+// It promises: stable JSON names; who logs never waits for who reads the log. It
+// leaves to the caller what is true, and to flush its lines before it ends.
 package telemetry
 
 // Endpoints is written to endpoints.json in a service's directory once all of

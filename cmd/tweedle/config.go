@@ -11,6 +11,8 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"tweedle/base/telemetry"
 )
 
 // configFlag names the flag of a TOML file whose keys are flag names.
@@ -85,9 +87,5 @@ func (l *logFlags) logger() (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(l.level)); err != nil {
 		return nil, usageError{fmt.Errorf("--log-level: %w", err)}
 	}
-	opts := &slog.HandlerOptions{Level: level}
-	if l.json {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+	return telemetry.NewLog(stderr, l.json, level), nil
 }

@@ -6,12 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
+
+	"tweedle/base/telemetry"
 )
 
 // usageError marks a mistake in how the command was called: exit status 2.
@@ -23,19 +29,33 @@ const (
 	exitUsage  = 2
 )
 
+// stderr is the standard error stream, for the log and for what this program says
+// at its end. A reader that stopped does not stop the program.
+var stderr = telemetry.NewLines(os.Stderr)
+
+// lastWords is how long the end of the program waits for who reads them.
+const lastWords = time.Second
+
 func main() {
+	log.SetOutput(stderr) // of libraries
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, stderr))
+	os.Exit(run())
+}
+
+func run() int {
+	defer stderr.Flush(lastWords)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := rootCommand().ExecuteContext(ctx)
 	stop()
 	if err == nil {
-		return
+		return 0
 	}
-	fmt.Fprintln(os.Stderr, "tweedle:", err)
+	fmt.Fprintln(stderr, "tweedle:", err)
 	var usage usageError
 	if errors.As(err, &usage) {
-		os.Exit(exitUsage)
+		return exitUsage
 	}
-	os.Exit(exitFailed)
+	return exitFailed
 }
 
 func rootCommand() *cobra.Command {

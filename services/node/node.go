@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"tweedle/base/durable"
+	"tweedle/base/telemetry"
 	"tweedle/edges/api"
 	"tweedle/edges/p2p"
 	"tweedle/edges/preset"
@@ -148,6 +149,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		ending: make(chan struct{}), proposals: make(map[types.Layer]map[types.ProposalID]proposal),
 		registry: prometheus.NewRegistry(), events: api.NewEvents(), heavier: newHeavier(),
 	}
+	telemetry.CountDropped(cfg.Log, n.registry)
 	defer func() {
 		if err != nil {
 			n.close()

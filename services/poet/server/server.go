@@ -79,6 +79,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 	f := newFeeder(cfg)
 	cfg.Poet.OnProof = f.poke
+	telemetry.CountDropped(cfg.Log, registry)
 	cfg.Poet.Log, cfg.Poet.Metrics = cfg.Log, registry
 	service, err := rounds.Open(cfg.Poet)
 	if err != nil {
