@@ -34,6 +34,8 @@ const (
 	EventDiskFull       EventKind = "disk_full"
 	EventBallast        EventKind = "ballast_released"
 	EventWriteFailed    EventKind = "write_failed"
+	EventClockJumped    EventKind = "clock_jumped"
+	EventClockFollowed  EventKind = "clock_followed"
 )
 
 // Tell logs an event; log may be nil.

@@ -1,6 +1,8 @@
 package types
 
 import (
+	"math"
+	"math/bits"
 	"strconv"
 	"time"
 
@@ -78,7 +80,10 @@ type PoetSchedule struct {
 
 // Start returns when round e stops taking registrations and begins to execute.
 func (p PoetSchedule) Start(e uint32) time.Time {
-	return p.Genesis.Add(p.PhaseShift + time.Duration(e)*p.EpochDuration)
+	// Seconds for themselves: a Duration holds 292 years.
+	first := p.Genesis.Add(p.PhaseShift)
+	seconds := first.Unix() + int64(e)*int64(p.EpochDuration/time.Second)
+	return time.Unix(seconds, int64(first.Nanosecond())).Add(time.Duration(e) * (p.EpochDuration % time.Second)).In(first.Location())
 }
 
 // End returns when the execution of round e is over.
@@ -88,11 +93,19 @@ func (p PoetSchedule) End(e uint32) time.Time {
 
 // Open returns the round that takes registrations at now.
 func (p PoetSchedule) Open(now time.Time) uint32 {
-	since := now.Sub(p.Genesis)
-	if since < p.PhaseShift {
+	first := p.Genesis.Add(p.PhaseShift)
+	if now.Before(first) {
 		return 0
 	}
-	return uint32((since-p.PhaseShift)/p.EpochDuration) + 1
+	// 128 bits of nanoseconds: a Duration holds 292 years.
+	hi, lo := bits.Mul64(uint64(now.Unix()-first.Unix()), uint64(time.Second))
+	lo, carry := bits.Add64(lo, uint64(now.Nanosecond()), 0)
+	lo, borrow := bits.Sub64(lo, uint64(first.Nanosecond()), 0)
+	if hi += carry - borrow; hi >= uint64(p.EpochDuration) {
+		return math.MaxUint32
+	}
+	rounds, _ := bits.Div64(hi, lo, uint64(p.EpochDuration))
+	return uint32(min(rounds, math.MaxUint32-1)) + 1
 }
 
 // GoldenATX returns the id that stands before all ATXs of a network:

@@ -3,6 +3,7 @@ package types
 import (
 	"bytes"
 	"encoding/hex"
+	"math"
 	"testing"
 	"time"
 
@@ -226,3 +227,20 @@ func FuzzCertificate(f *testing.F)      { fuzzWire[Certificate](f) }
 func FuzzPoetChallenge(f *testing.F)    { fuzzWire[PoetChallenge](f) }
 func FuzzActiveSet(f *testing.F)        { fuzzWire[ActiveSet](f) }
 func FuzzPoetProofMessage(f *testing.F) { fuzzWire[PoetProofMessage](f) }
+
+// A clock can be a thousand years ahead, which no time.Duration holds.
+func TestPoetScheduleOfFarTimes(t *testing.T) {
+	for _, epoch := range []time.Duration{20 * time.Second, 336 * time.Hour, 1500 * time.Millisecond} {
+		p := PoetSchedule{Genesis: time.Unix(1_000_000, 5), EpochDuration: epoch, PhaseShift: epoch / 3, CycleGap: epoch / 4}
+		for _, years := range []int{0, 1, 100, 291, 292, 293, 1000, 100_000} {
+			now := p.Genesis.AddDate(years, 1, 3)
+			e := p.Open(now)
+			if e == math.MaxUint32 {
+				continue // there are no more rounds
+			}
+			if e == 0 || !p.Start(e).After(now) || p.Start(e-1).After(now) || !p.Start(e).Equal(p.End(e-1).Add(p.CycleGap)) {
+				t.Errorf("epoch %s, %s: round %d from %s, the one before from %s", epoch, now, e, p.Start(e), p.Start(e-1))
+			}
+		}
+	}
+}

@@ -92,6 +92,8 @@ type Config struct {
 	// OnEvent is called for every event, from several goroutines, one of them
 	// a prover: it must return at once. Events are logged anyway.
 	OnEvent func(poet.Event)
+	// Wall reads the wall clock; nil means the machine's.
+	Wall func() time.Time
 	// Log may be nil.
 	Log *slog.Logger
 	// Metrics may be nil; then they are registered nowhere.

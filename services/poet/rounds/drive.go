@@ -47,9 +47,7 @@ type driver struct {
 
 // drive runs the machine until ctx ends; next is when its next step is due.
 func (d *driver) drive(next time.Time) {
-	// A wall clock may be set while a timer runs, so we look now and then.
-	until := func(t time.Time) time.Duration { return min(max(time.Until(t), 0), time.Minute) }
-	timer := time.NewTimer(until(next))
+	timer := time.NewTimer(d.clock.Until(next))
 	retry := time.NewTicker(retryInterval)
 	defer timer.Stop()
 	defer retry.Stop()
@@ -58,9 +56,9 @@ func (d *driver) drive(next time.Time) {
 		case <-d.ctx.Done():
 			return
 		case in := <-d.inputs:
-			timer.Reset(until(d.step(in)))
+			timer.Reset(d.clock.Until(d.step(in)))
 		case <-timer.C:
-			timer.Reset(until(d.step(input{}))) // only time passed
+			timer.Reset(d.clock.Until(d.step(input{}))) // only time passed
 		case <-retry.C:
 			d.flush()
 		}
@@ -70,7 +68,7 @@ func (d *driver) drive(next time.Time) {
 // step does one step of the machine and what it says, and returns when the next
 // is due.
 func (d *driver) step(in input) time.Time {
-	out := d.machine.Step(time.Now(), in.in)
+	out := d.machine.Step(d.clock.Now(), in.in)
 	// No registration begins for a round from here on that the machine has
 	// closed; those that began are stored before the write below.
 	d.publish()

@@ -19,6 +19,7 @@ import (
 	"tweedle/base/durable"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
+	"tweedle/services/poet/clock"
 	"tweedle/services/poet/registration"
 	"tweedle/services/poet/work"
 	"tweedle/values/types"
@@ -32,6 +33,7 @@ type Service struct {
 	lock    io.Closer
 	store   *book.Book
 	metrics *metrics
+	clock   *clock.Clock
 	worker  *work.Worker
 	trees   book.Trees
 
@@ -106,6 +108,7 @@ func Open(cfg Config) (_ *Service, err error) {
 		jobs:    make(chan work.Job, maxUnproved),
 		stopped: make(chan struct{}),
 	}
+	s.clock = clock.New(cfg.Schedule.EpochDuration, cfg.Wall, s.jumped)
 	if s.lock, err = durable.Lock(cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -127,7 +130,7 @@ func Open(cfg Config) (_ *Service, err error) {
 		return nil, err
 	}
 	cfg.Work.Dir, cfg.Work.FS = filepath.Join(cfg.Dir, roundsDir), cfg.FS
-	cfg.Work.Emit, cfg.Work.Metrics = s.emit, cfg.Metrics
+	cfg.Work.Now, cfg.Work.Emit, cfg.Work.Metrics = s.clock.Now, s.emit, cfg.Metrics
 	if s.worker, err = work.New(cfg.Work); err != nil {
 		return nil, err
 	}
@@ -142,7 +145,7 @@ func (s *Service) loadMachine() error {
 	if !found {
 		// Before anybody registers: else a start after a stop right at the end of
 		// this round would not know that it was open.
-		open = s.cfg.Schedule.Open(time.Now())
+		open = s.cfg.Schedule.Open(s.clock.Now())
 		if err := s.store.WriteOpen(open); err != nil {
 			return err
 		}
@@ -231,6 +234,24 @@ func (s *Service) emit(e poet.Event) {
 		s.cfg.OnEvent(e)
 	}
 }
+
+// jumped tells of a jump of the wall clock.
+func (s *Service) jumped(j clock.Jump) {
+	way := "ahead"
+	if j.By < 0 {
+		way = "back"
+	}
+	e := poet.Event{Kind: poet.EventClockJumped, Text: fmt.Sprintf("the clock has gone %s: it is believed only if it stays there for %s", way, s.clock.Patience())}
+	if j.Followed {
+		e.Kind, e.Text = poet.EventClockFollowed, fmt.Sprintf("the clock has gone %s and stays there: it is followed", way)
+	}
+	e.Err = fmt.Errorf("it reads %s, %s off: look at the machine's time service", j.Wall.UTC().Format(time.RFC3339), j.By.Round(time.Millisecond))
+	s.emit(e)
+}
+
+// Now returns the server's time: that of the wall clock, but a jump of it only once
+// it has lasted (package clock). Whoever acts on time in this server asks here.
+func (s *Service) Now() time.Time { return s.clock.Now() }
 
 // Info describes the server.
 func (s *Service) Info() poet.Info {

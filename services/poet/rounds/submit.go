@@ -78,7 +78,7 @@ func (s *Service) authorise(ctx context.Context, r *poet.Registration) error {
 		return ctx.Err()
 	}
 	if s.cfg.Certifier != nil && r.Certificate != nil {
-		err := r.CheckCertificate(s.certifiers(r.Hint), time.Now())
+		err := r.CheckCertificate(s.certifiers(r.Hint), s.clock.Now())
 		s.metrics.withCert.WithLabelValues(result(err)).Inc()
 		if err != nil {
 			return fmt.Errorf("%w: %w", poet.ErrUnauthorised, err)
@@ -136,7 +136,7 @@ func (s *Service) storeBatch(batch []*submission) {
 		// The machine says which round is open, not the clock: it may be a
 		// moment late to close a round, and then this one still joins it.
 		number = s.openRound.Load()
-		return number, s.cfg.Schedule.End(number), time.Now()
+		return number, s.cfg.Schedule.End(number), s.clock.Now()
 	})
 	s.metrics.batchLatency.Observe(time.Since(begin).Seconds())
 	if err == nil {

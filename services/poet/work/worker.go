@@ -56,6 +56,8 @@ type Config struct {
 	// DefaultCheckpointInterval.
 	CheckpointInterval time.Duration
 
+	// Now is the time, of a clock.Clock: one wrong reading must not end a round.
+	Now func() time.Time
 	// Emit is told every event, from several goroutines, one of them a prover:
 	// it must return at once.
 	Emit func(poet.Event)
