@@ -45,9 +45,9 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 		},
 	}
 	fl := cmd.Flags()
-	fl.String(configFlag, "", "TOML file with settings")
-	fl.StringVar(&f.dir, "dir", "", "folder of the node's keys, store and space (required)")
-	fl.StringVar(&f.network, "network", "", "network file (required)")
+	pathVar(fl, new(string), configFlag, "", "", "TOML file with settings")
+	pathVar(fl, &f.dir, "dir", "", "", "folder of the node's keys, store and space (required)")
+	pathVar(fl, &f.network, "network", "", "", "network file (required)")
 	fl.StringArrayVar(&f.cfg.Listen, "listen", []string{"/ip4/0.0.0.0/udp/7513/quic-v1"}, "address for peers, QUIC; may be repeated")
 	fl.StringArrayVar(&f.cfg.Bootnodes, "bootnode", nil, "address of a peer with /p2p/ and its id; may be repeated")
 	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")

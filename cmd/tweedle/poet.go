@@ -23,6 +23,7 @@ import (
 	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/rpc"
 	"tweedle/services/poet/server"
+	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )
 
@@ -87,7 +88,7 @@ func (f *poetFlags) registerTime(cmd *cobra.Command) {
 	fl.DurationVar(&f.cfg.Poet.Schedule.EpochDuration, "epoch-duration", 30*time.Second, "length of an epoch")
 	fl.DurationVar(&f.cfg.Poet.Schedule.PhaseShift, "phase-shift", 15*time.Second, "from an epoch's start to a round's")
 	fl.DurationVar(&f.cfg.Poet.Schedule.CycleGap, "cycle-gap", 10*time.Second, "from a round's end to the next one's start")
-	fl.StringVar(&f.network, "network", "", "network file; it takes the place of genesis time, epoch, shift, gap and network id")
+	pathVar(fl, &f.network, "network", "", "", "network file; it takes the place of genesis time, epoch, shift, gap and network id")
 	fl.StringVar(&f.networkID, "network-id", "", "genesis id of the network, hexadecimal; gateways of other networks are not used")
 }
 
@@ -98,9 +99,9 @@ func (f *poetFlags) registerReference(cmd *cobra.Command) {
 	if cache, err := os.UserCacheDir(); err == nil {
 		base = filepath.Join(cache, "poet")
 	}
-	fl.StringVar(&f.poetDir, "poetdir", base, "folder of the data directory, if --datadir is not given")
-	fl.StringVarP(&f.dataDir, "datadir", "b", "", "data directory")
-	fl.StringVarP(&f.ini, "configfile", "c", "", "INI file with settings")
+	pathVar(fl, &f.poetDir, "poetdir", "", base, "folder of the data directory, if --datadir is not given")
+	pathVar(fl, &f.dataDir, "datadir", "b", "", "data directory")
+	pathVar(fl, &f.ini, "configfile", "c", "", "INI file with settings")
 	fl.StringVarP(&f.cfg.GRPC, "rpclisten", "r", "localhost:50002", "address of the public gRPC API")
 	fl.StringVarP(&f.cfg.REST, "restlisten", "w", "localhost:8080", "address of the public REST API")
 	fl.StringVar(&f.configListen, "config-rpclisten", "localhost:50001", "address of the admin API, under the reference's name")
@@ -108,7 +109,7 @@ func (f *poetFlags) registerReference(cmd *cobra.Command) {
 	fl.IntVar(&f.maxReply, "max-grpc-resp-size", 0, "limit of a gRPC reply in bytes; what is below our own limit is raised to it")
 	fl.BoolVar(&f.debug, "debuglog", false, "log more")
 	fl.BoolVar(&f.json, "jsonlog", false, "log as JSON")
-	fl.StringVar(&f.cpuProfile, "cpuprofile", "", "file to write a CPU profile to")
+	pathVar(fl, &f.cpuProfile, "cpuprofile", "", "", "file to write a CPU profile to")
 	fl.Uint16Var(&f.profile, "profile", 0, "port of the profiler, on this machine only")
 	fl.UintVar(&f.cfg.Poet.PowDifficulty, "pow-difficulty", 0, "leading zero bits of a registration's proof of work")
 	fl.Uint64Var(&f.cfg.Poet.MaxRoundMembers, "max-round-members", rounds.DefaultMaxRoundMembers, "members that a round may have")
@@ -116,7 +117,7 @@ func (f *poetFlags) registerReference(cmd *cobra.Command) {
 	fl.DurationVar(&f.cfg.Poet.SubmitFlush, "submit-flush-interval", rounds.DefaultSubmitFlush, "wait for more registrations to store together at most")
 	fl.StringVar(&f.certifierURL, "certifier-url", "", "URL of the certifier, told to clients")
 	fl.StringVar(&f.certifier, "certifier-pubkey", "", "key of the certifier, base64")
-	fl.StringVar(&f.cfg.Poet.TrustedKeysDir, "trusted-pub-keys-dir-path", "", "folder of further certifier keys (*.key, base64)")
+	pathVar(fl, &f.cfg.Poet.TrustedKeysDir, "trusted-pub-keys-dir-path", "", "", "folder of further certifier keys (*.key, base64)")
 	fl.BoolVar(&f.disableWorker, "disable-worker", false, "refused: a server executes its rounds itself")
 	_ = fl.MarkHidden("disable-worker") // it was registered just now
 	fl.BoolVar(&f.printVersion, "version", false, "print the version and exit")
@@ -139,14 +140,19 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	d := delivery.DefaultConfig()
 	f.cfg.Delivery = d
 	f.cfg.Limits = rpc.DefaultLimits()
-	fl.StringVar(&f.dir, "dir", "", "data directory, short for --datadir")
+	pathVar(fl, &f.dir, "dir", "", "", "data directory, short for --datadir")
 	fl.StringArrayVar(&f.cfg.Gateways, "gateway", nil, "gRPC address of a node that takes proofs; may be repeated")
 	fl.IntVar(&f.cfg.Delivery.Acks, "broadcast-acks", d.Acks, "gateways that must acknowledge a proof and give it back")
 	fl.IntVar(&f.cfg.Delivery.Slots, "gateway-slots", d.Slots, "gateways used at a time")
 	fl.IntVar(&f.cfg.Delivery.MinPeers, "gateway-min-peers", d.MinPeers, "peers that a gateway must have")
 	fl.Uint64Var(&f.cfg.Poet.Work.MaxLeavesPerSecond, "max-leaves-per-second", 0, "slow the work down; 0 is full speed")
+	fl.Uint64Var(&f.cfg.Poet.Work.LeavesPerSecond, "leaves-per-second", 0, "expected speed, for the disk budget and the progress; 0 measures it")
 	fl.UintVar(&f.cfg.Poet.Work.K, "keep", 0, "height of the lowest tree layer that is kept; 0 chooses")
-	fl.StringVar(&f.admin, "adminlisten", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
+	fl.IntVar(&f.cfg.Poet.Work.ProveWorkers, "prove-workers", 0, "cores that make a round's proof at its end; 0 is all")
+	fl.DurationVar(&f.cfg.Poet.Work.CheckpointInterval, "checkpoint-interval", work.DefaultCheckpointInterval, "work that a sudden stop may cost, in time")
+	fl.Int64Var(&f.cfg.Poet.BallastBytes, "ballast-bytes", rounds.DefaultBallastBytes, "room held back to save a proof on a full disk")
+	fl.BoolVar(&f.cfg.Poet.AcceptOlderState, "accept-older-state", false, "start on a database whose last transaction is damaged, without it")
+	pathVar(fl, &f.admin, "adminlisten", "", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")
 	fl.Float64Var(&f.cfg.Limits.PerAddress, "rate-limit", f.cfg.Limits.PerAddress, "requests a second from one address; 0 is no limit, for servers behind a load balancer")
 }
@@ -156,7 +162,10 @@ func (f *poetFlags) run(cmd *cobra.Command) error {
 		_, err := fmt.Fprintln(cmd.OutOrStdout(), "tweedle", version())
 		return err
 	}
-	if err := errors.Join(settle(cmd), readINI(cmd, f)); err != nil {
+	if err := settle(cmd); err != nil {
+		return err
+	}
+	if err := readINI(cmd, f); err != nil {
 		return err
 	}
 	f.cfg.Log = f.logger()
@@ -198,8 +207,11 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 	default:
 		cfg.Poet.Dir = filepath.Join(f.poetDir, "data")
 	}
+	if w := cfg.Poet.Work; w.ProveWorkers < 0 || w.CheckpointInterval <= 0 || cfg.Poet.BallastBytes <= 0 {
+		return usageError{errors.New("--prove-workers must not be negative, --checkpoint-interval and --ballast-bytes must be positive")}
+	}
 	if f.disableWorker {
-		return usageError{errors.New("a server executes its rounds itself: leave disable-worker out")}
+		return usageError{errors.New("a server executes its rounds itself: leave --disable-worker out")}
 	}
 	if err := f.placeInTime(cmd); err != nil {
 		return err

@@ -36,7 +36,7 @@ type adminFlags struct {
 }
 
 func (a *adminFlags) register(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&a.dir, "dir", "", "data directory of the server (required)")
+	pathVar(cmd.Flags(), &a.dir, "dir", "", "", "data directory of the server (required)")
 	cmd.Flags().BoolVar(&a.json, "json", false, "print JSON")
 	return cmd
 }

@@ -54,9 +54,9 @@ server can finish them.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&from, "from-datadir", "", "data directory of the reference server")
-	fl.StringVar(&fromDB, "from-dbdir", "", "database directory of the reference server")
-	fl.StringVar(&f.dir, "dir", "", "data directory to import into")
+	pathVar(fl, &from, "from-datadir", "", "", "data directory of the reference server")
+	pathVar(fl, &fromDB, "from-dbdir", "", "", "database directory of the reference server")
+	pathVar(fl, &f.dir, "dir", "", "", "data directory to import into")
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	f.registerTime(cmd)
 	return cmd

@@ -23,7 +23,8 @@ func testnetCommand() *cobra.Command {
 		Example: "  tweedle testnet up\n  tweedle testnet status\n  tweedle testnet kill node-3 && tweedle testnet restart node-3",
 		Args:    noArgs,
 	}
-	dir := cmd.PersistentFlags().String("dir", defaultTestnetDir(), "directory that holds everything")
+	dir := new(string)
+	pathVar(cmd.PersistentFlags(), dir, "dir", "", defaultTestnetDir(), "directory that holds everything")
 	cmd.AddCommand(
 		testnetUp(dir), testnetStatus(dir), testnetLogs(dir),
 		testnetDo(dir, testnet.Kill, "NAME...", "Kill processes (SIGKILL); they stay down until restarted", "node-2"),

@@ -46,7 +46,7 @@ func walletCommand() *cobra.Command {
 		},
 	}
 	flags := wallet.PersistentFlags()
-	flags.StringVarP(&o.keyFile, "key", "k", "wallet.key", "file of the secret key")
+	pathVar(flags, &o.keyFile, "key", "k", "wallet.key", "file of the secret key")
 	flags.StringVar(&o.hrp, "hrp", "stest", "prefix of the network's addresses")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	wallet.AddCommand(walletNew(o), walletAddress(o), walletBalance(o), walletSend(o), walletHistory(o))

@@ -109,7 +109,7 @@ func (c *checker) check(acceptOlder bool) error {
 	case !ok && !ok2:
 		return damaged("it has no valid head, or is no database")
 	case ok != ok2 && !acceptOlder:
-		return damaged("one of its two heads; the last transaction may be missing; if the power failed while it was written, start with accept-older-state")
+		return damaged("one of its two heads; the last transaction may be missing; if the power failed while it was written, start once with --accept-older-state")
 	case !ok || ok2 && second.tx > first.tx:
 		first = second
 	}
