@@ -3,13 +3,14 @@
 // reflection.
 //
 // It promises: what a client sends is answered with a status code and a one-line
-// reason, and changes nothing unless it is accepted; memory, connections,
-// requests and streams are bounded by Limits, a client that is too slow for its
-// stream is dropped; only the services of an explicit list can be reached.
+// reason, and changes nothing unless it is accepted; connections, requests,
+// streams and replies are bounded as package front says, a client that is too
+// slow for its stream is dropped; only the services of an explicit list can be
+// reached.
 // Nothing here administers the node. New checks and starts nothing, Run leaves
 // nothing behind.
 //
-// It leaves to the caller: opening the listeners (Listen), the node behind
+// It leaves to the caller: opening the listeners (front.Listen), the node behind
 // Node and Gateway, and publishing Events. Past events are read from the
 // store, so a restart forgets none of them.
 package api
@@ -17,13 +18,9 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"syscall"
-	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
@@ -31,11 +28,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/gatewaypb"
+	"tweedle/edges/front"
 	"tweedle/edges/store"
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
@@ -96,42 +93,17 @@ type Config struct {
 	Gateway Gateway // nil: the service is absent
 	Events  *Events // nil: streams tell only what was before
 	Limits  Limits  // zero: DefaultLimits
+	Front   front.Options
 	Log     *slog.Logger
 }
 
 // Server serves until its Run ends.
 type Server struct {
 	cfg    Config
+	guard  *front.Guard
 	grpc   *grpc.Server
 	rest   *http.Server
 	health *health.Server
-}
-
-// stopTimeout is how long Run lets requests finish once its context has ended.
-const stopTimeout = 2 * time.Second
-
-// Listen opens a TCP listener. An address without host means loopback. The
-// error is one line that says what to do.
-func Listen(address string) (net.Listener, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("address %q is not host:port: %w", address, err)
-	}
-	if host == "" {
-		address = net.JoinHostPort("127.0.0.1", port)
-	}
-	l, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("address %s is in use by another process: stop it, or choose another port", address)
-	}
-	if err != nil {
-		var cause *os.SyscallError
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
-	}
-	return l, nil
 }
 
 // New returns a server of the services that cfg allows.
@@ -145,19 +117,10 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Events == nil {
 		cfg.Events = NewEvents()
 	}
-	guard := newGuard(cfg.Limits)
-	s := &Server{cfg: cfg, health: health.NewServer()}
-	s.grpc = grpc.NewServer(
-		grpc.MaxConcurrentStreams(cfg.Limits.Streams),
-		grpc.MaxRecvMsgSize(cfg.Limits.Message),
-		grpc.MaxHeaderListSize(cfg.Limits.Header),
-		grpc.ConnectionTimeout(cfg.Limits.Handshake),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: cfg.Limits.Ping, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: cfg.Limits.Idle, Time: time.Minute, Timeout: cfg.Limits.Handshake}),
-		grpc.UnaryInterceptor(guard.unary), grpc.StreamInterceptor(guard.stream),
-	)
+	guard := front.New(cfg.Limits.Limits, cfg.Front)
+	s := &Server{cfg: cfg, guard: guard, grpc: guard.Server(), health: health.NewServer()}
 	b := &backend{Config: cfg}
-	mux := newMux()
+	mux := newMux(guard)
 	for _, register := range b.public() {
 		if err := register(s.grpc, mux); err != nil {
 			return nil, err
@@ -165,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
-	s.rest = newHTTP(mux, guard, cfg)
+	s.rest = guard.HTTP(oneValue(mux))
 	return s, nil
 }
 
@@ -206,48 +169,17 @@ func (b *backend) public() []register {
 // Run serves until ctx ends, or a listener fails. It is not to be run again.
 func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	// Streams end by themselves, with a status that says why.
+	stop := context.AfterFunc(ctx, func() {
+		s.health.Shutdown()
+		s.cfg.Events.close()
+	})
+	defer stop()
 	if s.cfg.GRPC != nil {
-		group.Go(func() error {
-			if err := s.grpc.Serve(limitListener(s.cfg.GRPC, s.cfg.Limits)); !errors.Is(err, grpc.ErrServerStopped) {
-				return err
-			}
-			return nil // the context had ended before it began
-		})
+		group.Go(func() error { return s.guard.Serve(ctx, s.grpc, s.cfg.GRPC) })
 	}
 	if s.cfg.REST != nil {
-		group.Go(func() error {
-			if err := s.rest.Serve(limitListener(s.cfg.REST, s.cfg.Limits)); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
+		group.Go(func() error { return s.guard.ServeHTTP(ctx, s.rest, s.cfg.REST) })
 	}
-	group.Go(func() error {
-		<-ctx.Done()
-		s.stop()
-		return nil
-	})
 	return group.Wait()
-}
-
-// stop lets running requests finish for a while, then cuts them.
-func (s *Server) stop() {
-	s.health.Shutdown()
-	s.cfg.Events.close()
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.grpc.GracefulStop()
-	}()
-	if s.rest.Shutdown(ctx) != nil {
-		_ = s.rest.Close()
-	}
-	select {
-	case <-done:
-	case <-ctx.Done():
-		s.grpc.Stop()
-		<-done
-	}
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tweedle/edges/front"
 	"tweedle/edges/store"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
@@ -19,54 +20,32 @@ import (
 type backend struct{ Config }
 
 // reasons maps errors of the packages below to the status that a user gets.
-// The first that fits counts.
-func reasons() []struct {
-	err  error
-	code codes.Code
-} {
-	return []struct {
-		err  error
-		code codes.Code
-	}{
-		{vm.ErrMalformed, codes.InvalidArgument},
-		{vm.ErrSignature, codes.InvalidArgument},
-		{vm.ErrGasPrice, codes.InvalidArgument},
-		{vm.ErrBlockGas, codes.InvalidArgument},
-		{vm.ErrNotSpawned, codes.FailedPrecondition},
-		{vm.ErrSpawned, codes.FailedPrecondition},
-		{vm.ErrNonce, codes.FailedPrecondition},
-		{vm.ErrBalance, codes.FailedPrecondition},
-		{txpool.ErrPending, codes.FailedPrecondition},
-		{txpool.ErrUnderpriced, codes.FailedPrecondition},
-		{txpool.ErrAccountFull, codes.ResourceExhausted},
-		{txpool.ErrPoolFull, codes.ResourceExhausted},
-		{txpool.ErrKnown, codes.AlreadyExists},
-		{ErrInvalidProof, codes.InvalidArgument},
-		{ErrNotReady, codes.FailedPrecondition},
-		{store.ErrClosed, codes.Unavailable},
-		{store.ErrLate, codes.ResourceExhausted},
-		{context.Canceled, codes.Canceled},
-		{context.DeadlineExceeded, codes.DeadlineExceeded},
+func reasons() []front.Reason {
+	return []front.Reason{
+		{Err: vm.ErrMalformed, Code: codes.InvalidArgument},
+		{Err: vm.ErrSignature, Code: codes.InvalidArgument},
+		{Err: vm.ErrGasPrice, Code: codes.InvalidArgument},
+		{Err: vm.ErrBlockGas, Code: codes.InvalidArgument},
+		{Err: vm.ErrNotSpawned, Code: codes.FailedPrecondition},
+		{Err: vm.ErrSpawned, Code: codes.FailedPrecondition},
+		{Err: vm.ErrNonce, Code: codes.FailedPrecondition},
+		{Err: vm.ErrBalance, Code: codes.FailedPrecondition},
+		{Err: txpool.ErrPending, Code: codes.FailedPrecondition},
+		{Err: txpool.ErrUnderpriced, Code: codes.FailedPrecondition},
+		{Err: txpool.ErrAccountFull, Code: codes.ResourceExhausted},
+		{Err: txpool.ErrPoolFull, Code: codes.ResourceExhausted},
+		{Err: txpool.ErrKnown, Code: codes.AlreadyExists},
+		{Err: ErrInvalidProof, Code: codes.InvalidArgument},
+		{Err: ErrNotReady, Code: codes.FailedPrecondition},
+		{Err: store.ErrClosed, Code: codes.Unavailable},
+		{Err: store.ErrLate, Code: codes.ResourceExhausted},
+		{Err: context.Canceled, Code: codes.Canceled},
+		{Err: context.DeadlineExceeded, Code: codes.DeadlineExceeded},
 	}
 }
 
-// fail turns an error into a status. One that is not the user's business is
-// logged, and told without its details.
-func (b *backend) fail(err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, ok := status.FromError(err); ok {
-		return err
-	}
-	for _, r := range reasons() {
-		if errors.Is(err, r.err) {
-			return status.Error(r.code, err.Error())
-		}
-	}
-	b.Log.Error("api", "err", err)
-	return status.Error(codes.Internal, "node failed to answer: its log says why")
-}
+// fail turns an error into the status that a user gets.
+func (b *backend) fail(err error) error { return front.Status(b.Log, reasons(), err) }
 
 func invalid(format string, args ...any) error {
 	return status.Errorf(codes.InvalidArgument, format, args...)

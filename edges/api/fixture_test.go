@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/gatewaypb"
+	"tweedle/edges/front"
 	"tweedle/edges/store"
 	"tweedle/protocol/activation"
 	"tweedle/protocol/mesh"
@@ -236,12 +238,13 @@ func serve(t testing.TB, adjust ...func(*Config)) *served {
 	cfg := Config{
 		Network: l.params.Network, Schedule: l.schedule, VM: l.params, Version: "v1", Build: "abc",
 		Store: l.db.Public(), Node: l, Gateway: l, Events: l.events,
+		Front: front.Options{Free: []netip.Prefix{}}, // here this machine is a client like any other
 	}
 	var err error
-	if cfg.GRPC, err = Listen(":0"); err != nil {
+	if cfg.GRPC, err = front.Listen(":0"); err != nil {
 		t.Fatal(err)
 	}
-	if cfg.REST, err = Listen(":0"); err != nil {
+	if cfg.REST, err = front.Listen(":0"); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range adjust {

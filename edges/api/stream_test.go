@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"tweedle/edges/front"
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
 )
@@ -245,7 +245,7 @@ func TestTheEndOfTheNodeEndsItsStreams(t *testing.T) {
 
 func TestRunEndsEvenIfItNeverBegan(t *testing.T) {
 	l := newLedger(t)
-	cfg := Config{Store: l.db.Public(), Node: l, VM: l.params, Schedule: l.schedule, GRPC: bufconn.Listen(1 << 16), REST: check[net.Listener](t)(Listen(":0"))}
+	cfg := Config{Store: l.db.Public(), Node: l, VM: l.params, Schedule: l.schedule, GRPC: bufconn.Listen(1 << 16), REST: check[net.Listener](t)(front.Listen(":0"))}
 	s := check[*Server](t)(New(cfg))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -295,41 +295,6 @@ func TestRequestsOfAnAddressAreLimited(t *testing.T) {
 	}
 }
 
-func TestRatesAreRememberedOfAFewAddresses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := DefaultLimits()
-		l.Rate, l.Burst, l.Addresses = 1, 2, 3
-		g := newGuard(l)
-		allow := func(from string) bool { return g.allow(from, time.Now()) }
-		//lint:ignore SA4000 each call takes a token
-		if !allow("a") || !allow("a") || allow("a") || !allow("b") {
-			t.Fatal("the burst is not two of each")
-		}
-		time.Sleep(time.Second)
-		if !allow("a") || allow("a") {
-			t.Fatal("a second is not worth one request")
-		}
-		for i := range 1000 {
-			time.Sleep(time.Millisecond)
-			allow(fmt.Sprint("flood", i))
-		}
-		if len(g.limiters) != l.Addresses {
-			t.Fatalf("%d addresses are remembered", len(g.limiters))
-		}
-	})
-}
-
-func TestAnAddressIsWhatItsOwnerGot(t *testing.T) {
-	for in, want := range map[string]string{
-		"192.0.2.7:80": "192.0.2.7", "[::ffff:192.0.2.7]:80": "192.0.2.7", "[2001:db8:1:2:3::4]:80": "2001:db8:1:2::/64",
-		"[2001:db8:1:2:ffff::]:9": "2001:db8:1:2::/64", "[fe80::1%eth0]:9": "fe80::/64", "bufconn": "bufconn",
-	} {
-		if got := network(address(in)); got != want {
-			t.Errorf("%s is %s, want %s", in, got, want)
-		}
-	}
-}
-
 // readUntilClosed returns once the server has closed the connection.
 func readUntilClosed(t *testing.T, c net.Conn) {
 	t.Helper()
@@ -372,27 +337,6 @@ func TestConnectionsOverTheLimitAreClosedAtOnce(t *testing.T) {
 	}
 }
 
-func TestTheConnectionsOfAListenerAreCounted(t *testing.T) {
-	l := &limitedListener{limits: Limits{Connections: 3, AddressConnections: 2}, perAddress: map[string]int{}}
-	for i, step := range []struct {
-		from    string
-		release bool
-		want    bool
-	}{{"a", false, true}, {"a", false, true}, {"a", false, false}, {"b", false, true}, {"c", false, false}, {"a", true, true}, {"c", false, true}, {"a", false, false}} {
-		if step.release {
-			l.release(step.from)
-		} else if got := l.take(step.from); got != step.want {
-			t.Errorf("step %d: %v", i, got)
-		}
-	}
-	for _, from := range []string{"a", "b", "c"} {
-		l.release(from)
-	}
-	if l.open != 0 || len(l.perAddress) != 0 {
-		t.Errorf("%d open, %v", l.open, l.perAddress)
-	}
-}
-
 func TestClientsThatSayNothingAreCutOff(t *testing.T) {
 	s := serve(t, func(c *Config) { c.Limits = DefaultLimits(); c.Limits.Handshake = 50 * time.Millisecond })
 	for _, l := range []net.Listener{s.cfg.GRPC, s.cfg.REST} {
@@ -408,7 +352,7 @@ func TestClientsThatSayNothingAreCutOff(t *testing.T) {
 func TestAnAnswerHasItsTime(t *testing.T) {
 	s := serve(t, func(c *Config) {
 		c.Limits = DefaultLimits()
-		c.Limits.Request = 20 * time.Millisecond
+		c.Limits.Call = 20 * time.Millisecond
 		c.Node = stuck{c.Node}
 	})
 	wantStatus(t, s.submit(t, vm.Spawn(s.signer(0), 0, 1)), codes.DeadlineExceeded, "deadline")

@@ -12,6 +12,7 @@ import (
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/api"
+	"tweedle/edges/front"
 )
 
 // Timeouts of the operator's server.
@@ -52,7 +53,7 @@ func (n *Node) listen() (_ *servers, err error) {
 		if l.address == "" {
 			continue
 		}
-		if *l.to, err = api.Listen(l.address); err != nil {
+		if *l.to, err = front.Listen(l.address); err != nil {
 			return nil, fmt.Errorf("%s: %w", l.flag, err)
 		}
 	}

@@ -1,0 +1,181 @@
+// Package front is the front door of a server: listeners, guards and limits of
+// every gRPC and REST API, of the node and of the PoET alike.
+//
+// It promises: what clients can take is bounded by Limits, whichever way they
+// come: connections, calls and streams at a time, requests a second, the size
+// and the time of a request, the bytes of replies that nobody reads and the
+// time for reading them. One address gets a share of each, so that it cannot
+// keep the others out; a refusal is counted, and logged once a minute with the
+// name of the limit. A panic of a handler costs that call and is reported.
+// New starts nothing; Serve and ServeHTTP leave nothing behind.
+//
+// It leaves to the caller: what a call means, who may call it, and TLS, which
+// is the business of a proxy in front (Options.Proxies).
+package front
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Limits bound what the clients of a Guard can take, all together and each
+// address for itself. An address is an IPv4 address or an IPv6 /64; the /64s
+// of one /48 have networkShare times an address's share together. An address
+// limit of 0 means that there is none.
+type Limits struct {
+	Connections, AddressConnections int // open at a time
+	Calls, AddressCalls             int // running at a time, streams and REST too
+	// Replies and AddressReplies bound the bytes of replies that are not sent
+	// yet. A single larger reply passes when nothing else is on its way.
+	Replies, AddressReplies int
+	Rate                    float64 // requests a second of an address; 0: no limit
+	Burst                   int     // requests at once of an address
+
+	Streams uint32 // calls at a time on one gRPC connection
+	Header  int    // bytes of a request's headers
+	Message int    // bytes of a gRPC request
+	Body    int    // bytes of a REST request
+	Reply   int    // bytes of a gRPC reply
+
+	Handshake time.Duration // for a connection to become usable
+	Read      time.Duration // for a request to arrive
+	Call      time.Duration // for the answer of a call that is not a stream
+	Send      time.Duration // for a client to take a reply, and a second more for every slowest bytes
+	Idle      time.Duration // of a connection without calls
+	Age       time.Duration // of a gRPC connection; 0: no limit
+	Ping      time.Duration // least time between a client's keepalives
+}
+
+// slowest is the speed at which a client must take a large reply, in bytes a
+// second.
+const slowest = 32 << 10
+
+// networkShare is how much more than one IPv6 /64 a whole /48 gets. A household
+// is given a /56 or 256 /64s, a company a /48 or 65,536: counted only by /64,
+// one line would be that many clients.
+const networkShare = 4
+
+// maxRates bounds the addresses whose rates are remembered.
+const maxRates = 1 << 14
+
+// sending is the time that a client has to take n bytes.
+func (l Limits) sending(n int) time.Duration {
+	return l.Send + time.Duration(n)*time.Second/slowest
+}
+
+// Options are what a Guard needs besides its limits.
+type Options struct {
+	// Proxies are addresses whose X-Forwarded-For is believed. Nobody else's
+	// is: it would be a way to be anybody. Their connections have no share, and
+	// what they send without that header counts as theirs.
+	Proxies []netip.Prefix
+	// Free are addresses without a share of their own, for which only the
+	// limits of all together hold; nil means Local.
+	Free []netip.Prefix
+	// Origins are the web pages whose scripts may read REST answers, as in
+	// "https://explorer.example", or "*"; empty: none.
+	Origins []string
+	Log     *slog.Logger // nil: silent
+	Metrics *Metrics     // nil: not counted
+}
+
+// Local returns this machine's own addresses.
+func Local() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+}
+
+// Guard holds the limits and the accounts of one server, which may have
+// several listeners.
+type Guard struct {
+	limits  Limits
+	options Options
+
+	connections, calls, replies *shares
+	rates, networks             *Rates[netip.Prefix]
+
+	mu      sync.Mutex // guards what follows
+	refused map[string]*refusals
+}
+
+// refusals counts what was refused since the log told so.
+type refusals struct {
+	told  time.Time
+	count int
+}
+
+// New returns a guard that has let nobody in.
+func New(l Limits, o Options) *Guard {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Free == nil {
+		o.Free = Local()
+	}
+	return &Guard{
+		limits: l, options: o, refused: make(map[string]*refusals),
+		connections: newShares(l.Connections, l.AddressConnections),
+		calls:       newShares(l.Calls, l.AddressCalls),
+		replies:     newShares(l.Replies, l.AddressReplies),
+		rates:       NewRates[netip.Prefix](l.Rate, l.Burst),
+		networks:    NewRates[netip.Prefix](networkShare*l.Rate, networkShare*l.Burst),
+	}
+}
+
+// Names of the limits, in the log and as the metric's label.
+const (
+	limitConnections        = "connections"
+	limitAddressConnections = "address-connections"
+	limitCalls              = "calls"
+	limitAddressCalls       = "address-calls"
+	limitReplies            = "replies"
+	limitAddressReplies     = "address-replies"
+	limitRate               = "rate-limit"
+	limitSend               = "send"
+)
+
+// tellEvery is the time between two log lines about one limit.
+const tellEvery = time.Minute
+
+// Refuse counts that the limit of this name held somebody back, and logs it
+// if that was not told in the last minute.
+func (g *Guard) Refuse(limit, who string) {
+	g.options.Metrics.refuse(limit)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.refused[limit]
+	if r == nil {
+		r = &refusals{}
+		g.refused[limit] = r
+	}
+	r.count++
+	if now := time.Now(); now.Sub(r.told) >= tellEvery {
+		g.options.Log.Warn("a limit holds clients back", "limit", limit, "last", who, "times", r.count)
+		r.told, r.count = now, 0
+	}
+}
+
+// enter takes one call of a client, until leave.
+func (g *Guard) enter(c client) (leave func(), err error) {
+	now := time.Now()
+	if !c.free && !(g.networks.Room(c.wide, now) && g.rates.Allow(c.narrow, now)) {
+		g.Refuse(limitRate, c.String())
+		return nil, status.Error(codes.ResourceExhausted, "too many requests from this address: send fewer a second")
+	}
+	if !c.free {
+		g.networks.Allow(c.wide, now)
+	}
+	switch g.calls.take(c, 1) {
+	case tooManyOfAddress:
+		g.Refuse(limitAddressCalls, c.String())
+		return nil, status.Error(codes.ResourceExhausted, "too many requests of this address are running: wait for their answers")
+	case tooMany:
+		g.Refuse(limitCalls, c.String())
+		return nil, status.Error(codes.ResourceExhausted, "too many requests are running: try later")
+	}
+	return sync.OnceFunc(func() { g.calls.give(c, 1) }), nil
+}

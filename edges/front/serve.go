@@ -1,0 +1,52 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// stopGrace is what running calls get when a server stops.
+const stopGrace = 500 * time.Millisecond
+
+// Serve answers until ctx ends, lets running calls finish for half a second,
+// and closes the listener. s is a server of Guard.Server, which can be served
+// once on each listener.
+func (g *Guard) Serve(ctx context.Context, s *grpc.Server, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() {
+		kill := time.AfterFunc(stopGrace, s.Stop)
+		defer kill.Stop()
+		s.GracefulStop()
+	})
+	defer stop()
+	if err := s.Serve(g.limited(l, g.limits.Send)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("gRPC listener %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// ServeHTTP is Serve for a server of Guard.HTTP.
+func (g *Guard) ServeHTTP(ctx context.Context, s *http.Server, l net.Listener) error {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+		defer cancel()
+		if s.Shutdown(grace) != nil {
+			_ = s.Close() // it closes everything, and there is nobody left to tell
+		}
+	})
+	err := s.Serve(g.limited(l, 0))
+	if !stop() {
+		<-done
+	}
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("HTTP listener %s: %w", l.Addr(), err)
+	}
+	return nil
+}

@@ -1,0 +1,38 @@
+package front
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Reason says which status an error has for users.
+type Reason struct {
+	Err  error
+	Code codes.Code
+}
+
+// Status turns an error into the status of the first reason that fits, in one
+// line. An error without reason is logged, and told without its details:
+// paths and causes are not the user's business.
+func Status(log *slog.Logger, reasons []Reason, err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	for _, r := range reasons {
+		if errors.Is(err, r.Err) {
+			return status.Error(r.Code, OneLine(err))
+		}
+	}
+	log.Error("a request failed", "err", err)
+	return status.Error(codes.Internal, "internal error: the server's log says more")
+}
+
+// OneLine returns an error's text without line ends.
+func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
