@@ -6,10 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"net"
-	"slices"
-	"sync"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
@@ -75,10 +72,6 @@ var (
 	// ErrNoPeers means that no connected peer takes this topic; the message was not sent and may be
 	// published again.
 	ErrNoPeers = errors.New("p2p: no peer to publish to: try again when there are some")
-	// ErrDuplicate means that the same message went through this host within Config.SeenTTL, published
-	// here or received; nothing was sent now, because its peers would drop it as known. Whoever must
-	// answer for its delivery counts the peers of the first time, or offers it to peers by Request.
-	ErrDuplicate = errors.New("p2p: message was published before")
 )
 
 // Score thresholds. A peer starts at zero. Only invalid messages, broken gossip promises, many peers
@@ -169,41 +162,6 @@ type gossip struct {
 	host   *Host
 	pubsub *pubsub.PubSub
 	topics map[string]*pubsub.Topic
-
-	publishing sync.Mutex // held by the one Publish whose message gossipsub is handing out
-
-	mu   sync.Mutex
-	hand *handoff // of that Publish
-}
-
-// handoff is one call of Publish. It is the scheduler of its own batch of one message, because that is
-// where gossipsub says that it has finished handing it out.
-type handoff struct {
-	message *pb.Message // as gossipsub sends it; nil if it was seen before
-	rpcs    []sending
-	done    chan struct{}   // closed when every peer has been tried
-	peers   map[PeerID]bool // whose queues took it; guarded by gossip.mu
-}
-
-type sending struct {
-	to  PeerID
-	rpc *pubsub.RPC
-}
-
-// AddRPC and All are called by gossipsub's loop.
-func (f *handoff) AddRPC(p PeerID, _ string, rpc *pubsub.RPC) {
-	f.rpcs = append(f.rpcs, sending{p, rpc})
-}
-
-func (f *handoff) All() iter.Seq2[PeerID, *pubsub.RPC] {
-	return func(yield func(PeerID, *pubsub.RPC) bool) {
-		defer close(f.done)
-		for _, s := range f.rpcs {
-			if !yield(s.to, s.rpc) {
-				return
-			}
-		}
-	}
 }
 
 // startGossip joins all topics. All its goroutines end with ctx.
@@ -278,7 +236,6 @@ func (g *gossip) validator(t *topic) pubsub.ValidatorEx {
 	verdict := func(label string) { h.metrics.gossipIn.WithLabelValues(t.Name, label).Inc() }
 	return func(ctx context.Context, from PeerID, m *pubsub.Message) pubsub.ValidationResult {
 		if from == h.id { // the caller of Publish has judged it
-			m.ValidatorData.(*handoff).message = m.Message
 			return pubsub.ValidationAccept
 		}
 		h.metrics.gossipBytes.WithLabelValues(t.Name).Add(float64(len(m.Data)))
@@ -325,85 +282,42 @@ func (g *gossip) validator(t *topic) pubsub.ValidatorEx {
 	}
 }
 
-// Publish gives the message to all connected peers that take the topic, and returns to how many of
-// them it was handed: queued for sending, which is not yet received. Our own handler does not see it.
-// Zero peers is an error: ErrNoPeers, ErrDuplicate, ErrNotRunning, or one about the message's size.
-func (h *Host) Publish(ctx context.Context, topic string, msg []byte) (peers int, err error) {
+// Publish gives the message to the connected peers that take the topic, as far as their queues have
+// room; our own handler does not see it. A message that went through this host within Config.SeenTTL,
+// published here or received, is not sent again: whoever must answer for its delivery offers it by
+// Request. Errors: ErrNoPeers, ErrNotRunning, or one about the message's size.
+func (h *Host) Publish(ctx context.Context, topic string, msg []byte) error {
 	g := h.running()
 	if g == nil {
-		return 0, ErrNotRunning
+		return ErrNotRunning
 	}
 	t := h.topics[topic]
 	if t == nil {
-		return 0, fmt.Errorf("p2p: publish to %q: no such topic", topic)
+		return fmt.Errorf("p2p: publish to %q: no such topic", topic)
 	}
 	if len(msg) > t.MaxSize {
-		return 0, fmt.Errorf("p2p: publish to %q: message has %d bytes, the limit is %d", topic, len(msg), t.MaxSize)
+		return fmt.Errorf("p2p: publish to %q: message has %d bytes, the limit is %d", topic, len(msg), t.MaxSize)
 	}
 	// gossipsub would mark the message as seen, and so make it impossible to publish later.
 	if len(g.pubsub.ListPeers(topic)) == 0 {
-		return 0, ErrNoPeers
+		return ErrNoPeers
 	}
-	// One at a time: gossipsub's queue for batches holds one, and to wait at a full one would be for ever
-	// if its loop has ended.
-	g.publishing.Lock()
-	defer g.publishing.Unlock()
-	if h.ctx.Err() != nil {
-		return 0, ErrNotRunning
-	}
-	hand := &handoff{done: make(chan struct{}), peers: make(map[PeerID]bool)}
-	var batch pubsub.MessageBatch
-	if err := g.topics[topic].AddToBatch(ctx, &batch, bytes.Clone(msg), pubsub.WithValidatorData(hand)); err != nil {
-		return 0, h.publishError(topic, err)
-	}
-	if hand.message == nil { // gossipsub calls no validator for what it has seen
-		return 0, ErrDuplicate
-	}
-	g.setHand(hand)
-	defer g.setHand(nil)
-	scheduler := func(o *pubsub.BatchPublishOptions) error { o.Strategy = hand; return nil }
-	if err := g.pubsub.PublishBatch(&batch, scheduler); err != nil {
-		return 0, h.publishError(topic, err)
-	}
-	// The loop never waits for a peer, so neither do we, whatever ctx says: from here on it is sent.
-	select {
-	case <-hand.done:
-	case <-h.ctx.Done():
-		return 0, ErrNotRunning
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(hand.peers) == 0 {
-		return 0, fmt.Errorf("p2p: publish to %q: no peer took it: their queues are full or they have left", topic)
-	}
-	return len(hand.peers), nil
-}
-
-func (h *Host) publishError(topic string, err error) error {
-	if h.ctx.Err() != nil {
+	switch err := g.topics[topic].Publish(ctx, bytes.Clone(msg)); {
+	case err == nil:
+		return nil
+	case h.ctx.Err() != nil:
 		return ErrNotRunning
+	default:
+		return fmt.Errorf("p2p: publish to %q: %w", topic, err)
 	}
-	return fmt.Errorf("p2p: publish to %q: %w", topic, err)
 }
 
-func (g *gossip) setHand(hand *handoff) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.hand = hand
-}
-
-// tracer hears from gossipsub what Publish and the metrics need to know, but nothing of what we publish
-// ourselves before it is sent. Its methods are called from gossipsub's loop and must not wait.
+// tracer counts what gossipsub does. Its methods are called from gossipsub's loop and must not wait.
 type tracer struct{ g *gossip }
 
-func (t tracer) SendRPC(rpc *pubsub.RPC, to PeerID) {
+func (t tracer) SendRPC(rpc *pubsub.RPC, _ PeerID) {
 	for _, m := range rpc.Publish {
 		t.g.host.metrics.gossipOut.WithLabelValues(m.GetTopic()).Inc()
-	}
-	t.g.mu.Lock()
-	defer t.g.mu.Unlock()
-	if hand := t.g.hand; hand != nil && slices.Contains(rpc.Publish, hand.message) {
-		hand.peers[to] = true
 	}
 }
 

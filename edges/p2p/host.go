@@ -374,6 +374,23 @@ func (h *Host) Peers() []PeerInfo {
 	return peers
 }
 
+// Some returns up to n connected peers in random order, those that we dialed before those that dialed
+// us: who wants to be among them by making many identities must fill our address book first.
+func (h *Host) Some(n int) []PeerID {
+	var chosen, others []PeerID
+	for _, p := range h.Peers() {
+		if p.Inbound {
+			others = append(others, p.ID)
+		} else {
+			chosen = append(chosen, p.ID)
+		}
+	}
+	shuffle(chosen)
+	shuffle(others)
+	chosen = append(chosen, others...)
+	return chosen[:min(n, len(chosen))]
+}
+
 func (h *Host) countPeers() (in, out int) {
 	for _, p := range h.Peers() {
 		if p.Inbound {

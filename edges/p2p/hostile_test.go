@@ -327,7 +327,7 @@ func TestGossipVerdictsAndLimits(t *testing.T) {
 		t.Helper()
 		var err error
 		within(t, patience, "a takes "+topic, func() bool {
-			_, err = b.Publish(t.Context(), topic, []byte(msg))
+			err = b.Publish(t.Context(), topic, []byte(msg))
 			return !errors.Is(err, ErrNoPeers)
 		})
 		if err != nil {
@@ -380,7 +380,8 @@ func TestABannedPeerIsKeptOut(t *testing.T) {
 func TestNoMetricHasAPeerInItsLabels(t *testing.T) {
 	var box inbox
 	a, b := pair(t, func(h *Host, _ bool) { h.Register(Topic{Name: "t", MaxSize: 10}, box.handle) })
-	within(t, patience, "b takes the topic", func() bool { _, err := a.Publish(t.Context(), "t", []byte("x")); return err == nil })
+	within(t, patience, "b takes the topic", func() bool { return a.Publish(t.Context(), "t", []byte("x")) == nil })
+	within(t, patience, "b has it", box.has("x"))
 	families, err := a.cfg.Registry.(*prometheus.Registry).Gather()
 	if err != nil {
 		t.Fatal(err)

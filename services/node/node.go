@@ -407,8 +407,8 @@ func (n *Node) sender(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case s := <-n.sends:
-			_, err := n.host.Publish(ctx, s.topic, s.msg)
-			if err != nil && !errors.Is(err, p2p.ErrNoPeers) && !errors.Is(err, p2p.ErrDuplicate) && ctx.Err() == nil {
+			err := n.host.Publish(ctx, s.topic, s.msg)
+			if err != nil && !errors.Is(err, p2p.ErrNoPeers) && ctx.Err() == nil {
 				n.log.Warn("message was not gossiped", "topic", s.topic, "err", err)
 			}
 		}

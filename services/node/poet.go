@@ -188,7 +188,7 @@ func (n *Node) PublishPoet(ctx context.Context, data []byte) (api.Published, err
 	if out.Peers = n.handed.get(out.Ref); out.Peers >= gatewayPeers {
 		return out, nil
 	}
-	if _, err := n.host.Publish(ctx, topicPoet, data); err != nil && !errors.Is(err, p2p.ErrDuplicate) && !errors.Is(err, p2p.ErrNoPeers) {
+	if err := n.host.Publish(ctx, topicPoet, data); err != nil && !errors.Is(err, p2p.ErrNoPeers) {
 		n.log.Warn("PoET proof was not gossiped", "ref", out.Ref.Short(), "err", err)
 	}
 	out.Peers = n.handOver(ctx, data)
@@ -201,18 +201,18 @@ func (n *Node) PublishPoet(ctx context.Context, data []byte) (api.Published, err
 
 // handOver gives a proof to a few more peers than must have it, at the same
 // time, and returns how many took it as soon as they are enough: one that does
-// not answer keeps nobody waiting.
+// not answer keeps nobody waiting. They are drawn anew for each proof, so that
+// a few hollow peers do not take them all.
 func (n *Node) handOver(ctx context.Context, data []byte) (took int) {
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
-	peers := n.host.Peers()
-	peers = peers[:min(len(peers), 3*gatewayPeers)]
+	peers := n.host.Some(3 * gatewayPeers)
 	answers := make(chan error, len(peers))
 	var all sync.WaitGroup
 	defer all.Wait()
 	for _, p := range peers {
 		all.Go(func() {
-			_, err := n.host.Request(ctx, p.ID, protocolPoet, data)
+			_, err := n.host.Request(ctx, p, protocolPoet, data)
 			answers <- err
 		})
 	}

@@ -506,10 +506,9 @@ func (s *smesher) publish(ctx context.Context, a *types.ATX) (activation.Input, 
 	if _, err := s.n.addATX(a); err != nil {
 		return nil, fmt.Errorf("our own ATX is not valid: %w", err)
 	}
-	peers, err := s.n.host.Publish(ctx, topicATX, codec.Encode(a))
-	if err != nil && !errors.Is(err, p2p.ErrNoPeers) && !errors.Is(err, p2p.ErrDuplicate) {
+	if err := s.n.host.Publish(ctx, topicATX, codec.Encode(a)); err != nil && !errors.Is(err, p2p.ErrNoPeers) {
 		return nil, err
 	}
-	s.n.log.Info("published ATX", "epoch", a.PublishEpoch, "id", id.Short(), "peers", peers)
+	s.n.log.Info("published ATX", "epoch", a.PublishEpoch, "id", id.Short())
 	return activation.Published{ID: id}, nil
 }
