@@ -65,7 +65,7 @@ func plan() []floor {
 			name: "services",
 			// Package poet itself has the words of its rooms.
 			rooms: []string{
-				"poet/registration", "poet/clock", "poet", "poet/journal", "poet/work", "poet/book", "poet/rounds", "poet/delivery", "poet/rpc", "poet/legacy", "poet/server",
+				"poet/registration", "poet/clock", "poet", "poet/journal", "poet/work", "poet/book", "poet/rounds", "poet/delivery", "poet/door", "poet/legacy", "poet/server",
 				"node", "page", "testnet",
 			},
 			below: []string{"base", "values", "proofs", "protocol", "edges"},

@@ -20,8 +20,8 @@ import (
 	"tweedle/base/telemetry"
 	"tweedle/edges/preset"
 	"tweedle/services/poet/delivery"
+	"tweedle/services/poet/door"
 	"tweedle/services/poet/rounds"
-	"tweedle/services/poet/rpc"
 	"tweedle/services/poet/server"
 	"tweedle/services/poet/work"
 	"tweedle/values/types"
@@ -139,7 +139,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	d := delivery.DefaultConfig()
 	f.cfg.Delivery = d
-	f.cfg.Limits = rpc.DefaultLimits()
+	f.cfg.Limits = door.DefaultLimits()
 	pathVar(fl, &f.dir, "dir", "", "", "data directory, short for --datadir")
 	fl.StringArrayVar(&f.cfg.Gateways, "gateway", nil, "gRPC address of a node that takes proofs; may be repeated")
 	fl.IntVar(&f.cfg.Delivery.Acks, "broadcast-acks", d.Acks, "gateways that must acknowledge a proof and give it back")

@@ -23,7 +23,7 @@ import (
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
-	"tweedle/services/poet/rpc"
+	"tweedle/services/poet/door"
 )
 
 // adminTimeout bounds one call of the admin API.
@@ -61,7 +61,7 @@ func (a *adminFlags) connected(ctx context.Context, do func(context.Context, *gr
 	if err := json.Unmarshal(b, &e); err != nil || e.Admin == "" {
 		return fmt.Errorf("%s does not name an admin listener: start the server again", filepath.Join(a.dir, telemetry.EndpointsFile))
 	}
-	conn, err := rpc.DialAdmin(e.Admin, filepath.Join(a.dir, rpc.TokenFile))
+	conn, err := door.DialAdmin(e.Admin, filepath.Join(a.dir, door.TokenFile))
 	if err != nil {
 		return err
 	}

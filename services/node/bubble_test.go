@@ -20,8 +20,8 @@ import (
 	"tweedle/edges/p2p"
 	"tweedle/edges/p2p/virtual"
 	"tweedle/edges/preset"
+	"tweedle/services/poet/door"
 	"tweedle/services/poet/rounds"
-	"tweedle/services/poet/rpc"
 	"tweedle/values/types"
 )
 
@@ -98,7 +98,7 @@ func (b *bubble) startPoet() {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return service.Run(ctx) })
 		group.Go(func() error {
-			return rpc.ServePublic(ctx, grpc, rest, service, rpc.Config{Limits: rpc.DefaultLimits(), Schedule: schedule})
+			return door.ServePublic(ctx, grpc, rest, service, door.Config{Limits: door.DefaultLimits(), Schedule: schedule})
 		})
 		b.poet.done <- errors.Join(group.Wait(), service.Close())
 	}()

@@ -25,9 +25,9 @@ import (
 	"tweedle/edges/api/gen/gatewaypb"
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/services/poet/delivery"
+	"tweedle/services/poet/door"
 	"tweedle/services/poet/registration"
 	"tweedle/services/poet/rounds"
-	"tweedle/services/poet/rpc"
 	"tweedle/services/poet/work"
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -64,7 +64,7 @@ func child(dir string) {
 	cfg := Config{
 		Poet: rounds.Config{Dir: dir, Schedule: killSchedule(time.Unix(0, ns)), Work: work.Config{LeavesPerSecond: 2000, MaxLeavesPerSecond: 2000},
 			BallastBytes: 1 << 16, SubmitFlush: 5 * time.Millisecond},
-		Delivery: delivery.DefaultConfig(), Gateways: gateways, Limits: rpc.DefaultLimits(),
+		Delivery: delivery.DefaultConfig(), Gateways: gateways, Limits: door.DefaultLimits(),
 		GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Announce: func(e telemetry.Endpoints) (func(), error) {
 			return func() {}, json.NewEncoder(os.Stdout).Encode(e)

@@ -1,5 +1,5 @@
 // Package server is a PoET server as a process: it puts the rounds of package
-// poet, the deliveries of package delivery and the APIs of package rpc
+// poet, the deliveries of package delivery and the APIs of package door
 // together, on their listeners.
 //
 // It promises: when Run announces its endpoints, every listener is open;
@@ -31,9 +31,9 @@ import (
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
+	"tweedle/services/poet/door"
 	"tweedle/services/poet/legacy"
 	"tweedle/services/poet/rounds"
-	"tweedle/services/poet/rpc"
 )
 
 // Config is what a server runs with.
@@ -45,7 +45,7 @@ type Config struct {
 	Delivery delivery.Config
 	Gateways []string
 	// Limits bound the public API.
-	Limits rpc.Limits
+	Limits door.Limits
 	// Addresses to listen on, host:port; empty leaves Metrics and Profile out.
 	GRPC, REST, Admin, Metrics, Profile string
 	CertifierURL                        string
@@ -117,11 +117,11 @@ func (s shelf) Proof(round string) (poet.ProofRecord, error) {
 
 // serve runs all parts until ctx ends or one of them fails.
 func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, f *feeder, registry *prometheus.Registry) error {
-	api := rpc.Config{
+	api := door.Config{
 		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
-		Log: cfg.Log, Metrics: rpc.NewMetrics(registry),
+		Log: cfg.Log, Metrics: door.NewMetrics(registry),
 	}
-	admin, err := rpc.NewAdmin(filepath.Join(cfg.Poet.Dir, rpc.TokenFile), service, outbox{f.courier, f}, api)
+	admin, err := door.NewAdmin(filepath.Join(cfg.Poet.Dir, door.TokenFile), service, outbox{f.courier, f}, api)
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
@@ -131,7 +131,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, f *fee
 	g.Go(func() error { return service.Run(ctx) })
 	g.Go(func() error { return f.courier.Run(ctx) })
 	g.Go(func() error { f.run(ctx); return nil })
-	g.Go(func() error { return rpc.ServePublic(ctx, ls.grpc, ls.rest, service, api) })
+	g.Go(func() error { return door.ServePublic(ctx, ls.grpc, ls.rest, service, api) })
 	g.Go(func() error { return admin.Serve(ctx, ls.admin) })
 	if ls.metrics != nil {
 		mux := http.NewServeMux()
@@ -158,7 +158,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, f *fee
 func (ls *listeners) endpoints() telemetry.Endpoints {
 	e := telemetry.Endpoints{GRPC: ls.grpc.Addr().String(), REST: ls.rest.Addr().String(), Admin: ls.admin.Addr().String()}
 	if ls.admin.Addr().Network() == "unix" {
-		e.Admin = rpc.UnixPrefix + e.Admin
+		e.Admin = door.UnixPrefix + e.Admin
 	}
 	if ls.metrics != nil {
 		e.Metrics = ls.metrics.Addr().String()
@@ -181,7 +181,7 @@ func openListeners(cfg Config) (*listeners, error) {
 	}{
 		{&ls.grpc, cfg.GRPC, "rpclisten", listenTCP},
 		{&ls.rest, cfg.REST, "restlisten", listenTCP},
-		{&ls.admin, cfg.Admin, "adminlisten", rpc.ListenAdmin},
+		{&ls.admin, cfg.Admin, "adminlisten", door.ListenAdmin},
 		{&ls.metrics, cfg.Metrics, "metrics-listen", listenTCP},
 		{&ls.profile, cfg.Profile, "profile", listenTCP},
 	} {
@@ -216,7 +216,7 @@ func (ls *listeners) close() {
 }
 
 func serveMux(ctx context.Context, l net.Listener, mux http.Handler) error {
-	return rpc.ServeHTTP(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}, l)
+	return door.ServeHTTP(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}, l)
 }
 
 func profiler() http.Handler {

@@ -30,9 +30,9 @@ import (
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet/delivery"
+	"tweedle/services/poet/door"
 	"tweedle/services/poet/registration"
 	"tweedle/services/poet/rounds"
-	"tweedle/services/poet/rpc"
 	"tweedle/services/poet/work"
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -157,7 +157,7 @@ func (n *internet) config(dir string, genesis time.Time, gateways ...string) Con
 			Dir: dir, Work: work.Config{LeavesPerSecond: 500, MaxLeavesPerSecond: 500}, BallastBytes: 1 << 16,
 			Schedule: types.PoetSchedule{Genesis: genesis, EpochDuration: 4 * time.Second, PhaseShift: 2 * time.Second, CycleGap: 2 * time.Second},
 		},
-		Delivery: delivery.DefaultConfig(), Gateways: gateways, Limits: rpc.DefaultLimits(),
+		Delivery: delivery.DefaultConfig(), Gateways: gateways, Limits: door.DefaultLimits(),
 		GRPC: "poet:1", REST: "poet:2", Admin: "poet:3", Version: "test", Log: slog.New(slog.DiscardHandler),
 		Listen: n.listen, Gateway: delivery.GRPC(network, n.dialer()),
 	}
@@ -220,7 +220,7 @@ func (n *internet) register(i byte) string {
 
 func (n *internet) admin(dir string) poetadminpb.AdminServiceClient {
 	n.t.Helper()
-	conn, err := rpc.DialAdmin("poet:3", filepath.Join(dir, rpc.TokenFile), n.dialer())
+	conn, err := door.DialAdmin("poet:3", filepath.Join(dir, door.TokenFile), n.dialer())
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -378,7 +378,7 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 	defer l.Close()
 	base := Config{
 		Poet:     rounds.Config{Dir: filepath.Join(t.TempDir(), "poet"), Schedule: types.PoetSchedule{Genesis: time.Now(), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}},
-		Delivery: delivery.DefaultConfig(), Limits: rpc.DefaultLimits(), GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0",
+		Delivery: delivery.DefaultConfig(), Limits: door.DefaultLimits(), GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0",
 		Log: slog.New(slog.DiscardHandler),
 	}
 	file := filepath.Join(t.TempDir(), "file")

@@ -1,4 +1,4 @@
-// Package rpc is the outside of a PoET server: its public API over gRPC and
+// Package door is the outside of a PoET server: its public API over gRPC and
 // REST, and its admin API.
 //
 // It promises: the calls, names, status codes and JSON of the reference
@@ -10,7 +10,7 @@
 //
 // It leaves to the caller: what a call means (Backend and Outbox), TLS (a
 // reverse proxy's business), and the listeners' addresses.
-package rpc
+package door
 
 import (
 	"context"
