@@ -1,6 +1,5 @@
-# Everything that people and CI run. The SIMD experiment gives the fast kernels;
-# without it everything still builds and runs on the portable ones.
-export GOEXPERIMENT ?= simd
+# Everything that people and CI run. The kernels are generated assembler: a plain
+# "go build" or "go install" gives the same programs.
 GO ?= go
 BIN := bin
 LDFLAGS := -s -w

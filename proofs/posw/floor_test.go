@@ -6,14 +6,14 @@ import "testing"
 func TestSequentialCountsWhatTheProverComputes(t *testing.T) {
 	for _, size := range []int{0, 24, 32, 33, 64, 100} {
 		var blocks uint64
-		counting := kernel{
+		counting := serial{
 			name:   "counting",
 			blocks: func(_ *node, _ *byte, n int) { blocks += uint64(n) },
 			chain:  func(_ *node, n int) { blocks += uint64(n) },
 		}
 		const first, end = 77, 1100
 		p := NewProver(make([]byte, size), 5)
-		p.hash = newHasher(counting, make([]byte, size))
+		p.hash = newHasher(newKernel(counting), make([]byte, size))
 		p.Advance(first, nil)
 		blocks = 0
 		p.Advance(end-first, nil)

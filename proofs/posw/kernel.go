@@ -4,26 +4,91 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 //go:generate go run ./gen .
 
-// lanes is the number of chains that a kernel runs side by side.
-const lanes = 4
-
-// kernel is one way to compute SHA-256.
+// kernel is one way to compute SHA-256 on this processor.
 type kernel struct {
+	serial
+	beside []parallel // none if one message after another is all it does
+	plan   plan
+}
+
+// serial hashes one message, for latency.
+type serial struct {
 	name string
 	// blocks goes on from a state over n blocks of 64 bytes at p. Nil if the kernel
 	// hashes whole messages only, by crypto/sha256.
 	blocks func(state *node, p *byte, n int)
-	// several does so with n blocks of each of several messages. Nil if blocks is.
-	several func(states *[lanes]node, p *[lanes]*byte, n int)
 	// chain hashes a digest n times, as fast as one hash can follow another.
 	chain func(d *node, n int)
-	// chains does so with several digests at once, as many hashes a second as it can.
-	chains func(d *[lanes]node, n int)
+}
+
+// parallel hashes several messages side by side, for throughput.
+type parallel struct {
+	name  string // empty if it comes with the serial part of its kernel
+	lanes int
+	// several goes on from each of the states over n blocks of 64 bytes, that begin in
+	// room where at says. Nil if only chains are computed side by side.
+	several func(states *[maxLanes]node, room []byte, at *[maxLanes]uint32, n int)
+	// chains hashes several digests n times each.
+	chains func(d *[maxLanes]node, n int)
+}
+
+// maxLanes is the largest number of lanes that a parallel has.
+const maxLanes = 16
+
+// newKernel puts a kernel together, with a plan that fills lanes at least by half.
+func newKernel(s serial, beside ...parallel) kernel {
+	k := kernel{serial: s, beside: beside}
+	for n := range k.plan {
+		for i, p := range beside {
+			if 2*n >= p.lanes && n > 1 {
+				k.plan[n] = i + 1
+			}
+		}
+	}
+	return k
+}
+
+// id is the name by which a kernel is chosen.
+func (k kernel) id() string {
+	name := k.name
+	for _, p := range k.beside {
+		if p.name != "" {
+			name += "+" + p.name
+		}
+	}
+	return name
+}
+
+// plan says by which part of a kernel to go on if so many messages are left: 0 for the
+// serial part, else the number of a parallel, from 1.
+type plan [maxLanes + 1]int
+
+// next returns the parallel for n messages that are left, nil for one at a time, and
+// how many of them it takes.
+func (k *kernel) next(n int) (*parallel, int) {
+	if i := k.plan[min(n, maxLanes)]; i > 0 {
+		p := &k.beside[i-1]
+		return p, min(n, p.lanes)
+	}
+	return nil, 1
+}
+
+// width is the number of messages that are worth having at hand.
+func (k *kernel) width() int {
+	widest := 1
+	for n := range k.plan {
+		_, taken := k.next(n)
+		widest = max(widest, taken)
+	}
+	return widest
 }
 
 // initial is the state in which SHA-256 begins (FIPS 180-4, section 5.3.3).
@@ -33,18 +98,11 @@ var initial = node{
 }
 
 // portable runs on every processor.
-var portable = kernel{
+var portable = serial{
 	name: "portable",
 	chain: func(d *node, n int) {
 		for range n {
 			*d = sha256.Sum256(d[:])
-		}
-	},
-	chains: func(d *[lanes]node, n int) {
-		for i := range d {
-			for range n {
-				d[i] = sha256.Sum256(d[i][:])
-			}
 		}
 	},
 }
@@ -56,45 +114,88 @@ type choice struct {
 	floor  func(n int) // of this processor, nil if none is written for it
 }
 
-// chosen tests the kernels of this processor at first use.
+// byHand is the kernel that UseKernel wants, nil if it was not called.
+var byHand atomic.Pointer[string]
+
+// chosen chooses the kernel at first use.
 var chosen = sync.OnceValue(func() choice {
-	k, err := choose(accelerated())
+	candidates := runnable()
+	if name := byHand.Load(); name != nil {
+		candidates = slices.DeleteFunc(candidates, func(k kernel) bool { return k.id() != *name })
+	}
+	k, err := choose(candidates, ticks())
 	return choice{k, err, floor()}
 })
 
-// choose returns the first kernel that passes its self test, else the portable one.
-// The error names those that did not pass.
-func choose(candidates []kernel) (kernel, error) {
+// choose returns the fastest of the kernels that pass their self test, else the
+// portable one. The error names those that do not pass. What it cannot protect from is
+// a kernel that faults, as one with a misaligned operand does: that ends the process,
+// and only UseKernel helps then.
+//
+// Speed is measured with the clock, in short runs; without one the last that passes is
+// taken, as they stand in order of what they ask of the processor.
+func choose(candidates []kernel, clock func() uint64) (kernel, error) {
 	var errs error
+	var good []kernel
 	for _, k := range candidates {
-		err := selfTest(k)
-		if err == nil {
-			return k, errs
+		if err := selfTest(k); err != nil {
+			errs = errors.Join(errs, err)
+		} else {
+			good = append(good, k)
 		}
-		errs = errors.Join(errs, err)
 	}
-	return portable, errs
+	switch {
+	case len(good) == 0:
+		return newKernel(portable), errs
+	case clock == nil:
+		return good[len(good)-1], errs
+	}
+	return fastest(good, clock), errs
 }
 
-// Kernel returns the name of the SHA-256 kernel in use: "sha-ni" (x86), "sha2"
-// (ARMv8) or "portable", the last where the processor has no SHA-256 instructions
-// that this package knows. The error is not nil if a kernel of this processor failed
-// its self test: leaves are then computed by another one, correctly but slowly. A
-// service that depends on speed refuses to start on it.
+// Kernels returns the names of the SHA-256 kernels that this processor can run, in
+// order of what they ask of it, beginning with "portable".
+func Kernels() []string {
+	var names []string
+	for _, k := range runnable() {
+		names = append(names, k.id())
+	}
+	return names
+}
+
+// Kernel returns the name of the kernel in use. If nobody chose one by UseKernel, it is
+// the one of Kernels that a measurement at first use, of some milliseconds, found the
+// fastest. The error is not nil if a kernel of this processor failed its self test:
+// leaves are then computed by another one, correctly but maybe slowly. A service that
+// depends on speed refuses to start on it.
 func Kernel() (string, error) {
 	c := chosen()
-	return c.kernel.name, c.err
+	return c.kernel.id(), c.err
+}
+
+// UseKernel chooses the kernel of this process by its name, before anything is computed.
+// The error, one line, says which names there are, or that it is too late.
+func UseKernel(name string) error {
+	if names := Kernels(); !slices.Contains(names, name) {
+		return fmt.Errorf("no kernel %q runs on this processor, choose one of: %s", name, strings.Join(names, ", "))
+	}
+	byHand.Store(&name)
+	inUse, err := Kernel()
+	if err == nil && inUse != name {
+		err = fmt.Errorf("kernel %s is in use already, %s cannot be chosen any more", inUse, name)
+	}
+	return err
 }
 
 // selfTest compares a kernel with the portable one on messages and chains of all the
 // shapes that labels and nodes have.
 func selfTest(k kernel) error {
 	fail := func(what string) error {
-		return fmt.Errorf("the %s kernel of posw computes a wrong %s on this processor: do not trust this machine", k.name, what)
+		return fmt.Errorf("the %s kernel of posw computes a wrong %s on this processor: do not trust this machine", k.id(), what)
 	}
-	h, twin := newHasher(k, initial[:]), newHasher(portable, initial[:])
+	h, twin := newHasher(k, initial[:]), newHasher(newKernel(portable), initial[:])
 	var parked [MaxHeight + 1]node
-	d := sha256.Sum256(initial[:])
+	d := node(sha256.Sum256(initial[:]))
 	for i := range parked {
 		parked[i] = d
 		d = sha256.Sum256(d[:])
@@ -107,28 +208,59 @@ func selfTest(k kernel) error {
 			return fail("node")
 		}
 	}
-	for n := range 8 {
-		a, b := parked[n], parked[n]
-		k.chain(&a, n*57)
-		portable.chain(&b, n*57)
+	for _, n := range []int{0, 1, 2, 33, LeafHashes - 1} {
+		a, b := parked[n%7], parked[n%7]
+		k.chain(&a, n)
+		portable.chain(&b, n)
 		if a != b {
 			return fail("chain")
 		}
-		several := [lanes]node(parked[n : n+lanes])
-		twins := several
-		k.chains(&several, n*57)
-		portable.chains(&twins, n*57)
-		if several != twins {
+	}
+	for i := range k.beside {
+		if err := k.beside[i].selfTest(fail); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// selfTest tests all lanes, of which the first few would do if it trusted them.
+func (p *parallel) selfTest(fail func(what string) error) error {
+	var states, twins [maxLanes]node
+	var at [maxLanes]uint32
+	room := make([]byte, maxLanes*(2*blockSize+4))
+	for i, d := 0, initial; i < len(room); i += len(d) {
+		d = sha256.Sum256(d[:])
+		copy(room[i:], d[:])
+	}
+	for _, n := range []int{0, 1, 2, 33, LeafHashes - 1} {
+		for i := range p.lanes {
+			states[i] = node(room[32*i:])
+			twins[i] = states[i]
+			portable.chain(&twins[i], n)
+		}
+		p.chains(&states, n)
+		if states != twins {
 			return fail("set of chains")
 		}
-		msgs := make([][]byte, lanes)
-		for i := range msgs {
-			msgs[i] = make([]byte, n*(1+i)*29, padded(n*(1+i)*29))
-			copy(msgs[i], d[:])
+	}
+	if p.several == nil {
+		return nil
+	}
+	for n := range 3 { // blocks; the last has the padding
+		for i := range p.lanes {
+			at[i] = uint32(132 * i)
+			message := room[at[i]:][:n*blockSize]
+			if n > 0 {
+				pad(message, max(0, len(message)-minPadding-i))
+				twins[i] = sha256.Sum256(message[:len(message)-minPadding-i])
+			} else {
+				twins[i] = initial
+			}
+			states[i] = initial
 		}
-		h.sums(msgs...)
-		twin.sums(msgs...)
-		if h.several != twin.several {
+		p.several(&states, room, &at, n)
+		if states != twins {
 			return fail("set of messages")
 		}
 	}

@@ -325,7 +325,7 @@ chainLoop:
 chainDone:
 	RET
 
-// func chainsSHA2(d *[4]node, n int)
+// func chainsSHA2(d *[maxLanes]node, n int)
 TEXT ·chainsSHA2(SB), NOSPLIT, $0-16
 	MOVD d+0(FP), R0
 	MOVD n+8(FP), R1

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,7 +19,10 @@ func quick() kernel {
 	k := chosen().kernel
 	k.name = "quick"
 	k.chain = func(*node, int) {}
-	k.chains = func(*[lanes]node, int) {}
+	k.beside = slices.Clone(k.beside)
+	for i := range k.beside {
+		k.beside[i].chains = func(*[maxLanes]node, int) {}
+	}
 	return k
 }
 

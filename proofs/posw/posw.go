@@ -20,7 +20,6 @@ package posw
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"math/bits"
 	"slices"
 
@@ -50,25 +49,7 @@ const openings = types.MaxPoetLeaves
 // Indices returns the leaves a proof of that root must open, ascending:
 // types.MaxPoetLeaves of them, or all if there are no more (reference/poet.md 1.4).
 func Indices(root types.Hash32, leaves uint64) []uint64 {
-	if leaves <= openings {
-		all := make([]uint64, leaves)
-		for i := range all {
-			all[i] = uint64(i)
-		}
-		return all
-	}
-	var msg [NodeSize + 4]byte
-	copy(msg[:], root[:])
-	indices := make([]uint64, 0, openings)
-	for c := uint32(0); len(indices) < openings; c++ {
-		binary.BigEndian.PutUint32(msg[NodeSize:], c)
-		digest := sha256.Sum256(msg[:])
-		index := binary.BigEndian.Uint64(digest[:]) % leaves
-		if at, found := slices.BinarySearch(indices, index); !found {
-			indices = slices.Insert(indices, at, index)
-		}
-	}
-	return indices
+	return newHasher(chosen().kernel, nil).indices(root, leaves)
 }
 
 // spot is the place of a node: its height above the leaves and its index in that layer.

@@ -26,7 +26,7 @@ func (p *Prover) Prove(kept io.Reader, workers int, progress func(done, total in
 		return types.PoetProof{}, fmt.Errorf("%d leaves are too few for a proof, compute at least %d", leaves, openings)
 	}
 	edge, root := p.spine.edge(p.hash)
-	indices := Indices(root, leaves)
+	indices := p.hash.indices(root, leaves)
 	proof := types.PoetProof{Root: root, Leaves: make([]node, openings), NumLeaves: leaves}
 	top := spot{height: treeHeight(leaves)}
 	siblings := top.siblings(indices, nil)
@@ -183,9 +183,9 @@ func (t *subtree) check() error {
 // run recomputes subtrees until there are none left, several side by side, and calls
 // finished for each.
 func (h *hasher) run(take func() *subtree, finished func(*subtree)) {
-	active, msgs := make([]*subtree, 0, lanes), make([][]byte, lanes)
+	active, msgs, labels := make([]*subtree, 0, h.width), make([]span, h.width), make([]node, h.width)
 	for {
-		for len(active) < lanes {
+		for len(active) < h.width {
 			t := take()
 			if t == nil {
 				break
@@ -198,10 +198,9 @@ func (h *hasher) run(take func() *subtree, finished func(*subtree)) {
 		for i, t := range active {
 			msgs[i] = h.message(i, t.spine.count, &t.spine.parked)
 		}
-		h.sums(msgs[:len(active)]...)
-		h.chains(len(active))
+		h.labels(h.room, msgs[:len(active)], labels)
 		for i, t := range active {
-			t.add(h, h.several[i])
+			t.add(h, labels[i])
 		}
 		active = slices.DeleteFunc(active, func(t *subtree) bool {
 			if t.done() {

@@ -27,7 +27,8 @@ func Verify(statement []byte, p *types.PoetProof, workers int) error {
 	case len(p.Nodes) > types.MaxPoetNodes:
 		return fmt.Errorf("%d nodes, must be at most %d", len(p.Nodes), types.MaxPoetNodes)
 	}
-	indices := Indices(p.Root, leaves)
+	h := newHasher(chosen().kernel, statement)
+	indices := h.indices(p.Root, leaves)
 	top := spot{height: treeHeight(leaves)}
 	siblings := top.siblings(indices, make([]spot, 0, len(p.Nodes)+1))
 	if len(siblings) != len(p.Nodes) {
@@ -38,34 +39,32 @@ func Verify(statement []byte, p *types.PoetProof, workers int) error {
 			return fmt.Errorf("node %d lies beyond the last leaf and is not zero", i)
 		}
 	}
-	o := newOpening(newHasher(chosen().kernel, statement), indices)
+	o := newOpening(h, indices)
 	if o.climb(p, siblings, top.height) != p.Root {
 		return fmt.Errorf("leaves and nodes do not hash to the root")
 	}
-	return o.labels(p.Leaves, workers)
+	return o.check(p.Leaves, workers)
 }
 
 // opening is a proof being checked.
 type opening struct {
 	hash     *hasher
 	indices  []uint64
-	messages [openings][]byte // of the opened labels; they get their left siblings in climb
+	room     []byte         // all messages of the opened labels
+	messages [openings]span // they get their left siblings in climb
 }
 
 func newOpening(h *hasher, indices []uint64) *opening {
 	o := &opening{hash: h, indices: indices}
-	size := func(index uint64) int {
-		return padded(h.statement + 8 + bits.OnesCount64(index)*NodeSize)
-	}
-	total := 0
-	for _, index := range indices {
-		total += size(index)
-	}
-	room := make([]byte, total)
+	at := 0
 	for i, index := range indices {
-		n := size(index)
-		msg := append(room[:0:n], h.prefix()...)
-		o.messages[i], room = binary.BigEndian.AppendUint64(msg, index), room[n:]
+		o.messages[i] = span{at, h.statement + 8}
+		at += padded(h.statement + 8 + bits.OnesCount64(index)*NodeSize)
+	}
+	o.room = make([]byte, at)
+	for i, index := range indices {
+		msg := o.room[o.messages[i].at:]
+		binary.BigEndian.PutUint64(msg[copy(msg, h.prefix()):], index)
 	}
 	return o
 }
@@ -73,6 +72,13 @@ func newOpening(h *hasher, indices []uint64) *opening {
 // climb hashes the opened leaves up to the root, layer by layer, and appends to each
 // leaf's message the left siblings on its path. The nodes of the proof must be those
 // at the siblings.
+//
+// In each layer the opened nodes are paired with their siblings, from the proof or
+// opened themselves, and replaced by their parents, in place:
+//
+//	index    3     6 7     12          the opened nodes of a layer
+//	pairs   (2,3) (6,7) (12,13)        2 and 13 are taken from the proof
+//	index    1     3     6             those of the next
 func (o *opening) climb(p *types.PoetProof, siblings []spot, top uint) node {
 	nodes := [openings]node(p.Leaves)
 	index := [openings]uint64(o.indices)
@@ -84,36 +90,33 @@ func (o *opening) climb(p *types.PoetProof, siblings []spot, top uint) node {
 	count := openings
 	for height := range top {
 		done, waiting := 0, 0
-		flush := func() {
-			o.hash.parents(waiting)
-			copy(nodes[done-waiting:], o.hash.several[:waiting])
-			waiting = 0
-		}
 		for i := 0; i < count; {
 			left, right, width := &nodes[i], &nodes[i], 1
-			var opened []([]byte) // messages of the leaves under the right node
+			var from, to int // leaves under the right node
 			switch {
 			case index[i]&1 == 1:
 				left = &p.Nodes[take(height)]
-				opened = o.messages[first[i]:first[i+1]]
+				from, to = first[i], first[i+1]
 			case i+1 < count && index[i+1] == index[i]+1:
 				right, width = &nodes[i+1], 2
-				opened = o.messages[first[i+1]:first[i+2]]
+				from, to = first[i+1], first[i+2]
 			default:
 				right = &p.Nodes[take(height)]
 			}
-			for at := range opened {
-				opened[at] = append(opened[at], left[:]...)
+			for at := from; at < to; at++ {
+				m := &o.messages[at]
+				m.n += copy(o.room[m.at+m.n:], left[:])
 			}
 			o.hash.pair(waiting, left, right)
 			index[done], first[done] = index[i]/2, first[i]
 			i += width
 			done++
-			if waiting++; waiting == lanes {
-				flush()
+			if waiting++; waiting == o.hash.width {
+				o.hash.parents(nodes[done-waiting : done])
+				waiting = 0
 			}
 		}
-		flush()
+		o.hash.parents(nodes[done-waiting : done])
 		first[done] = openings
 		count = done
 	}
@@ -142,38 +145,23 @@ func byHeight(siblings []spot) func(height uint) uint16 {
 	}
 }
 
-// labels recomputes the opened leaves, several side by side.
-func (o *opening) labels(leaves []node, workers int) error {
-	const groups = (openings + lanes - 1) / lanes
-	var wrong [groups]error
-	work := func(h *hasher, group int) {
-		at := group * lanes
-		end := min(at+lanes, openings)
-		h.sums(o.messages[at:end]...)
-		h.chains(end - at)
-		for i := at; i < end; i++ {
-			if h.several[i-at] != leaves[i] {
-				wrong[group] = fmt.Errorf("leaf %d is not the label of its left siblings", o.indices[i])
-			}
-		}
+// check recomputes the opened leaves.
+func (o *opening) check(leaves []node, workers int) error {
+	var labels [openings]node
+	work := func(h *hasher, from, to int) {
+		h.labels(o.room, o.messages[from:to], labels[from:to])
 	}
-	workers = max(1, min(workers, groups))
+	workers = max(1, min(workers, openings))
 	var wait sync.WaitGroup
 	for w := 1; w < workers; w++ {
 		h := newHasher(o.hash.kernel, o.hash.prefix())
-		wait.Go(func() {
-			for group := w; group < groups; group += workers {
-				work(h, group)
-			}
-		})
+		wait.Go(func() { work(h, w*openings/workers, (w+1)*openings/workers) })
 	}
-	for group := 0; group < groups; group += workers {
-		work(o.hash, group)
-	}
+	work(o.hash, 0, openings/workers)
 	wait.Wait()
-	for _, err := range wrong {
-		if err != nil {
-			return err
+	for i := range labels {
+		if labels[i] != leaves[i] {
+			return fmt.Errorf("leaf %d is not the label of its left siblings", o.indices[i])
 		}
 	}
 	return nil

@@ -97,11 +97,11 @@ func arm64Blocks(t *text) {
 // more than one.
 func arm64Chain(t *text, symbol, prefix string, count int) {
 	side := min(count, 2)
-	argument := "d *node"
+	signature := symbol + "(d *node, n int)"
 	if count > 1 {
-		argument = fmt.Sprintf("d *[%d]node", count)
+		signature = chainsSignature(symbol)
 	}
-	t.function(symbol+"("+argument+", n int)", symbol, "$0-16")
+	t.function(signature, symbol, "$0-16")
 	t.line("MOVD d+0(FP), R0")
 	t.line("MOVD n+8(FP), R1")
 	t.line("CBZ R1, %sDone", prefix)
