@@ -179,16 +179,25 @@ func TestReserveKeepsTheLength(t *testing.T) {
 
 func TestOneProcessPerDirectory(t *testing.T) {
 	dir := t.TempDir()
+	isLocked := func(want bool) {
+		t.Helper()
+		if got, err := durable.Locked(dir); got != want || err != nil {
+			t.Fatalf("locked is %t, %v", got, err)
+		}
+	}
+	isLocked(false)
 	lock, err := durable.Lock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	isLocked(true)
 	if _, err := durable.Lock(dir); !errors.Is(err, durable.ErrLocked) {
 		t.Fatalf("second lock: %v", err)
 	}
 	if err := lock.Close(); err != nil {
 		t.Fatal(err)
 	}
+	isLocked(false)
 	again, err := durable.Lock(dir)
 	if err != nil {
 		t.Fatal(err)

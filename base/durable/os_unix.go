@@ -35,6 +35,23 @@ func Lock(dir string) (io.Closer, error) {
 	return f, nil
 }
 
+// Locked tells whether a process has the directory.
+func Locked(dir string) (bool, error) {
+	f, err := os.Open(filepath.Join(dir, LockName))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // and whatever it holds
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
 // Free implements FS.
 func (OS) Free(dir string) (uint64, error) {
 	var s unix.Statfs_t

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,25 +136,45 @@ func TestWrongSettingsAreMistakesOfUse(t *testing.T) {
 	}
 }
 
-// The command as people use it: it runs, announces itself, is steered by the
-// admin commands, and goes away with its context.
-func TestAServerIsSteeredFromTheCommandLine(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "poet")
-	ctx, cancel := context.WithCancel(t.Context())
+// poetServer runs the command on a data directory until stop is called.
+func poetServer(t *testing.T, dir string, args ...string) (e telemetry.Endpoints, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	root := rootCommand()
-	root.SetArgs([]string{"poet", "--dir", dir, "--genesis-time", time.Now().UTC().Format(time.RFC3339), "--epoch-duration=1h", "--phase-shift=30m",
-		"--cycle-gap=1m", "-r", "127.0.0.1:0", "-w", "127.0.0.1:0", "--adminlisten", "unix:" + filepath.Join(t.TempDir(), "s"), "--memory=26"})
+	root.SetArgs(append(poetArgs(dir), args...))
 	ended := make(chan error, 1)
 	go func() { ended <- root.ExecuteContext(ctx) }()
-	var e telemetry.Endpoints
+	stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
 	for wait := time.Now().Add(20 * time.Second); e.REST == ""; time.Sleep(10 * time.Millisecond) {
 		if b, err := os.ReadFile(filepath.Join(dir, telemetry.EndpointsFile)); err == nil {
 			_ = json.Unmarshal(b, &e) // the file appears whole
 		}
 		if time.Now().After(wait) {
-			t.Fatal("the server does not start")
+			t.Fatalf("the server does not start: %v", stop())
 		}
 	}
+	return e, stop
+}
+
+// poetArgs is the command of a server whose round is open for a day.
+func poetArgs(dir string) []string {
+	return []string{"poet", "--dir", dir, "--genesis-time=" + time.Now().UTC().Truncate(24*time.Hour).Format(time.RFC3339), "--epoch-duration=48h",
+		"--phase-shift=36h", "--cycle-gap=1m", "-r", "127.0.0.1:0", "-w", "127.0.0.1:0", "--adminlisten=127.0.0.1:0", "--memory=26"}
+}
+
+// The command as people use it: it runs, announces itself, is steered by the
+// admin commands, and goes away with its context.
+func TestAServerIsSteeredFromTheCommandLine(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "poet")
+	e, stop := poetServer(t, dir, "--adminlisten", "unix:"+filepath.Join(t.TempDir(), "s"))
 	res, err := http.Get("http://" + e.REST + "/v1/info")
 	if err != nil || res.StatusCode != http.StatusOK || e.PID != os.Getpid() {
 		t.Fatalf("%v %v %+v", res, err, e)
@@ -166,12 +187,35 @@ func TestAServerIsSteeredFromTheCommandLine(t *testing.T) {
 		t.Errorf("a directory in use: %s", got)
 	}
 	steer(t, dir)
-	cancel()
-	if err := <-ended; err != nil {
+	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	if got := refused(t, false, "poet", "gateways", "list", "--dir", dir); !strings.Contains(got, "no PoET server runs") {
 		t.Error(got)
+	}
+}
+
+// A killed server leaves its address behind; by now nobody has it, or another
+// server with another token. The operator is told that theirs does not run.
+func TestAnAddressThatWasLeftBehindIsNoServer(t *testing.T) {
+	other, dead := filepath.Join(t.TempDir(), "other"), filepath.Join(t.TempDir(), "dead")
+	e, _ := poetServer(t, other)
+	_, stop := poetServer(t, dead)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, admin := range []string{e.Admin, "127.0.0.1:1", "unix:" + filepath.Join(dead, "socket")} {
+		b, err := json.Marshal(telemetry.Endpoints{Admin: admin, PID: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dead, telemetry.EndpointsFile), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want := "no PoET server runs in " + dead + ", its endpoints.json is left from one that was killed: start it with `tweedle poet --dir " + dead + "`"
+		if got := refused(t, false, "poet", "gateways", "list", "--dir", dead); !strings.Contains(got, want) {
+			t.Errorf("%s: %s", admin, got)
+		}
 	}
 }
 
