@@ -7,10 +7,11 @@ import (
 
 // Event is something that an operator may want to know.
 type Event struct {
-	Kind  EventKind
-	Round string // empty if it is about none
-	Text  string // one line
-	Err   error  // nil unless something went wrong
+	Kind    EventKind
+	Round   string // empty if it is about none
+	Gateway string // its address; empty if it is about none
+	Text    string // one line
+	Err     error  // nil unless something went wrong
 }
 
 // EventKind names the kinds of events; they are stable, alert rules use them.
@@ -50,6 +51,9 @@ func Tell(log *slog.Logger, e Event) {
 	attrs := []slog.Attr{slog.String("event", string(e.Kind))}
 	if e.Round != "" {
 		attrs = append(attrs, slog.String("round", e.Round))
+	}
+	if e.Gateway != "" {
+		attrs = append(attrs, slog.String("gateway", e.Gateway))
 	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.Any("error", e.Err))

@@ -387,16 +387,18 @@ func (s *Book) Proof(n uint32) (m types.PoetProofMessage, err error) {
 	return m, err
 }
 
-// Proofs returns the numbers of the rounds whose proof is stored, lowest first.
-func (s *Book) Proofs() (numbers []uint32, err error) {
+// Proofs returns the numbers of the rounds whose proof is stored, from one on,
+// lowest first.
+func (s *Book) Proofs(from uint32) (numbers []uint32, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketProofs).ForEach(func(k, _ []byte) error {
+		c := tx.Bucket(bucketProofs).Cursor()
+		for k, _ := c.Seek(roundKey(from)); k != nil; k, _ = c.Next() {
 			if len(k) != 4 {
 				return fmt.Errorf("%s: key of a proof: %w", DatabaseName, poet.ErrDamaged)
 			}
 			numbers = append(numbers, binary.BigEndian.Uint32(k))
-			return nil
-		})
+		}
+		return nil
 	})
 	return numbers, err
 }

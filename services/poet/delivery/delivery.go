@@ -1,21 +1,29 @@
-// Package delivery brings finished PoET proofs to the network: an outbox that
-// forgets nothing and a pool of gateways that heals itself.
+// Package delivery brings finished PoET proofs to the network: through a few of
+// the gateways that the operator named, until enough of them have shown that they
+// keep the proof.
 //
-// It promises: a proof that Add has taken stays in the outbox, over restarts,
-// until enough distinct gateways have acknowledged it and as many have given
-// it back when asked for it by reference, or until it can be of no use to
-// anyone. Each gateway receives proofs in the order in which they were added.
-// A gateway that hangs delays no other one. A dead gateway's slot is filled
-// from the candidates without anybody's help, and new gateways are used the
-// moment they are set.
+// It promises:
+//   - A stored proof is offered, also over restarts, until Acks distinct gateways
+//     have acknowledged it and given it back when asked for it by its reference, or
+//     until it is of no use to anyone. Distinct means another name and another
+//     address; a gateway that changes its name starts anew.
+//   - A gateway receives the proofs that wait for it in the order of their rounds.
+//   - A gateway that hangs, lies or answers garbage delays no other one, and a proof
+//     that cannot be read or that a gateway rejects delays no other one.
+//   - A dead gateway's slot goes to the next live one by itself, and new gateways
+//     are used the moment they are set.
+//   - Nothing is dialled that the operator did not name.
+//   - It keeps no proof: what waits follows from the Shelf, the acknowledgements and
+//     the clock at that moment. So nothing is given up for good by a clock that was
+//     ahead for a while.
 //
-// It leaves to the caller: the proofs themselves and how long each is of use,
-// the database, and telling gateways' identities apart from impostors': an
-// identity is what a gateway says of itself, which unmasks one node behind two
-// addresses but not an attacker with two names.
+// It leaves to the caller: the proofs, how long each is of use, the database, a clock
+// that is to be believed, and telling apart gateways that lie about their names: a
+// name is what a gateway says of itself, which unmasks one node behind two addresses
+// but not an attacker with two names.
 //
-// Machine is the logic, passive and deterministic: time is an argument, calls
-// are values. Courier is the small loop that drives it.
+// Machine is the logic, passive and deterministic: time is an argument, calls are
+// values. Courier is the small loop that drives it.
 package delivery
 
 import (
@@ -26,6 +34,7 @@ import (
 	"strconv"
 	"time"
 
+	"tweedle/services/poet"
 	"tweedle/values/types"
 )
 
@@ -34,27 +43,20 @@ const (
 	// MaxProofSize bounds one encoded proof, in bytes; the largest that the
 	// wire format allows is about a fifth of it (reference/poet.md 1.5).
 	MaxProofSize = 1 << 20
-	// MaxPending bounds the proofs that wait for delivery.
-	MaxPending = 256
-	// MaxHistory bounds the records of proofs that no longer wait.
-	MaxHistory = 128
-	// MaxCandidates bounds the gateways known besides the pool; the ones that
-	// other gateways told of make room first.
-	MaxCandidates = 64
-	// MaxTold bounds how many gateways one gateway may tell of at a time.
-	MaxTold = 16
-	// MaxAddress bounds an address, in characters.
+	// MaxGateways bounds the gateways that are known.
+	MaxGateways = 64
+	// MaxRecords bounds the proofs of which anything is kept.
+	MaxRecords = 128
+	// MaxAddress bounds an address or a name, in bytes.
 	MaxAddress = 255
-	// maxBanned bounds the gateways that are remembered as removed by hand.
-	maxBanned = 64
 )
 
 // Config says how eager and how strict delivery is.
 type Config struct {
-	// Acks is how many distinct gateways must acknowledge a proof, and how many
-	// must give it back by its reference, before it counts as delivered.
+	// Acks is how many distinct gateways must acknowledge a proof and give it
+	// back by its reference before it counts as delivered.
 	Acks int
-	// Slots is the size of the pool.
+	// Slots is how many gateways are offered proofs at a time.
 	Slots int
 	// MinPeers is how many peers a gateway needs to be of use.
 	MinPeers int
@@ -73,9 +75,11 @@ type Config struct {
 	RetryMin, RetryMax time.Duration
 	// DeadAfter is how many failed checks in a row turn a suspect gateway dead.
 	DeadAfter int
-	// LongBan is how long a gateway that lied, or that is another one under a
-	// second address, is left alone.
+	// LongBan is how long a gateway that lied is left alone, and how long one
+	// that rejected a proof is not offered it again.
 	LongBan time.Duration
+	// Again is how long at least a proof is offered that was asked for by hand.
+	Again time.Duration
 	// Seed makes the jitter repeatable.
 	Seed uint64
 }
@@ -87,7 +91,7 @@ func DefaultConfig() Config {
 		ProbeEvery: 10 * time.Second, ProbeTimeout: 3 * time.Second,
 		PushTimeout: 10 * time.Second, FetchTimeout: 10 * time.Second, FetchDelay: time.Second,
 		RetryMin: 500 * time.Millisecond, RetryMax: 30 * time.Second,
-		DeadAfter: 3, LongBan: 10 * time.Minute,
+		DeadAfter: 3, LongBan: 10 * time.Minute, Again: time.Hour,
 	}
 }
 
@@ -104,26 +108,39 @@ func (c Config) validate() error {
 	return nil
 }
 
-// Proof is what is delivered.
-type Proof struct {
-	Round string             // decimal epoch number
-	Ref   types.PoetProofRef // under which nodes store it
-	Data  []byte             // canonical encoding of types.PoetProofMessage
+// Due is a stored proof that is of use to somebody.
+type Due struct {
+	Round string // decimal epoch number
 	// UsefulUntil is when the last one to whom it can be of use has gone.
 	UsefulUntil time.Time
 }
 
+// Proof is what is delivered.
+type Proof struct {
+	Due
+	Ref  types.PoetProofRef // under which nodes store it
+	Data []byte             // canonical encoding of types.PoetProofMessage
+}
+
+// Shelf is where the proofs are stored. Its methods are called from several
+// goroutines.
+type Shelf interface {
+	// Due lists the proofs that are of use at a moment.
+	Due(at time.Time) ([]Due, error)
+	// Load reads the proof of a round, also of one that is of no use.
+	Load(round string) (Proof, error)
+}
+
 // Health is a gateway's own account of itself.
 type Health struct {
-	ID      string // stable identity; empty if it does not tell
+	ID      string // stable name; empty if it does not tell
 	Genesis types.GenesisID
 	Synced  bool
 	Peers   uint64
-	Told    []string // addresses of other gateways
 }
 
-// Ack is a gateway's answer to a proof.
-type Ack struct {
+// Answer is what a gateway says of a proof that it was given.
+type Answer struct {
 	Ref       types.PoetProofRef
 	Known     bool // it had the proof before
 	Validated bool
@@ -132,18 +149,20 @@ type Ack struct {
 }
 
 var (
-	// ErrRejected marks an answer that a gateway will not change: the proof
+	// ErrRejected marks an answer that a gateway will not soon change: the proof
 	// does not decode or verify there.
 	ErrRejected = errors.New("the gateway rejects the proof")
 	// ErrMissing says that a gateway does not have the proof it was asked for.
 	ErrMissing = errors.New("the gateway does not have the proof")
+	// errUnreadable says that a proof could not be read from the Shelf.
+	errUnreadable = errors.New("the stored proof cannot be read")
 )
 
 // Gateway is a connection to one gateway. Every call ends with its context.
 type Gateway interface {
 	Check(ctx context.Context) (Health, error)
 	// Publish returns ErrRejected when repeating is pointless.
-	Publish(ctx context.Context, data []byte) (Ack, error)
+	Publish(ctx context.Context, data []byte) (Answer, error)
 	// Fetch asks for a proof and returns nil if the gateway gave it, ErrMissing
 	// if it gave none or another one.
 	Fetch(ctx context.Context, ref types.PoetProofRef) error
@@ -165,28 +184,19 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
-// EventKind names what happened.
-type EventKind string
-
-// The events. Each is also a log line and a count in the metrics.
+// The kinds of events; each is also a count in the metrics.
 const (
-	GatewayLive       EventKind = "gateway_live"
-	GatewaySuspect    EventKind = "gateway_suspect"
-	GatewayDead       EventKind = "gateway_dead"
-	GatewayRecycled   EventKind = "gateway_recycled"
-	GatewayLied       EventKind = "gateway_lied"
-	NoCandidates      EventKind = "gateway_candidates_empty"
-	BroadcastFailed   EventKind = "broadcast_failed"
-	ProofAcknowledged EventKind = "proof_acknowledged"
-	ProofDelivered    EventKind = "proof_delivered"
-	ProofExpired      EventKind = "proof_expired"
+	GatewayLive       poet.EventKind = "gateway_live"
+	GatewaySuspect    poet.EventKind = "gateway_suspect"
+	GatewayDead       poet.EventKind = "gateway_dead"
+	GatewayRecycled   poet.EventKind = "gateway_recycled"
+	GatewayLied       poet.EventKind = "gateway_lied"
+	GatewaysIgnored   poet.EventKind = "gateways_ignored" // those of the command line
+	NoCandidates      poet.EventKind = "gateway_candidates_empty"
+	BroadcastFailed   poet.EventKind = "broadcast_failed"
+	ProofAcknowledged poet.EventKind = "proof_acknowledged"
+	ProofDelivered    poet.EventKind = "proof_delivered"
+	ProofExpired      poet.EventKind = "proof_expired"
+	ProofUnreadable   poet.EventKind = "proof_unreadable"
+	WriteFailed       poet.EventKind = "delivery_write_failed"
 )
-
-// Event is something an operator may want to know.
-type Event struct {
-	Time    time.Time
-	Kind    EventKind
-	Gateway string // address, if one is concerned
-	Round   string // if a proof is concerned
-	Text    string // one line
-}

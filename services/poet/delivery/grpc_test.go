@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,6 +25,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"tweedle/edges/api/gen/gatewaypb"
+	"tweedle/services/poet"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
@@ -34,13 +37,13 @@ type gatewayServer struct {
 	spacemesh.UnimplementedNodeServiceServer
 	spacemesh.UnimplementedMeshServiceServer
 
-	addr   string
-	server *grpc.Server
-	health *health.Server
+	addr    string
+	garbage string // which answer is garbage
+	server  *grpc.Server
+	health  *health.Server
 
 	mu     sync.Mutex
 	manner manner
-	told   []string
 	kept   map[types.PoetProofRef][]byte
 	got    []time.Time // arrivals of proofs not known before
 	rounds []string    // in order of arrival
@@ -65,6 +68,9 @@ func (g *gatewayServer) arrived() ([]string, []time.Time) {
 }
 
 func (g *gatewayServer) GenesisID(context.Context, *spacemesh.GenesisIDRequest) (*spacemesh.GenesisIDResponse, error) {
+	if g.garbage == "genesis" {
+		return &spacemesh.GenesisIDResponse{GenesisId: network[:7]}, nil
+	}
 	return &spacemesh.GenesisIDResponse{GenesisId: network[:]}, nil
 }
 
@@ -79,11 +85,11 @@ func (g *gatewayServer) Status(context.Context, *spacemesh.StatusRequest) (*spac
 func (g *gatewayServer) GatewayPeers(context.Context, *gatewaypb.GatewayPeersRequest) (*gatewaypb.GatewayPeersResponse, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := &gatewaypb.GatewayPeersResponse{Id: "id of " + g.addr}
-	for _, a := range g.told {
-		out.Peers = append(out.Peers, &gatewaypb.GatewayPeer{Address: a})
+	if g.garbage == "name" {
+		return &gatewaypb.GatewayPeersResponse{Id: strings.Repeat("x", 1<<20)}, nil
 	}
-	return out, nil
+	// Whom a gateway tells of is not dialled: the fabric would fail the test.
+	return &gatewaypb.GatewayPeersResponse{Id: "id of " + g.addr, Peers: []*gatewaypb.GatewayPeer{{Address: "127.0.0.1:22"}, {Address: "169.254.169.254:80"}}}, nil
 }
 
 func (g *gatewayServer) PublishPoet(ctx context.Context, in *gatewaypb.PublishPoetRequest) (*gatewaypb.PublishPoetResponse, error) {
@@ -105,6 +111,16 @@ func (g *gatewayServer) PublishPoet(ctx context.Context, in *gatewaypb.PublishPo
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	ref := m.Proof.Ref()
+	switch g.garbage {
+	case "short ref":
+		return &gatewaypb.PublishPoetResponse{Ref: ref[:31], Validated: true, Stored: true, Peers: 3}, nil
+	case "other ref":
+		return &gatewaypb.PublishPoetResponse{Ref: make([]byte, 32), Validated: true, Stored: true, Peers: 3}, nil
+	case "nothing":
+		return &gatewaypb.PublishPoetResponse{}, nil
+	case "long error":
+		return nil, status.Error(codes.InvalidArgument, strings.Repeat("x\n", 1<<12))
+	}
 	_, known := g.kept[ref]
 	if g.manner == honest && !known {
 		g.kept[ref] = in.GetData()
@@ -117,6 +133,12 @@ func (g *gatewayServer) GatewayProof(_ context.Context, in *gatewaypb.GatewayPro
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	data, ok := g.kept[types.PoetProofRef(in.GetRef())]
+	switch g.garbage {
+	case "no proof":
+		return &gatewaypb.GatewayProofResponse{Data: []byte("not a proof")}, nil
+	case "huge":
+		return &gatewaypb.GatewayProofResponse{Data: make([]byte, 2<<20)}, nil
+	}
 	if g.manner == lies { // it gives some proof, not the one
 		other := testProof(99, time.Time{})
 		return &gatewaypb.GatewayProofResponse{Data: other.Data}, nil
@@ -167,6 +189,9 @@ func (f *fabric) dialer() Dialer {
 		f.mu.Lock()
 		pipe, node := f.pipes[addr], f.nodes[addr]
 		f.mu.Unlock()
+		if node == nil {
+			f.t.Errorf("%s, which nobody named, is dialled", addr)
+		}
 		if node == nil || node.is() == refuses {
 			return nil, errors.New("connection refused")
 		}
@@ -186,22 +211,69 @@ func (f *fabric) kill(g *gatewayServer, m manner) {
 	g.server.Stop()
 }
 
-type rig struct {
-	*Courier
-	events func() []Event
+// shelf is where the proofs are in these tests.
+type shelf struct {
+	mu     sync.Mutex
+	proofs map[string]Proof
+	fail   map[string]error
+	told   chan struct{}
 }
 
-// start runs a courier on path until the test's cleanup, or until stop.
-func (f *fabric) start(path string, cfg Config, gateways []string) (r rig, stop func()) {
-	f.t.Helper()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-	if err != nil {
-		f.t.Fatal(err)
+func newShelf() *shelf {
+	return &shelf{proofs: map[string]Proof{}, fail: map[string]error{}, told: make(chan struct{}, 1)}
+}
+
+func (s *shelf) Due(at time.Time) (due []Due, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, round := range slices.SortedFunc(maps.Keys(s.proofs), oldest) {
+		if p := s.proofs[round]; at.Before(p.UsefulUntil) {
+			due = append(due, p.Due)
+		}
 	}
+	return due, s.fail[""]
+}
+
+func (s *shelf) Load(round string) (Proof, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.proofs[round]
+	if !ok {
+		return p, poet.ErrNotFound
+	}
+	return p, s.fail[round]
+}
+
+// add stores a proof and tells of it.
+func (s *shelf) add(round int, useful time.Duration) {
+	s.mu.Lock()
+	p := testProof(round, time.Now().Add(useful))
+	s.proofs[p.Round] = p
+	s.mu.Unlock()
+	select {
+	case s.told <- struct{}{}:
+	default:
+	}
+}
+
+func (s *shelf) breaks(round string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail[round] = err
+}
+
+type rig struct {
+	*Courier
+	events func() []poet.Event
+}
+
+// start runs a courier on db until the test's cleanup, or until stop.
+func (f *fabric) start(db DB, s *shelf, cfg Config, gateways ...string) (r rig, stop func()) {
+	f.t.Helper()
 	cfg.Genesis = network
 	var mu sync.Mutex
-	var events []Event
-	c, err := Open(db, cfg, f.dialer(), gateways, Options{Observe: func(e Event) {
+	var events []poet.Event
+	c, err := Open(db, s, cfg, f.dialer(), gateways, Options{Stored: s.told, Tell: func(e poet.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		events = append(events, e)
@@ -217,12 +289,9 @@ func (f *fabric) start(path string, cfg Config, gateways []string) (r rig, stop 
 		if err := <-done; err != nil {
 			f.t.Errorf("Run: %v", err)
 		}
-		if err := db.Close(); err != nil {
-			f.t.Errorf("closing the database: %v", err)
-		}
 	})
 	f.t.Cleanup(stop)
-	return rig{c, func() []Event {
+	return rig{c, func() []poet.Event {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(events)
@@ -238,40 +307,30 @@ func (r rig) undelivered() (rounds []string) {
 	return rounds
 }
 
-func dbPath(t *testing.T) string { return filepath.Join(t.TempDir(), "outbox.db") }
-
-func mustAdd(t *testing.T, c *Courier, round int, useful time.Duration) {
-	t.Helper()
-	if err := c.Add(testProof(round, time.Now().Add(useful))); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Issue "A PoET server that never loses a proof": all gateways dead for three
-// rounds, then replaced through the API: the three proofs are delivered in
-// order within 10 s of the first live gateway, without a restart, and what the
-// outbox keeps meanwhile does not grow.
+// All gateways dead for three rounds, then replaced through the API: the three
+// proofs are delivered in order within 10 s of the first live gateway, without a
+// restart, and the database does not grow meanwhile.
 func TestAllGatewaysDeadForThreeRoundsThenReplaced(t *testing.T) {
 	for _, death := range []manner{refuses, stalls, unfit} {
 		t.Run(fmt.Sprint(death), func(t *testing.T) {
-			path := dbPath(t)
+			db := openDB(t, filepath.Join(t.TempDir(), "delivery.db"))
 			synctest.Test(t, func(t *testing.T) {
-				f := newFabric(t)
+				f, s := newFabric(t), newShelf()
 				var old []string
 				for range 5 {
 					old = append(old, f.node(death).addr)
 				}
-				r, _ := f.start(path, DefaultConfig(), old)
+				r, _ := f.start(db, s, DefaultConfig(), old...)
 				const round = 5 * time.Minute
 				for i := range 3 {
 					time.Sleep(round)
-					mustAdd(t, r.Courier, i, 10*round)
+					s.add(i, 10*round)
 				}
 				time.Sleep(round)
 				if n := len(r.undelivered()); n != 3 {
 					t.Fatalf("%d proofs wait, want 3", n)
 				}
-				if info, err := os.Stat(path); err != nil || info.Size() > 256<<10 {
+				if info, err := os.Stat(db.Path()); err != nil || info.Size() > 256<<10 {
 					t.Fatalf("the database has %d bytes, %v", info.Size(), err)
 				}
 				a, b := f.node(honest), f.node(honest)
@@ -296,14 +355,14 @@ func TestAllGatewaysDeadForThreeRoundsThenReplaced(t *testing.T) {
 	}
 }
 
-// All gateways dead and candidates available: recycled and delivered within
+// All gateways with a slot dead, and others named beyond them: recycled and delivered within
 // 30 s without anybody's help.
-func TestAllGatewaysDeadAndCandidatesToldOf(t *testing.T) {
+func TestAllGatewaysDeadAndOthersBeyondTheSlots(t *testing.T) {
 	for _, death := range []manner{refuses, stalls, deaf, unfit, lies} {
 		t.Run(fmt.Sprint(death), func(t *testing.T) {
-			path := dbPath(t)
+			db := openDB(t, filepath.Join(t.TempDir(), "delivery.db"))
 			synctest.Test(t, func(t *testing.T) {
-				f := newFabric(t)
+				f, s := newFabric(t), newShelf()
 				var pool []*gatewayServer
 				var addrs []string
 				for range 5 {
@@ -311,9 +370,9 @@ func TestAllGatewaysDeadAndCandidatesToldOf(t *testing.T) {
 					pool, addrs = append(pool, g), append(addrs, g.addr)
 				}
 				for range 3 {
-					pool[0].told = append(pool[0].told, f.node(honest).addr)
+					addrs = append(addrs, f.node(honest).addr)
 				}
-				r, _ := f.start(path, DefaultConfig(), addrs)
+				r, _ := f.start(db, s, DefaultConfig(), addrs...)
 				time.Sleep(time.Minute)
 				for _, g := range pool {
 					if death == refuses || death == stalls {
@@ -322,13 +381,13 @@ func TestAllGatewaysDeadAndCandidatesToldOf(t *testing.T) {
 						g.become(death)
 					}
 				}
-				mustAdd(t, r.Courier, 0, time.Hour)
+				s.add(0, time.Hour)
 				time.Sleep(30 * time.Second)
 				synctest.Wait()
 				if left := r.undelivered(); len(left) != 0 {
 					t.Fatalf("after 30 s there wait %v\nevents %v\ngateways %+v", left, r.events(), r.Gateways())
 				}
-				if !slices.ContainsFunc(r.events(), func(e Event) bool { return e.Kind == GatewayRecycled }) {
+				if !slices.ContainsFunc(r.events(), func(e poet.Event) bool { return e.Kind == GatewayRecycled }) {
 					t.Fatal("delivered without a recycled slot")
 				}
 				p := r.Proofs()[0]
@@ -338,14 +397,53 @@ func TestAllGatewaysDeadAndCandidatesToldOf(t *testing.T) {
 	}
 }
 
+// Whatever answer is garbage, it counts as nothing, what is kept of it is short,
+// and the others deliver as if that gateway were not there.
+func TestAGatewayThatAnswersGarbage(t *testing.T) {
+	for _, what := range []string{"genesis", "name", "short ref", "other ref", "nothing", "long error", "no proof", "huge"} {
+		t.Run(what, func(t *testing.T) {
+			db := openDB(t, filepath.Join(t.TempDir(), "delivery.db"))
+			synctest.Test(t, func(t *testing.T) {
+				f, s := newFabric(t), newShelf()
+				bad, a, b := f.node(honest), f.node(honest), f.node(honest)
+				bad.garbage = what
+				r, _ := f.start(db, s, DefaultConfig(), bad.addr, a.addr)
+				s.add(0, time.Hour)
+				time.Sleep(time.Minute)
+				if n := len(r.undelivered()); n != 1 {
+					t.Fatal("garbage counts as an acknowledgement")
+				}
+				if err := r.AddGateway(b.addr); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				if left := r.undelivered(); len(left) != 0 {
+					t.Fatalf("there wait %v", left)
+				}
+				for _, g := range r.Gateways() {
+					if len(g.LastError) > 2*maxErrorText || strings.Contains(g.LastError, "\n") {
+						t.Errorf("%d bytes of error are kept", len(g.LastError))
+					}
+				}
+				for _, e := range r.events() {
+					if len(e.Text) > 2*maxErrorText || strings.Contains(e.Text, "\n") {
+						t.Errorf("an event has %d bytes", len(e.Text))
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestDeliveriesSurviveARestart(t *testing.T) {
-	path := dbPath(t)
+	db := openDB(t, filepath.Join(t.TempDir(), "delivery.db"))
 	synctest.Test(t, func(t *testing.T) {
-		f := newFabric(t)
+		f, s := newFabric(t), newShelf()
 		a, b := f.node(honest), f.node(deaf)
-		r, stop := f.start(path, DefaultConfig(), []string{a.addr, b.addr})
-		mustAdd(t, r.Courier, 0, time.Hour)
-		mustAdd(t, r.Courier, 1, time.Hour)
+		r, stop := f.start(db, s, DefaultConfig(), a.addr, b.addr)
+		s.add(0, time.Hour)
+		s.add(1, time.Hour)
 		time.Sleep(5 * time.Second)
 		before := r.Proofs()
 		if len(before[0].Acks) != 1 || before[0].State != Pending {
@@ -353,7 +451,8 @@ func TestDeliveriesSurviveARestart(t *testing.T) {
 		}
 		stop()
 		b.become(honest)
-		r, _ = f.start(path, DefaultConfig(), nil) // the pool is known without flags
+		r, _ = f.start(db, s, DefaultConfig()) // the pool is known without flags
+		s.add(1, time.Hour)                    // a proof that is known is not found again
 		if got := r.Proofs(); len(got) != 2 || len(got[0].Acks) != 1 || got[0].Acks[0].ID != before[0].Acks[0].ID {
 			t.Fatalf("after the restart: %+v", got)
 		}
@@ -369,17 +468,17 @@ func TestDeliveriesSurviveARestart(t *testing.T) {
 }
 
 func TestARebroadcastByHandReachesEveryGateway(t *testing.T) {
-	path := dbPath(t)
+	db := openDB(t, filepath.Join(t.TempDir(), "delivery.db"))
 	synctest.Test(t, func(t *testing.T) {
-		f := newFabric(t)
+		f, s := newFabric(t), newShelf()
 		a, b := f.node(honest), f.node(honest)
-		r, _ := f.start(path, DefaultConfig(), []string{a.addr, b.addr})
-		mustAdd(t, r.Courier, 0, time.Hour)
+		r, _ := f.start(db, s, DefaultConfig(), a.addr, b.addr)
+		s.add(0, time.Hour)
 		time.Sleep(5 * time.Second)
 		a.mu.Lock()
 		clear(a.kept) // its disk was lost
 		a.mu.Unlock()
-		if err := r.Rebroadcast(testProof(0, time.Now().Add(time.Hour))); err != nil {
+		if err := r.Rebroadcast("0"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
@@ -394,19 +493,19 @@ func TestARebroadcastByHandReachesEveryGateway(t *testing.T) {
 }
 
 func TestAGatewayOfAnotherNetworkIsNotUsed(t *testing.T) {
-	path := dbPath(t)
+	db := openDB(t, filepath.Join(t.TempDir(), "delivery.db"))
 	synctest.Test(t, func(t *testing.T) {
-		f := newFabric(t)
+		f, s := newFabric(t), newShelf()
 		g := f.node(honest)
 		cfg := DefaultConfig()
-		r, stop := f.start(path, cfg, []string{g.addr})
+		r, stop := f.start(db, s, cfg, g.addr)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if s := r.Gateways()[0].State; s != Live {
 			t.Fatalf("state %s, want live", s)
 		}
 		stop()
-		r2, err := Open(openDB(t, path), Config{
+		r2, err := Open(db, s, Config{
 			Acks: 1, Slots: 1, Genesis: types.GenesisID{2}, ProbeEvery: time.Second, ProbeTimeout: time.Second, PushTimeout: time.Second,
 			FetchTimeout: time.Second, RetryMin: time.Second, RetryMax: time.Second, DeadAfter: 1, LongBan: time.Second,
 		}, f.dialer(), nil, Options{})
@@ -432,150 +531,4 @@ func openDB(t *testing.T, path string) *bbolt.DB {
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	return db
-}
-
-// A proof that Add has taken is on the disk, even if nothing ran yet.
-func TestAddIsDurable(t *testing.T) {
-	path := dbPath(t)
-	db := openDB(t, path)
-	c, err := Open(db, DefaultConfig(), nil, nil, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustAdd(t, c, 7, time.Hour)
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	saved, err := load(openDB(t, path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(saved.Proofs) != 1 || saved.Proofs[0].Round != "7" || string(saved.Data[saved.Proofs[0].Seq]) != string(testProof(7, time.Time{}).Data) {
-		t.Fatalf("saved %+v", saved)
-	}
-}
-
-// failingDB refuses every write once it is told to.
-type failingDB struct {
-	*bbolt.DB
-	mu   sync.Mutex
-	fail error
-}
-
-func (d *failingDB) Update(fn func(*bbolt.Tx) error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.fail != nil {
-		return d.fail
-	}
-	return d.DB.Update(fn)
-}
-
-func (d *failingDB) set(err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.fail = err
-}
-
-// A full disk: Add says that it could not keep the proof, deliveries go on,
-// and the same proof can be added when there is room.
-func TestAFullDiskIsToldAndSurvived(t *testing.T) {
-	path := dbPath(t)
-	synctest.Test(t, func(t *testing.T) {
-		f := newFabric(t)
-		a, b := f.node(honest), f.node(honest)
-		db := &failingDB{DB: openDB(t, path)}
-		cfg := DefaultConfig()
-		cfg.Genesis = network
-		c, err := Open(db, cfg, f.dialer(), []string{a.addr, b.addr}, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- c.Run(ctx) }()
-		db.set(errors.New("no space left on device"))
-		p := testProof(0, time.Now().Add(time.Hour))
-		for range 2 {
-			if c.Add(p) == nil {
-				t.Fatal("Add took a proof that it could not keep")
-			}
-		}
-		time.Sleep(10 * time.Second)
-		db.set(nil)
-		if err := c.Add(p); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
-		if got := c.Proofs(); len(got) != 1 || got[0].State != Delivered {
-			t.Fatalf("proofs: %+v", got)
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		saved, err := load(db.DB)
-		if err != nil || saved.Proofs[0].State != Delivered {
-			t.Fatalf("saved %+v, %v", saved, err)
-		}
-	})
-}
-
-// Flipped bits anywhere in what is stored are noticed, and cost at most the
-// entry they are in: the proof is added again, the pool is given again.
-func TestDamageInTheDatabaseIsNoticed(t *testing.T) {
-	path := dbPath(t)
-	db := openDB(t, path)
-	db.NoSync = true // thousands of writes, none of which must last
-	c, err := Open(db, DefaultConfig(), (&fabric{}).dialer(), []string{"10.0.0.1:9"}, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustAdd(t, c, 0, time.Hour)
-	mustAdd(t, c, 1, time.Hour)
-	flipped := 0
-	for _, at := range [][]byte{bucketRecords, bucketData, nil} {
-		var size int
-		for bit := 0; bit == 0 || bit < 8*size; bit += 13 {
-			before := damage(t, db, at, bit, &size)
-			saved, err := load(db)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(saved.Damaged) != 1 {
-				t.Fatalf("bit %d of %q: damage %v", bit, at, saved.Damaged)
-			}
-			for _, p := range saved.Proofs {
-				if string(saved.Data[p.Seq]) != string(testProof(int(p.Seq), time.Time{}).Data) {
-					t.Fatalf("bit %d of %q: wrong data for round %s", bit, at, p.Round)
-				}
-			}
-			before()
-			flipped++
-		}
-	}
-	t.Logf("%d bits flipped", flipped)
-}
-
-// damage flips a bit of the first value in a bucket, nil: of the pool.
-func damage(t *testing.T, db *bbolt.DB, bucket []byte, bit int, size *int) (restore func()) {
-	t.Helper()
-	flip := func() {
-		err := db.Update(func(tx *bbolt.Tx) error {
-			b, k := tx.Bucket(bucketRoot), keyPool
-			if bucket != nil {
-				b, k = b.Bucket(bucket), key(0)
-			}
-			v := slices.Clone(b.Get(k))
-			*size = len(v)
-			v[bit/8] ^= 1 << (bit % 8)
-			return b.Put(k, v)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	flip()
-	return flip
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"tweedle/services/poet"
 	"tweedle/values/types"
 )
 
@@ -18,14 +19,13 @@ const (
 	CallFetch CallKind = "fetch"
 )
 
-// Call is something to ask a gateway. A slot has at most one in flight.
+// Call is something to ask a gateway, which has at most one in flight.
 type Call struct {
-	Seat    uint64
+	Gateway uint64 // its entry in the table
 	Addr    string
 	Kind    CallKind
-	Seq     uint64             // push, fetch: the proof
-	Ref     types.PoetProofRef // fetch
-	Data    []byte             // push
+	Round   string             // push, fetch
+	Ref     types.PoetProofRef // push, fetch
 	Timeout time.Duration
 }
 
@@ -34,180 +34,176 @@ type Result struct {
 	Call   Call
 	Err    error
 	Health Health
-	Ack    Ack
+	Answer Answer
 }
 
 // Output is what a step asks of its driver, in this order: make Save durable,
 // report Events, make the Calls, step again at Wake (zero: never) or when
 // something happens. Save stays part of every step until Persisted is called.
 type Output struct {
-	Save   *Changes
-	Events []Event
+	Save   *Saved
+	Events []poet.Event
 	Calls  []Call
 	Wake   time.Time
 }
 
 // Machine is the logic of delivery. It has no clock, no goroutine and no I/O,
-// and the same inputs give the same outputs. It is not safe for concurrent
-// use.
+// and the same inputs give the same outputs. It is not safe for concurrent use.
+//
+// Two times come in: now only measures, and may be a monotonic reading; date is
+// the hour that is believed, and only says what is still of use.
 type Machine struct {
-	cfg        Config
-	rng        *rand.Rand
-	slots      []*slot
-	candidates []candidate // by rank
-	banned     []string    // removed by hand, oldest first
-	apiSet     bool        // gateways were set by the API: configured ones do not come back
-	starved    bool        // NoCandidates was reported
-	seats      uint64
+	cfg Config
+	rng *rand.Rand
 
-	proofs  []*item // by Seq
-	nextSeq uint64
+	gateways []*gateway // by rank
+	entries  uint64     // made so far
+	apiSet   bool       // the API has set or removed some: the command line does not count
+	short    bool       // NoCandidates was reported
 
-	poolDirty bool
-	dirty     map[uint64]bool // proofs to save, or to delete
-	events    []Event
+	proofs []*item // by round
+
+	dirty  bool // something is not saved
+	events []poet.Event
 }
 
 // NewMachine continues from what was saved.
-func NewMachine(cfg Config, saved Saved, now time.Time) *Machine {
-	m := &Machine{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), dirty: map[uint64]bool{}}
-	m.apiSet, m.banned = saved.Pool.APISet, saved.Pool.Banned
-	for _, g := range saved.Pool.Slots {
-		if len(m.slots) < cfg.Slots {
-			m.slots = append(m.slots, m.seat(candidate{GatewayStatus: g}, now))
-		} else {
-			m.addCandidate(candidate{GatewayStatus: g})
-		}
+func NewMachine(cfg Config, saved Saved, now, date time.Time) *Machine {
+	m := &Machine{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), apiSet: saved.APISet}
+	for _, g := range saved.Gateways[:min(len(saved.Gateways), MaxGateways)] {
+		m.enter(g.Addr, g.Source, now)
 	}
-	for _, g := range saved.Pool.Candidates {
-		m.addCandidate(candidate{GatewayStatus: g})
+	for _, r := range saved.Records {
+		m.insert(&item{Record: r, told: !date.Before(r.UsefulUntil)})
 	}
-	for i := range saved.Proofs {
-		it := &item{Record: saved.Proofs[i], data: saved.Data[saved.Proofs[i].Seq]}
-		m.proofs = append(m.proofs, it)
-		m.nextSeq = max(m.nextSeq, it.Seq+1)
-	}
-	m.poolDirty = false
+	m.trim()
+	m.dirty = false
 	return m
-}
-
-// Configure adds the gateways of the command line, unless the API has set
-// others since, and tells whether it did.
-func (m *Machine) Configure(addrs []string, now time.Time) bool {
-	if m.apiSet {
-		return false
-	}
-	for _, a := range addrs {
-		if !m.known(a) && !slices.Contains(m.banned, a) {
-			m.AddGateway(a, Configured, now)
-		}
-	}
-	return true
 }
 
 // Done takes a call's result.
 func (m *Machine) Done(r Result, now time.Time) {
-	s := m.slotOf(r.Call.Seat)
-	if s == nil {
-		// Its slot was recycled or removed meanwhile; an acknowledgement that
-		// came too late is asked for again from whoever sits there now.
+	for _, g := range m.gateways {
+		if g.entry != r.Call.Gateway {
+			continue
+		}
+		g.call, g.LastAttempt = nil, now
+		switch r.Call.Kind {
+		case CallCheck:
+			m.checked(g, r.Health, r.Err, now)
+		case CallPush:
+			m.pushed(g, r, now)
+		case CallFetch:
+			m.fetched(g, r, now)
+		}
 		return
 	}
-	s.call, s.LastAttempt = nil, now
-	switch r.Call.Kind {
-	case CallCheck:
-		m.checked(s, r.Health, r.Err, now)
-	case CallPush:
-		m.pushed(s, r, now)
-	case CallFetch:
-		m.fetched(s, r, now)
-	}
+	// It was removed meanwhile. An acknowledgement that came too late is asked
+	// for again from others.
 }
 
 // Step brings the machine to now and returns what to do.
-func (m *Machine) Step(now time.Time) Output {
-	m.expire(now)
-	m.fill(now)
+func (m *Machine) Step(now, date time.Time) Output {
+	m.expire(date)
+	m.count(date)
 	var out Output
 	wake := func(t time.Time) {
 		if out.Wake.IsZero() || t.Before(out.Wake) {
 			out.Wake = t
 		}
 	}
-	for _, s := range m.slots {
-		if s.call != nil {
+	for _, g := range m.gateways {
+		if g.call != nil {
 			continue
 		}
-		call, at := m.choose(s, now)
+		call, at := m.choose(g, now, date)
 		if at.After(now) {
 			wake(at)
 			continue
 		}
-		s.call = &call
+		g.call = &call
 		out.Calls = append(out.Calls, call)
 	}
-	if m.hungry() {
-		for _, c := range m.candidates {
-			wake(c.NotBefore)
-		}
+	if m.waiting(date) > 0 {
+		wake(now.Add(m.cfg.ProbeEvery)) // it may expire, and who watches its age wants to see it grow
 	}
-	for _, it := range m.proofs {
-		if it.State == Pending {
-			wake(it.UsefulUntil)
-			wake(now.Add(m.cfg.ProbeEvery)) // who watches its age wants to see it grow
-		}
-	}
-	out.Save = m.changes()
+	out.Save = m.unsaved()
 	out.Events, m.events = m.events, nil
 	return out
 }
 
-// Seated tells whether the gateway of a call still has its seat; a call for
-// another one is of no use.
-func (m *Machine) Seated(seat uint64) bool { return m.slotOf(seat) != nil }
-
-// hungry tells whether a candidate could take a slot.
-func (m *Machine) hungry() bool {
-	return len(m.slots) < m.cfg.Slots || slices.ContainsFunc(m.slots, func(s *slot) bool { return s.State == Dead || m.contrary(s) })
+// Knows tells whether a call's gateway is still in the table; else the call is
+// of no use.
+func (m *Machine) Knows(entry uint64) bool {
+	return slices.ContainsFunc(m.gateways, func(g *gateway) bool { return g.entry == entry })
 }
 
-// choose returns the slot's next call and when it may be made.
-func (m *Machine) choose(s *slot, now time.Time) (Call, time.Time) {
-	check := Call{Seat: s.seat, Addr: s.Addr, Kind: CallCheck, Timeout: m.cfg.ProbeTimeout}
-	if s.State != Live {
-		return check, s.next
+// choose returns a gateway's next call and when it may be made. What a live
+// gateway can give back comes first, then what it can be given, then its health.
+func (m *Machine) choose(g *gateway, now, date time.Time) (Call, time.Time) {
+	call := Call{Gateway: g.entry, Addr: g.Addr, Kind: CallCheck, Timeout: m.cfg.ProbeTimeout}
+	if g.State != Live {
+		return call, g.next
 	}
-	call, at := check, s.next
+	it, due := m.toFetch(g, date)
+	if it != nil && !due.After(now) {
+		call.Kind, call.Round, call.Ref, call.Timeout = CallFetch, it.Round, it.Ref, m.cfg.FetchTimeout
+		return call, due
+	}
+	if it := m.toPush(g, now, date); it != nil {
+		call.Kind, call.Round, call.Ref, call.Timeout = CallPush, it.Round, it.Ref, m.cfg.PushTimeout
+		return call, now
+	}
+	if it != nil && due.Before(g.next) {
+		return call, due // and look again then
+	}
+	return call, g.next
+}
+
+// toFetch returns the proof that a gateway has acknowledged and is to give back
+// first, and when.
+func (m *Machine) toFetch(g *gateway, date time.Time) (first *item, due time.Time) {
 	for _, it := range m.proofs {
-		if it.State != Pending || s.rejected[it.Seq] {
+		a := it.ack(g.Addr)
+		if it.waits(date) && a != nil && a.ConfirmedAt.IsZero() && (first == nil || a.due.Before(due)) {
+			first, due = it, a.due
+		}
+	}
+	return first, due
+}
+
+// toPush returns the proof that a gateway is to be given now. Where it must wait
+// for one, it waits for the later ones too, so that it gets them in order; what it
+// rejected and what cannot be read holds up nothing.
+func (m *Machine) toPush(g *gateway, now, date time.Time) *item {
+	for _, it := range m.proofs {
+		if !it.waits(date) || !it.readable(now) || it.ack(g.Addr) != nil || it.rejected[g.Addr].After(now) {
 			continue
 		}
-		ack := it.ack(s.identity())
-		if ack == nil {
-			if at.After(now) {
-				call = Call{Seat: s.seat, Addr: s.Addr, Kind: CallPush, Seq: it.Seq, Data: it.data, Timeout: m.cfg.PushTimeout}
-				at = now
-			}
-			break // later proofs wait: order is kept
+		if m.hasSlot(g, it, now) {
+			return it
 		}
-		if due := ack.At.Add(m.cfg.FetchDelay); due.Before(at) && !it.confirmedBy(s.identity()) {
-			call = Call{Seat: s.seat, Addr: s.Addr, Kind: CallFetch, Seq: it.Seq, Ref: it.Ref, Timeout: m.cfg.FetchTimeout}
-			at = due
-		}
-	}
-	return call, at
-}
-
-func (m *Machine) slotOf(seat uint64) *slot {
-	for _, s := range m.slots {
-		if s.seat == seat {
-			return s
-		}
+		return nil
 	}
 	return nil
 }
 
-func (m *Machine) event(e Event) { m.events = append(m.events, e) }
+// hasSlot tells whether a gateway is among the first Slots live ones that may
+// take a proof.
+func (m *Machine) hasSlot(g *gateway, it *item, now time.Time) bool {
+	before := 0
+	for _, o := range m.gateways {
+		if o == g {
+			break
+		}
+		if o.State == Live && !it.rejected[o.Addr].After(now) {
+			before++
+		}
+	}
+	return before < m.cfg.Slots
+}
+
+func (m *Machine) event(e poet.Event) { m.events = append(m.events, e) }
 
 // backoff doubles with each failure and draws from its upper half.
 func (m *Machine) backoff(failures int) time.Duration {
@@ -219,20 +215,4 @@ func (m *Machine) backoff(failures int) time.Duration {
 // together do not stay together.
 func (m *Machine) jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(m.rng.Int64N(int64(d/2)+1))
-}
-
-func (m *Machine) find(seq uint64) *item {
-	i, ok := slices.BinarySearchFunc(m.proofs, seq, func(it *item, seq uint64) int {
-		switch {
-		case it.Seq < seq:
-			return -1
-		case it.Seq > seq:
-			return 1
-		}
-		return 0
-	})
-	if !ok {
-		return nil
-	}
-	return m.proofs[i]
 }

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tweedle/services/poet"
 )
 
 // Metrics counts what delivery does. A nil *Metrics counts nothing.
@@ -19,9 +21,9 @@ type Metrics struct {
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		gateways: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "poet_gateways", Help: "Gateway slots by state."}, []string{"state"}),
+			Name: "poet_gateways", Help: "Gateways by state; live ones have a slot."}, []string{"state"}),
 		candidates: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "poet_gateway_candidates", Help: "Gateways that may take a dead one's slot."}),
+			Name: "poet_gateway_candidates", Help: "Live gateways that may take a dead one's slot."}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "poet_proofs_undelivered", Help: "Proofs that wait for delivery."}),
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -29,40 +31,38 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "poet_delivery_events_total", Help: "Events of delivery by kind."}, []string{"event"}),
 	}
-	for _, k := range []EventKind{GatewayLive, GatewaySuspect, GatewayDead, GatewayRecycled, GatewayLied,
-		NoCandidates, BroadcastFailed, ProofAcknowledged, ProofDelivered, ProofExpired} {
+	for _, k := range []poet.EventKind{GatewayLive, GatewaySuspect, GatewayDead, GatewayRecycled, GatewayLied, GatewaysIgnored,
+		NoCandidates, BroadcastFailed, ProofAcknowledged, ProofDelivered, ProofExpired, ProofUnreadable, WriteFailed} {
 		m.events.WithLabelValues(string(k)) // an absent series cannot raise an alert
 	}
 	r.MustRegister(m.gateways, m.candidates, m.pending, m.oldest, m.events)
 	return m
 }
 
-func (m *Metrics) count(e Event) {
+func (m *Metrics) count(e poet.Event) {
 	if m != nil {
 		m.events.WithLabelValues(string(e.Kind)).Inc()
 	}
 }
 
-func (m *Metrics) set(machine *Machine, now time.Time) {
+func (m *Metrics) set(machine *Machine, date time.Time) {
 	if m == nil {
 		return
 	}
 	states := map[State]int{}
-	for _, s := range machine.slots {
-		states[s.State]++
+	for _, g := range machine.Gateways() {
+		states[g.State]++
 	}
 	for _, state := range []State{Live, Suspect, Dead} {
 		m.gateways.WithLabelValues(string(state)).Set(float64(states[state]))
 	}
-	m.candidates.Set(float64(len(machine.candidates)))
-	var pending int
+	m.candidates.Set(float64(states[Candidate]))
 	var oldest time.Duration
 	for _, it := range machine.proofs {
-		if it.State == Pending {
-			pending++
-			oldest = max(oldest, now.Sub(it.Added))
+		if it.waits(date) {
+			oldest = max(oldest, date.Sub(it.Added))
 		}
 	}
-	m.pending.Set(float64(pending))
+	m.pending.Set(float64(machine.waiting(date)))
 	m.oldest.Set(oldest.Seconds())
 }

@@ -1,12 +1,13 @@
 package delivery
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"tweedle/services/poet"
 	"tweedle/values/types"
 )
 
@@ -14,168 +15,249 @@ import (
 const (
 	Pending   = "pending"
 	Delivered = "delivered"
-	Expired   = "expired" // never delivered, and of no use any more; it can still be pulled
+	Expired   = "expired" // never delivered, and of no use at this hour; it can still be pulled
 )
 
-// Receipt is one gateway's acknowledgement, or its proof of having kept it.
-type Receipt struct {
-	Addr  string
-	ID    string
-	Peers uint32 `json:",omitempty"`
-	At    time.Time
+// Ack is one gateway's acknowledgement, confirmed when it gave the proof back.
+type Ack struct {
+	Addr        string
+	ID          string // its name then
+	Peers       uint32 // to whom it handed the proof
+	At          time.Time
+	ConfirmedAt time.Time // zero: not yet
+
+	due time.Time // when to ask for the proof; zero after a restart: at once
 }
 
 // Record is what is known of a proof's delivery.
 type Record struct {
-	Seq         uint64 // order of addition
 	Round       string
-	Ref         types.PoetProofRef
-	Size        int // bytes
-	State       string
+	Ref         types.PoetProofRef // zero: it could not be read yet
+	Size        int                // bytes
+	State       string             `json:"-"` // follows from the rest and the clock
 	Added       time.Time
 	UsefulUntil time.Time
-	DeliveredAt time.Time
-	Acks        []Receipt // distinct gateways
-	Confirmed   []Receipt // those that gave the proof back
+	DeliveredAt time.Time // zero: not yet
+	Acks        []Ack     // one for each address
 	Attempts    int
 	LastError   string
 }
 
 type item struct {
 	Record
-	data  []byte // nil unless pending
-	fresh bool   // data was never saved
+	rejected map[string]time.Time // until when not to offer it to an address
+	retry    time.Time            // it could not be read before a push: not before then
+	told     bool                 // that it expired
 }
 
-func (it *item) ack(id string) *Receipt     { return receiptOf(it.Acks, id) }
-func (it *item) confirmedBy(id string) bool { return receiptOf(it.Confirmed, id) != nil }
-func receiptOf(list []Receipt, id string) *Receipt {
-	for i := range list {
-		if list[i].ID == id {
-			return &list[i]
+// waits tells whether a proof is to be delivered at an hour.
+func (it *item) waits(date time.Time) bool {
+	return it.DeliveredAt.IsZero() && date.Before(it.UsefulUntil)
+}
+
+func (it *item) readable(now time.Time) bool {
+	return it.Ref != types.PoetProofRef{} && !it.retry.After(now)
+}
+
+func (it *item) ack(addr string) *Ack {
+	for i := range it.Acks {
+		if it.Acks[i].Addr == addr {
+			return &it.Acks[i]
 		}
 	}
 	return nil
 }
 
-// AddProof puts a proof into the outbox. A round that is there already is left
-// as it is, so that a restart may offer everything again.
-func (m *Machine) AddProof(p Proof, now time.Time) error {
-	if err := m.admit(p); err != nil {
-		return err
-	}
-	for _, it := range m.proofs {
-		if it.Round == p.Round && it.Ref == p.Ref {
-			return nil
-		}
-	}
-	m.append(p, now)
-	return nil
+func (it *item) forget(addr string) {
+	it.Acks = slices.DeleteFunc(it.Acks, func(a Ack) bool { return a.Addr == addr })
 }
 
-// Rebroadcast offers a proof to every gateway anew, after those that wait.
-func (m *Machine) Rebroadcast(p Proof, now time.Time) error {
-	if err := m.admit(p); err != nil {
-		return err
-	}
-	for _, it := range m.proofs {
-		if it.Round == p.Round {
-			m.dirty[it.Seq] = true
+// confirmed returns how many distinct gateways have given the proof back.
+func (it *item) confirmed() int {
+	names := map[string]bool{}
+	for _, a := range it.Acks {
+		if !a.ConfirmedAt.IsZero() {
+			names[a.ID] = true
 		}
 	}
-	m.proofs = slices.DeleteFunc(m.proofs, func(it *item) bool { return it.Round == p.Round })
-	m.append(p, now)
-	for _, s := range m.slots {
-		if s.State != Live {
-			s.next = now
-		}
-	}
-	return nil
+	return len(names)
 }
 
-func (m *Machine) admit(p Proof) error {
-	pending := m.waiting()
-	switch {
-	case len(p.Data) == 0 || len(p.Data) > MaxProofSize:
-		return fmt.Errorf("a proof of %d bytes cannot be delivered: the limit is %d", len(p.Data), MaxProofSize)
-	case pending >= MaxPending:
-		return fmt.Errorf("%d proofs wait for delivery already: set working gateways first", pending)
+// oldest orders rounds by number: their names are decimal without leading zeros.
+func oldest(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }
+
+func (m *Machine) item(round string) *item {
+	i, ok := slices.BinarySearchFunc(m.proofs, round, func(it *item, r string) int { return oldest(it.Round, r) })
+	if !ok {
+		return nil
+	}
+	return m.proofs[i]
+}
+
+// insert puts an item in its place, in the stead of one of the same round.
+func (m *Machine) insert(it *item) {
+	i, ok := slices.BinarySearchFunc(m.proofs, it.Round, func(o *item, r string) int { return oldest(o.Round, r) })
+	if ok {
+		m.proofs[i] = it
+		return
+	}
+	m.proofs = slices.Insert(m.proofs, i, it)
+}
+
+// Missing returns which of the proofs that are due are still to be read.
+func (m *Machine) Missing(due []Due) (unread []Due) {
+	for _, d := range due {
+		if it := m.item(d.Round); it == nil || it.Ref == (types.PoetProofRef{}) {
+			unread = append(unread, d)
+		}
+	}
+	return unread
+}
+
+// Found takes a proof that is due, or why it could not be read.
+func (m *Machine) Found(d Due, p Proof, err error, now time.Time) {
+	it := m.item(d.Round)
+	if it == nil {
+		it = &item{Record: Record{Round: d.Round, Added: now}}
+		m.insert(it)
+	}
+	it.UsefulUntil = d.UsefulUntil
+	if err != nil {
+		m.unreadable(it, err)
+	} else {
+		it.Ref, it.Size, it.LastError = p.Ref, len(p.Data), ""
+		m.dirty = true
+	}
+	m.trim()
+}
+
+// unreadable reports that a proof could not be read, once for each reason.
+func (m *Machine) unreadable(it *item, err error) {
+	if it.LastError != err.Error() {
+		it.LastError = err.Error()
+		m.event(poet.Event{Kind: ProofUnreadable, Round: it.Round, Text: "the stored proof is not delivered, others are", Err: err})
+	}
+}
+
+// Rebroadcast offers a proof to the gateways anew, whatever became of it before.
+func (m *Machine) Rebroadcast(p Proof, now, date time.Time) error {
+	if m.waiting(date) >= MaxRecords {
+		return fmt.Errorf("%d proofs wait for delivery already: set working gateways first", MaxRecords)
+	}
+	until := date.Add(m.cfg.Again)
+	if p.UsefulUntil.After(until) {
+		until = p.UsefulUntil
+	}
+	m.insert(&item{Record: Record{Round: p.Round, Ref: p.Ref, Size: len(p.Data), Added: now, UsefulUntil: until}})
+	m.dirty = true
+	m.trim()
+	for _, g := range m.gateways {
+		if g.State != Live {
+			g.next = now
+		}
 	}
 	return nil
 }
 
 // waiting returns how many proofs wait for delivery.
-func (m *Machine) waiting() (n int) {
+func (m *Machine) waiting(date time.Time) (n int) {
 	for _, it := range m.proofs {
-		if it.State == Pending {
+		if it.waits(date) {
 			n++
 		}
 	}
 	return n
 }
 
-func (m *Machine) append(p Proof, now time.Time) {
-	m.proofs = append(m.proofs, &item{
-		Record: Record{Seq: m.nextSeq, Round: p.Round, Ref: p.Ref, Size: len(p.Data), State: Pending, Added: now, UsefulUntil: p.UsefulUntil},
-		data:   bytes.Clone(p.Data),
-		fresh:  true,
-	})
-	m.dirty[m.nextSeq] = true
-	m.nextSeq++
-}
-
-// Proofs lists the records, oldest first.
-func (m *Machine) Proofs() []Record {
+// Proofs lists the records, oldest round first, as they are at an hour.
+func (m *Machine) Proofs(date time.Time) []Record {
 	var list []Record
 	for _, it := range m.proofs {
 		r := it.Record
-		r.Acks, r.Confirmed = slices.Clone(r.Acks), slices.Clone(r.Confirmed)
+		r.Acks = slices.Clone(r.Acks)
+		switch {
+		case !r.DeliveredAt.IsZero():
+			r.State = Delivered
+		case it.waits(date):
+			r.State = Pending
+		default:
+			r.State = Expired
+		}
 		list = append(list, r)
 	}
 	return list
 }
 
-// pushed takes a push's result.
-func (m *Machine) pushed(s *slot, r Result, now time.Time) {
-	it := m.find(r.Call.Seq)
-	if it == nil {
-		return // replaced by a rebroadcast meanwhile
-	}
-	it.Attempts++
-	m.dirty[it.Seq] = true
-	err := r.Err
-	if err == nil {
-		err = m.truthful(it, r.Ack)
-	}
-	if err != nil {
-		it.LastError = fmt.Sprintf("%s: %v", s.Addr, err)
-		m.event(Event{Time: now, Kind: BroadcastFailed, Gateway: s.Addr, Round: it.Round, Text: err.Error()})
-		if errors.Is(err, ErrRejected) {
-			if s.rejected == nil {
-				s.rejected = map[uint64]bool{}
-			}
-			s.rejected[it.Seq] = true
-			return
+// disown forgets what a gateway acknowledged under another name: it may be
+// another node now, and one that changes its name counts once at most.
+func (m *Machine) disown(g *gateway) {
+	for _, it := range m.proofs {
+		if a := it.ack(g.Addr); a != nil && a.ID != g.id() && it.DeliveredAt.IsZero() {
+			it.forget(g.Addr)
+			m.dirty = true
 		}
-		s.refusals++
-		m.failed(s, err, now)
+	}
+}
+
+// offered returns the proof that a push or fetch was about, or nil if that does
+// not wait any more.
+func (m *Machine) offered(c Call) *item {
+	if it := m.item(c.Round); it != nil && it.Ref == c.Ref && it.DeliveredAt.IsZero() {
+		return it
+	}
+	return nil
+}
+
+// pushed takes a push's result.
+func (m *Machine) pushed(g *gateway, r Result, now time.Time) {
+	it := m.offered(r.Call)
+	if errors.Is(r.Err, errUnreadable) {
+		if it != nil {
+			it.retry = now.Add(m.cfg.RetryMax)
+			m.unreadable(it, r.Err)
+		}
 		return
 	}
-	s.refusals = 0
-	m.succeeded(s, now)
-	if it.State == Pending && it.ack(s.identity()) == nil {
-		it.Acks = append(it.Acks, Receipt{Addr: s.Addr, ID: s.identity(), Peers: r.Ack.Peers, At: now})
-		m.event(Event{Time: now, Kind: ProofAcknowledged, Gateway: s.Addr, Round: it.Round,
-			Text: fmt.Sprintf("acknowledged, handed to %d peers", r.Ack.Peers)})
+	err := r.Err
+	if err == nil {
+		err = m.truthful(r.Call.Ref, r.Answer)
 	}
-	m.settle(it, now)
+	if it != nil {
+		it.Attempts++
+	}
+	if err != nil {
+		m.event(poet.Event{Kind: BroadcastFailed, Gateway: g.Addr, Round: r.Call.Round, Text: err.Error()})
+		if it != nil {
+			it.LastError = fmt.Sprintf("%s: %v", g.Addr, err)
+		}
+		switch {
+		case !errors.Is(err, ErrRejected):
+			m.refused(g, err, now)
+		case it != nil:
+			// Another one takes its slot for this proof. The fault may be ours, and
+			// later proofs may fare better, so it keeps it for them.
+			if it.rejected == nil {
+				it.rejected = map[string]time.Time{}
+			}
+			it.rejected[g.Addr] = now.Add(m.cfg.LongBan)
+		}
+		return
+	}
+	g.refusals, g.LastSuccess = 0, now
+	if it != nil {
+		it.forget(g.Addr)
+		it.Acks = append(it.Acks, Ack{Addr: g.Addr, ID: g.id(), Peers: r.Answer.Peers, At: now, due: now.Add(m.cfg.FetchDelay)})
+		m.dirty = true
+		m.event(poet.Event{Kind: ProofAcknowledged, Gateway: g.Addr, Round: it.Round,
+			Text: fmt.Sprintf("acknowledged, handed to %d peers", r.Answer.Peers)})
+	}
 }
 
 // truthful tells what an acknowledgement lacks.
-func (m *Machine) truthful(it *item, a Ack) error {
+func (m *Machine) truthful(ref types.PoetProofRef, a Answer) error {
 	switch {
-	case a.Ref != it.Ref:
-		return fmt.Errorf("acknowledged proof %s, not %s", a.Ref.Short(), it.Ref.Short())
+	case a.Ref != ref:
+		return fmt.Errorf("acknowledged proof %s, not %s", a.Ref.Short(), ref.Short())
 	case !a.Known && (!a.Validated || !a.Stored):
 		return errors.New("answered without validating and storing the proof")
 	case a.Peers < uint32(m.cfg.MinPeers):
@@ -185,70 +267,52 @@ func (m *Machine) truthful(it *item, a Ack) error {
 }
 
 // fetched takes the result of asking for a proof that was acknowledged.
-func (m *Machine) fetched(s *slot, r Result, now time.Time) {
-	it := m.find(r.Call.Seq)
-	if it == nil || it.State != Pending {
-		return
-	}
+func (m *Machine) fetched(g *gateway, r Result, now time.Time) {
+	it := m.offered(r.Call)
 	switch {
 	case errors.Is(r.Err, ErrMissing):
-		it.Acks = slices.DeleteFunc(it.Acks, func(a Receipt) bool { return a.ID == s.identity() })
-		m.dirty[it.Seq] = true
-		m.event(Event{Time: now, Kind: GatewayLied, Gateway: s.Addr, Round: it.Round, Text: "acknowledged the proof but cannot give it back"})
-		m.ban(s, "acknowledged proof "+it.Ref.Short()+" but cannot give it back", now)
+		if it != nil {
+			it.forget(g.Addr)
+			m.dirty = true
+		}
+		err := fmt.Errorf("acknowledged proof %s but cannot give it back", r.Call.Ref.Short())
+		m.event(poet.Event{Kind: GatewayLied, Gateway: g.Addr, Round: r.Call.Round, Text: "lied", Err: err})
+		m.lied(g, err, now)
 	case r.Err != nil:
-		s.refusals++
-		m.failed(s, r.Err, now)
+		m.refused(g, r.Err, now)
 	default:
-		s.refusals = 0
-		m.succeeded(s, now)
-		if !it.confirmedBy(s.identity()) {
-			it.Confirmed = append(it.Confirmed, Receipt{Addr: s.Addr, ID: s.identity(), At: now})
-			m.dirty[it.Seq] = true
+		g.refusals, g.LastSuccess = 0, now
+		if it == nil {
+			return
 		}
-		m.settle(it, now)
+		if a := it.ack(g.Addr); a != nil {
+			a.ConfirmedAt = now
+			m.dirty = true
+		}
+		if it.confirmed() >= m.cfg.Acks {
+			it.DeliveredAt, it.LastError = now, ""
+			m.event(poet.Event{Kind: ProofDelivered, Round: it.Round,
+				Text: fmt.Sprintf("delivered to %d gateways in %s", it.confirmed(), max(now.Sub(it.Added), 0).Round(time.Millisecond))})
+		}
 	}
 }
 
-// settle ends a delivery that has all it needs.
-func (m *Machine) settle(it *item, now time.Time) {
-	if it.State != Pending || len(it.Acks) < m.cfg.Acks || len(it.Confirmed) < m.cfg.Acks {
-		return
-	}
-	it.State, it.DeliveredAt, it.LastError, it.data = Delivered, now, "", nil
-	m.event(Event{Time: now, Kind: ProofDelivered, Round: it.Round,
-		Text: fmt.Sprintf("delivered to %d gateways in %s", len(it.Acks), now.Sub(it.Added).Round(time.Millisecond))})
-	m.trim()
-}
-
-// expire gives up what is of no use any more.
-func (m *Machine) expire(now time.Time) {
+// expire reports what has become of no use.
+func (m *Machine) expire(date time.Time) {
 	for _, it := range m.proofs {
-		if it.State != Pending || now.Before(it.UsefulUntil) {
-			continue
+		over := it.DeliveredAt.IsZero() && !date.Before(it.UsefulUntil)
+		if over && !it.told {
+			m.event(poet.Event{Kind: ProofExpired, Round: it.Round, Text: "given up; it can still be pulled, or sent with `tweedle poet proofs rebroadcast`",
+				Err: fmt.Errorf("%d acknowledgements; %s", len(it.Acks), cmp.Or(it.LastError, "no gateway took it"))})
 		}
-		it.State, it.data = Expired, nil
-		m.dirty[it.Seq] = true
-		m.event(Event{Time: now, Kind: ProofExpired, Round: it.Round,
-			Text: fmt.Sprintf("given up with %d acknowledgements; it can still be pulled (%s)", len(it.Acks), it.LastError)})
+		it.told = over
 	}
-	m.trim()
 }
 
-// trim forgets the oldest records that no longer wait.
+// trim forgets what was of use last, beyond the limit.
 func (m *Machine) trim() {
-	over := -MaxHistory
-	for _, it := range m.proofs {
-		if it.State != Pending {
-			over++
-		}
+	for len(m.proofs) > MaxRecords {
+		last := slices.MinFunc(m.proofs, func(a, b *item) int { return a.UsefulUntil.Compare(b.UsefulUntil) })
+		m.proofs = slices.DeleteFunc(m.proofs, func(it *item) bool { return it == last })
 	}
-	m.proofs = slices.DeleteFunc(m.proofs, func(it *item) bool {
-		if over <= 0 || it.State == Pending {
-			return false
-		}
-		over--
-		m.dirty[it.Seq] = true
-		return true
-	})
 }

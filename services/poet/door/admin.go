@@ -71,7 +71,7 @@ type admin struct {
 	log     *slog.Logger
 }
 
-// ListGateways lists the pool and the candidates.
+// ListGateways lists the gateways by rank.
 func (a *admin) ListGateways(context.Context, *poetadminpb.ListGatewaysRequest) (*poetadminpb.ListGatewaysResponse, error) {
 	out := &poetadminpb.ListGatewaysResponse{Slots: uint32(a.outbox.Slots())}
 	for _, g := range a.outbox.Gateways() {
@@ -138,7 +138,7 @@ func (a *admin) ListProofs(_ context.Context, in *poetadminpb.ListProofsRequest)
 
 // Rebroadcast offers a stored proof to every gateway again.
 func (a *admin) Rebroadcast(_ context.Context, in *poetadminpb.RebroadcastRequest) (*poetadminpb.RebroadcastResponse, error) {
-	err := a.outbox.RebroadcastRound(in.GetRoundId())
+	err := a.outbox.Rebroadcast(in.GetRoundId())
 	switch {
 	case errors.Is(err, poet.ErrNotFound):
 		return nil, status.Errorf(codes.NotFound, "there is no proof of round %q: `tweedle poet proofs list` shows those there are", in.GetRoundId())
@@ -202,9 +202,9 @@ func describe(r delivery.Record) *poetadminpb.Delivery {
 	}
 	for _, a := range r.Acks {
 		d.Acknowledged = append(d.Acknowledged, a.Addr)
-	}
-	for _, c := range r.Confirmed {
-		d.Confirmed = append(d.Confirmed, c.Addr)
+		if !a.ConfirmedAt.IsZero() {
+			d.Confirmed = append(d.Confirmed, a.Addr)
+		}
 	}
 	return d
 }

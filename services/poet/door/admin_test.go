@@ -41,7 +41,7 @@ func TestTheAdminListenerDeniesWhoeverShowsNoToken(t *testing.T) {
 	writeTokens(t, dir, validToken+"\n"+expiredToken+" 1999-12-31T00:00:00Z\n")
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, dir, testSchedule(), nil)
-		a, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, testOutbox{r.courier}, r.cfg)
+		a, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, r.courier, r.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,7 +35,7 @@ type Backend interface {
 	Storage() poet.StorageStatus
 }
 
-// Outbox is what the admin API steers: a *delivery.Courier that can read stored proofs.
+// Outbox is what the admin API steers: a *delivery.Courier.
 type Outbox interface {
 	Gateways() []delivery.GatewayStatus
 	Slots() int
@@ -43,9 +43,8 @@ type Outbox interface {
 	AddGateway(addr string) error
 	RemoveGateway(addr string) (known bool, err error)
 	Proofs() []delivery.Record
-	// RebroadcastRound offers a stored proof anew; poet.ErrNotFound if it is not
-	// stored.
-	RebroadcastRound(round string) error
+	// Rebroadcast offers a stored proof anew; poet.ErrNotFound if it is not stored.
+	Rebroadcast(round string) error
 }
 
 // Limits bound what one client can ask.

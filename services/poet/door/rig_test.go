@@ -56,10 +56,10 @@ func newRig(t *testing.T, dir string, schedule types.PoetSchedule, change func(*
 	if r.service, err = rounds.Open(pc); err != nil {
 		t.Fatal(err)
 	}
-	if r.courier, err = delivery.Open(r.service, delivery.DefaultConfig(), delivery.GRPC(types.GenesisID{}), nil, delivery.Options{}); err != nil {
+	if r.courier, err = delivery.Open(r.service, emptyShelf{}, delivery.DefaultConfig(), delivery.GRPC(types.GenesisID{}), nil, delivery.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, testOutbox{r.courier}, r.cfg)
+	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, r.courier, r.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,10 +135,11 @@ func (p *pipes) dial(ctx context.Context) (net.Conn, error) {
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
-// testOutbox is a courier that nobody drives.
-type testOutbox struct{ *delivery.Courier }
+// emptyShelf has no proof to deliver.
+type emptyShelf struct{}
 
-func (testOutbox) RebroadcastRound(string) error { return poet.ErrNotFound }
+func (emptyShelf) Due(time.Time) ([]delivery.Due, error) { return nil, nil }
+func (emptyShelf) Load(string) (delivery.Proof, error)   { return delivery.Proof{}, poet.ErrNotFound }
 
 // call makes a REST request and returns status, body and header.
 func (r *rig) call(method, path string, body []byte, header ...string) (int, []byte, http.Header) {

@@ -282,15 +282,15 @@ func (s *Service) Proof(round string) (poet.ProofRecord, error) {
 	return p, err
 }
 
-// Proofs returns the rounds whose proof is stored, lowest number first.
-func (s *Service) Proofs() ([]string, error) {
-	numbers, err := s.store.Proofs()
-	var ids []string
-	for _, n := range numbers {
-		ids = append(ids, poet.RoundID(n))
-	}
-	return ids, err
-}
+// Message returns the stored proof of a round as nodes take it, without its
+// members, or ErrNotFound.
+func (s *Service) Message(round uint32) (types.PoetProofMessage, error) { return s.store.Proof(round) }
+
+// Members returns how many members a round has.
+func (s *Service) Members(round uint32) uint64 { return s.store.Members(round) }
+
+// Proofs returns the rounds whose proof is stored, from a number on, lowest first.
+func (s *Service) Proofs(from uint32) ([]uint32, error) { return s.store.Proofs(from) }
 
 // Rounds returns the open round, those at work, and the latest proved ones,
 // lowest number first.
@@ -303,7 +303,7 @@ func (s *Service) Rounds() []poet.RoundStatus {
 		})
 	}
 	// Damage is found and told by those who need the data.
-	proved, _ := s.store.Proofs()
+	proved, _ := s.store.Proofs(0)
 	for _, n := range proved[max(0, len(proved)-provedShown):] {
 		if r, found, err := s.store.Round(n); found && err == nil {
 			add(r)

@@ -77,8 +77,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	f := newFeeder(cfg)
-	cfg.Poet.OnProof = f.poke
+	stored := make(chan struct{}, 1)
+	cfg.Poet.OnProof = func(string) {
+		select {
+		case stored <- struct{}{}:
+		default: // delivery looks anyway
+		}
+	}
 	telemetry.CountDropped(cfg.Log, registry)
 	cfg.Poet.Log, cfg.Poet.Metrics = cfg.Log, registry
 	service, err := rounds.Open(cfg.Poet)
@@ -86,42 +91,27 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return startError(err, cfg.Poet.Dir)
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
-	all := shelf{service, legacy.OpenArchive(service)}
-	f.proofs = all
+	all := shelf{service, legacy.OpenArchive(service), cfg.Poet.Schedule}
 	if cfg.Gateway == nil {
 		cfg.Gateway = delivery.GRPC(cfg.Delivery.Genesis)
 	}
-	f.courier, err = delivery.Open(service, cfg.Delivery, cfg.Gateway, cfg.Gateways,
-		delivery.Options{Log: cfg.Log, Metrics: delivery.NewMetrics(registry)})
+	cfg.Delivery.Again = cfg.Poet.Schedule.EpochDuration
+	courier, err := delivery.Open(service, all, cfg.Delivery, cfg.Gateway, cfg.Gateways, delivery.Options{
+		Metrics: delivery.NewMetrics(registry), Stored: stored, Date: service.Now, Tell: func(e poet.Event) { poet.Tell(cfg.Log, e) },
+	})
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cfg, ls, all, f, registry)
-}
-
-// shelf is a service with the proofs that were taken over from a reference
-// server beside its own.
-type shelf struct {
-	*rounds.Service
-	archive legacy.Archive
-}
-
-// Proof returns a stored proof, or poet.ErrNotFound.
-func (s shelf) Proof(round string) (poet.ProofRecord, error) {
-	r, err := s.Service.Proof(round)
-	if errors.Is(err, poet.ErrNotFound) {
-		return s.archive.Proof(round)
-	}
-	return r, err
+	return serve(ctx, cfg, ls, all, courier, registry)
 }
 
 // serve runs all parts until ctx ends or one of them fails.
-func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, f *feeder, registry *prometheus.Registry) error {
+func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courier *delivery.Courier, registry *prometheus.Registry) error {
 	api := door.Config{
 		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
 		Log: cfg.Log, Metrics: door.NewMetrics(registry),
 	}
-	admin, err := door.NewAdmin(filepath.Join(cfg.Poet.Dir, door.TokenFile), service, outbox{f.courier, f}, api)
+	admin, err := door.NewAdmin(filepath.Join(cfg.Poet.Dir, door.TokenFile), service, courier, api)
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
@@ -129,8 +119,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, f *fee
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return service.Run(ctx) })
-	g.Go(func() error { return f.courier.Run(ctx) })
-	g.Go(func() error { f.run(ctx); return nil })
+	g.Go(func() error { return courier.Run(ctx) })
 	g.Go(func() error { return door.ServePublic(ctx, ls.grpc, ls.rest, service, api) })
 	g.Go(func() error { return admin.Serve(ctx, ls.admin) })
 	if ls.metrics != nil {

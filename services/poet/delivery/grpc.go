@@ -2,8 +2,8 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strings"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	"google.golang.org/grpc"
@@ -44,8 +44,9 @@ type grpcGateway struct {
 	genesis types.GenesisID
 }
 
-// Check asks for health, network, sync state, peers and other gateways. A
-// node without a health service is judged by the rest.
+// Check asks for health, network, sync state, peers and name. A node without a
+// health service is judged by the rest. The other gateways that it may tell of are
+// not asked: who names gateways is the operator.
 func (g *grpcGateway) Check(ctx context.Context) (Health, error) {
 	health, err := healthpb.NewHealthClient(g.conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	switch {
@@ -76,28 +77,25 @@ func (g *grpcGateway) Check(ctx context.Context) (Health, error) {
 	if len(h.ID) > MaxAddress {
 		return Health{}, fmt.Errorf("names an identity of %d characters", len(h.ID))
 	}
-	for _, p := range peers.GetPeers()[:min(len(peers.GetPeers()), MaxTold)] {
-		h.Told = append(h.Told, p.GetAddress())
-	}
 	return h, nil
 }
 
 // Publish hands a proof over.
-func (g *grpcGateway) Publish(ctx context.Context, data []byte) (Ack, error) {
+func (g *grpcGateway) Publish(ctx context.Context, data []byte) (Answer, error) {
 	r, err := gatewaypb.NewGatewayServiceClient(g.conn).PublishPoet(ctx,
 		&gatewaypb.PublishPoetRequest{Data: data, GenesisId: g.genesisID()})
 	if status.Code(err) == codes.InvalidArgument {
-		return Ack{}, fmt.Errorf("%w: %s", ErrRejected, status.Convert(err).Message())
+		return Answer{}, fmt.Errorf("%w: %w", ErrRejected, plain(err))
 	}
 	if err != nil {
-		return Ack{}, plain(err)
+		return Answer{}, plain(err)
 	}
-	ack := Ack{Known: r.GetKnown(), Validated: r.GetValidated(), Stored: r.GetStored(), Peers: r.GetPeers()}
-	if len(r.GetRef()) != len(ack.Ref) {
-		return Ack{}, fmt.Errorf("acknowledged a reference of %d bytes", len(r.GetRef()))
+	out := Answer{Known: r.GetKnown(), Validated: r.GetValidated(), Stored: r.GetStored(), Peers: r.GetPeers()}
+	if len(r.GetRef()) != len(out.Ref) {
+		return Answer{}, fmt.Errorf("acknowledged a reference of %d bytes", len(r.GetRef()))
 	}
-	copy(ack.Ref[:], r.GetRef())
-	return ack, nil
+	copy(out.Ref[:], r.GetRef())
+	return out, nil
 }
 
 // Fetch asks for a proof. Only the work has to be the same: the name of the
@@ -127,15 +125,14 @@ func (g *grpcGateway) genesisID() []byte {
 	return g.genesis[:]
 }
 
-// maxErrorText bounds what a gateway's error adds to records and log lines.
+// maxErrorText bounds what a gateway's error adds to records and log lines, in
+// bytes.
 const maxErrorText = 200
 
 // plain reduces a gRPC error to one short line.
 func plain(err error) error {
 	s := status.Convert(err)
-	text := fmt.Sprintf("%s: %s", s.Code(), s.Message())
-	if len(text) > maxErrorText {
-		text = text[:maxErrorText]
-	}
-	return errors.New(text)
+	text := s.Message()
+	text = strings.Join(strings.Fields(text[:min(len(text), maxErrorText)]), " ")
+	return fmt.Errorf("%s: %s", s.Code(), strings.ToValidUTF8(text, ""))
 }

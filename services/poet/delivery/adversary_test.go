@@ -1,0 +1,372 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"tweedle/services/poet"
+)
+
+// live runs until all gateways of honest nodes are live.
+func (w *world) live(addrs ...string) {
+	w.t.Helper()
+	w.configure(addrs...)
+	w.run(time.Second)
+	for _, g := range w.m.Gateways() {
+		if slices.Contains(addrs, g.Addr) && g.State != Live && g.State != Candidate {
+			w.t.Fatalf("%s is %s", g.Addr, g.State)
+		}
+	}
+}
+
+func (w *world) record(round int) Record {
+	w.t.Helper()
+	for _, r := range w.m.Proofs(w.date()) {
+		if r.Round == fmt.Sprint(round) {
+			return r
+		}
+	}
+	w.t.Fatalf("round %d is absent", round)
+	return Record{}
+}
+
+// One address, a name that changes from check to check: one node behind a
+// balancer, or a liar. It counts once.
+func TestAGatewayThatChangesItsNameCountsOnce(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	a := w.node(honest)
+	w.configure(a)
+	w.add(0, time.Hour)
+	for i := range 40 {
+		w.nodes[a].id = fmt.Sprint("backend-", i%2)
+		w.run(5 * time.Second)
+		if w.m.proofs[0].confirmed() > 1 {
+			t.Fatalf("it counts twice: %+v", w.record(0).Acks)
+		}
+	}
+	w.wantState(0, Pending)
+	w.addGateway(w.node(honest), FromAPI)
+	w.run(20 * time.Second)
+	w.wantState(0, Delivered)
+}
+
+// What a gateway acknowledged under another name is forgotten, also when it
+// changed while the server was down.
+func TestAcknowledgementsOfAnotherNameAreForgotten(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	a := w.node(honest)
+	w.live(a)
+	w.add(0, time.Hour)
+	w.run(10 * time.Second)
+	if n := len(w.record(0).Acks); n != 1 {
+		t.Fatalf("%d acknowledgements", n)
+	}
+	w.nodes[a].id, w.nodes[a].manner = "another node", deaf
+	w.restart()
+	w.run(time.Second)
+	if acks := w.record(0).Acks; len(acks) != 0 {
+		t.Fatalf("%+v still counts", acks)
+	}
+}
+
+// A gateway takes the name of another while that restarts. It drives nobody out:
+// the other one is used again as soon as it is back, and both count as one.
+func TestAnImpostorDoesNotEvict(t *testing.T) {
+	for _, what := range []manner{honest, lies, deaf, invalid, hides} {
+		t.Run(fmt.Sprint(what), func(t *testing.T) {
+			w := newWorld(t, DefaultConfig())
+			a, evil, c := w.node(honest), w.node(what), w.node(honest)
+			w.nodes[evil].id = w.nodes[a].id
+			w.configure(evil, a, c)
+			w.nodes[a].manner = refuses
+			w.run(time.Minute)
+			w.nodes[a].manner = honest
+			w.run(time.Minute)
+			if g := w.m.find(a); g.State != Live {
+				t.Fatalf("%s is %s: %s", a, g.State, g.LastError)
+			}
+			w.add(0, time.Hour)
+			w.run(time.Minute)
+			w.wantState(0, Delivered)
+			if n := w.nodes[a]; len(n.got) != 1 {
+				t.Fatalf("%s, whose name was taken, has no proof: %+v", a, w.record(0))
+			}
+		})
+	}
+}
+
+// A name that was taken mutes nobody: with the impostor's acknowledgement there,
+// the other one is asked too.
+func TestTwoGatewaysOfOneNameAreBothOfferedProofsAndCountAsOne(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	a, twin := w.node(honest), w.node(honest)
+	w.nodes[twin].id = w.nodes[a].id
+	w.live(a, twin)
+	w.add(0, time.Hour)
+	w.run(time.Hour / 2)
+	w.wantState(0, Pending)
+	if len(w.nodes[a].got) != 1 || len(w.nodes[twin].got) != 1 {
+		t.Fatal("one of them was not offered the proof")
+	}
+	for _, g := range w.m.Gateways() {
+		if g.LastError == "" {
+			t.Errorf("nothing tells that %s has a twin", g.Addr)
+		}
+	}
+}
+
+// One that acknowledges and tells of no peer is not believed; one that publishes
+// nothing and says that it did is one voice of two.
+func TestAGatewayThatPublishesNothingIsNotEnough(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	w.configure(w.node(hides), w.node(hides), w.node(hides))
+	w.add(0, time.Hour)
+	w.run(30 * time.Minute)
+	w.wantState(0, Pending)
+	if acks := w.record(0).Acks; len(acks) != 0 {
+		t.Fatalf("%+v", acks)
+	}
+	w.addGateway(w.node(honest), FromAPI)
+	w.run(time.Minute)
+	w.wantState(0, Pending)
+	w.addGateway(w.node(honest), FromAPI)
+	w.run(time.Minute)
+	w.wantState(0, Delivered)
+}
+
+// All gateways die and come back under other addresses, which are named beyond
+// the slots: they take the slots by themselves.
+func TestAllDeadThenAliveUnderOtherAddresses(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	var old, other []string
+	for range 5 {
+		old = append(old, w.node(honest))
+		other = append(other, w.node(refuses))
+	}
+	for i, a := range other {
+		w.nodes[a].id = w.nodes[old[i]].id
+	}
+	w.configure(slices.Concat(old, other)...)
+	w.run(time.Minute)
+	for _, a := range old {
+		w.nodes[a].manner = refuses
+	}
+	w.add(0, 24*time.Hour)
+	w.run(time.Hour)
+	w.wantState(0, Pending)
+	for _, a := range other {
+		w.nodes[a].manner = honest
+	}
+	w.run(retryWithin(w.m.cfg))
+	w.wantState(0, Delivered)
+}
+
+// retryWithin is how long a gateway that came back may stay unnoticed, and a
+// proof then takes.
+func retryWithin(c Config) time.Duration { return c.RetryMax + c.FetchDelay + time.Second }
+
+// A clock that is ahead for a moment gives up nothing, also when the server
+// restarts in that moment.
+func TestAGlanceAheadExpiresNothing(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		w := newWorld(t, DefaultConfig())
+		w.add(0, 24*time.Hour)
+		w.run(time.Minute)
+		w.ahead = 48 * time.Hour
+		w.run(time.Second)
+		if restart {
+			w.restart()
+			w.run(time.Second)
+		}
+		w.wantState(0, Expired)
+		w.ahead = 0
+		if restart {
+			w.restart()
+		}
+		w.wantState(0, Pending)
+		w.m.SetGateways([]string{w.node(honest), w.node(honest)}, w.now)
+		w.run(time.Minute)
+		w.wantState(0, Delivered)
+	}
+}
+
+// An acknowledgement has the hour at which it came. When the clock is set back
+// and the server restarts, the proof is asked for at once, not in that hour.
+func TestAClockSetBackDelaysNoConfirmation(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	a, b := w.node(honest), w.node(honest)
+	w.live(a, b)
+	w.add(0, 24*time.Hour)
+	w.run(500 * time.Millisecond)
+	if len(w.record(0).Acks) != 2 || w.record(0).State != Pending {
+		t.Fatalf("%+v", w.record(0))
+	}
+	w.now = w.now.Add(-10 * time.Hour)
+	w.restart()
+	w.configure(a, b)
+	w.run(3 * time.Second)
+	w.wantState(0, Delivered)
+}
+
+// A proof that cannot be read is told of, once, and delays no other one: neither
+// when it is found nor when it is to be sent.
+func TestAProofThatCannotBeReadHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	w.live(w.node(honest), w.node(honest))
+	bad := Due{Round: "3", UsefulUntil: w.now.Add(time.Hour)}
+	for range 3 { // looks
+		w.m.Found(bad, Proof{}, errors.New("damaged"), w.now)
+	}
+	w.add(4, time.Hour)
+	w.run(10 * time.Second)
+	w.wantState(4, Delivered)
+	w.wantState(3, Pending)
+	if n := w.count(ProofUnreadable); n != 1 || w.record(3).LastError != "damaged" {
+		t.Fatalf("told %d times: %+v", n, w.record(3))
+	}
+	w.add(3, time.Hour) // it can be read again
+	w.broken = map[string]bool{"3": true}
+	w.add(5, time.Hour)
+	w.run(time.Minute)
+	w.wantState(5, Delivered)
+	w.wantState(3, Pending)
+	for _, g := range w.m.Gateways() {
+		if g.State != Live {
+			t.Fatalf("our fault makes %s %s", g.Addr, g.State)
+		}
+	}
+	w.broken = nil
+	w.run(time.Minute)
+	w.wantState(3, Delivered)
+}
+
+// A proof that all slots reject goes to those beyond them.
+func TestARejectedProofGoesBeyondTheSlots(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Slots = 2
+	w := newWorld(t, cfg)
+	x, y := w.node(invalid), w.node(invalid)
+	a, b := w.node(honest), w.node(honest)
+	w.live(x, y, a, b)
+	if s := w.m.Gateways()[2].State; s != Candidate {
+		t.Fatalf("a live gateway beyond the slots is %s", s)
+	}
+	w.add(0, time.Hour)
+	w.run(10 * time.Second)
+	w.wantState(0, Delivered)
+	if n := w.count(BroadcastFailed); n != 2 {
+		t.Fatalf("%d failed broadcasts, want one for each", n)
+	}
+}
+
+// The table at State, line by line.
+func TestTheStatesOfAGateway(t *testing.T) {
+	type event string
+	const (
+		passes, fails     event = "a check passes", "a check fails"
+		takes, refuseCall event = "a push passes", "a push fails"
+		gives, lie        event = "a fetch passes", "a fetch shows a lie"
+		forgiven          event = "the operator adds it again"
+	)
+	for _, c := range []struct {
+		events []event
+		want   State
+	}{
+		{nil, Suspect},
+		{[]event{passes}, Live},
+		{[]event{fails}, Dead}, // never was live
+		{[]event{fails, passes}, Live},
+		{[]event{passes, passes}, Live},
+		{[]event{passes, fails}, Suspect},
+		{[]event{passes, fails, fails}, Suspect},
+		{[]event{passes, fails, fails, fails}, Dead},
+		{[]event{passes, fails, fails, passes}, Live},
+		{[]event{passes, fails, fails, passes, fails}, Suspect}, // a check forgives the failed ones
+		{[]event{passes, refuseCall}, Suspect},
+		{[]event{passes, refuseCall, passes}, Live},
+		{[]event{passes, refuseCall, passes, refuseCall}, Dead}, // and no failed push
+		{[]event{passes, refuseCall, passes, takes, refuseCall}, Suspect},
+		{[]event{passes, refuseCall, passes, gives, refuseCall}, Suspect},
+		{[]event{passes, lie}, Dead},
+		{[]event{passes, lie, passes}, Live},
+		{[]event{passes, lie, fails}, Dead},
+		{[]event{passes, fails, fails, fails, fails}, Dead},
+		{[]event{passes, refuseCall, passes, forgiven, refuseCall}, Suspect},
+	} {
+		w := newWorld(t, DefaultConfig())
+		a := w.node(honest)
+		w.configure(a)
+		w.add(0, time.Hour)
+		p := w.shelf["0"]
+		for _, e := range c.events {
+			r := Result{Call: Call{Gateway: w.m.find(a).entry, Addr: a, Round: "0", Ref: p.Ref}}
+			switch e {
+			case passes, fails:
+				r.Call.Kind, r.Health = CallCheck, Health{ID: "a", Genesis: network, Synced: true, Peers: 1}
+			case takes, refuseCall:
+				r.Call.Kind, r.Answer = CallPush, Answer{Ref: p.Ref, Validated: true, Stored: true, Peers: 1}
+			case gives, lie:
+				r.Call.Kind = CallFetch
+			case forgiven:
+				w.addGateway(a, FromAPI)
+				continue
+			}
+			if e == fails || e == refuseCall {
+				r.Err = errors.New("connection refused")
+			}
+			if e == lie {
+				r.Err = ErrMissing
+			}
+			w.m.Done(r, w.now)
+		}
+		if got := w.m.find(a); got.State != c.want {
+			t.Errorf("after %v it is %s, want %s", c.events, got.State, c.want)
+		}
+	}
+}
+
+// A dead gateway's slot is the next live one's, and stays it when the dead one
+// comes back.
+func TestTheSlotOfADeadGateway(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Slots = 2
+	w := newWorld(t, cfg)
+	a, b, c := w.node(honest), w.node(honest), w.node(honest)
+	w.live(a, b, c)
+	w.nodes[a].manner = refuses
+	w.run(time.Minute)
+	i := slices.IndexFunc(w.events, func(e poet.Event) bool { return e.Kind == GatewayRecycled })
+	if i < 0 || w.events[i].Gateway != c {
+		t.Fatalf("%s does not take the slot: %v", c, w.events)
+	}
+	w.nodes[a].manner = honest
+	w.run(time.Minute)
+	w.add(0, time.Hour)
+	w.run(time.Minute)
+	if got := [][]string{w.nodes[a].got, w.nodes[b].got, w.nodes[c].got}; len(got[0]) != 0 || len(got[1]) != 1 || len(got[2]) != 1 {
+		t.Fatalf("received %v", got)
+	}
+	if g := w.m.Gateways()[2]; g.Addr != a || g.State != Candidate {
+		t.Fatalf("last is %s, %s", g.Addr, g.State)
+	}
+}
+
+// One that has a slot for a later proof only waits for the earlier one too.
+func TestAGatewayGetsNothingOutOfOrder(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Acks, cfg.Slots = 1, 1
+	w := newWorld(t, cfg)
+	a, b := w.node(honest), w.node(honest)
+	w.live(a, b)
+	w.nodes[a].manner = deaf
+	w.add(0, time.Hour)
+	w.add(1, time.Hour)
+	w.m.item("1").rejected = map[string]time.Time{a: w.now.Add(time.Hour)}
+	w.run(time.Minute)
+	if got := w.nodes[b].got; !slices.Equal(got, []string{"0", "1"}) {
+		t.Fatalf("received %v", got)
+	}
+}

@@ -1,0 +1,74 @@
+package delivery
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
+	"go.etcd.io/bbolt"
+
+	"tweedle/values/types"
+)
+
+// migrate takes over what the first version stored, which kept a copy of each proof
+// in a bucket "data": what was delivered stays delivered. Its judgement that a proof
+// had expired is left behind, and so are the gateways that it only had heard of.
+// What is damaged is left out.
+func migrate(b *bbolt.Bucket) error {
+	records := b.Bucket([]byte("records"))
+	if records == nil {
+		return nil
+	}
+	var s Saved
+	err := records.ForEach(func(k, v []byte) error {
+		var old struct {
+			Record
+			Confirmed []Ack
+		}
+		if !openOld(k, v, &old) {
+			return nil
+		}
+		for i := range old.Acks {
+			at := slices.IndexFunc(old.Confirmed, func(a Ack) bool { return a.ID == old.Acks[i].ID })
+			if at >= 0 {
+				old.Acks[i].ConfirmedAt = old.Confirmed[at].At
+			}
+		}
+		s.Records = append(s.Records, old.Record)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var pool struct {
+		APISet            bool
+		Slots, Candidates []Named
+		Banned            []string
+	}
+	if v := b.Get([]byte("pool")); v != nil && openOld([]byte("pool"), v, &pool) {
+		s.APISet = pool.APISet || len(pool.Banned) > 0
+		s.Gateways = slices.DeleteFunc(slices.Concat(pool.Slots, pool.Candidates),
+			func(g Named) bool { return g.Source != Configured && g.Source != FromAPI })
+	}
+	if err := s.write(b); err != nil {
+		return err
+	}
+	for _, name := range []string{"records", "data"} {
+		if err := b.DeleteBucket([]byte(name)); err != nil {
+			return err
+		}
+	}
+	return b.Delete([]byte("pool"))
+}
+
+// openOld decodes a value with the checksum of the first version behind it, which
+// did not cover the bucket.
+func openOld(key, sealed []byte, into any) bool {
+	const size = 8
+	if len(sealed) < size {
+		return false
+	}
+	value := sealed[:len(sealed)-size]
+	sum := types.Sum(key, value)
+	return bytes.Equal(sum[:size], sealed[len(value):]) && json.Unmarshal(value, into) == nil
+}

@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
+	"tweedle/services/poet/delivery"
+	"tweedle/services/poet/legacy"
+	"tweedle/services/poet/rounds"
+)
+
+// loseDeliveries forgets all deliveries of a server that has stopped.
+func loseDeliveries(t *testing.T, dir string) {
+	t.Helper()
+	db, err := bbolt.Open(filepath.Join(dir, book.DatabaseName), 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("delivery")) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The proofs of two rounds are stored, and the first is damaged while the server
+// runs: the second is delivered.
+func TestOneBadProofHoldsUpNoLaterOne(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := newInternet(t)
+		cfg := n.config(dir, time.Now())
+		stop := n.serve(cfg)
+		n.register(1)
+		time.Sleep(3 * time.Second)
+		n.register(2)
+		time.Sleep(6 * time.Second)
+		stop()
+		cfg.Poet.Log = slog.New(slog.DiscardHandler)
+		service, err := rounds.Open(cfg.Poet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer service.Close()
+		if err := service.Update(func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte("proofs"))
+			k, v := b.Cursor().First()
+			return b.Put(k, append([]byte{v[0] ^ 1}, v[1:]...))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		loseDeliveriesOf(t, service)
+		all := shelf{service, legacy.OpenArchive(service), cfg.Poet.Schedule}
+		a := n.node("a:9")
+		n.node("b:9")
+		var told []poet.Event
+		c, err := delivery.Open(service, all, cfg.Delivery, cfg.Gateway, []string{"a:9", "b:9"}, delivery.Options{Tell: func(e poet.Event) { told = append(told, e) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := c.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		got := c.Proofs()
+		if len(got) != 2 || got[0].State != delivery.Pending || got[1].Round != "1" || got[1].State != delivery.Delivered || a.count() != 1 {
+			t.Fatalf("deliveries %+v", got)
+		}
+		if len(told) == 0 || told[0].Kind != delivery.ProofUnreadable || told[0].Round != "0" || !errors.Is(told[0].Err, poet.ErrDamaged) {
+			t.Fatalf("told %v", told)
+		}
+	})
+}
+
+func loseDeliveriesOf(t *testing.T, s *rounds.Service) {
+	t.Helper()
+	if err := s.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("delivery")) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Only rounds that ended lately are looked at, however many proofs there are, and
+// no more is read than their numbers.
+func TestWhatIsOfUse(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := newInternet(t)
+		cfg := n.config(dir, time.Now())
+		cfg.Poet.Log = slog.New(slog.DiscardHandler)
+		stop := n.serve(cfg)
+		for i := range byte(12) {
+			n.register(i + 1)
+			time.Sleep(cfg.Poet.Schedule.EpochDuration)
+		}
+		stop()
+		service, err := rounds.Open(cfg.Poet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer service.Close()
+		all := shelf{service, legacy.OpenArchive(service), cfg.Poet.Schedule}
+		stored, err := service.Proofs(0)
+		if err != nil || len(stored) < 10 {
+			t.Fatal(stored, err)
+		}
+		for _, n := range stored {
+			until := all.usefulUntil(n)
+			for _, c := range []struct {
+				at   time.Time
+				want bool
+			}{{until.Add(-time.Nanosecond), true}, {until, false}, {time.Unix(0, 0), true}, {until.AddDate(100, 0, 0), false}} {
+				due, err := all.Due(c.at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				found := false
+				for _, d := range due {
+					found = found || d.Round == poet.RoundID(n)
+				}
+				if found != c.want {
+					t.Errorf("round %d at %v: due %v, want %v", n, c.at, found, c.want)
+				}
+			}
+		}
+		if first, err := service.Proofs(stored[3]); err != nil || first[0] != stored[3] || len(first) != len(stored)-3 {
+			t.Fatalf("from %d on: %v, %v", stored[3], first, err)
+		}
+	})
+}
