@@ -148,7 +148,7 @@ func poetGateways() *cobra.Command {
 	}
 	parent.AddCommand(
 		adminCommand(cobra.Command{
-			Use: "list", Short: "Show the pool and the candidates", Example: "  tweedle poet gateways list --dir ~/poet", Args: noArgs,
+			Use: "list", Short: "Show the gateways, by rank", Example: "  tweedle poet gateways list --dir ~/poet", Args: noArgs,
 		}, func(ctx context.Context, c adminClient, _ []string) (*poetadminpb.ListGatewaysResponse, error) {
 			return c.ListGateways(ctx, &poetadminpb.ListGatewaysRequest{})
 		}, gatewayTable),

@@ -37,7 +37,7 @@ const (
 // deliveries. It is served on the admin listener only, behind a bearer token.
 type AdminServiceClient interface {
 	ListGateways(ctx context.Context, in *ListGatewaysRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
-	// SetGateways replaces the candidates and the pool; deliveries start at once.
+	// SetGateways replaces all gateways; deliveries start at once.
 	SetGateways(ctx context.Context, in *SetGatewaysRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
 	AddGateway(ctx context.Context, in *AddGatewayRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
 	RemoveGateway(ctx context.Context, in *RemoveGatewayRequest, opts ...grpc.CallOption) (*ListGatewaysResponse, error)
@@ -144,7 +144,7 @@ func (c *adminServiceClient) GetStorage(ctx context.Context, in *GetStorageReque
 // deliveries. It is served on the admin listener only, behind a bearer token.
 type AdminServiceServer interface {
 	ListGateways(context.Context, *ListGatewaysRequest) (*ListGatewaysResponse, error)
-	// SetGateways replaces the candidates and the pool; deliveries start at once.
+	// SetGateways replaces all gateways; deliveries start at once.
 	SetGateways(context.Context, *SetGatewaysRequest) (*ListGatewaysResponse, error)
 	AddGateway(context.Context, *AddGatewayRequest) (*ListGatewaysResponse, error)
 	RemoveGateway(context.Context, *RemoveGatewayRequest) (*ListGatewaysResponse, error)
