@@ -202,7 +202,7 @@ func TestARebroadcastByHand(t *testing.T) {
 	}
 	w.run(10 * time.Second)
 	w.wantState(1, Delivered)
-	w.run(30 * 24 * time.Hour)
+	w.run(24 * time.Hour)
 	clear(w.nodes[a].kept) // their disks were lost
 	clear(w.nodes[b].kept)
 	w.nodes[a].manner, w.nodes[b].manner = refuses, refuses
