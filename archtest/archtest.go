@@ -27,6 +27,7 @@ type floor struct {
 	// rooms, in order: a room may import the rooms before it. A package that is
 	// not listed belongs to the room whose folder it lies in.
 	rooms   []string
+	apart   bool     // rooms of different top folders do not import each other
 	below   []string // floors that may be imported
 	outside []string // third-party modules allowed; nil allows all
 	why     string
@@ -52,7 +53,7 @@ func plan() []floor {
 		},
 		{
 			name:  "protocol",
-			rooms: []string{"eligibility", "beacon", "hare", "tortoise", "malfeasance", "activation", "vm", "txpool", "mesh", "syncer", "core"},
+			rooms: []string{"registration", "eligibility", "beacon", "hare", "tortoise", "malfeasance", "activation", "vm", "txpool", "mesh", "syncer", "core"},
 			below: []string{"values", "proofs"}, outside: []string{"github.com/zeebo/blake3"},
 			why: "protocol packages are passive machines that simulators must be able to drive",
 		},
@@ -62,10 +63,10 @@ func plan() []floor {
 			why:   "an edge does one kind of I/O and knows only the values that it carries",
 		},
 		{
-			name: "services",
+			name: "services", apart: true,
 			// Package poet itself has the words of its rooms.
 			rooms: []string{
-				"poet/registration", "poet/clock", "poet", "poet/journal", "poet/work", "poet/book", "poet/rounds", "poet/delivery", "poet/door", "poet/legacy", "poet/server",
+				"poet/clock", "poet", "poet/journal", "poet/work", "poet/book", "poet/rounds", "poet/delivery", "poet/door", "poet/legacy", "poet/server",
 				"node", "page", "testnet",
 			},
 			below: []string{"base", "values", "proofs", "protocol", "edges"},
@@ -199,10 +200,16 @@ func (here place) mayImport(imported string) bool {
 	case !ok:
 		return false
 	case there.floor.name == here.floor.name:
-		return there.order <= here.order
+		return there.order <= here.order && (!here.floor.apart || top(there.room) == top(here.room))
 	default:
 		return slices.Contains(here.floor.below, there.floor.name)
 	}
+}
+
+// top returns the first folder of a room.
+func top(room string) string {
+	name, _, _ := strings.Cut(room, "/")
+	return name
 }
 
 // exemption is what one of the pure packages is allowed nevertheless.
@@ -223,7 +230,10 @@ func exemptions() []exemption {
 }
 
 // impureImports may not be imported by pure packages.
-var impureImports = []string{"os", "os/exec", "os/signal", "net", "net/http", "context", "log", "log/slog", "syscall", "math/rand"}
+var impureImports = []string{
+	"os", "os/exec", "os/signal", "net", "net/http", "context", "log", "log/slog", "syscall", "math/rand", "crypto/rand",
+	"runtime", "runtime/debug", "reflect", "unsafe", "io/ioutil", "plugin", "hash/maphash",
+}
 
 // Purity returns a line for every place where a package of the floors values,
 // proofs and protocol is not pure: an impure import, a go statement, a call of
@@ -237,7 +247,7 @@ func Purity(files []File) []string {
 		if !ok || !slices.Contains([]string{"values", "proofs", "protocol"}, at.floor.name) || f.AST.Name.Name == "main" {
 			continue // a generator in a pure package's folder is not part of it
 		}
-		c := checker{file: f, vars: written[f.Dir]}
+		c := checker{file: f, vars: written[f.Dir], imported: make(map[string]string), maps: mapNames(f.AST)}
 		for _, e := range exemptions() {
 			if e.dir == f.Dir {
 				c.allow = e
@@ -274,10 +284,13 @@ func packageVars(files []File) map[string]map[string]bool {
 }
 
 type checker struct {
-	file  File
-	vars  map[string]bool
-	allow exemption
-	bad   []string
+	file File
+	vars map[string]bool
+	// imported leads from a name in the file to the path that it stands for.
+	imported map[string]string
+	maps     map[string]bool // variables that are maps
+	allow    exemption
+	bad      []string
 }
 
 func (c *checker) report(n ast.Node, format string, args ...any) {
@@ -288,10 +301,29 @@ func (c *checker) report(n ast.Node, format string, args ...any) {
 func (c *checker) imports() {
 	for _, spec := range c.file.AST.Imports {
 		p, _ := strconv.Unquote(spec.Path.Value) // Imports reports what cannot be read
+		name := path.Base(strings.TrimSuffix(p, "/v2"))
+		if spec.Name != nil {
+			name = spec.Name.Name
+		}
+		if name == "." {
+			c.report(spec, "dot import of %s, which hides what is used of it,", p)
+		}
+		c.imported[name] = p
 		if slices.Contains(impureImports, p) && !slices.Contains(c.allow.imports, p) {
 			c.report(spec, "import of %s", p)
 		}
 	}
+}
+
+// allowed tells whether a pure package may use a name of another package.
+func allowed(imported, name string) bool {
+	switch imported {
+	case "time":
+		return !slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker", "Local", "LoadLocation"}, name)
+	case "math/rand/v2":
+		return slices.Contains([]string{"New", "NewPCG", "NewChaCha8", "Rand", "PCG", "ChaCha8", "Source"}, name)
+	}
+	return true
 }
 
 func (c *checker) visit(n ast.Node) bool {
@@ -300,16 +332,19 @@ func (c *checker) visit(n ast.Node) bool {
 		if !c.allow.goStmt {
 			c.report(n, "go statement")
 		}
+	case *ast.SelectStmt:
+		if !c.allow.goStmt {
+			c.report(n, "select, which draws among what is ready,")
+		}
+	case *ast.RangeStmt:
+		c.mapOrder(n)
 	case *ast.SelectorExpr:
 		pkg, ok := n.X.(*ast.Ident)
 		if !ok || pkg.Obj != nil {
 			break
 		}
-		switch {
-		case pkg.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}, n.Sel.Name):
-			c.report(n, "time.%s", n.Sel.Name)
-		case pkg.Name == "rand" && !slices.Contains([]string{"New", "NewPCG", "NewChaCha8", "Rand", "PCG", "ChaCha8", "Source"}, n.Sel.Name):
-			c.report(n, "global random source rand.%s", n.Sel.Name)
+		if from := c.imported[pkg.Name]; !allowed(from, n.Sel.Name) {
+			c.report(n, "%s.%s", from, n.Sel.Name)
 		}
 	case *ast.AssignStmt:
 		if n.Tok != token.DEFINE {
@@ -321,6 +356,120 @@ func (c *checker) visit(n ast.Node) bool {
 		c.write(n.X)
 	}
 	return true
+}
+
+// mapNames returns the variables, parameters and fields of a file that are seen
+// to be maps, by name.
+func mapNames(f *ast.File) map[string]bool {
+	names := make(map[string]bool)
+	isMap := func(e ast.Expr) bool {
+		switch e := e.(type) {
+		case *ast.MapType:
+			return true
+		case *ast.CompositeLit:
+			_, ok := e.Type.(*ast.MapType)
+			return ok
+		case *ast.CallExpr:
+			if fun, ok := e.Fun.(*ast.Ident); ok && fun.Name == "make" && len(e.Args) > 0 {
+				_, ok := e.Args[0].(*ast.MapType)
+				return ok
+			}
+		}
+		return false
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.Field:
+			for _, name := range n.Names {
+				names[name.Name] = names[name.Name] || isMap(n.Type)
+			}
+		case *ast.ValueSpec:
+			for i, name := range n.Names {
+				names[name.Name] = names[name.Name] || isMap(n.Type) || i < len(n.Values) && isMap(n.Values[i])
+			}
+		case *ast.AssignStmt:
+			for i, l := range n.Lhs {
+				if name, ok := l.(*ast.Ident); ok && len(n.Lhs) == len(n.Rhs) && isMap(n.Rhs[i]) {
+					names[name.Name] = true
+				}
+			}
+		}
+		return true
+	})
+	return names
+}
+
+// mapOrder reports a walk over a map in whose body something is put in a row,
+// returned or left early: then the order of the walk, which is drawn, shows.
+// It sees only maps that are declared in the file, and believes a comment on the
+// line before the walk that speaks of the order.
+func (c *checker) mapOrder(r *ast.RangeStmt) {
+	var name string
+	switch x := r.X.(type) {
+	case *ast.Ident:
+		name = x.Name
+	case *ast.SelectorExpr:
+		name = x.Sel.Name
+	}
+	if !c.maps[name] || c.explained(r) {
+		return
+	}
+	ast.Inspect(r.Body, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncLit:
+			return false
+		case *ast.ReturnStmt:
+			if len(n.Results) > 0 && !constants(n.Results) {
+				c.report(n, "return out of a walk over map %s", name)
+			}
+		case *ast.BranchStmt:
+			if n.Tok == token.BREAK {
+				c.report(n, "break out of a walk over map %s", name)
+			}
+		case *ast.CallExpr:
+			if fun, ok := n.Fun.(*ast.Ident); ok && fun.Name == "append" && !c.sortedAfter(r) {
+				c.report(n, "append in a walk over map %s, which is not sorted after,", name)
+			}
+		}
+		return true
+	})
+}
+
+func (c *checker) explained(r *ast.RangeStmt) bool {
+	line := c.file.Set.Position(r.Pos()).Line
+	return slices.ContainsFunc(c.file.AST.Comments, func(g *ast.CommentGroup) bool {
+		return c.file.Set.Position(g.End()).Line == line-1 && strings.Contains(g.Text(), "order")
+	})
+}
+
+// constants tells whether all results are the same whatever was met.
+func constants(results []ast.Expr) bool {
+	return !slices.ContainsFunc(results, func(e ast.Expr) bool {
+		switch e := e.(type) {
+		case *ast.BasicLit:
+			return false
+		case *ast.Ident:
+			return e.Name != "true" && e.Name != "false" && e.Name != "nil"
+		}
+		return true
+	})
+}
+
+// sortedAfter tells whether something is sorted further down in the function
+// that the walk is in.
+func (c *checker) sortedAfter(r *ast.RangeStmt) (found bool) {
+	for _, decl := range c.file.AST.Decls {
+		if decl.Pos() > r.Pos() || decl.End() < r.End() {
+			continue
+		}
+		ast.Inspect(decl, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && sel.Pos() > r.End() && strings.HasPrefix(sel.Sel.Name, "Sort") {
+				found = true
+			}
+			return !found
+		})
+	}
+	return found
 }
 
 // write reports an assignment whose root is a package variable.

@@ -208,6 +208,7 @@ func (r *Registry) Own(epoch types.Epoch, now time.Time) *Electorate {
 
 func (r *Registry) collect(epoch types.Epoch, at time.Time) *Electorate {
 	var members []*Entry
+	// An electorate is brought in order when it is made.
 	for _, records := range r.in(epoch - 1).by {
 		if one, ok := r.honest(records, at); ok {
 			members = append(members, one)

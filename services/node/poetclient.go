@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tweedle/edges/api/gen/poetpb"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/values/merkle"
 	"tweedle/values/signing"
 	"tweedle/values/types"

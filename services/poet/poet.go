@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"time"
 
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/values/types"
 )
 

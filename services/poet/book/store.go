@@ -25,7 +25,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/services/poet"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )

@@ -19,7 +19,7 @@ import (
 
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/values/types"
 )
 

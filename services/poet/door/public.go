@@ -14,7 +14,7 @@ import (
 
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/services/poet"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/values/types"
 )
 

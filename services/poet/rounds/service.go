@@ -20,7 +20,7 @@ import (
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
 	"tweedle/services/poet/clock"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )

@@ -14,7 +14,7 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/services/poet/work"
 	"tweedle/values/merkle"
 )

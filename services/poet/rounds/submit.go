@@ -13,7 +13,7 @@ import (
 
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/values/types"
 )
 

@@ -19,7 +19,7 @@ import (
 
 	"tweedle/base/durable/durabletest"
 	"tweedle/services/poet"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 )
 
 // Each bad registration gets its own error with a reason, and nothing is stored.

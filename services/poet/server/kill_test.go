@@ -26,7 +26,7 @@ import (
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/door"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/work"
 	"tweedle/values/codec"

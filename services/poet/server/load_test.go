@@ -26,7 +26,7 @@ import (
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/services/poet/door"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 )
 
 // Clients of the load: connections, and calls at a time on each.

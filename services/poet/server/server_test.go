@@ -31,7 +31,7 @@ import (
 	"tweedle/proofs/posw"
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/door"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/work"
 	"tweedle/values/codec"

@@ -126,7 +126,13 @@ func PowHash(powChallenge, nodeID, challenge []byte, nonce uint64) [32]byte {
 // none of the first tries does. It is for clients; the work doubles with each
 // bit of difficulty.
 func SolvePow(p PowParams, nodeID, challenge []byte, tries uint64) (nonce uint64, ok bool) {
-	for ; nonce < tries; nonce++ {
+	return SolvePowWhile(p, nodeID, challenge, func(tried uint64) bool { return tried < tries })
+}
+
+// SolvePowWhile is SolvePow for as long as more says so, which is told how many
+// nonces were tried.
+func SolvePowWhile(p PowParams, nodeID, challenge []byte, more func(tried uint64) bool) (nonce uint64, ok bool) {
+	for ; more(nonce); nonce++ {
 		hash := PowHash(p.Challenge, nodeID, challenge, nonce)
 		if leadingZeros(hash[:]) >= p.Difficulty {
 			return nonce, true
