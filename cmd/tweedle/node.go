@@ -10,6 +10,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
+	"tweedle/edges/api"
 	"tweedle/edges/p2p"
 	"tweedle/edges/preset"
 	"tweedle/services/node"
@@ -19,6 +20,7 @@ import (
 type nodeFlags struct {
 	dir, network, coinbase string
 	cfg                    node.Config
+	front                  frontFlags
 	log                    logFlags
 }
 
@@ -59,6 +61,8 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.StringArrayVar(&f.cfg.Poets, "poet", nil, "URL of a PoET to register at; may be repeated")
 	fl.Uint32Var(&f.cfg.NumUnits, "units", 0, "units of space; 0 is the least that the network allows")
 	fl.IntVar(&f.cfg.PostWorkers, "post-workers", 1, "cores for initializing and proving space")
+	f.cfg.API = api.DefaultLimits()
+	f.front.register(fl, &f.cfg.API.Limits)
 	f.log.register(cmd)
 	return cmd
 }
@@ -83,6 +87,9 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 		if f.cfg.Coinbase, err = types.ParseAddress(f.coinbase, params.HRP); err != nil {
 			return usageError{fmt.Errorf("--coinbase: %w", err)}
 		}
+	}
+	if f.cfg.Front.Proxies, f.cfg.Front.Origins, err = f.front.complete(cmd.Flags()); err != nil {
+		return err
 	}
 	// What the libraries warn of, our own errors say, in one line.
 	libraries, err := (&logFlags{level: "error", json: f.log.json}).logger()

@@ -44,6 +44,7 @@ type poetFlags struct {
 	certifierURL, certifier   string
 	cfg                       server.Config
 	maxReply                  int
+	front                     frontFlags
 
 	dir, network, networkID string
 	admin                   string
@@ -154,7 +155,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.BoolVar(&f.cfg.Poet.AcceptOlderState, "accept-older-state", false, "start on a database whose last transaction is damaged, without it")
 	pathVar(fl, &f.admin, "adminlisten", "", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")
-	fl.Float64Var(&f.cfg.Limits.PerAddress, "rate-limit", f.cfg.Limits.PerAddress, "requests a second from one address; 0 is no limit, for servers behind a load balancer")
+	f.front.register(fl, &f.cfg.Limits.Limits)
 }
 
 func (f *poetFlags) run(cmd *cobra.Command) error {
@@ -225,7 +226,11 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 	if f.profile != 0 {
 		cfg.Profile = net.JoinHostPort("127.0.0.1", strconv.Itoa(int(f.profile)))
 	}
-	cfg.Limits.MaxReply = max(cfg.Limits.MaxReply, f.maxReply)
+	cfg.Limits.Reply = max(cfg.Limits.Reply, f.maxReply)
+	var err error
+	if cfg.Proxies, cfg.Origins, err = f.front.complete(cmd.Flags()); err != nil {
+		return err
+	}
 	cfg.CertifierURL, cfg.Version = f.certifierURL, version()
 	if f.certifier != "" {
 		key, err := base64.StdEncoding.DecodeString(f.certifier)

@@ -180,7 +180,7 @@ func TestAServerIsSteeredFromTheCommandLine(t *testing.T) {
 		t.Fatalf("%v %v %+v", res, err, e)
 	}
 	res.Body.Close()
-	if got := refused(t, false, "poet", "--dir", dir, "--genesis-time=2026-01-01T00:00:00Z", "-r", "127.0.0.1:0", "-w", e.REST, "--adminlisten=127.0.0.1:0"); !strings.Contains(got, "--restlisten") {
+	if got := refused(t, false, "poet", "--dir", t.TempDir(), "--genesis-time=2026-01-01T00:00:00Z", "--ballast-bytes=65536", "-r", "127.0.0.1:0", "-w", e.REST, "--adminlisten=127.0.0.1:0"); !strings.Contains(got, "--restlisten") {
 		t.Errorf("a port in use: %s", got)
 	}
 	if got := refused(t, false, "poet", "--dir", dir, "--genesis-time=2026-01-01T00:00:00Z", "-r", "127.0.0.1:0", "-w", "127.0.0.1:0", "--adminlisten=127.0.0.1:0"); !strings.Contains(got, dir) {

@@ -241,10 +241,10 @@ func serve(t testing.TB, adjust ...func(*Config)) *served {
 		Front: front.Options{Free: []netip.Prefix{}}, // here this machine is a client like any other
 	}
 	var err error
-	if cfg.GRPC, err = front.Listen(":0"); err != nil {
+	if cfg.GRPC, err = front.Listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
-	if cfg.REST, err = front.Listen(":0"); err != nil {
+	if cfg.REST, err = front.Listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range adjust {

@@ -245,7 +245,7 @@ func TestTheEndOfTheNodeEndsItsStreams(t *testing.T) {
 
 func TestRunEndsEvenIfItNeverBegan(t *testing.T) {
 	l := newLedger(t)
-	cfg := Config{Store: l.db.Public(), Node: l, VM: l.params, Schedule: l.schedule, GRPC: bufconn.Listen(1 << 16), REST: check[net.Listener](t)(front.Listen(":0"))}
+	cfg := Config{Store: l.db.Public(), Node: l, VM: l.params, Schedule: l.schedule, GRPC: bufconn.Listen(1 << 16), REST: check[net.Listener](t)(front.Listen("127.0.0.1:0"))}
 	s := check[*Server](t)(New(cfg))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

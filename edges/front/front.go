@@ -126,9 +126,12 @@ func New(l Limits, o Options) *Guard {
 	}
 }
 
+// Log returns the guard's logger, which is never nil.
+func (g *Guard) Log() *slog.Logger { return g.options.Log }
+
 // Names of the limits, in the log and as the metric's label.
 const (
-	limitConnections        = "connections"
+	limitConnections        = "max-connections"
 	limitAddressConnections = "address-connections"
 	limitCalls              = "calls"
 	limitAddressCalls       = "address-calls"

@@ -16,15 +16,19 @@ import (
 // UnixPrefix marks the path of a unix socket.
 const UnixPrefix = "unix:"
 
-// Listen opens a TCP listener. An address without host means loopback. The
-// error is one line that says what to do.
-func Listen(address string) (net.Listener, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("address %q is not host:port: %w", address, err)
+// Loopback returns an address whose host is this machine's own if it has none.
+func Loopback(address string) string {
+	if host, port, err := net.SplitHostPort(address); err == nil && host == "" {
+		return net.JoinHostPort("127.0.0.1", port)
 	}
-	if host == "" {
-		address = net.JoinHostPort("127.0.0.1", port)
+	return address
+}
+
+// Listen opens a TCP listener; an address without host means every interface.
+// The error is one line that says what to do.
+func Listen(address string) (net.Listener, error) {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return nil, fmt.Errorf("address %q is not host:port: %w", address, err)
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -35,7 +39,7 @@ func Listen(address string) (net.Listener, error) {
 
 func listenError(address string, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("address %s is in use by another process: stop it, or choose another port (%w)", address, syscall.EADDRINUSE)
+		return fmt.Errorf("address %s is in use by another process: stop it, or choose another port", address)
 	}
 	var cause *os.SyscallError
 	if errors.As(err, &cause) {

@@ -92,11 +92,11 @@ func open(t testing.TB, l Limits, s *service, adjust ...func(*Options)) *door {
 	server.RegisterService(s.desc(), nil)
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
-	g, err := Listen(":0")
+	g, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := Listen(":0")
+	w, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

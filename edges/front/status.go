@@ -9,10 +9,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason says which status an error has for users.
+// Reason says which status an error has for users. Bare: they are told only
+// Err's own text, not what is wrapped around it.
 type Reason struct {
 	Err  error
 	Code codes.Code
+	Bare bool
 }
 
 // Status turns an error into the status of the first reason that fits, in one
@@ -27,6 +29,9 @@ func Status(log *slog.Logger, reasons []Reason, err error) error {
 	}
 	for _, r := range reasons {
 		if errors.Is(err, r.Err) {
+			if r.Bare {
+				err = r.Err
+			}
 			return status.Error(r.Code, OneLine(err))
 		}
 	}

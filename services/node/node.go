@@ -30,6 +30,7 @@ import (
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
 	"tweedle/edges/api"
+	"tweedle/edges/front"
 	"tweedle/edges/p2p"
 	"tweedle/edges/preset"
 	"tweedle/edges/store"
@@ -60,6 +61,10 @@ type Config struct {
 
 	// Addresses to serve users on, host:port; empty: not at all.
 	GRPCListen, RESTListen, MetricsListen string
+	// API bounds what their clients can take; zero: api.DefaultLimits. Front
+	// says who may speak for others there, and which pages may read.
+	API   api.Limits
+	Front front.Options
 	// Advertise is where PoETs can reach the gRPC listener, if not where it
 	// listens.
 	Advertise string

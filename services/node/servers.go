@@ -2,8 +2,8 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -15,14 +15,8 @@ import (
 	"tweedle/edges/front"
 )
 
-// Timeouts of the operator's server.
-const (
-	headerTimeout   = 5 * time.Second
-	answerTimeout   = 30 * time.Second
-	idleTimeout     = 2 * time.Minute
-	shutdownTimeout = 2 * time.Second
-	maxHeader       = 16 << 10 // bytes
-)
+// answerTimeout is what an answer to the operator may take.
+const answerTimeout = 30 * time.Second
 
 // servers are the listeners of a node that are not of the p2p host.
 type servers struct {
@@ -30,13 +24,14 @@ type servers struct {
 	grpc, rest net.Listener // for users; nil if there is none
 	api        *api.Server
 	operations net.Listener // for the operator; nil if there is none
-	http       *http.Server
+	pages      http.Handler // on operations
+	log        *slog.Logger
 }
 
 // listen opens the listeners, so that an address in use is known at once.
 func (n *Node) listen() (_ *servers, err error) {
 	n.gauges()
-	s := &servers{advertise: n.cfg.Advertise}
+	s := &servers{advertise: n.cfg.Advertise, pages: n.operations(), log: n.log}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -53,17 +48,16 @@ func (n *Node) listen() (_ *servers, err error) {
 		if l.address == "" {
 			continue
 		}
-		if *l.to, err = front.Listen(l.address); err != nil {
+		if *l.to, err = front.Listen(front.Loopback(l.address)); err != nil {
 			return nil, fmt.Errorf("%s: %w", l.flag, err)
 		}
 	}
-	s.http = &http.Server{
-		Handler: n.operations(), ReadHeaderTimeout: headerTimeout, ReadTimeout: answerTimeout,
-		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-	}
+	guard := n.cfg.Front
+	guard.Log, guard.Metrics = n.log, front.NewMetrics("tweedle_node", n.registry)
 	s.api, err = api.New(api.Config{
 		GRPC: s.grpc, REST: s.rest, Network: n.activation.Network, Schedule: n.schedule, VM: n.vmParams,
 		Version: n.cfg.Version, Store: n.db.Public(), Node: n, Gateway: n, Events: n.events, Log: n.log,
+		Limits: n.cfg.API, Front: guard,
 	})
 	return s, err
 }
@@ -81,21 +75,7 @@ func (s *servers) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.api.Run(ctx) })
 	if s.operations != nil {
-		group.Go(func() error {
-			if err := s.http.Serve(s.operations); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
-		group.Go(func() error {
-			<-ctx.Done()
-			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-			defer cancel()
-			if s.http.Shutdown(stop) != nil {
-				return s.http.Close() // somebody is slow to read
-			}
-			return nil
-		})
+		group.Go(func() error { return front.Operations(ctx, s.operations, s.pages, answerTimeout, s.log) })
 	}
 	return group.Wait()
 }

@@ -29,9 +29,12 @@ var (
 	ErrNotFound     = errors.New("not found")                   // NotFound, 404
 	ErrDiskFull     = errors.New("disk of the server is full")  // Unavailable, 503
 	ErrBusy         = errors.New("server is busy, retry later") // Unavailable, 503
-	ErrStopped      = errors.New("server is stopping")          // Unavailable, 503
-	ErrDamaged      = errors.New("stored data is damaged")      // Internal, 500
-	ErrBadProof     = errors.New("proof is wrong")              // InvalidArgument, 400
+	// ErrUnfinished says that a registration was found right and may be stored
+	// or not; it comes with the context's error.
+	ErrUnfinished = errors.New("not stored yet")
+	ErrStopped    = errors.New("server is stopping")     // Unavailable, 503
+	ErrDamaged    = errors.New("stored data is damaged") // Internal, 500
+	ErrBadProof   = errors.New("proof is wrong")         // InvalidArgument, 400
 )
 
 // Registration is a request to become a member of the open round

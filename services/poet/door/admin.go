@@ -13,6 +13,7 @@ import (
 
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/edges/front"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
 )
@@ -34,29 +35,28 @@ func adminMethods() map[string]bool {
 	}
 }
 
-// door lets listed methods through for those who show a token.
-type door struct {
+// lock lets listed methods through for those who show a token.
+type lock struct {
 	tokens  *tokens
 	methods map[string]bool
-	guard   *guard
 }
 
-func (d *door) open(ctx context.Context, method string) error {
-	if !d.methods[method] {
+func (l *lock) open(ctx context.Context, method string) error {
+	if !l.methods[method] {
 		return status.Error(codes.PermissionDenied, "this method is not open")
 	}
-	return d.tokens.check(ctx, time.Now())
+	return l.tokens.check(ctx, time.Now())
 }
 
-func (d *door) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	if err := d.open(ctx, info.FullMethod); err != nil {
+func (l *lock) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if err := l.open(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
-	return d.guard.unary(ctx, req, info, handle)
+	return handle(ctx, req)
 }
 
-func (d *door) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	if err := d.open(s.Context(), info.FullMethod); err != nil {
+func (l *lock) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	if err := l.open(s.Context(), info.FullMethod); err != nil {
 		return err
 	}
 	return handle(srv, s)
@@ -91,7 +91,7 @@ func (a *admin) SetGateways(ctx context.Context, in *poetadminpb.SetGatewaysRequ
 		}
 	}
 	if err := a.outbox.SetGateways(in.GetAddresses()); err != nil {
-		return nil, status.Error(codes.Unavailable, oneLine(err.Error()))
+		return nil, status.Error(codes.Unavailable, front.OneLine(err))
 	}
 	a.log.Info("the operator set the gateways", "gateways", in.GetAddresses())
 	return a.ListGateways(ctx, nil)
@@ -103,7 +103,7 @@ func (a *admin) AddGateway(ctx context.Context, in *poetadminpb.AddGatewayReques
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if err := a.outbox.AddGateway(in.GetAddress()); err != nil {
-		return nil, status.Error(codes.Unavailable, oneLine(err.Error()))
+		return nil, status.Error(codes.Unavailable, front.OneLine(err))
 	}
 	a.log.Info("the operator added a gateway", "gateway", in.GetAddress())
 	return a.ListGateways(ctx, nil)
@@ -117,7 +117,7 @@ func (a *admin) RemoveGateway(ctx context.Context, in *poetadminpb.RemoveGateway
 	known, err := a.outbox.RemoveGateway(in.GetAddress())
 	switch {
 	case err != nil:
-		return nil, status.Error(codes.Unavailable, oneLine(err.Error()))
+		return nil, status.Error(codes.Unavailable, front.OneLine(err))
 	case !known:
 		return nil, status.Errorf(codes.NotFound, "%s is not a gateway of this server", in.GetAddress())
 	}
@@ -143,7 +143,7 @@ func (a *admin) Rebroadcast(_ context.Context, in *poetadminpb.RebroadcastReques
 	case errors.Is(err, poet.ErrNotFound):
 		return nil, status.Errorf(codes.NotFound, "there is no proof of round %q: `tweedle poet proofs list` shows those there are", in.GetRoundId())
 	case err != nil:
-		return nil, status.Error(codes.Unavailable, oneLine(err.Error()))
+		return nil, status.Error(codes.Unavailable, front.OneLine(err))
 	}
 	a.log.Info("the operator asked for a rebroadcast", "round", in.GetRoundId())
 	for _, r := range a.outbox.Proofs() {
@@ -189,7 +189,7 @@ func (a *admin) GetStorage(context.Context, *poetadminpb.GetStorageRequest) (*po
 // ReloadTrustedKeys reads the certifiers' keys again.
 func (a *admin) ReloadTrustedKeys(context.Context, *poetpb.ReloadTrustedKeysRequest) (*poetpb.ReloadTrustedKeysResponse, error) {
 	if err := a.backend.ReloadTrustedKeys(); err != nil {
-		return nil, status.Error(codes.FailedPrecondition, oneLine(err.Error()))
+		return nil, status.Error(codes.FailedPrecondition, front.OneLine(err))
 	}
 	a.log.Info("the operator reloaded the trusted keys")
 	return &poetpb.ReloadTrustedKeysResponse{}, nil

@@ -1,120 +1,140 @@
 package door
 
 import (
+	"context"
 	"fmt"
-	"net/http"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	lru "github.com/hashicorp/golang-lru/v2/simplelru"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/edges/front"
+	"tweedle/services/poet"
 	"tweedle/values/types"
 )
 
-// maxCached bounds the proofs kept ready. At a round's end everybody asks for
-// the same one; a proof with a million members is 80 MB as JSON.
-const maxCached = 2
+// cacheBytes bounds the encoded proofs that are kept ready: a hundred of
+// mainnet's rounds, so that who asks for old ones cannot drive out the one that
+// everybody wants. A larger proof is kept alone.
+const cacheBytes = 64 << 20
 
-// proofCache keeps the latest asked proofs as replies, which never change.
+// proofCache keeps the proofs that were asked for lately, encoded for gRPC and
+// for REST. They never change.
 type proofCache struct {
 	backend Backend
+	turn    chan struct{} // one proof is read and encoded at a time
 
-	mu      sync.Mutex
-	entries []*cachedProof // latest first
+	mu    sync.Mutex // guards what follows
+	ready *lru.LRU[string, *cachedProof]
+	bytes int
 }
 
 type cachedProof struct {
-	round string
-	reply *poetpb.ProofResponse
-	etag  string
-
-	encode sync.Once
-	json   []byte
-	err    error
+	etag       string
+	grpc, json *front.Shared
 }
 
-func newProofCache(b Backend) *proofCache { return &proofCache{backend: b} }
+func (e *cachedProof) size() int { return len(e.grpc.Bytes()) + len(e.json.Bytes()) }
 
-// get returns a proof. Concurrent callers share one read of the database.
-func (c *proofCache) get(round string) (*cachedProof, error) {
+func newProofCache(b Backend) *proofCache {
+	c := &proofCache{backend: b, turn: make(chan struct{}, 1)}
+	var err error
+	// An encoded proof has more than a hundred bytes.
+	c.ready, err = lru.NewLRU(cacheBytes/100, func(_ string, e *cachedProof) { c.bytes -= e.size() })
+	if err != nil {
+		panic(err) // the size is a constant
+	}
+	return c
+}
+
+// get returns a proof. Who asks for one that is ready waits for nobody; of
+// those who ask for the same other one the first reads it.
+func (c *proofCache) get(ctx context.Context, round string) (*cachedProof, error) {
 	if len(round) > types.MaxPoetRoundID {
 		round = round[:types.MaxPoetRoundID] // longer than any: not found
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.entries, func(e *cachedProof) bool { return e.round == round })
-	if i >= 0 {
-		return c.entries[i], nil
+	if e, ready := c.look(round); ready {
+		return e, nil
+	}
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if e, ready := c.look(round); ready {
+		return e, nil
 	}
 	record, err := c.backend.Proof(round)
 	if err != nil {
 		return nil, err
 	}
+	e, err := encodeProof(record)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bytes += e.size()
+	c.ready.Add(strings.Clone(round), e)
+	for c.bytes > cacheBytes && c.ready.Len() > 1 {
+		c.ready.RemoveOldest()
+	}
+	return e, nil
+}
+
+func (c *proofCache) look(round string) (*cachedProof, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ready.Get(round)
+}
+
+func encodeProof(record poet.ProofRecord) (*cachedProof, error) {
 	proof := &record.Message.Proof
-	ref := proof.Ref()
-	e := &cachedProof{
-		round: strings.Clone(round),
-		etag:  fmt.Sprintf("%q", ref),
-		reply: &poetpb.ProofResponse{
-			Pubkey: record.Message.PoetID[:],
-			Proof: &poetpb.PoetProof{
-				Proof: &poetpb.MerkleProof{
-					Root: proof.Root[:], ProvenLeaves: slicesOf(proof.Leaves), ProofNodes: slicesOf(proof.Nodes)},
-				Members: slicesOf(record.Members),
-				Leaves:  proof.NumLeaves,
-			},
+	reply := &poetpb.ProofResponse{
+		Pubkey: record.Message.PoetID[:],
+		Proof: &poetpb.PoetProof{
+			Proof: &poetpb.MerkleProof{
+				Root: proof.Root[:], ProvenLeaves: slicesOf(proof.Leaves), ProofNodes: slicesOf(proof.Nodes)},
+			Members: slicesOf(record.Members),
+			Leaves:  proof.NumLeaves,
 		},
 	}
-	c.entries = slices.Insert(c.entries, 0, e)
-	c.entries = c.entries[:min(len(c.entries), maxCached)]
-	return e, nil
+	wire, err := proto.Marshal(reply)
+	if err != nil {
+		return nil, err
+	}
+	marshaler := runtime.JSONPb{MarshalOptions: protojson.MarshalOptions{EmitUnpopulated: true}} // as the gateway's own
+	json, err := marshaler.Marshal(reply)
+	if err != nil {
+		return nil, err
+	}
+	return &cachedProof{etag: fmt.Sprintf("%q", proof.Ref()), grpc: front.NewShared(wire), json: front.NewShared(json)}, nil
+}
+
+// encoded answers Proof with bytes that all callers share; every other call
+// goes on.
+func (p *public) encoded(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	in, proof := req.(*poetpb.ProofRequest)
+	if !proof {
+		return handle(ctx, req)
+	}
+	e, err := p.proofs.get(ctx, in.GetRoundId())
+	if err != nil {
+		return nil, p.failure(err)
+	}
+	return e.grpc, nil
 }
 
 func slicesOf[T ~[32]byte](list []T) [][]byte {
 	out := make([][]byte, len(list))
 	for i := range list {
-		b := [32]byte(list[i])
-		out[i] = b[:]
+		out[i] = list[i][:]
 	}
 	return out
-}
-
-// serve answers GET /v1/proofs/{round_id}: immutable, so that any cache on the
-// way may keep it for ever.
-func (p *public) serveProof(mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, round string) {
-	e, err := p.proofs.get(round)
-	if err != nil {
-		runtime.HTTPError(r.Context(), mux, m, w, r, p.failure(err))
-		return
-	}
-	w.Header().Set("ETag", e.etag)
-	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	if matches(r.Header.Get("If-None-Match"), e.etag) {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	e.encode.Do(func() { e.json, e.err = m.Marshal(e.reply) })
-	if e.err != nil {
-		runtime.HTTPError(r.Context(), mux, m, w, r, e.err)
-		return
-	}
-	w.Header().Set("Content-Type", m.ContentType(e.reply))
-	w.Header().Set("Content-Length", fmt.Sprint(len(e.json)))
-	_, _ = w.Write(e.json) // the client has gone: nothing to do
-}
-
-// matches tells whether an If-None-Match header names the tag
-// (RFC 9110 13.1.2, weak comparison).
-func matches(header, etag string) bool {
-	if strings.TrimSpace(header) == "*" {
-		return true
-	}
-	for tag := range strings.SplitSeq(header, ",") {
-		if strings.TrimPrefix(strings.TrimSpace(tag), "W/") == etag {
-			return true
-		}
-	}
-	return false
 }

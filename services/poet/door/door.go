@@ -3,20 +3,21 @@
 //
 // It promises: the calls, names, status codes and JSON of the reference
 // (reference/poet.md 1.7 and 3), so that its clients work unchanged. Bad input
-// gets its status and one line that says why, and changes nothing. Requests
-// are bounded in size, number, rate and time. The admin API listens on this
-// machine only and denies every method that is not listed, and everybody who
-// does not show a token.
+// gets its status and one line that says why, and changes nothing. What clients
+// can take is bounded as package front says, and the registrations of a key in
+// rate. A proof is encoded once for all who ask for it. The admin API denies
+// every method that is not listed, and everybody who does not show a token.
 //
 // It leaves to the caller: what a call means (Backend and Outbox), TLS (a
-// reverse proxy's business), and the listeners' addresses.
+// reverse proxy's business), and the listeners: the admin API's must be one of
+// front.ListenLocal.
 package door
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
+	"tweedle/edges/front"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
 	"tweedle/protocol/registration"
@@ -47,52 +48,35 @@ type Outbox interface {
 	Rebroadcast(round string) error
 }
 
-// Limits bound what one client can ask.
+// Limits bound what clients can ask.
 type Limits struct {
-	// PerAddress and AddressBurst bound the requests of one IPv4 address or
-	// IPv6 /64, in requests a second; 0 means no limit. This machine's own
-	// addresses are never limited.
-	PerAddress   float64
-	AddressBurst int
-	// PerKey and KeyBurst bound the valid registrations of one key, in requests
-	// a second; 0 means no limit.
+	front.Limits
+	// PerKey and KeyBurst bound the registrations that one key signed, in
+	// requests a second; 0 means no limit.
 	PerKey   float64
 	KeyBurst int
-	// MaxBody bounds a request's body, MaxHeader its header, in bytes.
-	MaxBody, MaxHeader int
-	// MaxReply bounds a gRPC reply, in bytes.
-	MaxReply int
-	// MaxConns bounds the open connections of a listener.
-	MaxConns int
-	// Deadline bounds the time of one call.
-	Deadline time.Duration
 }
 
 // DefaultLimits are generous to a smesher, who needs a handful of calls a
-// round.
+// round. The last three times are the reference's (reference/poet.md 3).
 func DefaultLimits() Limits {
 	return Limits{
-		PerAddress: 20, AddressBurst: 200,
+		Limits: front.Limits{
+			Connections: 1024, AddressConnections: 16, Calls: 2048, AddressCalls: 64,
+			Replies: 64 << 20, AddressReplies: 4 << 20, Rate: 20, Burst: 200,
+			Streams: 16, Header: 16 << 10, Message: 16 << 10, Body: 16 << 10, Reply: 64 << 20,
+			Handshake: 5 * time.Second, Read: 10 * time.Second, Call: 10 * time.Second, Send: 30 * time.Second,
+			Idle: 2 * time.Hour, Age: 3 * time.Hour, Ping: 30 * time.Second,
+		},
 		PerKey: 1, KeyBurst: 20,
-		MaxBody: 16 << 10, MaxHeader: 16 << 10, MaxReply: 64 << 20,
-		MaxConns: 4096,
-		Deadline: 10 * time.Second,
 	}
 }
 
 // Config is what the servers need besides what they serve.
 type Config struct {
 	Limits       Limits
+	Front        front.Options // Log and Metrics for the admin API too
 	Schedule     types.PoetSchedule
 	CertifierURL string // told in Info; empty: none is told
 	Version      string
-	Log          *slog.Logger // nil: silent
-	Metrics      *Metrics     // nil: not counted
-}
-
-func (c Config) logger() *slog.Logger {
-	if c.Log == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return c.Log
 }

@@ -3,8 +3,7 @@ package door
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"strings"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/edges/front"
 	"tweedle/services/poet"
 	"tweedle/protocol/registration"
 	"tweedle/values/types"
@@ -23,21 +23,15 @@ type public struct {
 	poetpb.UnimplementedPoetServiceServer
 	backend Backend
 	cfg     Config
-	log     *slog.Logger
-	keys    *limiter[types.NodeID]
+	keys    *front.Rates[types.NodeID]
 	proofs  *proofCache
-	guard   *guard
+	guard   *front.Guard
 }
 
 func newPublic(b Backend, cfg Config) *public {
 	return &public{
-		backend: b, cfg: cfg, log: cfg.logger(),
-		keys:   newLimiter[types.NodeID](cfg.Limits.PerKey, cfg.Limits.KeyBurst),
-		proofs: newProofCache(b),
-		guard: &guard{
-			log: cfg.logger(), metrics: cfg.Metrics, deadline: cfg.Limits.Deadline,
-			addresses: newPrefixLimiter(cfg.Limits),
-		},
+		backend: b, cfg: cfg, guard: front.New(cfg.Limits.Limits, cfg.Front), proofs: newProofCache(b),
+		keys: front.NewRates[types.NodeID](cfg.Limits.PerKey, cfg.Limits.KeyBurst),
 	}
 }
 
@@ -70,16 +64,14 @@ func (p *public) Submit(ctx context.Context, in *poetpb.SubmitRequest) (*poetpb.
 	if err := request.CheckShape(); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	// A key pays for requests that it signed; what others send in its name
-	// must not use up its allowance.
 	key := types.NodeID(request.NodeID)
-	if !p.keys.room(key, time.Now()) {
-		p.guard.countLimited()
+	if !p.keys.Room(key, time.Now()) {
+		p.guard.Refuse(limitKey, fmt.Sprintf("%x", key))
 		return nil, status.Error(codes.ResourceExhausted, "too many registrations of this key: wait a little")
 	}
 	receipt, err := p.backend.Submit(ctx, request)
-	if err == nil || errors.Is(err, poet.ErrExists) {
-		p.keys.allow(key, time.Now())
+	if signed(err) {
+		p.keys.Allow(key, time.Now())
 	}
 	if err != nil {
 		return nil, p.failure(err)
@@ -112,15 +104,6 @@ func (p *public) Info(context.Context, *poetpb.InfoRequest) (*poetpb.InfoRespons
 	return out, nil
 }
 
-// Proof returns a round's proof, once it is there.
-func (p *public) Proof(_ context.Context, in *poetpb.ProofRequest) (*poetpb.ProofResponse, error) {
-	entry, err := p.proofs.get(in.GetRoundId())
-	if err != nil {
-		return nil, p.failure(err)
-	}
-	return entry.reply, nil
-}
-
 // Member returns a member's proof of being in a round's statement.
 func (p *public) Member(_ context.Context, in *poetpb.MemberRequest) (*poetpb.MemberResponse, error) {
 	key, err := types.ParseHex32(in.GetPubkey())
@@ -140,37 +123,41 @@ func (p *public) Member(_ context.Context, in *poetpb.MemberRequest) (*poetpb.Me
 	return out, nil
 }
 
-// failure maps an error to the status that the reference gives it
-// (reference/poet.md 3).
-func (p *public) failure(err error) error {
-	code := codes.Internal
-	for _, c := range []struct {
-		err  error
-		code codes.Code
-	}{
-		{poet.ErrInvalid, codes.InvalidArgument},
-		{poet.ErrBadProof, codes.InvalidArgument},
-		{poet.ErrUnauthorised, codes.Unauthenticated},
-		{poet.ErrExhausted, codes.ResourceExhausted},
-		{poet.ErrExists, codes.AlreadyExists},
-		{poet.ErrTooLate, codes.FailedPrecondition},
-		{poet.ErrNotFound, codes.NotFound},
-		{poet.ErrDiskFull, codes.Unavailable},
-		{poet.ErrBusy, codes.Unavailable},
-		{poet.ErrStopped, codes.Unavailable},
-		{context.Canceled, codes.Canceled},
-		{context.DeadlineExceeded, codes.DeadlineExceeded},
-	} {
-		if errors.Is(err, c.err) {
-			code = c.code
-			break
+// limitKey is the name of the limit of a key's registrations.
+const limitKey = "key"
+
+// signed tells whether a registration that ended so was signed by its key. A
+// key pays for all of those, stored or not; what others send in its name must
+// not use up its allowance.
+func signed(err error) bool {
+	if err == nil {
+		return true
+	}
+	for _, e := range []error{poet.ErrExists, poet.ErrTooLate, poet.ErrExhausted, poet.ErrDiskFull, poet.ErrUnfinished} {
+		if errors.Is(err, e) {
+			return true
 		}
 	}
-	if code == codes.Internal {
-		p.log.Error("a request failed", "err", err)
-		return status.Error(code, "internal error: the server's log says more")
-	}
-	return status.Error(code, oneLine(err.Error()))
+	return false
 }
 
-func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "; ") }
+// reasons are the statuses that the reference gives (reference/poet.md 3). The
+// server's own troubles are told without their causes and paths.
+func reasons() []front.Reason {
+	return []front.Reason{
+		{Err: poet.ErrInvalid, Code: codes.InvalidArgument},
+		{Err: poet.ErrBadProof, Code: codes.InvalidArgument},
+		{Err: poet.ErrUnauthorised, Code: codes.Unauthenticated},
+		{Err: poet.ErrExhausted, Code: codes.ResourceExhausted},
+		{Err: poet.ErrExists, Code: codes.AlreadyExists},
+		{Err: poet.ErrTooLate, Code: codes.FailedPrecondition},
+		{Err: poet.ErrNotFound, Code: codes.NotFound},
+		{Err: poet.ErrDiskFull, Code: codes.Unavailable, Bare: true},
+		{Err: poet.ErrBusy, Code: codes.Unavailable, Bare: true},
+		{Err: poet.ErrStopped, Code: codes.Unavailable, Bare: true},
+		{Err: context.Canceled, Code: codes.Canceled, Bare: true},
+		{Err: context.DeadlineExceeded, Code: codes.DeadlineExceeded, Bare: true},
+	}
+}
+
+func (p *public) failure(err error) error { return front.Status(p.guard.Log(), reasons(), err) }

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
-	"tweedle/edges/api/gen/poetpb"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
 	"tweedle/protocol/registration"
@@ -228,8 +227,4 @@ func (r *rig) resign(m map[string]any, key ed25519.PrivateKey, challenge []byte)
 	m["nonce"], m["challenge"] = nonce, challenge
 	m["signature"] = ed25519.Sign(key, append([]byte("network"), challenge...))
 	return m
-}
-
-func (p *public) submitAny(ctx context.Context, req any) (any, error) {
-	return p.Submit(ctx, req.(*poetpb.SubmitRequest))
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tweedle/base/durable"
+	"tweedle/edges/front"
 )
 
 // TokenFile is the usual name of the file with the admin API's tokens: one on
@@ -36,20 +38,22 @@ const (
 // tokens knows who may use the admin API.
 type tokens struct {
 	path string
+	log  *slog.Logger
 
-	mu      sync.Mutex
-	stamp   time.Time // of the file as it was read
+	mu      sync.Mutex // guards what follows
+	told    string     // the last trouble with the file that the log has
+	stamp   time.Time  // of the file as it was read
 	expires map[[32]byte]time.Time
 }
 
 // openTokens reads the token file, making it with a new token if it is not
 // there.
-func openTokens(path string) (*tokens, error) {
+func openTokens(path string, log *slog.Logger) (*tokens, error) {
 	// If we stop in here, the next start finds no file and makes another token.
 	if _, err := durable.Secret(durable.OS{}, path, durable.RandomHex); err != nil {
 		return nil, fmt.Errorf("admin token: %w", err)
 	}
-	t := &tokens{path: path}
+	t := &tokens{path: path, log: log}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t, t.refresh()
@@ -91,19 +95,22 @@ func readTokens(path string) ([]tokenLine, error) {
 	if len(b) > maxTokenFile {
 		return nil, fmt.Errorf("admin token: %s has %d bytes: it cannot be a token file", path, len(b))
 	}
+	// No message has a word of the file: any of them may be a secret.
 	var lines []tokenLine
+	n := 0
 	for text := range strings.Lines(string(b)) {
+		n++
 		fields := strings.Fields(text)
 		if len(fields) == 0 {
 			continue
 		}
 		l := tokenLine{secret: fields[0]}
 		if len(l.secret) < minToken || len(fields) > 2 {
-			return nil, fmt.Errorf("admin token: %s: each line is a token of at least %d characters and maybe when it expires", path, minToken)
+			return nil, fmt.Errorf("admin token: %s, line %d: it must be a token of at least %d characters, and maybe when it expires", path, n, minToken)
 		}
 		if len(fields) == 2 {
 			if l.expires, err = time.Parse(time.RFC3339, fields[1]); err != nil {
-				return nil, fmt.Errorf("admin token: %s: %q is not a time like 2027-01-31T12:00:00Z", path, fields[1])
+				return nil, fmt.Errorf("admin token: %s, line %d: what follows the token is not a time like 2027-01-31T12:00:00Z", path, n)
 			}
 		}
 		lines = append(lines, l)
@@ -127,8 +134,14 @@ func (t *tokens) check(ctx context.Context, now time.Time) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.refresh(); err != nil {
-		return status.Error(codes.Unauthenticated, err.Error())
+	err := t.refresh()
+	if text := fmt.Sprint(err); text != t.told {
+		if t.told = text; err != nil {
+			t.log.Error("nobody is let in by the admin API", "err", err)
+		}
+	}
+	if err != nil {
+		return status.Error(codes.Unauthenticated, "not let in: the server's log says why")
 	}
 	shown := sha256.Sum256([]byte(secret))
 	for sum, expires := range t.expires {
@@ -152,7 +165,7 @@ func DialAdmin(addr, tokenFile string, extra ...grpc.DialOption) (*grpc.ClientCo
 		return nil, err
 	}
 	target := "passthrough:///" + addr
-	if strings.HasPrefix(addr, UnixPrefix) {
+	if strings.HasPrefix(addr, front.UnixPrefix) {
 		target = addr
 	}
 	opts := append([]grpc.DialOption{

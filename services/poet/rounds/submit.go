@@ -54,7 +54,7 @@ func (s *Service) Submit(ctx context.Context, r poet.Registration) (poet.Receipt
 	case <-s.stopped:
 		return poet.Receipt{}, poet.ErrStopped
 	case <-ctx.Done():
-		return poet.Receipt{}, ctx.Err()
+		return poet.Receipt{}, fmt.Errorf("%w: %w", poet.ErrUnfinished, ctx.Err())
 	}
 	if sub.Err != nil {
 		return poet.Receipt{}, sub.Err

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -28,6 +29,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
+	"tweedle/edges/front"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
@@ -44,8 +46,12 @@ type Config struct {
 	// Delivery says how proofs reach the network, Gateways where to begin.
 	Delivery delivery.Config
 	Gateways []string
-	// Limits bound the public API.
-	Limits door.Limits
+	// Limits bound the public API, Proxies and Origins say who may speak for
+	// others there, and which pages may read it (front.Options).
+	Limits  door.Limits
+	Proxies []netip.Prefix
+	Origins []string
+	Free    []netip.Prefix // nil: front.Local
 	// Addresses to listen on, host:port; empty leaves Metrics and Profile out.
 	GRPC, REST, Admin, Metrics, Profile string
 	CertifierURL                        string
@@ -69,11 +75,6 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := (durable.OS{}).Mkdir(cfg.Poet.Dir, 0o700); err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
-	ls, err := openListeners(cfg)
-	if err != nil {
-		return err
-	}
-	defer ls.close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -102,6 +103,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	// Only now: the data directory is ours, and what stands in a listener's way
+	// is not a part of somebody else's.
+	ls, err := openListeners(cfg)
+	if err != nil {
+		return err
+	}
+	defer ls.close()
 	return serve(ctx, cfg, ls, all, courier, registry)
 }
 
@@ -109,7 +117,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courier *delivery.Courier, registry *prometheus.Registry) error {
 	api := door.Config{
 		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
-		Log: cfg.Log, Metrics: door.NewMetrics(registry),
+		Front: front.Options{
+			Proxies: cfg.Proxies, Origins: cfg.Origins, Free: cfg.Free, Log: cfg.Log, Metrics: front.NewMetrics("poet", registry),
+		},
 	}
 	admin, err := door.NewAdmin(filepath.Join(cfg.Poet.Dir, door.TokenFile), service, courier, api)
 	if err != nil {
@@ -125,10 +135,10 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 	if ls.metrics != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-		g.Go(func() error { return serveMux(ctx, ls.metrics, mux) })
+		g.Go(func() error { return front.Operations(ctx, ls.metrics, mux, scrapeTime, cfg.Log) })
 	}
 	if ls.profile != nil {
-		g.Go(func() error { return serveMux(ctx, ls.profile, profiler()) })
+		g.Go(func() error { return front.Operations(ctx, ls.profile, profiler(), profileTime, cfg.Log) })
 	}
 	cfg.Log.Info("the PoET server is up", "grpc", ls.grpc.Addr().String(), "rest", ls.rest.Addr().String(),
 		"admin", ls.admin.Addr().String(), "dir", cfg.Poet.Dir)
@@ -147,7 +157,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 func (ls *listeners) endpoints() telemetry.Endpoints {
 	e := telemetry.Endpoints{GRPC: ls.grpc.Addr().String(), REST: ls.rest.Addr().String(), Admin: ls.admin.Addr().String()}
 	if ls.admin.Addr().Network() == "unix" {
-		e.Admin = door.UnixPrefix + e.Admin
+		e.Admin = front.UnixPrefix + e.Admin
 	}
 	if ls.metrics != nil {
 		e.Metrics = ls.metrics.Addr().String()
@@ -168,11 +178,11 @@ func openListeners(cfg Config) (*listeners, error) {
 		flag string
 		open func(string) (net.Listener, error)
 	}{
-		{&ls.grpc, cfg.GRPC, "rpclisten", listenTCP},
-		{&ls.rest, cfg.REST, "restlisten", listenTCP},
-		{&ls.admin, cfg.Admin, "adminlisten", door.ListenAdmin},
-		{&ls.metrics, cfg.Metrics, "metrics-listen", listenTCP},
-		{&ls.profile, cfg.Profile, "profile", listenTCP},
+		{&ls.grpc, cfg.GRPC, "rpclisten", front.Listen},
+		{&ls.rest, cfg.REST, "restlisten", front.Listen},
+		{&ls.admin, cfg.Admin, "adminlisten", front.ListenLocal},
+		{&ls.metrics, cfg.Metrics, "metrics-listen", front.Listen},
+		{&ls.profile, cfg.Profile, "profile", front.Listen},
 	} {
 		if l.addr == "" {
 			continue
@@ -183,16 +193,11 @@ func openListeners(cfg Config) (*listeners, error) {
 		}
 		if *l.to, err = l.open(l.addr); err != nil {
 			ls.close()
-			if errors.Is(err, syscall.EADDRINUSE) {
-				return nil, fmt.Errorf("address %s is in use by another process: stop that one or choose another with --%s", l.addr, l.flag)
-			}
-			return nil, fmt.Errorf("cannot listen on %s: %w (choose another address with --%s)", l.addr, err, l.flag)
+			return nil, fmt.Errorf("--%s: %w", l.flag, err)
 		}
 	}
 	return ls, nil
 }
-
-func listenTCP(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
 
 // close closes what is open; a listener that a server has closed already does
 // not mind.
@@ -204,9 +209,11 @@ func (ls *listeners) close() {
 	}
 }
 
-func serveMux(ctx context.Context, l net.Listener, mux http.Handler) error {
-	return door.ServeHTTP(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}, l)
-}
+// Times of the operator's pages.
+const (
+	scrapeTime  = 30 * time.Second
+	profileTime = 10 * time.Minute // a profile is as long as it was asked for
+)
 
 func profiler() http.Handler {
 	mux := http.NewServeMux()

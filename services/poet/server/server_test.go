@@ -28,7 +28,9 @@ import (
 	"tweedle/edges/api/gen/gatewaypb"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/edges/front"
 	"tweedle/proofs/posw"
+	"tweedle/services/poet/book"
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/door"
 	"tweedle/protocol/registration"
@@ -389,9 +391,9 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{func(c *Config) { c.GRPC = l.Addr().String() }, "is in use by another process: stop that one or choose another with --rpclisten"},
-		{func(c *Config) { c.REST = "256.0.0.1:x" }, "choose another address with --restlisten"},
-		{func(c *Config) { c.Admin = "0.0.0.0:0" }, "can be reached from outside"},
+		{func(c *Config) { c.GRPC = l.Addr().String() }, "--rpclisten: address " + l.Addr().String() + " is in use by another process: stop it, or choose another port"},
+		{func(c *Config) { c.REST = "256.0.0.1:x" }, "--restlisten: cannot listen on 256.0.0.1:x"},
+		{func(c *Config) { c.Admin = "0.0.0.0:0" }, "could be reached from outside"},
 		{func(c *Config) { c.Poet.Dir = filepath.Join(file, "poet") }, "not a directory"},
 		{func(c *Config) { c.Gateways = []string{"nonsense"} }, "give host:port"},
 		{func(c *Config) { c.Delivery.Acks = 9 }, "lower the one or raise the other"},
@@ -401,6 +403,38 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 		err := Run(t.Context(), cfg)
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v, want one line with %q", err, c.want)
+		}
+	}
+}
+
+// A slip of the finger in --adminlisten costs no file: neither the database of
+// this server nor anything else is taken for the socket of a killed process.
+func TestAnAdminSocketNeverTakesThePlaceOfAFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "poet")
+	cfg := Config{
+		Poet:     rounds.Config{Dir: dir, BallastBytes: 1 << 16, Schedule: types.PoetSchedule{Genesis: time.Now(), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}},
+		Delivery: delivery.DefaultConfig(), Limits: door.DefaultLimits(), GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0",
+		Log: slog.New(slog.DiscardHandler),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cfg.Announce = func(telemetry.Endpoints) (func(), error) { cancel(); return func() {}, nil }
+	if err := Run(ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Announce = nil
+	for _, name := range []string{book.DatabaseName, door.TokenFile, "rounds"} {
+		path := filepath.Join(dir, name)
+		before, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Admin = front.UnixPrefix + path
+		err = Run(t.Context(), cfg)
+		if err == nil || !strings.Contains(err.Error(), "not a socket") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) || after.Size() < before.Size() {
+			t.Errorf("%s is not what it was: %v", name, err)
 		}
 	}
 }

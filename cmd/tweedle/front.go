@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+
+	"github.com/spf13/pflag"
+
+	"tweedle/edges/front"
+)
+
+// frontFlags are the settings of a public door, the same for node and PoET.
+type frontFlags struct {
+	limits           *front.Limits
+	proxies, origins []string
+}
+
+func (f *frontFlags) register(fl *pflag.FlagSet, l *front.Limits) {
+	f.limits = l
+	fl.Float64Var(&l.Rate, "rate-limit", l.Rate,
+		"requests a second from one address; 0 is for servers behind a load balancer: no limit of an address holds, not for connections either")
+	fl.IntVar(&l.Connections, "max-connections", l.Connections, "connections of the public API open at a time")
+	fl.IntVar(&l.AddressConnections, "address-connections", l.AddressConnections, "the same of one address; 0 is no limit")
+	fl.StringArrayVar(&f.proxies, "trusted-proxy", nil,
+		"address (or network, like 10.0.0.0/24) of a proxy whose X-Forwarded-For tells the client's address; may be repeated")
+	fl.StringArrayVar(&f.origins, "cors-origin", nil,
+		"web page whose scripts may read the JSON API, like https://explorer.example, or * for all; may be repeated")
+}
+
+// complete checks the settings, and sets what follows from them.
+func (f *frontFlags) complete(fl *pflag.FlagSet) (proxies []netip.Prefix, origins []string, err error) {
+	l := f.limits
+	if l.Rate < 0 || l.Connections < 1 || l.AddressConnections < 0 {
+		return nil, nil, usageError{fmt.Errorf("--rate-limit and --address-connections must not be negative, --max-connections at least 1")}
+	}
+	if l.Rate == 0 {
+		l.AddressCalls, l.AddressReplies = 0, 0
+		if !fl.Changed("address-connections") {
+			l.AddressConnections = 0
+		}
+	}
+	for _, text := range f.proxies {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, nil, usageError{fmt.Errorf("--trusted-proxy: %q is not an address like 10.0.0.7 or a network like 10.0.0.0/24", text)}
+			}
+			p = netip.PrefixFrom(a, a.BitLen())
+		}
+		proxies = append(proxies, p.Masked())
+	}
+	for _, text := range f.origins {
+		u, err := url.Parse(text)
+		if text != "*" && (err != nil || u.Host == "" || u.Scheme+"://"+u.Host != text) {
+			return nil, nil, usageError{fmt.Errorf("--cors-origin: %q is not like https://explorer.example, without anything behind the host", text)}
+		}
+	}
+	return proxies, f.origins, nil
+}
