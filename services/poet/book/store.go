@@ -24,8 +24,8 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"tweedle/base/durable"
-	"tweedle/services/poet"
 	"tweedle/protocol/registration"
+	"tweedle/services/poet"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )

@@ -18,9 +18,9 @@ import (
 	"time"
 
 	"tweedle/edges/front"
+	"tweedle/protocol/registration"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
-	"tweedle/protocol/registration"
 	"tweedle/values/types"
 )
 

@@ -13,8 +13,8 @@ import (
 
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/edges/front"
-	"tweedle/services/poet"
 	"tweedle/protocol/registration"
+	"tweedle/services/poet"
 	"tweedle/values/types"
 )
 

@@ -18,9 +18,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"tweedle/protocol/registration"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
-	"tweedle/protocol/registration"
 	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/work"
 	"tweedle/values/types"

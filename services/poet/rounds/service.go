@@ -17,10 +17,10 @@ import (
 	"go.etcd.io/bbolt"
 
 	"tweedle/base/durable"
+	"tweedle/protocol/registration"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
 	"tweedle/services/poet/clock"
-	"tweedle/protocol/registration"
 	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"tweedle/proofs/posw"
-	"tweedle/services/poet"
 	"tweedle/protocol/registration"
+	"tweedle/services/poet"
 	"tweedle/services/poet/work"
 	"tweedle/values/merkle"
 )

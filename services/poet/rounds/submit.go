@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"tweedle/protocol/registration"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
-	"tweedle/protocol/registration"
 	"tweedle/values/types"
 )
 

@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"tweedle/base/durable/durabletest"
-	"tweedle/services/poet"
 	"tweedle/protocol/registration"
+	"tweedle/services/poet"
 )
 
 // Each bad registration gets its own error with a reason, and nothing is stored.

@@ -25,8 +25,8 @@ import (
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
-	"tweedle/services/poet/door"
 	"tweedle/protocol/registration"
+	"tweedle/services/poet/door"
 )
 
 // Clients of the load: connections, and calls at a time on each.
