@@ -19,6 +19,7 @@ import (
 
 type nodeFlags struct {
 	dir, network, coinbase string
+	kernel                 string
 	cfg                    node.Config
 	front                  frontFlags
 	log                    logFlags
@@ -63,6 +64,7 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.IntVar(&f.cfg.PostWorkers, "post-workers", 1, "cores for initializing and proving space")
 	f.cfg.API = api.DefaultLimits()
 	f.front.register(fl, &f.cfg.API.Limits)
+	registerKernel(cmd, &f.kernel)
 	f.log.register(cmd)
 	return cmd
 }
@@ -73,6 +75,9 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 	}
 	log, err := f.log.logger()
 	if err != nil {
+		return err
+	}
+	if err := useKernel(f.kernel); err != nil {
 		return err
 	}
 	f.cfg.Log, f.cfg.Dir, f.cfg.Version = log, f.dir, version()

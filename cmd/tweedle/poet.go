@@ -47,7 +47,7 @@ type poetFlags struct {
 	front                     frontFlags
 
 	dir, network, networkID string
-	admin                   string
+	admin, kernel           string
 }
 
 func poetCommand() *cobra.Command {
@@ -156,6 +156,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	pathVar(fl, &f.admin, "adminlisten", "", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")
 	f.front.register(fl, &f.cfg.Limits.Limits)
+	registerKernel(cmd, &f.kernel)
 }
 
 func (f *poetFlags) run(cmd *cobra.Command) error {
@@ -176,6 +177,9 @@ func (f *poetFlags) run(cmd *cobra.Command) error {
 		}
 	}
 	if err := f.complete(cmd); err != nil {
+		return err
+	}
+	if err := useKernel(f.kernel); err != nil {
 		return err
 	}
 	if f.cpuProfile != "" {

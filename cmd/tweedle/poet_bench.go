@@ -21,18 +21,25 @@ func poetBench() *cobra.Command {
 	var round time.Duration
 	var keep uint
 	var asJSON bool
+	var kernel string
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Tell what this machine reaches as a PoET",
 		Long: `Computes leaves on one core for a while, proves and verifies them, and tells the
 rate, how near it is to what the processor allows, and what a round would need.
-It counts CPU time, so that other programs disturb it little; a quiet machine
-still gives the best figures.`,
-		Example: "  tweedle poet bench\n  tweedle poet bench --seconds 30 --round 324h --json",
+Beside it stands each SHA-256 kernel that this processor can run, with its share
+of the floor, which is the time that its SHA-256 instructions need at least. It
+counts CPU time, so that other programs disturb it little; a quiet machine still
+gives the best figures. A mean or maximum far above the minimum says that
+something slows the hashing down now and then.`,
+		Example: "  tweedle poet bench\n  tweedle poet bench --seconds 30 --round 324h --json\n  tweedle poet bench --kernel portable",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if seconds <= 0 || seconds > maxBenchSeconds || round <= 0 || keep > posw.MaxHeight {
 				return usageError{errors.New("--seconds and --round must be positive and not endless, and --keep a height of the tree")}
+			}
+			if err := useKernel(kernel); err != nil {
+				return err
 			}
 			figures, err := bench.Run(cmd.Context(), time.Duration(seconds*float64(time.Second)), keep)
 			if err != nil {
@@ -54,6 +61,7 @@ still gives the best figures.`,
 	fl.Float64Var(&seconds, "seconds", 5, "time to compute for")
 	fl.DurationVar(&round, "round", 324*time.Hour, "length of the round to tell about")
 	fl.UintVar(&keep, "keep", work.DefaultK, "height of the lowest tree layer that is kept")
+	registerKernel(cmd, &kernel)
 	fl.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

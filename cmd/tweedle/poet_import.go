@@ -43,6 +43,9 @@ server can finish them.`,
 			if from == "" || fromDB == "" || f.dir == "" {
 				return usageError{errors.New("an import needs --from-datadir, --from-dbdir and --dir")}
 			}
+			if err := useKernel(""); err != nil { // it verifies every proof
+				return err
+			}
 			if err := f.placeInTime(cmd); err != nil {
 				return err
 			}

@@ -1,5 +1,11 @@
 package posw
 
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
 //go:noescape
 func blocksNI(state *node, p *byte, n int)
 
@@ -93,6 +99,30 @@ func detect() features {
 		avx2:   ebx&avx2 != 0,
 		avx512: ebx&(f|bw) == f|bw && xgetbv()&zmm == zmm,
 	}
+}
+
+// Processor returns the name that the processor gives itself, with family and model.
+func Processor() string {
+	if most, _, _, _ := cpuid(0x80000000, 0); most < 0x80000004 {
+		return "unnamed x86-64 processor"
+	}
+	var name []byte
+	for leaf := uint32(0x80000002); leaf <= 0x80000004; leaf++ {
+		a, b, c, d := cpuid(leaf, 0)
+		for _, word := range []uint32{a, b, c, d} {
+			name = binary.LittleEndian.AppendUint32(name, word)
+		}
+	}
+	text, _, _ := strings.Cut(string(name), "\x00")
+	a, _, _, _ := cpuid(1, 0)
+	family, model := a>>8&15, a>>4&15
+	if family == 15 {
+		family += a >> 20 & 255
+	}
+	if family >= 6 {
+		model |= a >> 16 & 15 << 4
+	}
+	return fmt.Sprintf("%s (family %d, model %d)", strings.TrimSpace(text), family, model)
 }
 
 // ticks returns the clock to compare kernels with, nil if there is none.

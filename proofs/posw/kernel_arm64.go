@@ -35,6 +35,9 @@ func runnable() []kernel {
 	return kernels
 }
 
+// Processor returns what is known of the processor.
+func Processor() string { return "unnamed arm64 processor" }
+
 // ticks returns the clock to compare kernels with: none, there is nothing to compare.
 func ticks() func() uint64 { return nil }
 

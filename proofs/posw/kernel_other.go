@@ -6,6 +6,9 @@ package posw
 // written for it.
 func runnable() []kernel { return []kernel{newKernel(portable)} }
 
+// Processor returns what is known of the processor.
+func Processor() string { return "unnamed processor" }
+
 // ticks returns the clock to compare kernels with: none, there is nothing to compare.
 func ticks() func() uint64 { return nil }
 

@@ -87,10 +87,14 @@ type Checkpoint struct {
 // the nodes to keep: a proof recomputes up to types.MaxPoetLeaves subtrees of 2^k leaves. It panics if
 // k is above MaxHeight.
 func NewProver(statement []byte, k uint) *Prover {
+	return newProver(chosen().kernel, statement, k)
+}
+
+func newProver(kernel kernel, statement []byte, k uint) *Prover {
 	if k > MaxHeight {
 		panic(fmt.Sprintf("posw: height %d of the kept nodes is above %d", k, MaxHeight))
 	}
-	return &Prover{hash: newHasher(chosen().kernel, statement), k: k}
+	return &Prover{hash: newHasher(kernel, statement), k: k}
 }
 
 // Leaves returns the number of leaves computed so far.

@@ -18,6 +18,10 @@ import (
 // goroutines share it, fewer than 2 means the caller's own. The error says what is
 // wrong with the proof; there is no other kind. It only reads the proof.
 func Verify(statement []byte, p *types.PoetProof, workers int) error {
+	return verify(chosen().kernel, statement, p, workers)
+}
+
+func verify(k kernel, statement []byte, p *types.PoetProof, workers int) error {
 	leaves := p.NumLeaves
 	switch {
 	case leaves < openings || leaves > MaxLeaves:
@@ -27,7 +31,7 @@ func Verify(statement []byte, p *types.PoetProof, workers int) error {
 	case len(p.Nodes) > types.MaxPoetNodes:
 		return fmt.Errorf("%d nodes, must be at most %d", len(p.Nodes), types.MaxPoetNodes)
 	}
-	h := newHasher(chosen().kernel, statement)
+	h := newHasher(k, statement)
 	indices := h.indices(p.Root, leaves)
 	top := spot{height: treeHeight(leaves)}
 	siblings := top.siblings(indices, make([]spot, 0, len(p.Nodes)+1))

@@ -1,10 +1,11 @@
 // Command bench runs the published PoET and ours side by side and prints what
-// docs/performance.md shows: a table, then one line of JSON. The two alternate in short
-// slices of one process, times are CPU time of the process, figures are medians, and
-// the published verifier checks every proof.
+// docs/performance.md shows: tables, then one line of JSON. The two alternate in short
+// slices of one process, times are CPU time of the process, figures are medians unless
+// a table says otherwise, and the published verifier checks every proof.
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"tweedle/proofs/posw"
+	"tweedle/proofs/posw/bench"
 )
 
 func main() {
@@ -39,6 +41,8 @@ const keep = 14
 
 // summary is the last line of the output. A ratio that this machine cannot give is null.
 type summary struct {
+	Processor        string   `json:"processor"`
+	Kernel           string   `json:"kernel"`
 	ProverRatio      float64  `json:"prover_ratio"`       // our leaves per CPU second to the reference's
 	ProverFloorShare *float64 `json:"prover_floor_share"` // latency floor to our time
 	VerifyRatio      float64  `json:"verify_ratio"`       // our CPU time to the reference's, one proof
@@ -56,8 +60,8 @@ func run(rounds int, length time.Duration) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	fmt.Printf("github.com/spacemeshos/poet v0.10.10 and tweedle, kernel %s, %s, %d cores, %d slices of %v\n\n",
-		kernel, runtime.Version(), runtime.NumCPU(), rounds, length)
+	fmt.Printf("%s, kernel %s\ngithub.com/spacemeshos/poet v0.10.10 and tweedle, %s, %d cores, %d slices of %v\n\n",
+		posw.Processor(), kernel, runtime.Version(), runtime.NumCPU(), rounds, length)
 
 	var m measurements
 	for i := range rounds {
@@ -69,7 +73,12 @@ func run(rounds int, length time.Duration) error {
 		return err
 	}
 	s := m.summary()
+	s.Processor, s.Kernel = posw.Processor(), kernel
 	m.print(s)
+	m.spreads()
+	if err := m.kernels(length); err != nil {
+		return err
+	}
 	if s.ProverFloorShare == nil {
 		fmt.Print("\nSKIPPED: this processor has no SHA-NI. The share of the floor is not measured, and the ratios say nothing about the targets.\n")
 	}
@@ -115,6 +124,40 @@ func (m *measurements) print(s summary) {
 		keep, m.recomputed, m.chainTime, median(m.proveCPU)/proofCores, proofCores, s.ProofTimeRatio)
 	fmt.Printf("\nThe proof took %.2f s of wall time, the best of %d: %.3g of one chain's CPU time. Other load on the machine lengthens it.\n",
 		slices.Min(m.proveWall), len(m.proveWall), slices.Min(m.proveWall)/m.chainTime)
+}
+
+// spreads prints how the slices differ.
+func (m *measurements) spreads() {
+	fmt.Println("\n| | min | median | mean | max |\n|---|---|---|---|---|")
+	row := func(what string, values []float64) {
+		if len(values) > 0 {
+			s := bench.NewSpread(values)
+			fmt.Printf("| %s | %.0f | %.0f | %.0f | %.0f |\n", what, s.Min, s.Median, s.Mean, s.Max)
+		}
+	}
+	row("reference, CPU ns per leaf", m.reference.perLeaf)
+	row("ours, CPU ns per leaf", m.ours.perLeaf)
+	row("latency floor, ns per leaf", m.floor)
+	row("reference, verify, CPU ns", m.reference.verify)
+	row("ours, verify, CPU ns", m.ours.verify)
+}
+
+// kernels prints what each kernel reaches, by itself and while it is preempted all the
+// time.
+func (m *measurements) kernels(length time.Duration) error {
+	for _, beside := range []string{"", " beside goroutines that spin"} {
+		stop := func() {}
+		if beside != "" {
+			stop = bench.Spin()
+		}
+		figures, err := bench.Kernels(context.Background(), 2*length, statement(), &m.lastProof)
+		stop()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("\nEach kernel%s, CPU time of its thread in slices of half a millisecond:\n\n%s", beside, bench.Table(figures))
+	}
+	return nil
 }
 
 // median returns the middle of the values.

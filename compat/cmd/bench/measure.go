@@ -124,11 +124,11 @@ func (m *measurements) sliceOfOurs(length time.Duration) error {
 	var work time.Duration
 	var floors []float64
 	for end := time.Now().Add(length); time.Now().Before(end); {
-		start := bench.CPUTime()
+		start := bench.ThreadTime()
 		for part := time.Now(); time.Since(part) < length/10; {
 			kept = p.Advance(64, kept)
 		}
-		work += bench.CPUTime() - start
+		work += bench.ThreadTime() - start
 		if floor, ok := bench.FloorPerHash(); ok {
 			floors = append(floors, floor)
 		}

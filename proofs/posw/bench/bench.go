@@ -20,14 +20,15 @@ import (
 // Figures is the result of Run.
 type Figures struct {
 	Leaves      uint64  `json:"leaves"`       // computed one after another
-	CPUSeconds  float64 `json:"cpu_seconds"`  // of the process while it computed them
+	CPUSeconds  float64 `json:"cpu_seconds"`  // of the thread that computed them
 	WallSeconds float64 `json:"wall_seconds"` // that this took
 	StoredBytes uint64  `json:"stored_bytes"` // nodes kept of these leaves
 
 	// PeakRSSBytes is the largest resident memory of the process since its start.
 	PeakRSSBytes uint64 `json:"peak_rss_bytes"`
 
-	Kernel string `json:"kernel"` // as posw.Kernel names it
+	Processor string `json:"processor"` // as posw.Processor names it
+	Kernel    string `json:"kernel"`    // in use, as posw.Kernel names it
 
 	// FloorShare is the time in which the processor's SHA-256 instructions can do
 	// this work at best, divided by the time it took: 1 is the floor. Null if no
@@ -37,6 +38,8 @@ type Figures struct {
 	Keep              uint    `json:"keep"`                // height k of the kept nodes
 	RecomputePerSec   float64 `json:"recompute_per_sec"`   // leaves, on all cores, when a proof is made
 	VerifyMillisecond float64 `json:"verify_milliseconds"` // wall time of verifying that proof, one core
+
+	Kernels []KernelFigures `json:"kernels"` // all that this processor can run, measured beside one another
 }
 
 // slice is how long one of the alternating measurements lasts.
@@ -46,8 +49,9 @@ const slice = 50 * time.Millisecond
 const batch = 64
 
 // Run computes leaves for about that long, on one thread, with nodes of height keep
-// kept, then proves and verifies them; all of them are recomputed for the proof, so
-// the whole takes about half as long again. A cancelled context ends it with its error.
+// kept, then proves and verifies them, all of them recomputed for the proof, and
+// compares the kernels for half as long; so the whole takes about twice as long. A
+// cancelled context ends it with its error.
 func Run(ctx context.Context, duration time.Duration, keep uint) (Figures, error) {
 	if keep > posw.MaxHeight {
 		return Figures{}, fmt.Errorf("height of the kept nodes is %d, use at most %d", keep, posw.MaxHeight)
@@ -56,7 +60,7 @@ func Run(ctx context.Context, duration time.Duration, keep uint) (Figures, error
 	if err != nil {
 		return Figures{}, err
 	}
-	f := Figures{Kernel: name, Keep: keep}
+	f := Figures{Processor: posw.Processor(), Kernel: name, Keep: keep}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
@@ -68,11 +72,11 @@ func Run(ctx context.Context, duration time.Duration, keep uint) (Figures, error
 		if err := ctx.Err(); err != nil {
 			return Figures{}, err
 		}
-		first, cpu, wall := p.Leaves(), CPUTime(), time.Now()
+		first, cpu, wall := p.Leaves(), ThreadTime(), time.Now()
 		for time.Since(wall) < slice {
 			kept = p.Advance(batch, kept)
 		}
-		spent := CPUTime() - cpu
+		spent := ThreadTime() - cpu
 		f.CPUSeconds += spent.Seconds()
 		f.WallSeconds += time.Since(wall).Seconds()
 		hashes := posw.Sequential(len(statement), first, p.Leaves())
@@ -98,18 +102,19 @@ func Run(ctx context.Context, duration time.Duration, keep uint) (Figures, error
 	}
 	f.VerifyMillisecond = float64(time.Since(wall).Microseconds()) / 1000
 	f.PeakRSSBytes = peakRSS()
-	return f, nil
+	f.Kernels, err = Kernels(ctx, duration/2, statement, &proof)
+	return f, err
 }
 
 // FloorPerHash measures the latency floor of one SHA-256 compression, in nanoseconds
-// of CPU time, for some milliseconds. False if none is known for this processor.
+// of CPU time of the calling thread, for some milliseconds. False if none is known for this processor.
 func FloorPerHash() (float64, bool) {
 	const n = 1 << 18
-	cpu := CPUTime()
+	cpu := ThreadTime()
 	if !posw.Floor(n) {
 		return 0, false
 	}
-	return float64(CPUTime()-cpu) / n, true
+	return float64(ThreadTime()-cpu) / n, true
 }
 
 // Words says what the figures mean for a round of that length.
@@ -118,6 +123,10 @@ func (f Figures) Words(round time.Duration) string {
 	leaves := rate * round.Seconds()
 	opened := min(float64(types.MaxPoetLeaves)*float64(uint64(1)<<f.Keep), leaves)
 	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", f.Processor)
+	if len(f.Kernels) > 0 {
+		fmt.Fprintf(&b, "%s\n", Table(f.Kernels))
+	}
 	fmt.Fprintf(&b, "This machine computes %.0f leaves per second of one core with the %s kernel", rate, f.Kernel)
 	if f.FloorShare != nil {
 		fmt.Fprintf(&b, ", %.1f %% of what its SHA-256 instructions allow", *f.FloorShare*100)

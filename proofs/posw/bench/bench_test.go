@@ -23,6 +23,27 @@ func TestFiguresAgreeWithEachOther(t *testing.T) {
 	if f.PeakRSSBytes < 1<<20 || f.RecomputePerSec <= 0 || f.VerifyMillisecond <= 0 {
 		t.Fatalf("figures %+v", f)
 	}
+	inUse := 0
+	for i, name := range posw.Kernels() {
+		k := f.Kernels[i]
+		if k.Kernel != name || k.PerHash.Min <= 0 || k.Verify.Min <= 0 || posw.Floor(0) != (k.FloorShare != nil) {
+			t.Errorf("%s: figures %+v", name, k)
+		}
+		for _, s := range []Spread{k.PerHash, k.Verify} {
+			if s.Min > s.Median || s.Median > s.Max || s.Mean < s.Min || s.Mean > s.Max {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
+		if k.InUse {
+			inUse++
+		}
+		if words := f.Words(time.Hour); !strings.Contains(words, name) || !strings.Contains(words, f.Processor) {
+			t.Errorf("nothing of %s in:\n%s", name, words)
+		}
+	}
+	if inUse != 1 {
+		t.Errorf("%d kernels are in use", inUse)
+	}
 	if posw.Floor(0) != (f.FloorShare != nil) {
 		t.Fatalf("floor share %v", f.FloorShare)
 	}
@@ -34,7 +55,7 @@ func TestFiguresAgreeWithEachOther(t *testing.T) {
 	if err := json.Unmarshal(b, &fields); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"leaves", "cpu_seconds", "wall_seconds", "stored_bytes", "peak_rss_bytes", "kernel", "floor_share"} {
+	for _, name := range []string{"leaves", "cpu_seconds", "wall_seconds", "stored_bytes", "peak_rss_bytes", "kernel", "floor_share", "processor", "kernels"} {
 		if _, ok := fields[name]; !ok {
 			t.Errorf("JSON lacks %s: %s", name, b)
 		}

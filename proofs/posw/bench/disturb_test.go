@@ -3,27 +3,17 @@
 package bench
 
 import (
+	"bytes"
 	"runtime"
 	"runtime/metrics"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"tweedle/proofs/posw"
 )
-
-// threadTime returns the CPU time of the calling thread.
-func threadTime() time.Duration {
-	const rusageThread = 1 // RUSAGE_THREAD
-	var u syscall.Rusage
-	if err := syscall.Getrusage(rusageThread, &u); err != nil {
-		panic(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
 
 // BenchmarkAdvanceDisturbed alternates between a quiet process and one that collects
 // garbage without pause, reads all runtime metrics and serves a busy counter, as a
@@ -36,9 +26,9 @@ func BenchmarkAdvanceDisturbed(b *testing.B) {
 	kept := make([]byte, 0, 1<<20)
 	measure := func() float64 {
 		const leaves = 2048
-		start := threadTime()
+		start := ThreadTime()
 		kept = p.Advance(leaves, kept)
-		return float64(threadTime()-start) / leaves
+		return float64(ThreadTime()-start) / leaves
 	}
 	var quiet, disturbed []float64
 	collections := uint32(0)
@@ -88,4 +78,34 @@ func disturb() (stop func()) {
 		}
 	})
 	return func() { done.Store(true); wait.Wait() }
+}
+
+// BenchmarkAdvancePreempted runs every kernel, and the verifier on it, beside goroutines
+// that spin, and reports for the one in use how far the mean of short slices is above
+// the minimum. A kernel that a preemption leaves behind dirty upper halves of registers
+// is up to 125 times slower on Intel, for all slices until something cleans them.
+func BenchmarkAdvancePreempted(b *testing.B) {
+	statement := make([]byte, 32)
+	p := posw.NewProver(statement, 10)
+	kept := p.Advance(2000, nil)
+	proof, err := p.Prove(bytes.NewReader(kept), 1, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	stop := Spin()
+	defer stop()
+	for b.Loop() {
+		figures, err := Kernels(b.Context(), 5*time.Second, statement, &proof)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Log("\n" + Table(figures))
+		for _, f := range figures {
+			if f.InUse {
+				b.ReportMetric(f.PerHash.Mean/f.PerHash.Min, "mean/min")
+				b.ReportMetric(f.PerHash.Max/f.PerHash.Min, "max/min")
+				b.ReportMetric(f.Verify.Mean/f.Verify.Min, "verify-mean/min")
+			}
+		}
+	}
 }
