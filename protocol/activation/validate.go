@@ -83,6 +83,7 @@ var (
 	ErrMembership  = errors.New("challenge is not a member of the PoET round")
 	ErrTicks       = errors.New("PoET proof has less than one tick")
 	ErrOverflow    = errors.New("weight or height is out of range")
+	ErrInitialPost = errors.New("initial post")
 )
 
 // Validate checks an ATX against the rules of reference/protocol.md A3, in the
@@ -281,7 +282,7 @@ func proofs(p Params, a *types.ATX, info *Info, prev *Info, mode post.Mode) erro
 	meta := post.ProofMetadata{NodeID: a.SmesherID, CommitmentATX: info.CommitmentATX, NumUnits: info.Units}
 	if a.Initial != nil {
 		if err := post.Verify(fromWire(a.Initial.Post), meta, p.Post, post.All()); err != nil {
-			return fmt.Errorf("initial post: %w", err)
+			return fmt.Errorf("%w: %w", ErrInitialPost, err)
 		}
 	}
 	meta.Challenge = a.NIPosts[0].PoetProof
@@ -293,4 +294,19 @@ func proofs(p Params, a *types.ATX, info *Info, prev *Info, mode post.Mode) erro
 
 func fromWire(p types.PostProof) post.Proof {
 	return post.Proof{Nonce: p.Nonce, Indices: p.Indices, Pow: p.Pow}
+}
+
+// WrongLabel tells whether the label at a place of an ATX's proof of space does
+// not pass: the evidence of a malfeasance proof. It computes one label. A proof
+// that is malformed or has no such place is not wrong in this sense.
+func WrongLabel(p Params, a *types.ATX, commitment types.ATXID, ordinal uint32) bool {
+	if len(a.NIPosts) != 1 || len(a.NIPosts[0].Posts) != 1 || ordinal >= uint32(p.Post.K2) {
+		return false
+	}
+	sub := &a.NIPosts[0].Posts[0]
+	meta := post.ProofMetadata{
+		NodeID: a.SmesherID, CommitmentATX: commitment, NumUnits: sub.NumUnits, Challenge: a.NIPosts[0].PoetProof,
+	}
+	var wrong *post.InvalidIndexError
+	return errors.As(post.Verify(fromWire(sub.Post), meta, p.Post, post.One(int(ordinal))), &wrong)
 }

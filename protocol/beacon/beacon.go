@@ -39,3 +39,11 @@ func Next(prev types.Beacon, epoch types.Epoch, atxs []types.ATXID) types.Beacon
 	h := types.Sum(parts...)
 	return types.Beacon(h[:4])
 }
+
+// Chain returns the beacon of an epoch from the one before it and the
+// electorate that was certified Lookback epochs before, zero if no layer of that
+// epoch was. What is certified is the same for all; what was heard is not.
+func Chain(prev types.Beacon, epoch types.Epoch, electorate types.Hash32) types.Beacon {
+	h := types.Sum([]byte("beacon"), prev[:], binary.LittleEndian.AppendUint32(nil, uint32(epoch)), electorate[:])
+	return types.Beacon(h[:4])
+}

@@ -14,10 +14,13 @@
 package hare
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"slices"
 	"time"
 
+	"tweedle/values/codec"
 	"tweedle/values/types"
 )
 
@@ -117,7 +120,7 @@ type Certifier struct {
 }
 
 type tally struct {
-	signed    map[types.NodeID]types.Decision
+	signed    map[types.NodeID]types.CertifyMessage
 	caught    map[types.NodeID]bool // signed a second one
 	decisions map[types.Decision]*support
 	done      bool
@@ -145,20 +148,20 @@ func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Ce
 	t := c.layers[layer]
 	if t == nil {
 		t = &tally{
-			signed: make(map[types.NodeID]types.Decision), caught: make(map[types.NodeID]bool),
+			signed: make(map[types.NodeID]types.CertifyMessage), caught: make(map[types.NodeID]bool),
 			decisions: make(map[types.Decision]*support),
 		}
 		c.layers[layer] = t
 		c.forget()
 	}
 	if before, ok := t.signed[m.By.Smesher]; ok {
-		if before == m.Decision || t.caught[m.By.Smesher] {
+		if before.Decision == m.Decision || t.caught[m.By.Smesher] {
 			return nil, ErrKnown
 		}
 		t.caught[m.By.Smesher] = true
 		return nil, ErrEquivocation
 	}
-	t.signed[m.By.Smesher] = m.Decision
+	t.signed[m.By.Smesher] = m
 	s := t.decisions[m.Decision]
 	if s == nil {
 		s = &support{}
@@ -171,6 +174,42 @@ func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Ce
 	}
 	t.done = true
 	return certificate(m.Decision, s.signatures), nil
+}
+
+// Signed returns what a smesher signed first in a layer.
+func (c *Certifier) Signed(layer types.Layer, smesher types.NodeID) (types.CertifyMessage, bool) {
+	t := c.layers[layer]
+	if t == nil {
+		return types.CertifyMessage{}, false
+	}
+	m, ok := t.signed[smesher]
+	return m, ok
+}
+
+// Support is how much weight has signed a decision.
+type Support struct {
+	Decision types.Decision
+	Weight   uint64
+}
+
+// Support returns the decisions of a layer that were signed, the heaviest
+// first; of equals, the one whose encoding sorts first.
+func (c *Certifier) Support(layer types.Layer) []Support {
+	t := c.layers[layer]
+	if t == nil {
+		return nil
+	}
+	var out []Support
+	for d, s := range t.decisions {
+		out = append(out, Support{d, s.weight})
+	}
+	slices.SortFunc(out, func(a, b Support) int {
+		if a.Weight != b.Weight {
+			return cmp.Compare(b.Weight, a.Weight)
+		}
+		return bytes.Compare(codec.Encode(&a.Decision), codec.Encode(&b.Decision))
+	})
+	return out
 }
 
 // Collected returns all signatures under a decision so far, as a certificate

@@ -1,0 +1,266 @@
+// Package core is a node's protocol as one passive machine: which ATX counts,
+// what a proposal or a decision must be like, when a layer is decided and what
+// it does to the state, what is asked of peers, and when the node is synced.
+//
+// # Contract
+//
+// Step takes the time and one input and returns an Output. The caller does what
+// the Output says in the order of its fields: it makes the Writes durable, in
+// one transaction, before anything else; then it lets the guard look at the
+// Signs; then it sends, asks, judges and starts work. A Write that fails ends
+// the node: the machine is then ahead of what is stored, and the next start
+// builds it again from the store by New, as every start does.
+//
+// It promises: the same inputs at the same times give the same outputs; nothing
+// waits for a peer; nothing is stored before it is judged; all that it holds is
+// bounded, in all and for each peer and identity, by the limits named here; what
+// peers send never panics; what is signed goes through the guard, and counts
+// only when it comes back from there.
+//
+// It leaves to the caller: that messages are checked by Check and answers by
+// CheckAnswer, in any goroutine, before they become inputs; that Step is called
+// by one goroutine at a time; the clock; to end when Step returns an error,
+// which is one of the Reader.
+package core
+
+import (
+	"time"
+
+	"tweedle/protocol/activation"
+	"tweedle/protocol/eligibility"
+	"tweedle/protocol/hare"
+	"tweedle/protocol/mesh"
+	"tweedle/protocol/syncer"
+	"tweedle/protocol/txpool"
+	"tweedle/protocol/vm"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// Identity is the smesher's key.
+type Identity interface {
+	NodeID() types.NodeID
+	Sign(d signing.Domain, msg []byte) types.Signature
+	VRF(msg []byte) types.VRFSignature
+}
+
+// Crypto checks what others signed and proved. It must be safe for use by many
+// goroutines. The real one is Real; a simulator may be cheaper.
+type Crypto interface {
+	Verify(d signing.Domain, id types.NodeID, msg []byte, sig types.Signature) bool
+	VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool
+	// VerifyPoet checks the work of a PoET.
+	VerifyPoet(m *types.PoetProofMessage) error
+	// VerifySpace checks the proofs of space behind an ATX, a part of the labels
+	// that differs from node to node.
+	VerifySpace(c *activation.Claim) error
+	// WrongLabel tells whether the label at a place of an ATX's proof does not pass.
+	WrongLabel(a *types.ATX, commitment types.ATXID, ordinal uint32) bool
+}
+
+// Config is what a machine is made of.
+type Config struct {
+	Schedule       types.Schedule
+	Activation     activation.Params
+	Eligibility    eligibility.Params
+	VM             vm.Params
+	Pool           txpool.Limits
+	ProposalWindow time.Duration // of a layer, after its start
+	TxsPerProposal int           // for each slot
+	Crypto         Crypto
+	Identity       Identity // nil: this node does not smesh
+	// Alone says that the node was given nobody to connect to: it may be the
+	// first of its network.
+	Alone bool
+}
+
+// Machine is the protocol state of one node.
+type Machine struct {
+	cfg   Config
+	rules mesh.Rules
+	read  view
+	now   time.Time
+	out   *Output
+
+	registry *activation.Registry
+	sync     *syncer.Machine
+	intake   intake
+	history  *mesh.History
+	agree    *hare.InTime
+	certify  *hare.Certifier
+	pool     *txpool.Pool
+
+	layer       types.Layer // by the clock, whose beginning was seen
+	started     time.Time
+	beacons     map[types.Epoch]types.Beacon
+	firsts      map[types.Epoch]types.Decision // the first applied of each epoch, zero if there is none
+	electorates map[types.Hash32]*activation.Electorate
+	sets        map[types.Hash32]types.ActiveSet // not stored yet
+	verifying   map[types.ATXID]*verifying
+	poets       poetBudget
+	proposals   map[types.Layer]*layerProposals
+	extras      extras
+	ballots     map[types.BallotID]*types.Ballot // reference ballots that were fetched
+	assigned    assigned
+	proposed    types.Layer
+
+	wanted    map[types.ATXID]bool // ATXs that another ATX refers to
+	refused   map[types.ATXID]bool // ATXs that are not to be had again
+	batches   map[Peer]*batch
+	elsewhere bool // our identity signed something that we did not
+	dispute   Dispute
+	synced    bool
+	reason    string
+	still     time.Time // since when nobody has anything beyond our old tip
+	snapshot  *Snapshot
+}
+
+// New builds the machine from what is stored. The store has at least the
+// genesis layer.
+func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
+	m := &Machine{
+		cfg: cfg, now: now, started: now, out: &Output{},
+		rules: mesh.Rules{
+			Schedule: cfg.Schedule, Eligibility: cfg.Eligibility, TxsPerProposal: cfg.TxsPerProposal, VerifyVRF: cfg.Crypto.VerifyVRF,
+		},
+		sync:      syncer.New(syncer.Config{Layer: cfg.Schedule.LayerDuration}),
+		certify:   hare.NewCertifier(cfg.Schedule.FirstBallotLayer()),
+		beacons:   make(map[types.Epoch]types.Beacon),
+		firsts:    make(map[types.Epoch]types.Decision),
+		sets:      make(map[types.Hash32]types.ActiveSet),
+		verifying: make(map[types.ATXID]*verifying),
+		proposals: make(map[types.Layer]*layerProposals),
+		ballots:   make(map[types.BallotID]*types.Ballot),
+		wanted:    make(map[types.ATXID]bool),
+		refused:   make(map[types.ATXID]bool),
+		batches:   make(map[Peer]*batch),
+		intake:    newIntake(),
+		extras:    newExtras(),
+		reason:    "starting",
+	}
+	m.electorates = make(map[types.Hash32]*activation.Electorate)
+	m.poets.proofs = make(map[types.PoetProofRef]poetCost)
+	m.read = view{r: r}
+	m.read.begin()
+	m.registry = activation.NewRegistry(cfg.Schedule, m.read.source(), m.read.malicious())
+	tip := m.read.tip()
+	state, err := m.stateAt(tip.Layer, tip.StateRoot)
+	if err != nil {
+		return nil, err
+	}
+	m.history = mesh.NewHistory(cfg.VM, mesh.Link{Decision: tip, State: state})
+	m.pool = txpool.New(state, cfg.VM, cfg.Pool)
+	m.layer = cfg.Schedule.LayerAt(now)
+	m.agree = hare.NewInTime(cfg.Schedule, cfg.ProposalWindow, max(m.layer, tip.Layer))
+	for _, raw := range m.read.pending(cfg.Pool.Transactions) {
+		if _, err := m.pool.Add(raw); err != nil {
+			m.dropTx(raw.ID(), "its time is over")
+		}
+	}
+	m.publish()
+	return m, m.read.err
+}
+
+// stateAt rebuilds the state after an applied layer from the store.
+func (m *Machine) stateAt(l types.Layer, root types.Hash32) (vm.State, error) {
+	state, err := vm.Restore(m.read.accounts(l))
+	if err == nil {
+		err = m.read.err
+	}
+	if err == nil && state.Root() != root {
+		err = &CorruptStateError{l}
+	}
+	return state, err
+}
+
+// CorruptStateError says that the stored accounts are not those of a layer's
+// state root. The state is to be fetched again from the network.
+type CorruptStateError struct{ Layer types.Layer }
+
+func (e *CorruptStateError) Error() string {
+	return "stored accounts do not have the state root of layer " + e.Layer.String()
+}
+
+// Step feeds the machine one input at now, which never goes backwards. An error
+// is one of the Reader; the machine must not be used after it.
+func (m *Machine) Step(now time.Time, in Input) (Output, error) {
+	if now.After(m.now) {
+		m.now = now
+	}
+	m.out = &Output{}
+	m.read.begin()
+	m.advance()
+	switch in := in.(type) {
+	case Tick:
+	case Heard:
+		m.heard(in)
+	case Verified:
+		m.verified(in)
+	case Answered:
+		m.answered(in)
+	case Peers:
+		m.sync.SetPeers(in.Connected)
+	}
+	m.settle()
+	m.conclude()
+	m.ask()
+	m.wakeAt(m.nextWake())
+	m.publish()
+	return *m.out, m.read.err
+}
+
+// epoch is that of the clock.
+func (m *Machine) epoch() types.Epoch { return m.cfg.Schedule.EpochAt(m.now) }
+
+func (m *Machine) wakeAt(t time.Time) {
+	if !t.IsZero() && (m.out.Wake.IsZero() || t.Before(m.out.Wake)) {
+		m.out.Wake = t
+	}
+}
+
+// nextWake returns when something is due without input.
+func (m *Machine) nextWake() time.Time {
+	next := m.cfg.Schedule.LayerStart(m.layer + 1)
+	if m.now.Before(m.cfg.Schedule.Genesis) {
+		next = m.cfg.Schedule.Genesis
+	}
+	for _, at := range []time.Time{m.agree.Next(), m.intake.next()} {
+		if !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// advance does what the clock asks for.
+func (m *Machine) advance() {
+	if layer := m.cfg.Schedule.LayerAt(m.now); layer > m.layer {
+		m.layer = layer
+		m.forgetLayers()
+		m.expireTxs()
+		m.poets.forget(m.epoch())
+		if m.takesPart(layer) {
+			m.propose(layer)
+		}
+	}
+	for _, r := range m.agree.Step(m.now) {
+		m.decide(r)
+	}
+	for _, p := range m.intake.expire(m.now) {
+		m.giveUp(p, "what it refers to did not come in time")
+	}
+}
+
+// takesPart tells whether we propose and sign in a layer.
+func (m *Machine) takesPart(l types.Layer) bool {
+	return m.cfg.Identity != nil && m.synced && !m.elsewhere && l >= m.cfg.Schedule.FirstBallotLayer()
+}
+
+func (m *Machine) event(e Event) { m.out.Events = append(m.out.Events, e) }
+
+func (m *Machine) write(w Write) {
+	m.out.Writes = append(m.out.Writes, w)
+	m.read.wrote(w)
+}
+
+func (m *Machine) send(t Topic, raw []byte) { m.out.Sends = append(m.out.Sends, Send{t, raw}) }

@@ -1,0 +1,346 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+
+	"tweedle/protocol/hare"
+	"tweedle/protocol/malfeasance"
+	"tweedle/protocol/mesh"
+	"tweedle/protocol/syncer"
+	"tweedle/protocol/vm"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// Dispute is a decision that was certified, or signed by peers, and does not
+// fit our history: a fact that people must see.
+type Dispute struct {
+	Layer  types.Layer // zero: there is none
+	Ours   types.Decision
+	Theirs types.Decision
+	Reason string
+}
+
+// VerifySignatures tells whether all signatures of a certificate are valid.
+func VerifySignatures(c Crypto, cert *types.Certificate) bool {
+	signed := codec.Encode(&cert.Decision)
+	for _, s := range cert.Signatures {
+		if !c.Verify(signing.Certify, s.Smesher, signed, s.Signature) {
+			return false
+		}
+	}
+	return true
+}
+
+var (
+	errTime        = early("decision of another time")
+	errImplausible = early("its electorate holds less than two thirds of the weight that is known here")
+	errPowerless   = errors.New("decision is signed by somebody without weight in the electorate that it names")
+	errTwice       = early("its smesher signed two decisions for the layer")
+)
+
+// judgeDecision counts a signature under a decision.
+func (m *Machine) judgeDecision(from Peer, msg *decisionMessage) judgement {
+	d := &msg.m.Decision
+	newest := m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew()))
+	if d.Layer > newest || d.Layer+hare.MaxOpenLayers < newest || d.Layer < m.cfg.Schedule.FirstBallotLayer() {
+		return ignored(errTime)
+	}
+	el, err := m.Electorate(m.cfg.Schedule.EpochOf(d.Layer), d.Electorate)
+	if err != nil {
+		return m.verdictOf(err)
+	}
+	weight, ok := el.Weight(msg.m.By.ATX, msg.m.By.Smesher)
+	switch {
+	case !ok:
+		return rejected(errPowerless)
+	case !m.registry.Plausible(el):
+		return ignored(errImplausible)
+	}
+	cert, err := m.certify.Add(msg.m, weight, el.Total())
+	switch {
+	case errors.Is(err, hare.ErrEquivocation):
+		before, _ := m.certify.Signed(d.Layer, msg.m.By.Smesher)
+		m.convict(malfeasance.FromDecisions(before, msg.m))
+		return ignored(errTwice)
+	case err != nil:
+		return ignored(&EarlyError{err.Error()})
+	}
+	if cert != nil {
+		m.take(&parked{from: from, msg: &certMessage{cert: *cert}})
+	} else if s := m.certify.Support(d.Layer); len(s) > 0 && s[0].Weight >= el.Total()/3 && m.history.Draft(s[0].Decision) == nil {
+		m.seek(s[0].Decision)
+	}
+	return accepted()
+}
+
+// certElectorate returns the electorate of a decision, or what there is to say
+// instead.
+func (m *Machine) certElectorate(d *types.Decision) (el hare.Electorate, j judgement, ok bool) {
+	got, err := m.Electorate(m.cfg.Schedule.EpochOf(d.Layer), d.Electorate)
+	if err != nil {
+		return nil, m.verdictOf(err), false
+	}
+	if !m.registry.Plausible(got) {
+		return nil, ignored(errImplausible), false
+	}
+	return got, judgement{}, true
+}
+
+// judgeCert takes a certified decision to the history: what it needs is asked
+// for; once it is executed, it is applied.
+func (m *Machine) judgeCert(msg *certMessage) judgement {
+	d := &msg.cert.Decision
+	if have, ok := m.history.At(d.Layer); ok && have == *d {
+		return ignored(errKnown)
+	}
+	if d.Layer > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())) || d.Layer < m.cfg.Schedule.FirstBallotLayer() {
+		return ignored(errTime)
+	}
+	el, j, ok := m.certElectorate(d)
+	if !ok {
+		return j
+	}
+	if !msg.implied {
+		if err := hare.VerifyCertificate(&msg.cert, el, func(types.CertifySignature) bool { return true }); err != nil {
+			return rejected(err)
+		}
+	}
+	draft := m.history.Draft(*d)
+	if draft == nil {
+		if draft, j = m.execute(d); draft == nil {
+			return j
+		}
+		m.keep(draft)
+	}
+	if msg.implied {
+		return accepted()
+	}
+	draft.Certificate = &msg.cert
+	return m.adopt(draft)
+}
+
+// execute gathers what a decision needs and executes it.
+func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
+	block := m.read.block(d.Block)
+	if block == nil {
+		return nil, missing(syncer.Name20(syncer.Block, d.Block))
+	}
+	if block.Layer != d.Layer {
+		return nil, rejected(errors.New("certified block is of another layer"))
+	}
+	content := vm.Block{Layer: block.Layer}
+	names := m.txsMissing(block.Txs)
+	shares, more := m.rewards(block)
+	if names = append(names, more...); len(names) > 0 {
+		return nil, missing(names...)
+	}
+	for _, id := range block.Txs {
+		tx, _ := m.tx(id)
+		content.Txs = append(content.Txs, tx.Raw)
+	}
+	content.Rewards = shares
+	draft, err := m.history.Execute(*d, block, content)
+	switch {
+	case errors.Is(err, mesh.ErrParent):
+		if !m.rewind(d.Parent, d.Layer) {
+			return nil, missing(stateOf(d.Parent))
+		}
+		if draft, err = m.history.Execute(*d, block, content); err == nil {
+			return draft, judgement{}
+		}
+		fallthrough
+	case err != nil:
+		m.disputed(*d, "executing its block gives another state than was signed")
+		return nil, ignored(&EarlyError{err.Error()})
+	}
+	return draft, judgement{}
+}
+
+// rewind is for decisions that build on a layer older than the history holds:
+// it finds the layer in the store.
+func (m *Machine) rewind(types.Hash32, types.Layer) bool { return false }
+
+// judgeBlock keeps a block that a certificate names.
+func (m *Machine) judgeBlock(msg *blockMessage) judgement {
+	name := syncer.Name20(syncer.Block, msg.b.ID())
+	if !m.intake.wantedBy(name) {
+		return ignored(errKnown)
+	}
+	m.read.blocks[msg.b.ID()] = msg.b // in this Step it is used or named again
+	m.write(WriteBlock{Block: msg.b})
+	m.arrived(name)
+	return accepted()
+}
+
+// keep remembers an executed decision, and lets those go on that build on it.
+func (m *Machine) keep(d *mesh.Draft) {
+	m.history.Keep(d)
+	m.intake.arrived(stateOf(d.Decision.StateRoot))
+}
+
+// adopt makes a certified draft the tip, with all that it builds on.
+func (m *Machine) adopt(d *mesh.Draft) judgement {
+	path, err := m.history.Extend(d)
+	switch {
+	case errors.Is(err, mesh.ErrKnown):
+		return ignored(errKnown)
+	case errors.Is(err, mesh.ErrConflict):
+		m.disputed(d.Decision, "another decision is certified for the layer, or for one after it that leaves it out")
+		return accepted()
+	case err != nil:
+		return missing(stateOf(d.Decision.Parent))
+	}
+	if len(path.Undone) > 0 {
+		m.undone(path, d)
+	}
+	m.apply(path)
+	return accepted()
+}
+
+// undone says why layers are taken back: a later layer was certified that
+// leaves them out, so that more than a third of the weight signed against it.
+func (m *Machine) undone(path mesh.Path, d *mesh.Draft) {
+	e := Undone{
+		From: m.history.Tip().Decision.Layer, To: path.Base.Decision.Layer,
+		Fault: fmt.Sprintf("layer %d is certified without them", d.Decision.Layer),
+	}
+	for _, s := range d.Certificate.Signatures {
+		for _, u := range path.Undone {
+			if before, ok := m.certify.Signed(u.Decision.Layer, s.Smesher); ok && before.Decision == u.Decision {
+				e.Smeshers = append(e.Smeshers, s.Smesher)
+				break
+			}
+		}
+	}
+	m.event(e)
+}
+
+// apply writes a path and moves everything that stands on the state.
+func (m *Machine) apply(path mesh.Path) {
+	var again []types.Transaction
+	tip := m.history.Tip().Decision.Layer
+	for _, u := range path.Undone {
+		again = append(again, m.txsOf(u)...)
+	}
+	if len(path.Undone) > 0 {
+		m.forgetFirsts(path.Base.Decision.Layer, tip)
+	}
+	base := path.Base.Decision.Layer
+	for _, d := range path.Drafts {
+		epoch := m.cfg.Schedule.EpochOf(d.Decision.Layer)
+		if m.first(epoch).Layer == 0 {
+			m.firsts[epoch] = d.Decision
+			m.forgetBeacons(epoch)
+		}
+		cert := d.Certificate
+		if cert == nil {
+			cert = &types.Certificate{Decision: d.Decision}
+		}
+		w := WriteLayer{Base: base, Certificate: cert, Block: d.Block, Txs: d.Txs, Outcome: d.Outcome}
+		m.write(w)
+		m.event(Applied{w})
+		base = d.Decision.Layer
+	}
+	m.history.Commit(path)
+	m.repool(m.history.Tip().State, again, path.Drafts)
+	if m.dispute.Layer != 0 && m.history.Tip().Decision.Layer > m.dispute.Ours.Layer+2 && len(path.Undone) > 0 {
+		m.dispute = Dispute{}
+	}
+	m.intake.arrived(stateOf(m.history.Tip().Decision.StateRoot))
+}
+
+func (m *Machine) txsOf(l mesh.Link) []types.Transaction {
+	if l.Txs != nil {
+		return l.Txs
+	}
+	return m.read.layerTransactions(l.Decision.Layer)
+}
+
+// forgetFirsts forgets what was first in the epochs of layers that are undone.
+func (m *Machine) forgetFirsts(base, tip types.Layer) {
+	for e := m.cfg.Schedule.EpochOf(base); e <= m.cfg.Schedule.EpochOf(tip); e++ {
+		if m.first(e).Layer > base {
+			m.firsts[e] = types.Decision{}
+			m.forgetBeacons(e)
+		}
+	}
+}
+
+// forgetBeacons forgets the beacons that follow from an epoch's electorate.
+func (m *Machine) forgetBeacons(from types.Epoch) {
+	for e := range m.beacons {
+		if e > from {
+			delete(m.beacons, e)
+		}
+	}
+}
+
+// recheck looks at what an epoch was decided by when more of its weight becomes
+// known. Only the running epoch and the last are looked at: what is older is
+// final.
+func (m *Machine) recheck(epoch types.Epoch) {
+	if now := m.epoch(); epoch > now || epoch+1 < now {
+		return
+	}
+	first := m.first(epoch)
+	if first.Layer == 0 {
+		return
+	}
+	el, err := m.Electorate(epoch, first.Electorate)
+	if err != nil || m.registry.Plausible(el) {
+		return
+	}
+	m.giveUpFrom(first.Layer, "their electorate turned out to hold less than two thirds of the epoch's weight: the network was split when it was made")
+}
+
+// giveUpFrom takes a layer and all after it out of the history.
+func (m *Machine) giveUpFrom(layer types.Layer, fault string) {
+	tip := m.history.Tip().Decision.Layer
+	var to types.Decision
+	var again []types.Transaction
+	if got := m.before(layer); got != nil {
+		to = *got
+	} else {
+		return
+	}
+	for _, d := range m.read.decisions(layer, int(tip-layer)+1) {
+		again = append(again, m.read.layerTransactions(d.Layer)...)
+	}
+	m.forgetFirsts(to.Layer, tip)
+	state, err := m.stateAt(to.Layer, to.StateRoot)
+	if err != nil {
+		if m.read.err == nil {
+			m.read.err = err
+		}
+		return
+	}
+	m.write(WriteRevert{to.Layer})
+	m.event(Undone{From: tip, To: to.Layer, Fault: fault})
+	m.history.Reset(mesh.Link{Decision: to, State: state})
+	m.repool(state, again, nil)
+	m.sync.Urge()
+}
+
+// before returns the newest applied layer before one.
+func (m *Machine) before(layer types.Layer) *types.Decision {
+	for i := len(m.history.Links()) - 1; i >= 0; i-- {
+		if d := m.history.Links()[i].Decision; d.Layer < layer {
+			return &d
+		}
+	}
+	d := get(&m.read, func() (*types.Decision, error) { return m.read.r.Before(layer) })
+	return d
+}
+
+// disputed notes a decision that does not fit our history.
+func (m *Machine) disputed(theirs types.Decision, reason string) {
+	ours, _ := m.history.At(theirs.Layer)
+	if m.dispute.Theirs == theirs {
+		return
+	}
+	m.dispute = Dispute{theirs.Layer, ours, theirs, reason}
+	m.event(Disputed{m.dispute})
+}

@@ -1,0 +1,326 @@
+package core
+
+import (
+	"slices"
+	"time"
+
+	"tweedle/protocol/syncer"
+	"tweedle/values/types"
+)
+
+// Limits of what waits for something that it refers to.
+const (
+	MaxParked             = 16_384
+	MaxParkedBytes        = 64 << 20
+	MaxParkedPerPeer      = 2_048
+	MaxParkedBytesPerPeer = 8 << 20
+)
+
+// stateOf names the state after a decision as something that can be missing.
+// It is never asked for: it comes when the layers before are applied.
+func stateOf(root types.Hash32) syncer.Name { return syncer.Name{Kind: kindState, ID: root} }
+
+const kindState syncer.Kind = 255
+
+// parked is a message that refers to something unknown.
+type parked struct {
+	from    Peer
+	token   uint64
+	msg     Message
+	until   time.Time
+	missing []syncer.Name
+	gone    bool
+}
+
+// intake holds the messages that wait, by what they wait for.
+type intake struct {
+	by    map[syncer.Name][]*parked
+	order []*parked // by arrival
+	peers map[Peer]*account
+	all   account
+	ready []*parked
+	hand  map[syncer.Name]int // objects that wait here themselves
+}
+
+type account struct{ count, bytes int }
+
+func newIntake() intake {
+	return intake{by: make(map[syncer.Name][]*parked), peers: make(map[Peer]*account), hand: make(map[syncer.Name]int)}
+}
+
+// park holds a message until what it misses is here, or a time; false if its
+// peer, or all together, have too much waiting.
+func (q *intake) park(p *parked) bool {
+	size := p.msg.size()
+	a := q.peers[p.from]
+	if a == nil {
+		a = &account{}
+	}
+	if q.all.count >= MaxParked || q.all.bytes+size > MaxParkedBytes || a.count >= MaxParkedPerPeer || a.bytes+size > MaxParkedBytesPerPeer {
+		return false
+	}
+	p.gone = false
+	q.peers[p.from] = a
+	a.count++
+	a.bytes += size
+	q.all.count++
+	q.all.bytes += size
+	q.order = append(q.order, p)
+	if n, ok := nameOf(p.msg); ok {
+		q.hand[n]++
+	}
+	for _, n := range p.missing {
+		q.by[n] = append(q.by[n], p)
+	}
+	return true
+}
+
+func (q *intake) leave(p *parked) {
+	p.gone = true
+	size := p.msg.size()
+	a := q.peers[p.from]
+	a.count--
+	a.bytes -= size
+	if a.count == 0 {
+		delete(q.peers, p.from)
+	}
+	q.all.count--
+	q.all.bytes -= size
+	if n, ok := nameOf(p.msg); ok {
+		if q.hand[n]--; q.hand[n] == 0 {
+			delete(q.hand, n)
+		}
+	}
+}
+
+// arrived makes the messages ready that waited for nothing else.
+func (q *intake) arrived(n syncer.Name) {
+	waiting := q.by[n]
+	delete(q.by, n)
+	for _, p := range waiting {
+		p.missing = slices.DeleteFunc(p.missing, func(o syncer.Name) bool { return o == n })
+		if !p.gone && len(p.missing) == 0 {
+			q.leave(p)
+			q.ready = append(q.ready, p)
+		}
+	}
+}
+
+// lost returns the messages that waited for something that nobody has.
+func (q *intake) lost(n syncer.Name) []*parked {
+	var out []*parked
+	for _, p := range q.by[n] {
+		if !p.gone {
+			q.leave(p)
+			out = append(out, p)
+		}
+	}
+	delete(q.by, n)
+	return out
+}
+
+// expire returns the messages whose time is over.
+func (q *intake) expire(now time.Time) []*parked {
+	var out []*parked
+	q.order = slices.DeleteFunc(q.order, func(p *parked) bool {
+		if !p.gone && now.After(p.until) {
+			q.leave(p)
+			out = append(out, p)
+		}
+		return p.gone
+	})
+	for _, p := range out {
+		for _, n := range p.missing {
+			q.by[n] = slices.DeleteFunc(q.by[n], func(o *parked) bool { return o.gone })
+			if len(q.by[n]) == 0 {
+				delete(q.by, n)
+			}
+		}
+	}
+	return out
+}
+
+// next returns when the first message's time is over.
+func (q *intake) next() (at time.Time) {
+	for _, p := range q.order {
+		if !p.gone && (at.IsZero() || p.until.Before(at)) {
+			at = p.until
+		}
+	}
+	return at
+}
+
+// judgement is what became of a message.
+type judgement struct {
+	class   Class
+	err     error
+	missing []syncer.Name // not decided: these are to come first
+	later   bool          // not decided: work has begun, the verdict follows
+}
+
+func accepted() judgement                { return judgement{class: Accept} }
+func ignored(err error) judgement        { return judgement{class: Ignore, err: err} }
+func rejected(err error) judgement       { return judgement{class: Reject, err: err} }
+func missing(n ...syncer.Name) judgement { return judgement{missing: n} }
+
+// parkTime is how long a message waits for what it refers to.
+func (m *Machine) parkTime(msg Message) time.Duration {
+	switch msg.(type) {
+	case *proposalMessage:
+		return m.cfg.ProposalWindow
+	case *certMessage:
+		return 8 * m.cfg.Schedule.LayerDuration
+	case *decisionMessage:
+		return m.cfg.Schedule.LayerDuration
+	}
+	return 4 * syncer.Config{Layer: m.cfg.Schedule.LayerDuration}.Timeout()
+}
+
+// heard takes a message to its judgement.
+func (m *Machine) heard(in Heard) { m.take(&parked{from: in.From, token: in.Token, msg: in.Message}) }
+
+// take judges a message, parks it, or ends it with its verdict.
+func (m *Machine) take(p *parked) {
+	j := m.judge(p)
+	switch {
+	case j.later:
+	case len(j.missing) > 0:
+		m.park(p, j.missing)
+	default:
+		m.verdict(p, j)
+	}
+}
+
+func (m *Machine) park(p *parked, names []syncer.Name) {
+	if p.until.IsZero() {
+		p.until = m.now.Add(m.parkTime(p.msg))
+	}
+	p.missing = slices.Clone(names)
+	if !m.intake.park(p) {
+		m.verdict(p, ignored(errBusy))
+		return
+	}
+	for _, n := range names {
+		switch {
+		case m.handled(n):
+		case n.Kind == kindState:
+			m.sync.Urge()
+		case !m.sync.Want(n, p.from, p.until):
+			for _, q := range m.intake.lost(n) {
+				m.giveUp(q, errBusy.Error())
+			}
+		}
+	}
+}
+
+func (m *Machine) giveUp(p *parked, why string) { m.verdict(p, ignored(&EarlyError{why})) }
+
+// verdict ends a message. What we heard from ourselves and accept goes out.
+func (m *Machine) verdict(p *parked, j judgement) {
+	if j.class == Accept && p.from == Self {
+		m.gossip(p.msg)
+	}
+	if c, ok := p.msg.(*certMessage); ok {
+		m.certEnded(p.from, c, j)
+	} else if n, ok := nameOf(p.msg); ok && j.class != Accept {
+		m.notTaken(n, j)
+	}
+	if p.token == 0 {
+		if j.class == Reject && p.from != Self {
+			m.sync.Waste(m.now, p.from, "what it gave is not valid: "+j.err.Error())
+		}
+		return
+	}
+	v := Verdict{Token: p.token, From: p.from, Class: j.class, Err: j.err}
+	if j.err != nil {
+		v.Reason = j.err.Error()
+	}
+	m.out.Verdicts = append(m.out.Verdicts, v)
+}
+
+// notTaken ends what waits for an object that we had and did not take.
+func (m *Machine) notTaken(n syncer.Name, j judgement) {
+	switch {
+	case j.err == errKnown:
+		m.arrived(n)
+		return
+	case j.class == Reject, j.err == errTooMany:
+		m.refuse(n)
+	}
+	if m.handled(n) {
+		return // another copy of it waits
+	}
+	for _, q := range m.intake.lost(n) {
+		m.verdict(q, ignored(errLostLink))
+	}
+	m.sync.Have(n)
+}
+
+func (m *Machine) gossip(msg Message) {
+	switch msg := msg.(type) {
+	case *atxMessage:
+		m.send(TopicATX, msg.raw)
+	case *proposalMessage:
+		m.send(TopicProposal, msg.raw)
+	case *decisionMessage:
+		m.send(TopicDecision, msg.raw)
+	case *txMessage:
+		m.send(TopicTx, msg.tx.Raw)
+	case *poetMessage:
+		m.send(TopicPoet, msg.raw)
+	case *malfeasanceMessage:
+		m.send(TopicMalfeasance, msg.raw)
+	}
+}
+
+// arrived tells everybody who waits for an object that it is here.
+func (m *Machine) arrived(n syncer.Name) {
+	m.sync.Have(n)
+	m.intake.arrived(n)
+}
+
+// settle judges what became ready, until nothing more does. Each round ends
+// messages or begins to wait for something else, so it ends.
+func (m *Machine) settle() {
+	for len(m.intake.ready) > 0 && m.read.err == nil {
+		p := m.intake.ready[0]
+		m.intake.ready = m.intake.ready[1:]
+		m.take(p)
+	}
+}
+
+// judge applies the rules of a message's kind.
+func (m *Machine) judge(p *parked) judgement {
+	switch msg := p.msg.(type) {
+	case *atxMessage:
+		return m.judgeATX(p, msg)
+	case *poetMessage:
+		return m.judgePoet(p.from, msg)
+	case *proposalMessage:
+		return m.judgeProposal(msg)
+	case *decisionMessage:
+		return m.judgeDecision(p.from, msg)
+	case *txMessage:
+		return m.judgeTx(p, msg)
+	case *malfeasanceMessage:
+		return m.judgeMalfeasance(p.from, msg)
+	case *setMessage:
+		return m.judgeSet(msg)
+	case *ballotMessage:
+		return m.judgeBallot(msg)
+	case *blockMessage:
+		return m.judgeBlock(msg)
+	case *certMessage:
+		return m.judgeCert(msg)
+	}
+	panic("core: a message of no kind")
+}
+
+// EarlyError says why a message was not decided: nobody is to blame.
+type EarlyError struct{ Reason string }
+
+func (e *EarlyError) Error() string { return e.Reason }
+
+func early(reason string) error { return &EarlyError{reason} }
+
+var errBusy error = &EarlyError{"too much waits already for what it refers to"}

@@ -1,0 +1,273 @@
+package core
+
+import (
+	"time"
+
+	"tweedle/protocol/activation"
+	"tweedle/protocol/malfeasance"
+	"tweedle/protocol/syncer"
+	"tweedle/protocol/vm"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// Peer names a connected host.
+type Peer = syncer.Peer
+
+// Self stands for this node where a peer is named: our own messages, those of
+// our users, and what PoETs bring to us.
+const Self Peer = ""
+
+// Input is what happened: one of the types below.
+type Input interface{ input() }
+
+// Tick says only that time has passed.
+type Tick struct{}
+
+// Heard is a message that passed Check. Token comes back with its verdict.
+type Heard struct {
+	From    Peer
+	Token   uint64
+	Message Message
+}
+
+// Verified is the end of Work.
+type Verified struct {
+	ATX   types.ATXID
+	Class Class  // Accept, Reject, or Ignore if we could not tell
+	Why   string // one line, unless it is Accept
+	// WrongLabel tells that the ATX's proof of space has a label, at place
+	// Ordinal, that does not pass.
+	WrongLabel bool
+	Ordinal    uint32
+}
+
+// Answered is the end of an ask: an answer that passed CheckAnswer, or none.
+type Answered struct {
+	Ask     uint64
+	Failure syncer.Failure
+	Answer  Answer
+}
+
+// Peers tells who is connected; it comes whenever that changes.
+type Peers struct{ Connected []Peer }
+
+func (Tick) input()     {}
+func (Heard) input()    {}
+func (Verified) input() {}
+func (Answered) input() {}
+func (Peers) input()    {}
+
+// Output says what is to be done, in this order.
+type Output struct {
+	// Writes are one transaction. Nothing below may happen before it is
+	// committed; the write of a PoET proof must survive the loss of power.
+	Writes []Write
+	// Signs are messages of ours. Each goes out only if the guard lets all its
+	// slots pass, durably; then it is to be given to Step as Heard from Self,
+	// which sends it and counts it. If we stop before the guard holds, nothing
+	// was sent.
+	Signs []Sign
+	// Sends are to be gossiped.
+	Sends []Send
+	// Asks are requests to peers; each is answered by Answered.
+	Asks []syncer.Ask
+	// Verdicts end messages that were Heard. Each Heard gets exactly one, now or later.
+	Verdicts []Verdict
+	// Penalties are what peers are charged for wasting our time.
+	Penalties []syncer.Penalty
+	// Work takes long; each is done by Do, in any goroutine, and ends with the input that Do returns.
+	Work []Work
+	// Events say what happened, for logs, streams and metrics.
+	Events []Event
+	// Wake is when to call Step with a Tick at the latest.
+	Wake time.Time
+}
+
+// Class is what a message deserves.
+type Class uint8
+
+// The classes.
+const (
+	Ignore Class = iota // not decided, or of no use: nobody is to blame
+	Accept              // valid and new: it goes on
+	Reject              // no honest host sends this
+)
+
+func (c Class) String() string { return [...]string{"ignore", "accept", "reject"}[c] }
+
+// Verdict ends a message.
+type Verdict struct {
+	Token  uint64
+	From   Peer
+	Class  Class
+	Reason string // one line, unless it is Accept
+	Err    error  // the reason as a value, for our own users; nil with Accept
+}
+
+// Send is a gossip message.
+type Send struct {
+	Topic Topic
+	Raw   []byte
+}
+
+// Sign is a message of ours that binds us.
+type Sign struct {
+	Slots   []Slot
+	Message Message
+}
+
+// Slot is one place of the guard: what an identity signed in a layer.
+type Slot struct {
+	Domain signing.Domain
+	Layer  types.Layer
+	Hash   types.Hash32
+}
+
+// Work is checking the proofs of space of an ATX.
+type Work struct{ Claim *activation.Claim }
+
+// Do does work.
+func (w Work) Do(c Crypto) Verified {
+	err := c.VerifySpace(w.Claim)
+	return outcome(w.Claim.Info.ID, err)
+}
+
+// Write is a change of what is stored: one of the types below.
+type Write interface{ write() }
+
+// WriteATX stores a valid ATX.
+type WriteATX struct {
+	ATX   *types.ATX
+	Entry activation.Entry
+}
+
+// WritePoet stores a valid PoET proof, so that it survives the loss of power.
+type WritePoet struct{ Message *types.PoetProofMessage }
+
+// DropPoet forgets a PoET proof that no ATX refers to.
+type DropPoet struct{ Ref types.PoetProofRef }
+
+// WriteMalfeasance stores a proof, and when it came.
+type WriteMalfeasance struct {
+	Proof    *malfeasance.Proof
+	Received time.Time
+}
+
+// WriteActiveSet stores an active set.
+type WriteActiveSet struct{ Set types.ActiveSet }
+
+// WriteBallot stores a valid ballot.
+type WriteBallot struct{ Ballot *types.Ballot }
+
+// WriteBlock stores a block and its transactions.
+type WriteBlock struct {
+	Block *types.Block
+	Txs   []types.Transaction
+}
+
+// WriteTx stores a transaction that waits.
+type WriteTx struct {
+	Raw       types.Transaction
+	Addresses []types.Address
+	Received  time.Time
+}
+
+// DropTxs forgets transactions that were not applied.
+type DropTxs struct{ IDs []types.TransactionID }
+
+// WriteLayer applies a layer on top of Base; layers after Base are undone, those
+// between the two are empty.
+type WriteLayer struct {
+	Base        types.Layer
+	Certificate *types.Certificate // without signatures if only a later one says it
+	Block       *types.Block
+	Txs         []types.Transaction // of the block
+	Outcome     vm.Outcome
+}
+
+// WriteRevert undoes the layers after To.
+type WriteRevert struct{ To types.Layer }
+
+func (WriteATX) write()         {}
+func (WritePoet) write()        {}
+func (DropPoet) write()         {}
+func (WriteMalfeasance) write() {}
+func (WriteActiveSet) write()   {}
+func (WriteBallot) write()      {}
+func (WriteBlock) write()       {}
+func (WriteTx) write()          {}
+func (DropTxs) write()          {}
+func (WriteLayer) write()       {}
+func (WriteRevert) write()      {}
+
+// Event is something that happened: one of the types below.
+type Event interface{ event() }
+
+// Activated tells of a new valid ATX.
+type Activated struct{ Entry activation.Entry }
+
+// PoetStored tells of a new PoET proof.
+type PoetStored struct {
+	Ref     types.PoetProofRef
+	Message *types.PoetProofMessage
+}
+
+// Admitted tells that a transaction waits for a block.
+type Admitted struct{ Raw types.Transaction }
+
+// Left tells that a transaction that waited will not be applied, and why.
+type Left struct {
+	ID     types.TransactionID
+	Reason string
+}
+
+// Applied tells that a layer was applied.
+type Applied struct{ WriteLayer }
+
+// Undone tells that applied layers were taken back, and whose fault that is.
+type Undone struct {
+	From, To types.Layer // layers after To up to From are undone
+	Fault    string
+	Smeshers []types.NodeID // who signed against each other, if that is the fault
+}
+
+// Disputed tells that somebody certified what does not fit our history.
+type Disputed struct{ Dispute }
+
+// Caught tells that a smesher is proved malicious.
+type Caught struct {
+	Proof *malfeasance.Proof
+	Own   bool // it is our own identity: it runs somewhere else too
+}
+
+// Synced tells that the conclusion changed.
+type Synced struct {
+	Yes    bool
+	Reason string
+}
+
+// Decided tells what this node makes of a layer whose proposals are closed.
+type Decided struct {
+	Decision  types.Decision
+	Proposals int
+	Signed    bool
+}
+
+// Silent tells why we did not take part in a layer in which we could have.
+type Silent struct {
+	Layer  types.Layer
+	Reason string
+}
+
+func (Activated) event()  {}
+func (PoetStored) event() {}
+func (Admitted) event()   {}
+func (Left) event()       {}
+func (Applied) event()    {}
+func (Undone) event()     {}
+func (Disputed) event()   {}
+func (Caught) event()     {}
+func (Synced) event()     {}
+func (Decided) event()    {}
+func (Silent) event()     {}

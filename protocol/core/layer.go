@@ -1,0 +1,460 @@
+package core
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+
+	"tweedle/protocol/activation"
+	"tweedle/protocol/beacon"
+	"tweedle/protocol/eligibility"
+	"tweedle/protocol/hare"
+	"tweedle/protocol/malfeasance"
+	"tweedle/protocol/mesh"
+	"tweedle/protocol/syncer"
+	"tweedle/protocol/txpool"
+	"tweedle/protocol/vm"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// layerProposals has the proposals of an open layer.
+type layerProposals struct {
+	by    map[types.NodeID]*types.Proposal // the first of each smesher
+	valid map[types.ProposalID]proposal
+}
+
+// proposal is a valid proposal as deciding needs it.
+type proposal struct {
+	id         types.ProposalID
+	smesher    types.NodeID
+	share      mesh.Share
+	electorate types.Hash32
+	txs        []types.TransactionID
+}
+
+// forgetLayers drops the proposals of layers that are decided long since.
+func (m *Machine) forgetLayers() {
+	for l := range m.proposals {
+		if l+2 < m.layer {
+			delete(m.proposals, l)
+		}
+	}
+	if m.layer%types.Layer(m.cfg.Schedule.LayersPerEpoch) == 0 {
+		clear(m.ballots)
+	}
+}
+
+func (m *Machine) inLayer(l types.Layer) *layerProposals {
+	p := m.proposals[l]
+	if p == nil {
+		p = &layerProposals{make(map[types.NodeID]*types.Proposal), make(map[types.ProposalID]proposal)}
+		m.proposals[l] = p
+	}
+	return p
+}
+
+// Beacon implements mesh.BallotView.
+func (m *Machine) Beacon(epoch types.Epoch) (types.Beacon, bool) {
+	from, value := types.Epoch(0), beacon.First(m.cfg.Activation.Golden)
+	for e, v := range m.beacons {
+		if e <= epoch && e >= from {
+			from, value = e, v
+		}
+	}
+	for next := from + 1; next <= epoch; next++ {
+		var electorate types.Hash32
+		if next >= beacon.Lookback {
+			electorate = m.first(next - beacon.Lookback).Electorate
+		}
+		value = beacon.Chain(value, next, electorate)
+	}
+	if len(m.beacons) >= maxElectorates {
+		clear(m.beacons)
+	}
+	m.beacons[epoch] = value
+	return value, m.read.err == nil
+}
+
+// first returns the first applied decision of an epoch, zero if there is none.
+func (m *Machine) first(e types.Epoch) types.Decision {
+	if d, ok := m.firsts[e]; ok {
+		return d
+	}
+	var d types.Decision
+	if got := m.read.decisions(m.cfg.Schedule.First(e), 1); len(got) > 0 && m.cfg.Schedule.EpochOf(got[0].Layer) == e {
+		d = got[0]
+	}
+	if len(m.firsts) > 4*maxElectorates {
+		clear(m.firsts)
+	}
+	m.firsts[e] = d
+	return d
+}
+
+// Ballot implements mesh.BallotView.
+func (m *Machine) Ballot(id types.BallotID) *types.Ballot {
+	if b := m.ballots[id]; b != nil {
+		return b
+	}
+	return m.read.ballot(id)
+}
+
+func unknownSet(h types.Hash32) error { return &mesh.Unknown{ActiveSet: []types.Hash32{h}} }
+
+// verdictOf turns the error of a rule into a judgement.
+func (m *Machine) verdictOf(err error) judgement {
+	var unknown *mesh.Unknown
+	var miss *activation.Missing
+	var soon *mesh.Early
+	switch {
+	case errors.As(err, &unknown):
+		var names []syncer.Name
+		for _, id := range unknown.ATXs {
+			m.want(id)
+			names = append(names, syncer.Name{Kind: syncer.ATX, ID: id})
+		}
+		for _, id := range unknown.Ballots {
+			names = append(names, syncer.Name20(syncer.Ballot, id))
+		}
+		for _, h := range unknown.ActiveSet {
+			names = append(names, syncer.Name{Kind: syncer.ActiveSet, ID: h})
+		}
+		return missing(names...)
+	case errors.As(err, &miss):
+		var names []syncer.Name
+		for _, id := range miss.ATXs {
+			m.want(id)
+			names = append(names, syncer.Name{Kind: syncer.ATX, ID: id})
+		}
+		return missing(names...)
+	case errors.As(err, &soon):
+		return ignored(err)
+	}
+	return rejected(err)
+}
+
+var (
+	errEvil  = early("its smesher is proved malicious")
+	errTaken = early("a proposal of its smesher is taken already")
+	errLate  = early("proposal came after the layer's window")
+)
+
+// judgeProposal checks a proposal and lets it count in its layer.
+func (m *Machine) judgeProposal(msg *proposalMessage) judgement {
+	p, b := msg.p, &msg.p.Ballot
+	if m.registry.Convicted(b.Smesher) {
+		return ignored(errEvil)
+	}
+	valid, err := mesh.ValidateProposal(m.rules, m, m.now, p)
+	if err != nil {
+		return m.verdictOf(err)
+	}
+	open := m.inLayer(b.Layer)
+	if before := open.by[b.Smesher]; before != nil {
+		if before.ID() == msg.id {
+			return ignored(errKnown)
+		}
+		m.convict(twoProposals(before, p))
+		return ignored(errTaken)
+	}
+	if names := m.txsMissing(p.Txs); len(names) > 0 {
+		return missing(names...)
+	}
+	if !m.agree.Add(m.now, b.Layer, msg.id) {
+		return ignored(errLate)
+	}
+	open.by[b.Smesher] = p
+	open.valid[msg.id] = proposal{msg.id, b.Smesher, valid.Share, valid.Electorate, p.Txs}
+	m.write(WriteBallot{b})
+	if el, err := m.Electorate(m.cfg.Schedule.EpochOf(b.Layer), valid.Electorate); err == nil {
+		m.keepSet(el)
+	}
+	return accepted()
+}
+
+// twoProposals is the proof that a smesher proposed twice in a layer.
+func twoProposals(a, b *types.Proposal) *malfeasance.Proof {
+	if a.Ballot.ID() != b.Ballot.ID() {
+		return malfeasance.FromHashes(malfeasance.TwoBallots, a.Ballot.Smesher, a.Ballot.Layer,
+			malfeasance.Signed{Hash: a.Ballot.SignedHash(), Signature: a.Ballot.Signature},
+			malfeasance.Signed{Hash: b.Ballot.SignedHash(), Signature: b.Ballot.Signature})
+	}
+	return malfeasance.FromHashes(malfeasance.TwoProposals, a.Ballot.Smesher, a.Ballot.Layer,
+		malfeasance.Signed{Hash: a.SignedHash(), Signature: a.Signature},
+		malfeasance.Signed{Hash: b.SignedHash(), Signature: b.Signature})
+}
+
+// judgeBallot checks a reference ballot that was asked for.
+func (m *Machine) judgeBallot(msg *ballotMessage) judgement {
+	if _, err := mesh.ValidateBallot(m.rules, m, msg.b); err != nil {
+		return m.verdictOf(err)
+	}
+	id := msg.b.ID()
+	if len(m.ballots) >= maxFetchedBallots {
+		clear(m.ballots)
+	}
+	m.ballots[id] = msg.b
+	m.arrived(syncer.Name20(syncer.Ballot, id))
+	return accepted()
+}
+
+// maxFetchedBallots bounds the reference ballots that were asked for.
+const maxFetchedBallots = 4096
+
+// current returns the electorate by which this node decides in an epoch: the
+// one that the history has decided, else what the clock has fixed here.
+func (m *Machine) current(epoch types.Epoch) *activation.Electorate {
+	if d := m.first(epoch); d.Layer != 0 {
+		if el, err := m.Electorate(epoch, d.Electorate); err == nil {
+			return el
+		}
+	}
+	return m.registry.Own(epoch, m.now)
+}
+
+// propose publishes our proposal for a layer, if we have a slot in it.
+func (m *Machine) propose(layer types.Layer) {
+	epoch := m.cfg.Schedule.EpochOf(layer)
+	el := m.current(epoch)
+	if el == nil || layer <= m.proposed {
+		return
+	}
+	atx, ok := el.Of(m.cfg.Identity.NodeID())
+	if !ok || m.registry.Convicted(atx.Smesher) {
+		return
+	}
+	b := m.ballot(layer, el, atx)
+	if b == nil || m.read.err != nil {
+		return
+	}
+	m.proposed = layer
+	id := b.ID()
+	p := &types.Proposal{Ballot: *b, MeshHash: m.history.Tip().State.Root()}
+	limit := min(m.cfg.TxsPerProposal*len(b.Eligibilities), types.MaxProposalTxs)
+	for _, tx := range m.pool.Select(types.Sum([]byte("proposal"), id[:]), limit) {
+		p.Txs = append(p.Txs, tx.Raw.ID())
+	}
+	p.Signature = m.cfg.Identity.Sign(signing.Proposal, p.SignedBytes())
+	m.out.Signs = append(m.out.Signs, Sign{Message: Own(p), Slots: []Slot{
+		{signing.Ballot, layer, types.Sum(b.SignedBytes())}, {signing.Proposal, layer, types.Sum(p.SignedBytes())},
+	}})
+}
+
+// ballot returns our signed ballot for a layer, nil if none of our slots is in it.
+func (m *Machine) ballot(layer types.Layer, el *activation.Electorate, atx *activation.Entry) *types.Ballot {
+	first := m.cfg.Schedule.First(el.Epoch)
+	me := m.cfg.Identity
+	ref := get(&m.read, func() (*types.Ballot, error) {
+		return m.read.r.ReferenceBallot(me.NodeID(), first, first+types.Layer(m.cfg.Schedule.LayersPerEpoch)-1)
+	})
+	b := &types.Ballot{Layer: layer, ATX: atx.ID, Smesher: me.NodeID(), Opinion: m.history.Tip().State.Root()}
+	var data types.EpochData
+	if ref != nil && ref.ATX == atx.ID {
+		data, b.Reference = *ref.EpochData, ref.ID()
+	} else {
+		value, known := m.Beacon(el.Epoch)
+		if !known {
+			return nil
+		}
+		data = types.EpochData{
+			ActiveSet: el.ID, Beacon: value, Eligibilities: eligibility.Slots(m.cfg.Eligibility, atx.Weight, el.Total()),
+		}
+		b.EpochData = &data
+	}
+	b.Eligibilities = m.slots(el.Epoch, data, atx.VRFNonce)[layer]
+	if len(b.Eligibilities) == 0 {
+		return nil
+	}
+	b.Signature = me.Sign(signing.Ballot, b.SignedBytes())
+	return b
+}
+
+// assigned are our slots of one epoch.
+type assigned struct {
+	epoch  types.Epoch
+	data   types.EpochData
+	layers map[types.Layer][]types.Eligibility
+}
+
+// slots computes our slots once for an epoch.
+func (m *Machine) slots(epoch types.Epoch, data types.EpochData, nonce uint64) map[types.Layer][]types.Eligibility {
+	if m.assigned.layers == nil || m.assigned.epoch != epoch || m.assigned.data != data {
+		m.assigned = assigned{epoch, data, eligibility.Assign(
+			m.cfg.Eligibility, m.cfg.Identity, data.Beacon, epoch, nonce, data.Eligibilities)}
+	}
+	return m.assigned.layers
+}
+
+// decide builds the block of a layer whose proposals are closed, executes it,
+// and signs what came out.
+func (m *Machine) decide(r hare.Result) {
+	if r.Layer <= m.history.Tip().Decision.Layer {
+		return
+	}
+	parent, ok := m.parent(r.Layer)
+	if !ok {
+		m.event(Silent{r.Layer, "a decision of an earlier layer may still be certified, and is not known here"})
+		return
+	}
+	counted := m.counted(r)
+	el := m.electorateOf(r.Layer, parent, counted)
+	if len(counted) == 0 || el == nil || m.read.err != nil {
+		return
+	}
+	block, content := m.build(r.Layer, counted)
+	out, err := m.history.Try(parent.StateRoot, content)
+	if err != nil {
+		return
+	}
+	block.Txs, content.Txs = effective(out, content.Txs)
+	d := types.Decision{Layer: r.Layer, Electorate: el.ID, Parent: parent.StateRoot, Block: block.ID(), StateRoot: out.State.Root()}
+	out.Results = slices.DeleteFunc(out.Results, func(r vm.Result) bool { return r.Status == vm.Ineffective })
+	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
+	m.write(WriteBlock{block, content.Txs})
+	atx, signs := m.signerIn(el, r.Layer)
+	m.event(Decided{d, len(counted), signs})
+	if !signs {
+		return
+	}
+	msg := &types.CertifyMessage{Decision: d, By: types.CertifySignature{
+		ATX: atx.ID, Smesher: atx.Smesher, Signature: m.cfg.Identity.Sign(signing.Certify, codec.Encode(&d)),
+	}}
+	m.out.Signs = append(m.out.Signs, Sign{Message: Own(msg), Slots: []Slot{{signing.Certify, r.Layer, types.Sum(codec.Encode(&d))}}})
+}
+
+// signerIn returns what we sign with in a layer, false if we do not.
+func (m *Machine) signerIn(el *activation.Electorate, l types.Layer) (*activation.Entry, bool) {
+	if !m.takesPart(l) {
+		return nil, false
+	}
+	return el.Of(m.cfg.Identity.NodeID())
+}
+
+// parent returns the decision that the next layer builds on: the tip, or a
+// decision after it that has not been certified but still may be, as far as
+// signatures have been seen: a third of the weight signed it. Who left that out
+// would sign against it. False if it is not known here what to build on.
+func (m *Machine) parent(layer types.Layer) (types.Decision, bool) {
+	tip := m.history.Tip().Decision
+	for l := layer - 1; l > tip.Layer && l+maxOpen > layer; l-- {
+		for _, s := range m.certify.Support(l) {
+			el, err := m.Electorate(m.cfg.Schedule.EpochOf(l), s.Decision.Electorate)
+			if err != nil || s.Weight < el.Total()/3 {
+				continue
+			}
+			draft := m.history.Draft(s.Decision)
+			if draft == nil {
+				m.seek(s.Decision)
+				return tip, false
+			}
+			if _, err := m.history.Extend(draft); err == nil {
+				return s.Decision, true
+			}
+		}
+	}
+	return tip, true
+}
+
+// seek gets and executes a decision that much weight has signed, to build on it.
+func (m *Machine) seek(d types.Decision) {
+	msg := &certMessage{cert: types.Certificate{Decision: d}, implied: true}
+	if n, _ := nameOf(msg); !m.handled(n) {
+		m.take(&parked{from: Self, msg: msg})
+	}
+}
+
+// maxOpen is how many layers back a decision may be built on that is not
+// certified.
+const maxOpen = 8
+
+// counted returns the agreed proposals of smeshers that are not proved
+// malicious, in the order of their ids.
+func (m *Machine) counted(r hare.Result) (out []proposal) {
+	for _, id := range r.Proposals {
+		p, ok := m.inLayer(r.Layer).valid[id]
+		if ok && !m.registry.Convicted(p.smesher) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// electorateOf returns by whose weight a layer is decided: as the history has
+// decided for the epoch, else the set that most weight among the proposals
+// declares; of equals, the one with the lowest hash.
+func (m *Machine) electorateOf(layer types.Layer, parent types.Decision, ps []proposal) *activation.Electorate {
+	epoch := m.cfg.Schedule.EpochOf(layer)
+	chosen := parent.Electorate
+	if m.cfg.Schedule.EpochOf(parent.Layer) != epoch {
+		weights := make(map[types.Hash32]uint64)
+		for _, p := range ps {
+			weights[p.electorate] += p.share.Weight
+		}
+		chosen = types.Hash32{}
+		for h, w := range weights {
+			if best := weights[chosen]; w > best || w == best && bytes.Compare(h[:], chosen[:]) < 0 {
+				chosen = h
+			}
+		}
+	}
+	el, err := m.Electorate(epoch, chosen)
+	if err != nil || !m.registry.Plausible(el) {
+		return nil
+	}
+	m.keepSet(el)
+	return el
+}
+
+// build makes the block of a layer from its proposals.
+func (m *Machine) build(layer types.Layer, ps []proposal) (*types.Block, vm.Block) {
+	var shares []mesh.Share
+	var txs []vm.Tx
+	var seed []byte
+	for _, p := range ps {
+		shares = append(shares, p.share)
+		seed = append(seed, p.id[:]...)
+		for _, id := range p.txs {
+			if tx, ok := m.tx(id); ok {
+				txs = append(txs, tx)
+			}
+		}
+	}
+	content := vm.Block{Layer: layer}
+	var ids []types.TransactionID
+	for _, tx := range txpool.Order(types.Sum(seed), txs) {
+		ids = append(ids, tx.ID)
+		content.Txs = append(content.Txs, tx.Raw)
+	}
+	block := mesh.BuildBlock(layer, shares, ids)
+	content.Txs = content.Txs[:len(block.Txs)]
+	content.Rewards, _ = m.rewards(block)
+	return block, content
+}
+
+// rewards returns whom a block pays, and which of their ATXs are missing.
+func (m *Machine) rewards(b *types.Block) (shares []vm.Share, names []syncer.Name) {
+	for _, r := range b.Rewards {
+		e := m.read.entry(r.ATX)
+		if e == nil {
+			m.want(r.ATX)
+			names = append(names, syncer.Name{Kind: syncer.ATX, ID: r.ATX})
+			continue
+		}
+		shares = append(shares, vm.Share{ATX: r.ATX, Coinbase: e.Coinbase, Num: r.Num, Den: r.Den})
+	}
+	return shares, names
+}
+
+// effective returns the transactions that did something. Only they are part of
+// the block: the state that is signed with it says on top of what.
+func effective(out vm.Outcome, txs []types.Transaction) (ids []types.TransactionID, raws []types.Transaction) {
+	for i, r := range out.Results {
+		if r.Status != vm.Ineffective {
+			ids = append(ids, r.ID)
+			raws = append(raws, txs[i])
+		}
+	}
+	return ids, raws
+}

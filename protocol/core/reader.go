@@ -1,0 +1,187 @@
+package core
+
+import (
+	"time"
+
+	"tweedle/protocol/activation"
+	"tweedle/protocol/vm"
+	"tweedle/values/types"
+)
+
+// Reader answers what is stored. What is not there is nil or empty, not an
+// error; an error ends the node.
+type Reader interface {
+	ATXEntry(types.ATXID) (*activation.Entry, error)
+	ATX(types.ATXID) (*types.ATX, error)
+	EpochEntries(published types.Epoch) ([]activation.Entry, error)
+	HighestEntry(last types.Epoch) (*activation.Entry, error)
+	Poet(types.PoetProofRef) (*types.PoetProofMessage, error)
+	Malicious() (map[types.NodeID]time.Time, error)
+	ActiveSet(types.Hash32) (types.ActiveSet, error)
+	Ballot(types.BallotID) (*types.Ballot, error)
+	// ReferenceBallot returns the first ballot with epoch data of a smesher in
+	// the layers from first to last.
+	ReferenceBallot(smesher types.NodeID, first, last types.Layer) (*types.Ballot, error)
+	Block(types.BlockID) (*types.Block, error)
+	Transaction(types.TransactionID) (types.Transaction, error)
+	// Tip returns the newest applied layer; of genesis only Layer and StateRoot.
+	Tip() (types.Decision, error)
+	// Before returns the newest applied layer before one, as Tip does.
+	Before(types.Layer) (*types.Decision, error)
+	// Decisions returns at most limit decisions of applied layers with a block,
+	// ascending from a layer.
+	Decisions(from types.Layer, limit int) ([]types.Decision, error)
+	// LayerTransactions returns the transactions that had an effect in a layer.
+	LayerTransactions(types.Layer) ([]types.Transaction, error)
+	// Accounts returns all accounts as they were after a layer.
+	Accounts(at types.Layer) ([]vm.Entry, error)
+	// Pending returns at most limit transactions that wait, oldest first.
+	Pending(limit int) ([]types.Transaction, error)
+}
+
+// view reads without plumbing errors: after the first one it answers nothing
+// more, and Step returns it.
+//
+// What the current Step has written is not in the store yet; the overlay has
+// it until the next Step.
+type view struct {
+	r   Reader
+	err error
+
+	entries map[types.ATXID]*activation.Entry
+	atxs    map[types.ATXID]*types.ATX
+	poets   map[types.PoetProofRef]*types.PoetProofMessage
+	ballots map[types.BallotID]*types.Ballot
+	sets    map[types.Hash32]types.ActiveSet
+	blocks  map[types.BlockID]*types.Block
+	txs     map[types.TransactionID]types.Transaction
+}
+
+// begin forgets the overlay: what it has is committed.
+func (v *view) begin() {
+	*v = view{
+		r: v.r, err: v.err, entries: make(map[types.ATXID]*activation.Entry), atxs: make(map[types.ATXID]*types.ATX),
+		poets: make(map[types.PoetProofRef]*types.PoetProofMessage), ballots: make(map[types.BallotID]*types.Ballot),
+		sets: make(map[types.Hash32]types.ActiveSet), blocks: make(map[types.BlockID]*types.Block),
+		txs: make(map[types.TransactionID]types.Transaction),
+	}
+}
+
+// wrote adds a write to the overlay.
+func (v *view) wrote(w Write) {
+	switch w := w.(type) {
+	case WriteATX:
+		v.entries[w.Entry.ID], v.atxs[w.Entry.ID] = &w.Entry, w.ATX
+	case WritePoet:
+		v.poets[w.Message.Proof.Ref()] = w.Message
+	case WriteBallot:
+		v.ballots[w.Ballot.ID()] = w.Ballot
+	case WriteActiveSet:
+		v.sets[w.Set.Hash()] = w.Set
+	case WriteBlock:
+		v.blocks[w.Block.ID()] = w.Block
+		for _, tx := range w.Txs {
+			v.txs[tx.ID()] = tx
+		}
+	case WriteTx:
+		v.txs[w.Raw.ID()] = w.Raw
+	}
+}
+
+func get[T any](v *view, f func() (T, error)) (out T) {
+	if v.err != nil {
+		return out
+	}
+	got, err := f()
+	if err != nil {
+		v.err = err
+		return out
+	}
+	return got
+}
+
+func (v *view) entry(id types.ATXID) *activation.Entry {
+	if got, ok := v.entries[id]; ok {
+		return got
+	}
+	return get(v, func() (*activation.Entry, error) { return v.r.ATXEntry(id) })
+}
+
+func (v *view) atx(id types.ATXID) *types.ATX {
+	if got, ok := v.atxs[id]; ok {
+		return got
+	}
+	return get(v, func() (*types.ATX, error) { return v.r.ATX(id) })
+}
+
+func (v *view) poet(ref types.PoetProofRef) *types.PoetProofMessage {
+	if got, ok := v.poets[ref]; ok {
+		return got
+	}
+	return get(v, func() (*types.PoetProofMessage, error) { return v.r.Poet(ref) })
+}
+
+func (v *view) malicious() map[types.NodeID]time.Time { return get(v, v.r.Malicious) }
+
+func (v *view) activeSet(h types.Hash32) types.ActiveSet {
+	if got, ok := v.sets[h]; ok {
+		return got
+	}
+	return get(v, func() (types.ActiveSet, error) { return v.r.ActiveSet(h) })
+}
+
+func (v *view) ballot(id types.BallotID) *types.Ballot {
+	if got, ok := v.ballots[id]; ok {
+		return got
+	}
+	return get(v, func() (*types.Ballot, error) { return v.r.Ballot(id) })
+}
+
+func (v *view) block(id types.BlockID) *types.Block {
+	if got, ok := v.blocks[id]; ok {
+		return got
+	}
+	return get(v, func() (*types.Block, error) { return v.r.Block(id) })
+}
+
+func (v *view) transaction(id types.TransactionID) types.Transaction {
+	if got, ok := v.txs[id]; ok {
+		return got
+	}
+	return get(v, func() (types.Transaction, error) { return v.r.Transaction(id) })
+}
+
+func (v *view) tip() types.Decision { return get(v, v.r.Tip) }
+
+func (v *view) decisions(from types.Layer, limit int) []types.Decision {
+	return get(v, func() ([]types.Decision, error) { return v.r.Decisions(from, limit) })
+}
+
+func (v *view) layerTransactions(l types.Layer) []types.Transaction {
+	return get(v, func() ([]types.Transaction, error) { return v.r.LayerTransactions(l) })
+}
+
+func (v *view) accounts(l types.Layer) []vm.Entry {
+	return get(v, func() ([]vm.Entry, error) { return v.r.Accounts(l) })
+}
+
+func (v *view) pending(limit int) []types.Transaction {
+	return get(v, func() ([]types.Transaction, error) { return v.r.Pending(limit) })
+}
+
+// source is the view as package activation asks it.
+func (v *view) source() activation.Source { return source{v} }
+
+type source struct{ v *view }
+
+func (s source) EpochEntries(e types.Epoch) []activation.Entry {
+	return get(s.v, func() ([]activation.Entry, error) { return s.v.r.EpochEntries(e) })
+}
+
+func (s source) HighestEntry(last types.Epoch) (activation.Entry, bool) {
+	e := get(s.v, func() (*activation.Entry, error) { return s.v.r.HighestEntry(last) })
+	if e == nil {
+		return activation.Entry{}, false
+	}
+	return *e, true
+}

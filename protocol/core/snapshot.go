@@ -1,0 +1,36 @@
+package core
+
+import (
+	"tweedle/protocol/vm"
+	"tweedle/values/types"
+)
+
+// Snapshot is what readers see of a machine: a value that does not change.
+type Snapshot struct {
+	Layer       types.Layer    // by the clock
+	Tip         types.Decision // newest applied
+	State       vm.State       // after it
+	Synced      bool
+	Reason      string // why, or why not
+	Dispute     Dispute
+	Elsewhere   bool // our identity runs somewhere else too: nothing is signed
+	Waiting     int  // transactions in the pool
+	Parked      int  // messages that wait for what they refer to
+	ParkedBytes int
+	Wanted      int // objects that are asked for
+}
+
+// Snapshot returns what readers may see after the last Step.
+func (m *Machine) Snapshot() *Snapshot { return m.snapshot }
+
+func (m *Machine) publish() {
+	tip := m.history.Tip()
+	m.snapshot = &Snapshot{
+		Layer: m.layer, Tip: tip.Decision, State: tip.State, Synced: m.synced, Reason: m.reason,
+		Dispute: m.dispute, Elsewhere: m.elsewhere, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
+	}
+}
+
+// Projected returns the nonce and the balance, in smidges, that an account would
+// have if all its waiting transactions were executed. It only reads.
+func (m *Machine) Projected(a types.Address) (nextNonce, balance uint64) { return m.pool.Projected(a) }

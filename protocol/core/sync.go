@@ -1,0 +1,295 @@
+package core
+
+import (
+	"fmt"
+
+	"tweedle/protocol/syncer"
+	"tweedle/values/codec"
+	"tweedle/values/types"
+)
+
+// maxBehind is how many layers the clock may be ahead of our tip while we take
+// part: that long certificates may take.
+const maxBehind = 3
+
+// batch is what one peer answered about the history and is not ended.
+type batch struct {
+	left   int
+	useful bool
+}
+
+const kindCert syncer.Kind = 254
+
+// nameOf names a message as something that can be missing; false for those that
+// nobody refers to.
+func nameOf(msg Message) (syncer.Name, bool) {
+	switch msg := msg.(type) {
+	case *atxMessage:
+		return syncer.Name{Kind: syncer.ATX, ID: msg.id}, true
+	case *poetMessage:
+		return syncer.Name{Kind: syncer.PoetProof, ID: msg.ref}, true
+	case *setMessage:
+		return syncer.Name{Kind: syncer.ActiveSet, ID: msg.set.Hash()}, true
+	case *ballotMessage:
+		return syncer.Name20(syncer.Ballot, msg.b.ID()), true
+	case *blockMessage:
+		return syncer.Name20(syncer.Block, msg.b.ID()), true
+	case *txMessage:
+		return syncer.Name{Kind: syncer.Transaction, ID: msg.tx.ID}, true
+	case *malfeasanceMessage:
+		return syncer.Name{Kind: syncer.Malfeasance, ID: msg.proof.Smesher}, true
+	case *certMessage:
+		return syncer.Name{Kind: kindCert, ID: types.Sum(codec.Encode(&msg.cert.Decision))}, true
+	}
+	return syncer.Name{}, false
+}
+
+// answered takes what came of an ask.
+func (m *Machine) answered(in Answered) {
+	a, ok := m.sync.Find(in.Ask)
+	if !ok {
+		return
+	}
+	got := make([]bool, len(in.Answer.Objects))
+	for i, o := range in.Answer.Objects {
+		got[i] = o != nil
+	}
+	m.sync.Answered(m.now, in.Ask, in.Failure, got)
+	if in.Failure != syncer.None {
+		return
+	}
+	switch {
+	case a.Epochs != nil:
+		m.listed(a.Peer, a.Epochs.From, in.Answer.Epochs)
+	case a.Layers != nil:
+		m.certified(a.Peer, in.Answer.Layers.Certs)
+		m.signed(a.Peer, in.Answer.Layers.Open)
+	}
+	for i, o := range in.Answer.Objects {
+		if o != nil {
+			m.sync.Have(a.Objects[i])
+			m.take(&parked{from: a.Peer, msg: o})
+		}
+	}
+}
+
+// listed asks a peer for those ATXs of its list that are not known here.
+func (m *Machine) listed(p Peer, from types.Epoch, got EpochsAnswer) {
+	until := m.now.Add(4 * m.cfg.Schedule.EpochDuration())
+	for _, id := range got.Malicious {
+		if n := (syncer.Name{Kind: syncer.Malfeasance, ID: id}); !m.registry.Convicted(id) && !m.handled(n) {
+			m.sync.WantFrom(n, p, until)
+		}
+	}
+	for i, ids := range got.ATXs {
+		e := from + types.Epoch(i)
+		for _, id := range ids {
+			if m.refused[id] || m.registry.Has(e, id) || m.handled(syncer.Name{Kind: syncer.ATX, ID: id}) {
+				continue
+			}
+			if !m.sync.WantFrom(syncer.Name{Kind: syncer.ATX, ID: id}, p, until) {
+				return
+			}
+		}
+	}
+}
+
+// handled tells whether an object is here already, waiting or in work.
+func (m *Machine) handled(n syncer.Name) bool {
+	return m.intake.hand[n] > 0 || n.Kind == syncer.ATX && m.verifying[n.ID] != nil
+}
+
+// maxRefused bounds the ATXs that are remembered as not taken.
+const maxRefused = 65_536
+
+func (m *Machine) refuse(n syncer.Name) {
+	if n.Kind != syncer.ATX {
+		return
+	}
+	if len(m.refused) >= maxRefused {
+		clear(m.refused)
+	}
+	m.refused[n.ID] = true
+}
+
+// signed counts signatures that a peer has under decisions which are not
+// certified: gossip does not come twice.
+func (m *Machine) signed(p Peer, open []types.Certificate) {
+	for i := range open {
+		for _, s := range open[i].Signatures {
+			if before, ok := m.certify.Signed(open[i].Decision.Layer, s.Smesher); ok && before.Decision == open[i].Decision {
+				continue
+			}
+			msg := types.CertifyMessage{Decision: open[i].Decision, By: s}
+			m.take(&parked{from: p, msg: &decisionMessage{msg, codec.Encode(&msg)}})
+		}
+	}
+}
+
+// Open returns the decisions after the tip that were signed, with their
+// signatures so far. It only reads.
+func (m *Machine) Open() (out []types.Certificate) {
+	tip := m.history.Tip().Decision.Layer
+	for l := m.layer; l > tip && l+maxOpen > m.layer; l-- {
+		for _, s := range m.certify.Support(l) {
+			if c := m.certify.Collected(s.Decision); c != nil && len(out) < syncer.MaxOpen {
+				out = append(out, *c)
+			}
+		}
+	}
+	return out
+}
+
+// isApplied tells whether exactly this decision is part of our history.
+func (m *Machine) isApplied(d types.Decision) bool {
+	if have, ok := m.history.At(d.Layer); ok {
+		return have == d
+	}
+	if links := m.history.Links(); d.Layer > links[0].Decision.Layer {
+		return false
+	}
+	got := m.read.decisions(d.Layer, 1)
+	return len(got) == 1 && got[0] == d
+}
+
+// certified compares a peer's part of the history with ours.
+func (m *Machine) certified(p Peer, certs []types.Certificate) {
+	for len(certs) > 0 && len(certs[len(certs)-1].Signatures) == 0 {
+		certs = certs[:len(certs)-1] // nothing says that it holds
+	}
+	tip := m.history.Tip().Decision
+	if len(certs) == 0 {
+		if tip.Layer < m.cfg.Schedule.FirstBallotLayer() {
+			m.sync.Stands(m.now, p, syncer.Confirms)
+		} else {
+			m.sync.Stands(m.now, p, syncer.Behind)
+		}
+		return
+	}
+	common := -1
+	for i := range certs {
+		if m.isApplied(certs[i].Decision) {
+			common = i
+		}
+	}
+	newest := certs[len(certs)-1].Decision
+	rest := certs[common+1:]
+	switch {
+	case len(rest) == 0 && newest.Layer+maxBehind >= tip.Layer:
+		m.sync.Stands(m.now, p, syncer.Confirms)
+	case len(rest) == 0:
+		m.sync.Stands(m.now, p, syncer.Behind)
+	case newest.Layer > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())):
+		m.sync.Waste(m.now, p, "it has a layer that has not begun")
+	case newest.Layer <= tip.Layer:
+		m.disputed(newest, "a peer has another decision certified")
+		m.sync.Stands(m.now, p, syncer.Differs)
+	default:
+		m.follow(p, rest, common >= 0 || m.history.Knows(rest[0].Decision.Parent))
+	}
+}
+
+// follow takes certificates beyond our tip to the history.
+func (m *Machine) follow(p Peer, certs []types.Certificate, linked bool) {
+	if m.batches[p] != nil {
+		return
+	}
+	if linked {
+		m.sync.Stands(m.now, p, syncer.Ahead)
+	} else {
+		m.sync.Stands(m.now, p, syncer.Differs)
+	}
+	m.batches[p] = &batch{left: len(certs)}
+	for i := range certs {
+		m.take(&parked{from: p, msg: &certMessage{cert: certs[i], implied: len(certs[i].Signatures) == 0, asked: true}})
+	}
+}
+
+// certEnded counts a certificate of a peer's answer as done.
+func (m *Machine) certEnded(p Peer, c *certMessage, j judgement) {
+	b := m.batches[p]
+	if b == nil || !c.asked {
+		return
+	}
+	b.left--
+	b.useful = b.useful || j.class == Accept || j.err == errKnown
+	if b.left > 0 {
+		return
+	}
+	delete(m.batches, p)
+	if b.useful {
+		m.sync.Urge()
+		return
+	}
+	m.sync.Waste(m.now, p, "its certificates lead nowhere")
+	m.sync.Stands(m.now, p, syncer.Differs)
+}
+
+// ask lets the syncer say what is to be asked of whom.
+func (m *Machine) ask() {
+	tip := m.history.Tip().Decision.Layer
+	first := m.cfg.Schedule.FirstBallotLayer()
+	v := syncer.View{
+		Tip: max(tip-min(tip, maxBehind), first-1), Epoch: m.epoch(), Synced: m.synced, Working: len(m.batches) > 0,
+		From: max(min(m.cfg.Schedule.EpochOf(tip), m.epoch()), 2) - 1,
+	}
+	for range 4 { // what nobody has ends messages, which may ask for something else
+		out := m.sync.Step(m.now, v)
+		m.out.Asks = append(m.out.Asks, out.Asks...)
+		m.out.Penalties = append(m.out.Penalties, out.Penalties...)
+		for _, n := range out.GaveUp {
+			for _, p := range m.intake.lost(n) {
+				m.giveUp(p, "nobody has "+n.String())
+			}
+		}
+		m.settle()
+		if len(out.GaveUp) == 0 {
+			m.wakeAt(out.Wake)
+			return
+		}
+	}
+	m.wakeAt(m.now.Add(m.cfg.Schedule.LayerDuration / 100))
+}
+
+// conclude says whether we are synced, and why.
+func (m *Machine) conclude() {
+	yes, reason := m.standing()
+	if yes != m.synced || reason != m.reason {
+		changed := yes != m.synced
+		m.synced, m.reason = yes, reason
+		if changed {
+			m.event(Synced{yes, reason})
+		}
+	}
+}
+
+func (m *Machine) standing() (bool, string) {
+	tip, first := m.history.Tip().Decision.Layer, m.cfg.Schedule.FirstBallotLayer()
+	clock := m.cfg.Schedule.LayerAt(m.now)
+	window := maxBehind * m.cfg.Schedule.LayerDuration
+	since := m.now.Add(-window)
+	confirms, ahead := m.sync.Count(syncer.Confirms, since), m.sync.Count(syncer.Ahead, since)
+	near := clock < first || tip+maxBehind >= clock
+	if near || ahead > 0 || confirms == 0 {
+		m.still = m.now
+	}
+	switch {
+	case tip >= first && tip > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())):
+		return false, fmt.Sprintf("our newest layer %d is beyond the clock, which shows %d: the clock is wrong, or was", tip, clock)
+	case m.sync.Peers() == 0 && m.cfg.Alone && (tip < first || m.now.Sub(m.started) > window):
+		return true, "nobody to connect to was given"
+	case m.sync.Peers() == 0:
+		return false, "no peers"
+	case near && confirms+ahead > 0:
+		return true, "peers confirm it"
+	case near:
+		return false, fmt.Sprintf("no peer confirms layer %d", tip)
+	case ahead > 0 || len(m.batches) > 0:
+		return false, fmt.Sprintf("catching up: layer %d of %d", tip, clock)
+	case confirms == 0:
+		return false, fmt.Sprintf("layer %d of %d, and no peer confirms that there is nothing newer", tip, clock)
+	case m.now.Sub(m.still) < window:
+		return m.synced, fmt.Sprintf("layer %d of %d, and peers know of nothing newer", tip, clock)
+	}
+	return true, fmt.Sprintf("the network stands still since layer %d", tip)
+}

@@ -1,0 +1,561 @@
+// Package syncer decides whom a node asks for what it lacks: objects by name,
+// the ATXs of epochs, the certified history since its tip.
+//
+// It promises: what a peer says counts only with its proof, which the caller
+// checks and reports; every ask has a deadline, and what one peer does not give
+// is asked of another; a peer that wastes our time pays and is asked less; all
+// it holds is bounded, in all and for each peer. It leaves to the caller: what
+// the objects mean, sending the asks, and telling what came of them.
+//
+// It is passive: time is an argument, peers are taken in sorted order, and no
+// result depends on the order of a map.
+package syncer
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"tweedle/values/types"
+)
+
+// Peer names a connected host.
+type Peer string
+
+// Kind tells what an object is. The values are on the wire.
+type Kind uint8
+
+// The kinds of objects that are asked for by name.
+const (
+	ATX         Kind = 1
+	PoetProof   Kind = 2
+	ActiveSet   Kind = 3
+	Ballot      Kind = 4
+	Block       Kind = 5
+	Transaction Kind = 6
+	Malfeasance Kind = 7 // a proof, named by its smesher
+)
+
+func (k Kind) String() string {
+	names := [...]string{"", "ATX", "PoET proof", "active set", "ballot", "block", "transaction", "malfeasance proof"}
+	if k == 0 || int(k) >= len(names) {
+		return fmt.Sprintf("kind %d", uint8(k))
+	}
+	return names[k]
+}
+
+// Name names an object by its hash. Ids of 20 bytes leave the rest zero.
+type Name struct {
+	Kind Kind
+	ID   [32]byte
+}
+
+// Name20 names an object whose id has 20 bytes.
+func Name20(k Kind, id [20]byte) Name {
+	n := Name{Kind: k}
+	copy(n.ID[:], id[:])
+	return n
+}
+
+// Size returns the length of the id in bytes.
+func (n Name) Size() int {
+	if n.Kind == Ballot || n.Kind == Block {
+		return 20
+	}
+	return 32
+}
+
+func (n Name) String() string { return fmt.Sprintf("%s %x", n.Kind, n.ID[:5]) }
+
+// Limits of a machine.
+const (
+	MaxObjects      = 128    // names in one ask
+	MaxCertificates = 64     // in one answer
+	MaxEpochs       = 1024   // in one ask
+	MaxIDs          = 50_000 // ids in one answer
+	MaxMalicious    = 16_384 // smeshers in one answer
+	MaxOpen         = 16     // decisions in one answer that are not certified
+	MaxWants        = 65_536 // objects that are wanted at a time
+	MaxWantsPerPeer = 16_384 // of them, named by one peer
+	MaxAsksPerPeer  = 4      // open asks for objects to one peer
+)
+
+// What a peer is charged (p2p.Host.Penalise: a hundred points are a ban).
+const (
+	PointsGarbage = 50  // an answer that no honest peer gives
+	PointsWaste   = 5   // an answer that proves nothing, or not what it was asked for
+	PointsTimeout = 2   // no answer in time
+	PointsMissing = 0.5 // what it referred to itself, it does not have
+)
+
+// Ask is a request to one peer. Exactly one of Objects, Epochs and Layers is
+// set. The caller answers with Answered, by the deadline at the latest.
+type Ask struct {
+	ID      uint64
+	Peer    Peer
+	Objects []Name
+	Epochs  *Epochs
+	Layers  *Layers
+	Until   time.Time
+}
+
+// Epochs asks for the ids of the ATXs published from one epoch to another.
+type Epochs struct{ From, To types.Epoch }
+
+// Layers asks for the certified decisions from a layer on.
+type Layers struct{ From types.Layer }
+
+// Failure says why an ask has no answer.
+type Failure uint8
+
+// The failures.
+const (
+	None    Failure = iota // it has one
+	Timeout                // or the peer broke off
+	Busy                   // it or we have too much to do: later
+	Gone                   // it is not connected, or does not serve this
+	Garbage                // what it sent is not an answer
+)
+
+func (f Failure) String() string {
+	return [...]string{"none", "timeout", "busy", "not connected", "garbage"}[f]
+}
+
+// Penalty is what a peer is charged.
+type Penalty struct {
+	Peer   Peer
+	Points float64
+	Reason string
+}
+
+// Output says what is to be done.
+type Output struct {
+	Asks      []Ask
+	Penalties []Penalty
+	GaveUp    []Name    // nobody has them, or the time is over
+	Wake      time.Time // when to call Step at the latest
+}
+
+// Config has the times, which follow from the network's layers.
+type Config struct{ Layer time.Duration }
+
+// Timeout is how long a peer may take to answer.
+func (c Config) Timeout() time.Duration { return min(max(c.Layer/2, time.Second), 10*time.Second) }
+
+// Standing is what a peer's last answer about the history proved.
+type Standing uint8
+
+// The standings.
+const (
+	Unknown  Standing = iota
+	Behind            // it has nothing from our tip on
+	Confirms          // its newest certified layer is ours
+	Ahead             // it gave certificates beyond our tip
+	Differs           // it has another decision where we have ours
+)
+
+// peer is what we know of a connected peer.
+type peer struct {
+	objects  int // open asks for objects
+	history  bool
+	epochs   bool
+	wants    int
+	backoff  time.Time
+	pause    time.Duration
+	standing Standing
+	stood    time.Time
+	lower    types.Layer // how far below our tip its history is looked for
+}
+
+type want struct {
+	name  Name
+	hint  Peer
+	only  bool // nobody but the hint is asked
+	until time.Time
+	tried map[Peer]bool
+	asked uint64
+}
+
+// Machine is the state of one node's asking.
+type Machine struct {
+	cfg    Config
+	peers  map[Peer]*peer
+	names  []Peer // sorted
+	turn   int
+	wants  map[Name]*want
+	order  []Name // of wants, in the order of their coming
+	asks   map[uint64]Ask
+	next   uint64
+	round  time.Time // of the last regular asking
+	urge   bool
+	dirty  bool      // something may be asked for now that was not before
+	expiry time.Time // when open asks are looked through again
+	due    time.Time // when that may be so again by itself
+	out    Output
+}
+
+// New returns a machine that knows nobody.
+func New(cfg Config) *Machine {
+	return &Machine{cfg: cfg, peers: make(map[Peer]*peer), wants: make(map[Name]*want), asks: make(map[uint64]Ask)}
+}
+
+// SetPeers tells who is connected.
+func (m *Machine) SetPeers(peers []Peer) {
+	sorted := slices.Clone(peers)
+	slices.Sort(sorted)
+	m.names = slices.Compact(sorted)
+	m.dirty = true
+	for p := range m.peers {
+		if _, ok := slices.BinarySearch(m.names, p); !ok {
+			delete(m.peers, p)
+		}
+	}
+	for _, p := range m.names {
+		if m.peers[p] == nil {
+			m.peers[p] = &peer{}
+			m.urge = true
+		}
+	}
+}
+
+// Peers returns how many peers are connected.
+func (m *Machine) Peers() int { return len(m.names) }
+
+// Want asks for an object until a time, of the peer that named it first. It
+// returns false when too much is wanted already.
+func (m *Machine) Want(n Name, hint Peer, until time.Time) bool { return m.want(n, hint, until, false) }
+
+// WantFrom asks one peer only: nobody else has named the object.
+func (m *Machine) WantFrom(n Name, p Peer, until time.Time) bool { return m.want(n, p, until, true) }
+
+func (m *Machine) want(n Name, hint Peer, until time.Time, only bool) bool {
+	if w := m.wants[n]; w != nil {
+		w.only = w.only && only
+		if until.After(w.until) {
+			w.until = until
+		}
+		return true
+	}
+	p := m.peers[hint]
+	if len(m.wants) >= MaxWants || p != nil && p.wants >= MaxWantsPerPeer {
+		return false
+	}
+	if p != nil {
+		p.wants++
+	}
+	m.wants[n] = &want{name: n, hint: hint, only: only, until: until, tried: make(map[Peer]bool)}
+	m.order = append(m.order, n)
+	m.dirty = true
+	return true
+}
+
+// Wants returns how many objects are wanted.
+func (m *Machine) Wants() int { return len(m.wants) }
+
+// Have tells that an object is here, whatever way it came.
+func (m *Machine) Have(n Name) {
+	if w := m.wants[n]; w != nil {
+		m.forget(w)
+	}
+}
+
+func (m *Machine) forget(w *want) {
+	delete(m.wants, w.name)
+	if p := m.peers[w.hint]; p != nil {
+		p.wants--
+	}
+}
+
+// Urge asks about the history at once: something beyond it is certified.
+func (m *Machine) Urge() { m.urge = true }
+
+// Find returns an open ask; false if its time is over or it never was.
+func (m *Machine) Find(id uint64) (Ask, bool) {
+	a, ok := m.asks[id]
+	return a, ok
+}
+
+// Answered tells what came of an ask. given is how many of the names asked for
+// the answer covers, in their order, and got tells for each of those whether it
+// has the object. For other asks both are empty.
+func (m *Machine) Answered(now time.Time, id uint64, f Failure, got []bool) {
+	a, ok := m.asks[id]
+	if !ok {
+		return
+	}
+	delete(m.asks, id)
+	m.dirty = true
+	p := m.peers[a.Peer]
+	if p != nil {
+		m.settle(now, a, p, f)
+	}
+	for i, n := range a.Objects {
+		w := m.wants[n]
+		if w == nil || w.asked != id {
+			continue
+		}
+		w.asked = 0
+		switch {
+		case f == Busy:
+		case f != None || i < len(got) && !got[i]:
+			w.tried[a.Peer] = true
+			if f == None && w.hint == a.Peer && p != nil {
+				m.charge(a.Peer, PointsMissing, "it does not have what it refers to")
+			}
+		}
+	}
+	if f == None && len(a.Objects) > 0 && len(got) == 0 {
+		for _, n := range a.Objects {
+			if w := m.wants[n]; w != nil {
+				w.tried[a.Peer] = true
+			}
+		}
+	}
+}
+
+// settle counts an answer for or against its peer.
+func (m *Machine) settle(now time.Time, a Ask, p *peer, f Failure) {
+	switch {
+	case a.Objects != nil:
+		p.objects--
+	case a.Epochs != nil:
+		p.epochs = false
+	default:
+		p.history = false
+	}
+	switch f {
+	case None:
+		p.pause = 0
+		return
+	case Garbage:
+		m.charge(a.Peer, PointsGarbage, "its answer cannot be read, or is not what it was asked for")
+	case Timeout:
+		m.charge(a.Peer, PointsTimeout, "it does not answer in time")
+	}
+	p.pause = min(max(2*p.pause, m.cfg.Timeout()/4), 8*m.cfg.Layer)
+	p.backoff = now.Add(p.pause)
+}
+
+// Waste charges a peer for an answer that was well formed and of no use.
+func (m *Machine) Waste(now time.Time, p Peer, reason string) {
+	m.charge(p, PointsWaste, reason)
+	if s := m.peers[p]; s != nil {
+		s.pause = min(max(2*s.pause, m.cfg.Timeout()), 8*m.cfg.Layer)
+		s.backoff = now.Add(s.pause)
+	}
+}
+
+func (m *Machine) charge(p Peer, points float64, reason string) {
+	m.out.Penalties = append(m.out.Penalties, Penalty{p, points, reason})
+}
+
+// Stands notes what a peer's answer about the history proved.
+func (m *Machine) Stands(now time.Time, p Peer, s Standing) {
+	q := m.peers[p]
+	if q == nil {
+		return
+	}
+	q.standing, q.stood = s, now
+	switch s {
+	case Ahead:
+		m.urge = true
+	case Differs:
+		q.lower = max(2*q.lower, 1)
+		m.urge = true
+	default:
+		q.lower = 0
+	}
+}
+
+// Count returns how many peers have a standing that is not older than since.
+func (m *Machine) Count(s Standing, since time.Time) (n int) {
+	for _, p := range m.peers {
+		if p.standing == s && !p.stood.Before(since) {
+			n++
+		}
+	}
+	return n
+}
+
+// View is what the machine must know of the node.
+type View struct {
+	Tip     types.Layer // newest applied
+	Epoch   types.Epoch // by the clock
+	From    types.Epoch // the first publish epoch whose ATXs are asked for
+	Synced  bool
+	Working bool // certificates of an answer are in work: no more are asked for
+}
+
+// Step returns what is to be asked now.
+func (m *Machine) Step(now time.Time, v View) Output {
+	if now.After(m.expiry) {
+		m.expiry = now.Add(m.cfg.Timeout())
+		for _, id := range m.sortedAsks() {
+			if a := m.asks[id]; now.After(a.Until.Add(m.cfg.Timeout())) { // the caller forgot it
+				m.Answered(now, id, Timeout, nil)
+			}
+		}
+	}
+	m.objects(now)
+	m.history(now, v)
+	out := m.out
+	m.out = Output{}
+	out.Wake = m.wake(now, v)
+	return out
+}
+
+func (m *Machine) sortedAsks() []uint64 {
+	ids := make([]uint64, 0, len(m.asks))
+	for id := range m.asks {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (m *Machine) pause(v View) time.Duration {
+	if v.Synced {
+		return m.cfg.Layer
+	}
+	return min(m.cfg.Layer/4, time.Second)
+}
+
+func (m *Machine) wake(now time.Time, v View) time.Time {
+	at := m.round.Add(m.pause(v))
+	if len(m.order) > 0 && m.due.Before(at) {
+		at = m.due
+	}
+	if least := now.Add(m.cfg.Layer / 100); at.Before(least) {
+		at = least
+	}
+	return at
+}
+
+// objects asks for what is wanted and not asked for.
+func (m *Machine) objects(now time.Time) {
+	if len(m.order) == 0 || !m.dirty && now.Before(m.due) {
+		return
+	}
+	m.dirty = false
+	m.due = now.Add(m.cfg.Timeout() / 4)
+	batches := make(map[Peer][]Name)
+	var keep []Name
+	for _, n := range m.order {
+		w := m.wants[n]
+		if w == nil {
+			continue
+		}
+		if now.After(w.until) {
+			m.out.GaveUp = append(m.out.GaveUp, n)
+			m.forget(w)
+			continue
+		}
+		if w.until.Before(m.due) {
+			m.due = w.until
+		}
+		keep = append(keep, n)
+		if w.asked != 0 {
+			continue
+		}
+		p, left := m.choose(now, w)
+		switch {
+		case p != "":
+			batches[p] = append(batches[p], n)
+			if len(batches[p]) == MaxObjects {
+				m.askObjects(now, p, batches[p])
+				batches[p] = nil
+			}
+		case !left:
+			m.out.GaveUp = append(m.out.GaveUp, n)
+			m.forget(w)
+			keep = keep[:len(keep)-1]
+		}
+	}
+	m.order = keep
+	for _, p := range m.names {
+		if len(batches[p]) > 0 {
+			m.askObjects(now, p, batches[p])
+		}
+	}
+}
+
+// choose returns whom to ask, or tells whether there is anybody left.
+func (m *Machine) choose(now time.Time, w *want) (Peer, bool) {
+	if p := m.peers[w.hint]; p != nil && !w.tried[w.hint] {
+		if p.objects < MaxAsksPerPeer && !now.Before(p.backoff) {
+			return w.hint, true
+		}
+	}
+	if w.only {
+		p := m.peers[w.hint]
+		return "", p != nil && !w.tried[w.hint]
+	}
+	left := len(m.names) == 0 // somebody may come
+	for i := range m.names {
+		name := m.names[(i+m.turn)%len(m.names)]
+		if w.tried[name] {
+			continue
+		}
+		left = true
+		if p := m.peers[name]; p.objects < MaxAsksPerPeer && !now.Before(p.backoff) {
+			return name, true
+		}
+	}
+	return "", left
+}
+
+func (m *Machine) askObjects(now time.Time, p Peer, names []Name) {
+	if m.peers[p].objects >= MaxAsksPerPeer {
+		return // the rest waits for a place
+	}
+	m.peers[p].objects++
+	a := m.ask(now, Ask{Peer: p, Objects: names})
+	for _, n := range names {
+		m.wants[n].asked = a
+	}
+	m.turn++
+}
+
+func (m *Machine) ask(now time.Time, a Ask) uint64 {
+	m.next++
+	a.ID, a.Until = m.next, now.Add(m.cfg.Timeout())
+	m.asks[a.ID] = a
+	m.out.Asks = append(m.out.Asks, a)
+	return a.ID
+}
+
+// history asks two peers about ATXs and certificates: once a layer, more often
+// while we are not synced, at once when urged.
+func (m *Machine) history(now time.Time, v View) {
+	if !m.urge && now.Before(m.round.Add(m.pause(v))) {
+		return
+	}
+	m.urge = false
+	m.round = now
+	asked := 0
+	for i := range m.names {
+		name := m.names[(i+m.turn)%len(m.names)]
+		p := m.peers[name]
+		if now.Before(p.backoff) || p.history || p.epochs {
+			continue
+		}
+		if v.Working && p.standing != Unknown {
+			continue
+		}
+		from := v.Tip
+		if p.lower > 0 {
+			from -= min(p.lower, from)
+		}
+		p.history, p.epochs = true, true
+		m.ask(now, Ask{Peer: name, Layers: &Layers{From: from}})
+		epochs := Epochs{From: v.From, To: min(v.Epoch+1, v.From+MaxEpochs-1)}
+		if epochs.To <= v.Epoch && m.turn%2 == 1 { // what is between is had by following references
+			epochs = Epochs{From: v.Epoch - 1, To: v.Epoch + 1}
+		}
+		m.ask(now, Ask{Peer: name, Epochs: &epochs})
+		if asked++; asked == 2 {
+			break
+		}
+	}
+	m.turn++
+}

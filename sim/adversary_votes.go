@@ -1,0 +1,114 @@
+package sim
+
+import (
+	"time"
+
+	"tweedle/protocol/core"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// twoProposals signs two proposals for a layer and gives one to each half.
+type twoProposals struct{ honesty }
+
+func (*twoProposals) provable() bool { return true }
+
+func (*twoProposals) signs(n *node, s core.Sign) bool {
+	p, ok := core.Content(s.Message).(*types.Proposal)
+	if !ok {
+		return false
+	}
+	second := *p
+	second.MeshHash[0]++
+	second.Signature = n.key.Sign(signing.Proposal, second.SignedBytes())
+	for i, o := range n.links {
+		raw := codec.Encode(p)
+		if i%2 == 0 {
+			raw = codec.Encode(&second)
+		}
+		n.push(o, core.TopicProposal, raw)
+	}
+	return true
+}
+
+// edgeProposal sends its proposals at the end of the window, so that they are
+// in time for some and late for others.
+type edgeProposal struct{ honesty }
+
+func (*edgeProposal) signs(n *node, s core.Sign) bool {
+	p, ok := core.Content(s.Message).(*types.Proposal)
+	if !ok || p.Ballot.Layer >= n.w.calm {
+		return false
+	}
+	edge := n.w.cfg.Schedule.LayerStart(p.Ballot.Layer).Add(n.w.cfg.ProposalWindow - n.w.faults.Latency)
+	n.w.at(edge, func() {
+		for _, o := range n.links {
+			n.push(o, core.TopicProposal, codec.Encode(p))
+		}
+	})
+	return true
+}
+
+// splitVotes signs one decision for one half and another for the other.
+type splitVotes struct{ honesty }
+
+func (*splitVotes) provable() bool { return true }
+
+func (*splitVotes) signs(n *node, s core.Sign) bool {
+	m, ok := core.Content(s.Message).(*types.CertifyMessage)
+	if !ok {
+		return false
+	}
+	second := *m
+	second.Decision.Block[0]++
+	second.By.Signature = n.key.Sign(signing.Certify, codec.Encode(&second.Decision))
+	for i, o := range n.links {
+		raw := codec.Encode(m)
+		if i%2 == 0 {
+			raw = codec.Encode(&second)
+		}
+		n.push(o, core.TopicDecision, raw)
+	}
+	return true
+}
+
+// withheldVotes signs decisions and gives the signatures away two layers later,
+// when others may have gone on without the layer.
+type withheldVotes struct{ honesty }
+
+func (*withheldVotes) signs(n *node, s core.Sign) bool {
+	m, ok := core.Content(s.Message).(*types.CertifyMessage)
+	if !ok {
+		return false
+	}
+	n.w.after(n.w.cfg.Schedule.LayerDuration*3/2, func() {
+		for _, o := range n.links {
+			n.push(o, core.TopicDecision, codec.Encode(m))
+		}
+	})
+	return true
+}
+
+// silent takes part in nothing that it has weight for.
+type silent struct{ honesty }
+
+func (*silent) signs(*node, core.Sign) bool { return true }
+
+// twins are two honest cores with one key, each heard by its own part of the
+// others in each layer.
+type twins struct{ honesty }
+
+func (*twins) passes(n, to *node, t core.Topic, _ []byte, own bool) (time.Duration, bool) {
+	if !own {
+		return 0, true
+	}
+	l := n.w.cfg.Schedule.LayerAt(n.w.now)
+	return 0, half(to, l) == (n.twin == nil)
+}
+
+// signs without the guard that would tell the twins of each other.
+func (*twins) signs(n *node, s core.Sign) bool {
+	n.step(core.Heard{From: core.Self, Message: s.Message})
+	return true
+}

@@ -1,0 +1,123 @@
+package sim
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"tweedle/proofs/post"
+	"tweedle/protocol/activation"
+	"tweedle/protocol/core"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// Proofs of work and space are cheap in the simulator. A PoET's proof says in
+// its root that its work was done. A proof of space lists in its indices the
+// places of the labels that do not pass; each node looks at some places of its
+// own choice, as with real space.
+
+const (
+	labels  = 37 // in a proof of space
+	checked = 8  // of them, by each node
+)
+
+// space stands for the proofs that both kinds of crypto share.
+type space struct{ seed []byte }
+
+// poetRoot is the root that proves work in the simulator.
+func poetRoot(statement types.Hash32, leaves uint64) types.Hash32 {
+	return types.Sum([]byte("work"), statement[:], binary.LittleEndian.AppendUint64(nil, leaves))
+}
+
+var errWork = errors.New("the work was not done")
+
+// VerifyPoet implements core.Crypto.
+func (space) VerifyPoet(m *types.PoetProofMessage) error {
+	if m.Proof.Root != poetRoot(m.Statement, m.Proof.NumLeaves) {
+		return errWork
+	}
+	return nil
+}
+
+// VerifySpace implements core.Crypto.
+func (s space) VerifySpace(c *activation.Claim) error {
+	wrong := c.ATX.NIPosts[0].Posts[0].Post.Indices
+	for _, place := range s.places(c.Info.ID) {
+		if slices.Contains(wrong, place) {
+			return &post.InvalidIndexError{Ordinal: int(place)}
+		}
+	}
+	return nil
+}
+
+// places are the labels that a node looks at.
+func (s space) places(id types.ATXID) []byte {
+	h := types.Sum(s.seed, id[:])
+	out := make([]byte, checked)
+	for i := range out {
+		out[i] = h[i] % labels
+	}
+	return out
+}
+
+// WrongLabel implements core.Crypto.
+func (space) WrongLabel(a *types.ATX, _ types.ATXID, ordinal uint32) bool {
+	return ordinal < labels && slices.Contains(a.NIPosts[0].Posts[0].Post.Indices, byte(ordinal))
+}
+
+// cheap is crypto that costs a hash, for most of the runs. Everybody could forge
+// it; the adversaries do not.
+type cheap struct{ space }
+
+func cheapSign(d signing.Domain, id types.NodeID, msg []byte) (s types.Signature) {
+	h := types.Sum([]byte{byte(d)}, id[:], msg)
+	copy(s[:], h[:])
+	return s
+}
+
+func cheapVRF(id types.NodeID, msg []byte) (v types.VRFSignature) {
+	h := types.Sum([]byte("vrf"), id[:], msg)
+	copy(v[:], h[:])
+	return v
+}
+
+// Verify implements core.Crypto.
+func (cheap) Verify(d signing.Domain, id types.NodeID, msg []byte, sig types.Signature) bool {
+	return sig == cheapSign(d, id, msg)
+}
+
+// VerifyVRF implements core.Crypto.
+func (cheap) VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool {
+	return sig == cheapVRF(id, msg)
+}
+
+// cheapKey is an identity for cheap.
+type cheapKey types.NodeID
+
+// NodeID implements core.Identity.
+func (k cheapKey) NodeID() types.NodeID { return types.NodeID(k) }
+
+// Sign implements core.Identity.
+func (k cheapKey) Sign(d signing.Domain, msg []byte) types.Signature {
+	return cheapSign(d, types.NodeID(k), msg)
+}
+
+// VRF implements core.Identity.
+func (k cheapKey) VRF(msg []byte) types.VRFSignature { return cheapVRF(types.NodeID(k), msg) }
+
+// real is ed25519 and ECVRF as in a node.
+type real struct {
+	signing.Verifier
+	space
+}
+
+// VerifyVRF implements core.Crypto.
+func (real) VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool {
+	return signing.VerifyVRF(id, msg, sig)
+}
+
+var (
+	_ core.Crypto = cheap{}
+	_ core.Crypto = real{}
+)

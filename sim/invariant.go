@@ -1,0 +1,182 @@
+package sim
+
+import (
+	"fmt"
+
+	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
+	"tweedle/values/types"
+)
+
+// happened notes an event of a node, and looks at the history that it makes.
+func (n *node) happened(e core.Event) {
+	w := n.w
+	switch e := e.(type) {
+	case core.Applied:
+		d := e.Certificate.Decision
+		w.logf(n, "applies layer %d on %d: block %s, %d txs, state %s, %d signatures",
+			d.Layer, e.Base, d.Block.Short(), len(e.Txs), d.StateRoot.Short(), len(e.Certificate.Signatures))
+		if n.bad == nil {
+			n.oneHistory(d)
+		}
+		n.supply(e)
+	case core.Undone:
+		w.logf(n, "takes back layers %d to %d: %s", e.To+1, e.From, e.Fault)
+		if n.bad == nil {
+			w.result.Undone += int(e.From - e.To)
+			if e.Fault == "" {
+				w.violated(n, "takes back layers and names no fault")
+			}
+		}
+	case core.Caught:
+		w.logf(n, "catches %s: %s", e.Proof.Smesher.Short(), e.Proof.Kind)
+		for _, o := range w.nodes {
+			if o.bad == nil && o.key != nil && o.key.NodeID() == e.Proof.Smesher {
+				w.violated(n, "convicts honest %s of %s", o.peer, e.Proof.Kind)
+			}
+		}
+	case core.Disputed:
+		w.logf(n, "disputes layer %d: %s", e.Layer, e.Reason)
+	case core.Synced:
+		w.logf(n, "synced %v: %s", e.Yes, e.Reason)
+	case core.Decided:
+		w.logf(n, "decides layer %d: block %s of %d proposals on state %s, electorate %s, signs %v",
+			e.Decision.Layer, e.Decision.Block.Short(), e.Proposals, e.Decision.Parent.Short(), e.Decision.Electorate.Short(), e.Signed)
+	case core.Silent:
+		w.logf(n, "is silent in layer %d: %s", e.Layer, e.Reason)
+	case core.Activated:
+		w.logf(n, "has ATX %s of %s, epoch %d, weight %d", e.Entry.ID.Short(), e.Entry.Smesher.Short(), e.Entry.PublishEpoch, e.Entry.Weight)
+	}
+}
+
+// oneHistory fails if another honest node has applied something else.
+func (n *node) oneHistory(d types.Decision) {
+	before, ok := n.w.decided[d.Layer]
+	if !ok {
+		n.w.decided[d.Layer] = d
+		return
+	}
+	if before != d {
+		n.w.violated(n, "applies block %s in layer %d, others applied %s", d.Block.Short(), d.Layer, before.Block.Short())
+	}
+}
+
+// supply fails unless the money of a state is what was there before, and what
+// was issued, and less what was burnt.
+func (n *node) supply(e core.Applied) {
+	var now, before uint64
+	for _, a := range n.store.tip().accounts {
+		now += a.Account.Balance
+	}
+	i := n.store.at(e.Base)
+	for _, a := range n.store.layers[i].accounts {
+		before += a.Account.Balance
+	}
+	if n.store.tip().decision == e.Certificate.Decision && now != before+e.Outcome.Issued-e.Outcome.Burnt {
+		n.w.violated(n, "layer %d: %d smidges after %d, issued %d, burnt %d", e.Certificate.Decision.Layer, now, before, e.Outcome.Issued, e.Outcome.Burnt)
+	}
+}
+
+// look fails if a machine holds more than its limits.
+func (n *node) look(out core.Output) {
+	s := n.m.Snapshot()
+	if s.Parked > core.MaxParked || s.ParkedBytes > core.MaxParkedBytes || s.Wanted > syncer.MaxWants {
+		n.w.violated(n, "holds %d messages of %d bytes and wants %d objects", s.Parked, s.ParkedBytes, s.Wanted)
+	}
+	if len(n.tokens) > core.MaxParked+core.MaxVerifying {
+		n.w.violated(n, "owes %d verdicts", len(n.tokens))
+	}
+}
+
+// final looks at what must hold when the weather has been calm for a while.
+func (w *world) final() {
+	w.result.Virtual = w.now.Sub(w.start)
+	last := w.cfg.Schedule.First(types.Epoch(w.opts.Epochs)+2) - 1
+	for _, n := range w.honest() {
+		if !n.up {
+			w.violated(n, "is down at the end")
+			continue
+		}
+		tip := n.store.tip().decision
+		w.logf(n, "ends at layer %d, state %s, synced %v: %s", tip.Layer, tip.StateRoot.Short(), n.m.Snapshot().Synced, n.m.Snapshot().Reason)
+		if tip.Layer+liveness < last {
+			w.violated(n, "is at layer %d of %d: %s", tip.Layer, last, n.m.Snapshot().Reason)
+		}
+		for k, v := range n.guard {
+			if v == (types.Hash32{}) {
+				w.violated(n, "guard has nothing for %v", k)
+			}
+		}
+	}
+	w.agree()
+	w.holes(last)
+	w.convictions()
+}
+
+// liveness is how many layers a node may be behind at the end of a run.
+const liveness = 3
+
+// agree fails unless all honest nodes have the same layers, as far as all are.
+func (w *world) agree() {
+	type have struct {
+		d  types.Decision
+		by *node
+	}
+	layers := make(map[types.Layer]have)
+	low := ^types.Layer(0)
+	for _, n := range w.honest() {
+		low = min(low, n.store.tip().decision.Layer)
+	}
+	for _, n := range w.honest() {
+		for _, l := range n.store.layers {
+			if l.decision.Layer > low {
+				continue
+			}
+			if h, ok := layers[l.decision.Layer]; ok && h.d.StateRoot != l.decision.StateRoot {
+				w.violated(n, "ends with another layer %d than %s", l.decision.Layer, h.by.peer)
+				return
+			}
+			layers[l.decision.Layer] = have{l.decision, n}
+		}
+	}
+}
+
+// holes counts the layers that nobody filled.
+func (w *world) holes(last types.Layer) {
+	for l := w.cfg.Schedule.FirstBallotLayer(); l+liveness < last; l++ {
+		w.result.Layers++
+		if _, ok := w.decided[l]; !ok {
+			w.result.Empty++
+		}
+	}
+}
+
+// convictions fails unless what a strategy does in the open is known to all.
+func (w *world) convictions() {
+	for _, c := range w.nodes {
+		if c.key == nil || c.bad == nil {
+			continue
+		}
+		known := 0
+		for _, n := range w.honest() {
+			if _, ok := n.store.evil[c.key.NodeID()]; ok {
+				known++
+			}
+		}
+		if known == len(w.honest()) && c.twin == nil {
+			w.result.Caught++
+		}
+		if known != 0 && known != len(w.honest()) {
+			w.violated(c, "is malicious at %d of %d honest nodes", known, len(w.honest()))
+		}
+		if known == 0 && c.bad.provable() && c.twin == nil {
+			w.violated(c, "is known to nobody, though it plays %s", c.bad.name())
+		}
+	}
+}
+
+// String is the run in one line.
+func (r Result) String() string {
+	return fmt.Sprintf("seed %d: %d layers, %d empty, %d taken back, %d of %v caught, strangers %v, %d steps, %d messages, %v, digest %s",
+		r.Seed, r.Layers, r.Empty, r.Undone, r.Caught, r.Hostile, r.Strangers, r.Steps, r.Messages, r.Virtual, r.Digest.Short())
+}

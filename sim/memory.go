@@ -1,0 +1,284 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"tweedle/protocol/activation"
+	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
+	"tweedle/protocol/vm"
+	"tweedle/values/codec"
+	"tweedle/values/types"
+)
+
+// layer is an applied layer with what is needed to undo it.
+type layer struct {
+	decision types.Decision
+	cert     types.Certificate
+	txs      []types.Transaction
+	accounts []vm.Entry // after it
+}
+
+// memory is a node's store: what it has survives a crash of its node.
+type memory struct {
+	entries map[types.ATXID]activation.Entry
+	atxs    map[types.ATXID]*types.ATX
+	epochs  map[types.Epoch][]types.ATXID // ascending
+	objects map[syncer.Name][]byte
+	poets   map[types.PoetProofRef]*types.PoetProofMessage
+	evil    map[types.NodeID]time.Time
+	sets    map[types.Hash32]types.ActiveSet
+	ballots map[types.BallotID]*types.Ballot
+	blocks  map[types.BlockID]*types.Block
+	txs     map[types.TransactionID]types.Transaction
+	waiting []types.TransactionID
+	layers  []layer // ascending; the first is genesis
+}
+
+func newMemory(p vm.Params) *memory {
+	state, err := vm.Genesis(p)
+	if err != nil {
+		panic(err)
+	}
+	s := &memory{
+		entries: make(map[types.ATXID]activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
+		objects: make(map[syncer.Name][]byte), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
+		sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
+		txs: make(map[types.TransactionID]types.Transaction),
+	}
+	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, accounts: entriesOf(state)}}
+	return s
+}
+
+func entriesOf(s vm.State) (out []vm.Entry) {
+	for a, account := range s.All() {
+		out = append(out, vm.Entry{Address: a, Account: account})
+	}
+	return out
+}
+
+// commit does the writes of a Step. An impossible one is a fault of the machine.
+func (s *memory) commit(writes []core.Write) error {
+	for _, w := range writes {
+		switch w := w.(type) {
+		case core.WriteATX:
+			s.addATX(w)
+		case core.WritePoet:
+			ref := w.Message.Proof.Ref()
+			s.poets[ref] = w.Message
+			s.objects[syncer.Name{Kind: syncer.PoetProof, ID: ref}] = codec.Encode(w.Message)
+		case core.DropPoet:
+			delete(s.poets, w.Ref)
+			delete(s.objects, syncer.Name{Kind: syncer.PoetProof, ID: w.Ref})
+		case core.WriteMalfeasance:
+			s.evil[w.Proof.Smesher] = w.Received
+			s.objects[syncer.Name{Kind: syncer.Malfeasance, ID: w.Proof.Smesher}] = codec.Encode(w.Proof)
+		case core.WriteActiveSet:
+			h := w.Set.Hash()
+			s.sets[h] = w.Set
+			s.objects[syncer.Name{Kind: syncer.ActiveSet, ID: h}] = codec.Encode(w.Set)
+		case core.WriteBallot:
+			id := w.Ballot.ID()
+			s.ballots[id] = w.Ballot
+			s.objects[syncer.Name20(syncer.Ballot, id)] = codec.Encode(w.Ballot)
+		case core.WriteBlock:
+			s.addBlock(w.Block, w.Txs)
+		case core.WriteTx:
+			s.addTx(w.Raw)
+			s.waiting = append(s.waiting, w.Raw.ID())
+		case core.DropTxs:
+			for _, id := range w.IDs {
+				delete(s.txs, id)
+				delete(s.objects, syncer.Name{Kind: syncer.Transaction, ID: id})
+			}
+		case core.WriteRevert:
+			s.revert(w.To)
+		case core.WriteLayer:
+			if err := s.apply(w); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("unknown write %T", w)
+		}
+	}
+	return nil
+}
+
+func (s *memory) addATX(w core.WriteATX) {
+	id := w.Entry.ID
+	if _, known := s.entries[id]; known {
+		return
+	}
+	s.entries[id], s.atxs[id] = w.Entry, w.ATX
+	s.objects[syncer.Name{Kind: syncer.ATX, ID: id}] = codec.Encode(w.ATX)
+	ids := s.epochs[w.Entry.PublishEpoch]
+	i, _ := slices.BinarySearchFunc(ids, id, func(a, b types.ATXID) int { return bytes.Compare(a[:], b[:]) })
+	s.epochs[w.Entry.PublishEpoch] = slices.Insert(ids, i, id)
+}
+
+func (s *memory) addBlock(b *types.Block, txs []types.Transaction) {
+	id := b.ID()
+	s.blocks[id] = b
+	s.objects[syncer.Name20(syncer.Block, id)] = codec.Encode(b)
+	for _, tx := range txs {
+		s.addTx(tx)
+	}
+}
+
+func (s *memory) addTx(raw types.Transaction) {
+	s.txs[raw.ID()] = raw
+	s.objects[syncer.Name{Kind: syncer.Transaction, ID: raw.ID()}] = raw
+}
+
+func (s *memory) revert(to types.Layer) {
+	for len(s.layers) > 1 && s.layers[len(s.layers)-1].decision.Layer > to {
+		s.layers = s.layers[:len(s.layers)-1]
+	}
+}
+
+func (s *memory) apply(w core.WriteLayer) error {
+	s.revert(w.Base)
+	d := w.Certificate.Decision
+	if last := s.layers[len(s.layers)-1].decision; last.Layer != w.Base || d.Layer <= w.Base || last.StateRoot != d.Parent {
+		return fmt.Errorf("layer %d on %d, but the newest stored is %d", d.Layer, w.Base, last.Layer)
+	}
+	s.addBlock(w.Block, w.Txs)
+	s.layers = append(s.layers, layer{d, *w.Certificate, w.Txs, entriesOf(w.Outcome.State)})
+	return nil
+}
+
+func (s *memory) tip() layer { return s.layers[len(s.layers)-1] }
+
+// at returns the index of the first layer that is not before l.
+func (s *memory) at(l types.Layer) int {
+	i, _ := slices.BinarySearchFunc(s.layers, l, func(a layer, l types.Layer) int { return int(a.decision.Layer) - int(l) })
+	return i
+}
+
+// The rest is core.Reader and core.Library.
+
+func (s *memory) ATXEntry(id types.ATXID) (*activation.Entry, error) {
+	if e, ok := s.entries[id]; ok {
+		return &e, nil
+	}
+	return nil, nil
+}
+
+func (s *memory) ATX(id types.ATXID) (*types.ATX, error) { return s.atxs[id], nil }
+
+func (s *memory) EpochEntries(e types.Epoch) (out []activation.Entry, err error) {
+	for _, id := range s.epochs[e] {
+		out = append(out, s.entries[id])
+	}
+	return out, nil
+}
+
+func (s *memory) HighestEntry(last types.Epoch) (best *activation.Entry, err error) {
+	for e := types.Epoch(1); e <= last; e++ {
+		for _, id := range s.epochs[e] {
+			if c := s.entries[id]; best == nil || c.Height() > best.Height() {
+				best = &c
+			}
+		}
+	}
+	return best, nil
+}
+
+func (s *memory) Poet(ref types.PoetProofRef) (*types.PoetProofMessage, error) {
+	return s.poets[ref], nil
+}
+func (s *memory) Malicious() (map[types.NodeID]time.Time, error)    { return s.evil, nil }
+func (s *memory) ActiveSet(h types.Hash32) (types.ActiveSet, error) { return s.sets[h], nil }
+func (s *memory) Ballot(id types.BallotID) (*types.Ballot, error)   { return s.ballots[id], nil }
+func (s *memory) Block(id types.BlockID) (*types.Block, error)      { return s.blocks[id], nil }
+func (s *memory) Tip() (types.Decision, error)                      { return s.tip().decision, nil }
+func (s *memory) Object(n syncer.Name) ([]byte, error)              { return s.objects[n], nil }
+func (s *memory) EpochATXs(e types.Epoch) ([]types.ATXID, error)    { return s.epochs[e], nil }
+func (s *memory) Transaction(id types.TransactionID) (types.Transaction, error) {
+	return s.txs[id], nil
+}
+
+func (s *memory) ReferenceBallot(smesher types.NodeID, first, last types.Layer) (best *types.Ballot, err error) {
+	for _, b := range s.ballots {
+		if b.Smesher == smesher && b.EpochData != nil && b.Layer >= first && b.Layer <= last && (best == nil || b.Layer < best.Layer) {
+			best = b
+		}
+	}
+	return best, nil
+}
+
+func (s *memory) Before(l types.Layer) (*types.Decision, error) {
+	if i := s.at(l); i > 0 {
+		return &s.layers[i-1].decision, nil
+	}
+	return nil, nil
+}
+
+func (s *memory) Decisions(from types.Layer, limit int) (out []types.Decision, err error) {
+	for i := max(s.at(from), 1); i < len(s.layers) && len(out) < limit; i++ {
+		out = append(out, s.layers[i].decision)
+	}
+	return out, nil
+}
+
+func (s *memory) Certificates(from types.Layer, limit int) (out []types.Certificate, err error) {
+	for i := max(s.at(from), 1); i < len(s.layers) && len(out) < limit; i++ {
+		out = append(out, s.layers[i].cert)
+	}
+	return out, nil
+}
+
+func (s *memory) LayerTransactions(l types.Layer) ([]types.Transaction, error) {
+	if i := s.at(l); i < len(s.layers) && s.layers[i].decision.Layer == l {
+		return s.layers[i].txs, nil
+	}
+	return nil, nil
+}
+
+func (s *memory) Accounts(at types.Layer) ([]vm.Entry, error) {
+	i := s.at(at)
+	if i == len(s.layers) || s.layers[i].decision.Layer != at {
+		return nil, fmt.Errorf("layer %d is not applied", at)
+	}
+	return s.layers[i].accounts, nil
+}
+
+func (s *memory) Pending(limit int) (out []types.Transaction, err error) {
+	applied := make(map[types.TransactionID]bool)
+	for _, l := range s.layers {
+		for _, tx := range l.txs {
+			applied[tx.ID()] = true
+		}
+	}
+	for _, id := range s.waiting {
+		if raw := s.txs[id]; raw != nil && !applied[id] && len(out) < limit {
+			out = append(out, raw)
+		}
+	}
+	return out, nil
+}
+
+// MaliciousIDs implements core.Library.
+func (s *memory) MaliciousIDs() (out []types.NodeID, err error) {
+	for id := range s.evil {
+		out = append(out, id)
+	}
+	slices.SortFunc(out, func(a, b types.NodeID) int { return bytes.Compare(a[:], b[:]) })
+	return out, nil
+}
+
+// library is what a node serves.
+type library struct {
+	*memory
+	open func() []types.Certificate
+}
+
+// Open implements core.Library.
+func (l library) Open() []types.Certificate { return l.open() }
+
+func (s *memory) library() library {
+	return library{s, func() []types.Certificate { return nil }}
+}

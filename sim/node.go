@@ -1,0 +1,393 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
+	"tweedle/values/codec"
+	"tweedle/values/types"
+)
+
+// banned is at how many points a peer is disconnected, as in package p2p.
+const banned = 100
+
+// node is one core with its store, and what a node's driver does around it.
+type node struct {
+	w      *world
+	i      int
+	peer   core.Peer
+	key    core.Identity // nil: it does not smesh
+	crypto core.Crypto
+	bad    strategy // nil: it is honest
+	twin   *node    // whose key it has too
+	units  uint32
+	skew   time.Duration
+
+	store *memory
+	guard map[slot]types.Hash32
+	m     *core.Machine
+	up    bool
+	life  int // how often it was started
+	wake  time.Time
+
+	links  []*node // connected, unless cut off or banned
+	points map[*node]float64
+	seen   map[types.Hash32]bool
+	tokens map[uint64]heardMessage
+	token  uint64
+
+	last types.ATXID // newest published
+	made map[types.Epoch]types.ATXID
+}
+
+type slot struct {
+	domain byte
+	layer  types.Layer
+}
+
+type heardMessage struct {
+	topic core.Topic
+	raw   []byte
+	from  *node
+}
+
+// boot starts the node from its store.
+func (n *node) boot() {
+	if n.guard == nil {
+		n.guard, n.made = make(map[slot]types.Hash32), make(map[types.Epoch]types.ATXID)
+		n.points = make(map[*node]float64)
+	}
+	n.seen, n.tokens = make(map[types.Hash32]bool), make(map[uint64]heardMessage)
+	cfg := n.w.cfg
+	cfg.Crypto, cfg.Identity = n.crypto, n.key
+	m, err := core.New(cfg, n.now(), n.store)
+	if err != nil {
+		n.w.violated(n, "does not start: %v", err)
+		return
+	}
+	n.m, n.up, n.wake = m, true, time.Time{}
+	n.life++
+	n.w.logf(n, "starts, newest layer %d", n.store.tip().decision.Layer)
+	n.meet()
+	for _, o := range n.links {
+		if o.up {
+			o.meet()
+		}
+	}
+}
+
+func (n *node) now() time.Time { return n.w.now.Add(n.skew) }
+
+// crash ends the node; it comes back after a while. In the middle means: after
+// the next writes, before anything that follows from them.
+func (n *node) crash(middle bool) {
+	if !n.up {
+		return
+	}
+	if middle {
+		n.life = -n.life // the next step dies after its writes
+		return
+	}
+	n.die()
+}
+
+func (n *node) die() {
+	n.up, n.m = false, nil
+	n.life = max(n.life, -n.life)
+	n.w.logf(n, "crashes")
+	for _, o := range n.links {
+		if o.up {
+			o.meet()
+		}
+	}
+	n.w.after(time.Duration(1+n.w.rng.IntN(60))*time.Second, n.boot)
+}
+
+// reaches tells whether two nodes hear each other.
+func (n *node) reaches(o *node) bool {
+	return n.up && o.up && slices.Contains(n.links, o) && (n.w.cut == nil || !n.w.cut(n, o)) &&
+		n.points[o] < banned && o.points[n] < banned
+}
+
+// meet tells the machine who is connected.
+func (n *node) meet() {
+	if !n.up {
+		return
+	}
+	var peers []core.Peer
+	for _, o := range n.links {
+		if n.reaches(o) {
+			peers = append(peers, o.peer)
+		}
+	}
+	n.step(core.Peers{Connected: peers})
+}
+
+// step gives the machine one input and does what it says.
+func (n *node) step(in core.Input) {
+	if !n.up {
+		return
+	}
+	w := n.w
+	w.result.Steps++
+	out, err := n.m.Step(n.now(), in)
+	if err == nil {
+		err = n.store.commit(out.Writes)
+	}
+	if err != nil {
+		w.violated(n, "ends with: %v", err)
+		n.up = false
+		return
+	}
+	for _, e := range out.Events {
+		n.happened(e)
+	}
+	n.look(out)
+	if n.life < 0 {
+		n.die()
+		return
+	}
+	for _, s := range out.Signs {
+		if n.bad == nil || !n.bad.signs(n, s) {
+			n.sign(s)
+		}
+	}
+	for _, s := range out.Sends {
+		n.gossip(s.Topic, s.Raw, nil, true)
+	}
+	for _, a := range out.Asks {
+		n.ask(a)
+	}
+	for _, v := range out.Verdicts {
+		n.verdict(v)
+	}
+	for _, p := range out.Penalties {
+		n.charge(w.byPeer[p.Peer], p.Points, p.Reason)
+	}
+	for _, k := range out.Work {
+		life := n.life
+		w.after(time.Duration(10+w.rng.IntN(200))*time.Millisecond, func() {
+			if n.life == life {
+				n.step(k.Do(n.crypto))
+			}
+		})
+	}
+	n.sleep(out.Wake)
+}
+
+// sleep has a Tick come at a time of the node's own clock.
+func (n *node) sleep(until time.Time) {
+	at := until.Add(-n.skew)
+	if until.IsZero() || !n.wake.IsZero() && !at.Before(n.wake) && n.wake.After(n.w.now) {
+		return
+	}
+	if !at.After(n.w.now) {
+		at = n.w.now.Add(time.Millisecond)
+	}
+	n.wake = at
+	life := n.life
+	n.w.at(at, func() {
+		if n.life == life && n.wake.Equal(at) {
+			n.wake = time.Time{}
+			n.step(core.Tick{})
+		}
+	})
+}
+
+// sign asks the guard, and gives the message back to the machine.
+func (n *node) sign(s core.Sign) {
+	for _, k := range s.Slots {
+		at := slot{byte(k.Domain), k.Layer}
+		if old, ok := n.guard[at]; ok && old != k.Hash {
+			n.w.violated(n, "would sign twice in domain %d of layer %d", k.Domain, k.Layer)
+			return
+		}
+		n.guard[at] = k.Hash
+	}
+	n.step(core.Heard{From: core.Self, Message: s.Message})
+}
+
+// gossip gives a message to those who have not seen it.
+func (n *node) gossip(t core.Topic, raw []byte, from *node, own bool) {
+	id := types.Sum([]byte{byte(t)}, raw)
+	n.seen[id] = true
+	for _, o := range n.links {
+		if o == from || o.seen[id] || !n.reaches(o) {
+			continue
+		}
+		delay := n.w.latency()
+		if n.bad != nil {
+			more, ok := n.bad.passes(n, o, t, raw, own)
+			if !ok {
+				continue
+			}
+			delay += more
+		}
+		n.deliver(o, t, raw, id, delay)
+	}
+}
+
+// deliver brings a message to a peer.
+func (n *node) deliver(o *node, t core.Topic, raw []byte, id types.Hash32, delay time.Duration) {
+	n.w.after(delay, func() {
+		if n.reaches(o) && !o.seen[id] {
+			o.hear(n, t, raw, id)
+		}
+	})
+}
+
+func (n *node) hear(from *node, t core.Topic, raw []byte, id types.Hash32) {
+	n.seen[id] = true
+	n.w.result.Messages++
+	c, ok := n.w.checked[id]
+	if !ok {
+		c.m, c.err = core.Check(n.crypto, t, raw)
+		n.w.checked[id] = c
+	}
+	if c.err != nil {
+		n.blame(from, "refused: "+c.err.Error())
+		return
+	}
+	n.token++
+	n.tokens[n.token] = heardMessage{t, raw, from}
+	n.step(core.Heard{From: from.peer, Token: n.token, Message: c.m})
+}
+
+// verdict ends a message as gossip does.
+func (n *node) verdict(v core.Verdict) {
+	h, ok := n.tokens[v.Token]
+	if !ok {
+		n.w.violated(n, "two verdicts for one message, or none was heard")
+		return
+	}
+	delete(n.tokens, v.Token)
+	if v.Class != core.Accept {
+		n.w.logf(n, "%ss a %s from %s: %s", v.Class, h.topic, h.from.peer, v.Reason)
+	}
+	switch v.Class {
+	case core.Accept:
+		n.gossip(h.topic, h.raw, h.from, false)
+	case core.Reject:
+		n.blame(h.from, fmt.Sprintf("topic %d: %s", h.topic, v.Reason))
+	}
+}
+
+// blame is what gossip does to who sends what is wrong.
+func (n *node) blame(from *node, reason string) {
+	if from.bad == nil && n.bad == nil {
+		n.w.violated(n, "blames honest %s: %s", from.peer, reason)
+	}
+	n.charge(from, 20, reason)
+}
+
+func (n *node) charge(o *node, points float64, reason string) {
+	if o == nil {
+		return
+	}
+	if o.bad == nil && n.bad == nil && points >= syncer.PointsGarbage {
+		n.w.violated(n, "charges honest %s: %s", o.peer, reason)
+	}
+	before := n.points[o]
+	n.points[o] += points
+	if before < banned && n.points[o] >= banned {
+		if o.bad == nil && n.bad == nil {
+			n.w.violated(n, "bans honest %s: %s", o.peer, reason)
+		}
+		n.w.logf(n, "bans %s: %s", o.peer, reason)
+		n.meet()
+		o.meet()
+	}
+}
+
+// ask brings a request to a peer, and the answer back.
+func (n *node) ask(a syncer.Ask) {
+	w, o, life := n.w, n.w.byPeer[a.Peer], n.life
+	w.logf(n, "asks %s", describe(a))
+	ended := false
+	end := func(in core.Answered) {
+		if !ended && n.life == life {
+			ended = true
+			in.Ask = a.ID
+			if in.Failure != syncer.None {
+				w.logf(n, "has no answer to ask %d: %s", a.ID, in.Failure)
+			}
+			n.step(in)
+		}
+	}
+	if !n.reaches(o) {
+		w.after(0, func() { end(core.Answered{Failure: syncer.Gone}) })
+		return
+	}
+	w.after(a.Until.Sub(n.now()), func() { end(core.Answered{Failure: syncer.Timeout}) })
+	if w.lost() {
+		return
+	}
+	w.after(w.latency(), func() {
+		if !n.reaches(o) {
+			return
+		}
+		raw, delay, err := o.serve(n, a)
+		if err != nil || w.lost() {
+			return
+		}
+		w.after(w.latency()+delay, func() {
+			if !n.reaches(o) {
+				return
+			}
+			answer, err := core.CheckAnswer(n.crypto, a, raw)
+			if err != nil {
+				end(core.Answered{Failure: syncer.Garbage})
+				return
+			}
+			end(core.Answered{Answer: answer})
+		})
+	})
+}
+
+// describe is an ask in a few words.
+func describe(a syncer.Ask) string {
+	switch {
+	case a.Layers != nil:
+		return fmt.Sprintf("%s for layers from %d (ask %d)", a.Peer, a.Layers.From, a.ID)
+	case a.Epochs != nil:
+		return fmt.Sprintf("%s for epochs %d to %d (ask %d)", a.Peer, a.Epochs.From, a.Epochs.To, a.ID)
+	}
+	return fmt.Sprintf("%s for %d objects, first %s (ask %d)", a.Peer, len(a.Objects), a.Objects[0], a.ID)
+}
+
+var errSilent = errors.New("no answer")
+
+func (n *node) serve(asker *node, a syncer.Ask) ([]byte, time.Duration, error) {
+	if n.bad != nil {
+		if raw, delay, handled := n.bad.serves(n, asker, a); handled {
+			if raw == nil {
+				return nil, 0, errSilent
+			}
+			return raw, delay, nil
+		}
+	}
+	raw, err := core.Serve(library{n.store, n.m.Open}, codec.Encode(core.RequestOf(a)))
+	return raw, 0, err
+}
+
+// publish makes the ATX of an epoch from the round that the PoET delivered.
+func (n *node) publish(e types.Epoch) {
+	if !n.up {
+		return
+	}
+	a := n.w.poet.atx(n, e)
+	if a == nil || n.bad != nil && n.bad.publishes(n, a) {
+		return
+	}
+	n.announce(a)
+}
+
+// announce gives an ATX of the node's own to its machine.
+func (n *node) announce(a *types.ATX) {
+	n.last, n.made[a.PublishEpoch] = a.ID(), a.ID()
+	n.step(core.Heard{From: core.Self, Message: core.Own(a)})
+}

@@ -1,0 +1,455 @@
+// Package sim plays whole networks of cores on one goroutine, in virtual time,
+// against faults and adversaries that a seed draws.
+//
+// It promises: the same options give the same run, bit for bit, which one
+// digest says; the invariants are looked at after every step; a run that breaks
+// one names it, and its seed. Everything but proofs of work and space, and in
+// most runs signatures, is what a node runs. It leaves to tests which seeds are
+// played. docs/simulator.md tells how to read a transcript, replay a seed and
+// add an adversary.
+package sim
+
+import (
+	"container/heap"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"tweedle/edges/preset"
+	"tweedle/protocol/core"
+	"tweedle/protocol/txpool"
+	"tweedle/protocol/vm"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// Options are what a run is made of. The zero value of a field is drawn from
+// the seed where that says so.
+type Options struct {
+	Seed   uint64
+	Nodes  int // smeshers; 0: 5 to 20
+	Epochs int // with ballots; 0: 4
+
+	// Hostile are the strategies of the smeshers that do not keep the rules, one
+	// for each; together they have at most a fifth of the weight. Nil: drawn.
+	Hostile []string
+	// Strangers are the strategies of peers without weight. Nil: drawn.
+	Strangers []string
+	Faults    *Faults // nil: drawn
+	RealKeys  bool    // ed25519 and ECVRF instead of hashes
+
+	Transcript io.Writer // nil: none
+}
+
+// Faults are the weather of a run.
+type Faults struct {
+	Latency time.Duration // mean, one way; single messages take up to ten times as long
+	Loss    float64       // of requests and answers
+	Crashes int           // of honest nodes; each comes back with what it had stored
+	Splits  int           // partitions that cut off less than a third of the weight for a while
+	Skew    time.Duration // most that a clock is off
+}
+
+// Result is what a run showed.
+type Result struct {
+	Seed       uint64
+	Digest     types.Hash32
+	Violations []string
+	Layers     int // that honest nodes could have filled
+	Empty      int // of them
+	Undone     int // layers that were taken back, at all honest nodes together
+	Caught     int // smeshers that all honest nodes know as malicious
+	Steps      int
+	Messages   int
+	Virtual    time.Duration
+	Hostile    []string
+	Strangers  []string
+}
+
+// event is something due at a time.
+type event struct {
+	at  time.Time
+	seq uint64
+	do  func()
+}
+
+type events []event
+
+func (h events) Len() int { return len(h) }
+func (h events) Less(i, j int) bool {
+	if !h[i].at.Equal(h[j].at) {
+		return h[i].at.Before(h[j].at)
+	}
+	return h[i].seq < h[j].seq
+}
+func (h events) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push is for package heap.
+func (h *events) Push(x any) { *h = append(*h, x.(event)) }
+
+// Pop is for package heap.
+func (h *events) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	*h = (*h)[:last]
+	return e
+}
+
+// world is one run.
+type world struct {
+	opts     Options
+	faults   Faults
+	rng      *rand.Rand
+	now      time.Time
+	start    time.Time
+	queue    events
+	seq      uint64
+	cfg      core.Config // but for identity and crypto
+	nodes    []*node
+	byPeer   map[core.Peer]*node
+	poet     poet
+	rich     *signing.Signer
+	nonce    uint64
+	cut      func(a, b *node) bool // nil: nobody is cut off
+	checked  map[types.Hash32]checkedMessage
+	digest   *blake3.Hasher
+	result   Result
+	decided  map[types.Layer]types.Decision // as honest nodes applied them
+	applying map[types.Layer]int            // how many honest nodes have a layer now
+	calm     types.Layer                    // from here on there are no faults
+}
+
+type checkedMessage struct {
+	m   core.Message
+	err error
+}
+
+// Run plays a network.
+func Run(o Options) Result {
+	w := newWorld(o)
+	for len(w.queue) > 0 {
+		e := w.pop()
+		if e.at.After(w.end()) {
+			break
+		}
+		w.now = e.at
+		e.do()
+	}
+	w.final()
+	w.digest.Sum(w.result.Digest[:0])
+	return w.result
+}
+
+func (w *world) pop() event { return heap.Pop(&w.queue).(event) }
+
+func newWorld(o Options) *world {
+	w := &world{
+		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7477646c)), byPeer: make(map[core.Peer]*node), digest: blake3.New(),
+		checked: make(map[types.Hash32]checkedMessage), decided: make(map[types.Layer]types.Decision), applying: make(map[types.Layer]int),
+	}
+	w.result.Seed = o.Seed
+	w.draw()
+	w.rules()
+	w.people()
+	w.connect()
+	w.weather()
+	for e := types.Epoch(0); e <= types.Epoch(w.opts.Epochs)+2; e++ {
+		w.epoch(e)
+	}
+	return w
+}
+
+// draw fills in what the options leave to the seed.
+func (w *world) draw() {
+	o := &w.opts
+	if o.Nodes == 0 {
+		o.Nodes = 5 + w.rng.IntN(16)
+	}
+	if o.Epochs == 0 {
+		o.Epochs = 4
+	}
+	if o.Faults == nil {
+		o.Faults = &Faults{
+			Latency: time.Duration(5+w.rng.IntN(100)) * time.Millisecond, Loss: []float64{0, 0, 0.01, 0.1}[w.rng.IntN(4)],
+			Crashes: w.rng.IntN(4), Splits: w.rng.IntN(2), Skew: time.Duration(w.rng.IntN(1000)) * time.Millisecond,
+		}
+	}
+	w.faults = *o.Faults
+	names := strategyNames()
+	if o.Hostile == nil && o.Nodes >= 6 {
+		for range w.rng.IntN(min(o.Nodes/5, 3) + 1) {
+			o.Hostile = append(o.Hostile, names.smeshers[w.rng.IntN(len(names.smeshers))])
+		}
+	}
+	if o.Strangers == nil {
+		for range w.rng.IntN(4) {
+			o.Strangers = append(o.Strangers, names.strangers[w.rng.IntN(len(names.strangers))])
+		}
+	}
+	w.result.Hostile, w.result.Strangers = o.Hostile, o.Strangers
+}
+
+// rules are those of preset test, with ten layers to an epoch.
+func (w *world) rules() {
+	p := preset.Test()
+	rich, err := signing.NewSigner(signing.SeedFrom("rich"), types.GenesisID{})
+	if err != nil {
+		panic(err)
+	}
+	n := preset.Network{Name: "sim", Preset: "test", Genesis: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Accounts: []preset.Account{
+		{Address: vm.WalletAddress(rich.NodeID()).Bech32("stest"), Balance: 1_000_000 * vm.Smidges},
+	}}
+	rules, err := n.VM(p)
+	if err != nil {
+		panic(err)
+	}
+	if w.rich, err = signing.NewSigner(signing.SeedFrom("rich"), n.ID()); err != nil {
+		panic(err)
+	}
+	eligible := p.Eligibility()
+	eligible.LayerSize = uint32(max(4, w.opts.Nodes/2))
+	w.cfg = core.Config{
+		Schedule: n.Schedule(p), Activation: n.Activation(p), Eligibility: eligible, VM: rules, Pool: txpool.DefaultLimits(),
+		ProposalWindow: p.ProposalWindow, TxsPerProposal: p.TxsPerProposal,
+	}
+	w.cfg.Activation.Post.K2 = labels
+	w.start = w.cfg.Schedule.Genesis.Add(-time.Second)
+	w.now = w.start
+}
+
+// end is when the run ends: the last layer had its time.
+func (w *world) end() time.Time {
+	return w.cfg.Schedule.EpochStart(types.Epoch(w.opts.Epochs) + 2).Add(w.cfg.Schedule.LayerDuration)
+}
+
+// after has something done later.
+func (w *world) after(d time.Duration, do func()) { w.at(w.now.Add(d), do) }
+
+func (w *world) at(t time.Time, do func()) {
+	if t.Before(w.now) {
+		t = w.now
+	}
+	w.seq++
+	heap.Push(&w.queue, event{t, w.seq, do})
+}
+
+// latency draws how long a message takes: most near the mean, few much longer.
+func (w *world) latency() time.Duration {
+	d := w.faults.Latency/2 + time.Duration(w.rng.Int64N(int64(w.faults.Latency)+1))
+	if w.rng.IntN(50) == 0 {
+		d *= time.Duration(1 + w.rng.IntN(10))
+	}
+	return d
+}
+
+func (w *world) lost() bool { return w.faults.Loss > 0 && w.rng.Float64() < w.faults.Loss }
+
+// people makes the nodes: smeshers first, then the strangers.
+func (w *world) people() {
+	for i := range w.opts.Nodes {
+		n := w.add(i, w.key(fmt.Sprint("smesher ", i)))
+		n.units = uint32(2 + w.rng.IntN(3))
+		if i < len(w.opts.Hostile) {
+			// Of at least six nodes, so many at two units are at most a fifth.
+			n.units = 2
+			n.bad = newStrategy(w.opts.Hostile[i])
+			if w.opts.Hostile[i] == "twins" {
+				w.twin(n)
+			}
+		}
+	}
+	for _, name := range w.opts.Strangers {
+		n := w.add(len(w.nodes), nil)
+		n.bad = newStrategy(name)
+	}
+}
+
+func (w *world) key(name string) core.Identity {
+	if w.opts.RealKeys {
+		s, err := signing.NewSigner(signing.SeedFrom(name), w.cfg.Activation.Network)
+		if err != nil {
+			panic(err)
+		}
+		return s
+	}
+	return cheapKey(types.Sum([]byte(name)))
+}
+
+func (w *world) crypto(i int) core.Crypto {
+	s := space{seed: binary.LittleEndian.AppendUint64(nil, w.opts.Seed<<8|uint64(i))}
+	if w.opts.RealKeys {
+		return real{signing.NewVerifier(w.cfg.Activation.Network), s}
+	}
+	return cheap{s}
+}
+
+func (w *world) add(i int, key core.Identity) *node {
+	n := &node{w: w, i: len(w.nodes), peer: core.Peer(fmt.Sprintf("n%02d", len(w.nodes))), key: key, store: newMemory(w.cfg.VM)}
+	n.crypto = w.crypto(i)
+	n.skew = time.Duration(w.rng.Int64N(int64(2*w.faults.Skew)+1)) - w.faults.Skew
+	w.nodes = append(w.nodes, n)
+	w.byPeer[n.peer] = n
+	w.at(w.start.Add(time.Duration(w.rng.IntN(900))*time.Millisecond), n.boot)
+	return n
+}
+
+// twin gives a smesher's key to a second node: both are honest cores, which
+// nobody told of each other.
+func (w *world) twin(n *node) {
+	t := w.add(n.i, n.key)
+	t.bad, t.twin = newStrategy("twins"), n
+}
+
+// connect draws who is connected to whom: a ring, so that the honest are one
+// network, and some more; strangers are connected to most.
+func (w *world) connect() {
+	link := func(a, b *node) {
+		if a != b && !slices.Contains(a.links, b) {
+			a.links, b.links = append(a.links, b), append(b.links, a)
+		}
+	}
+	honest := w.honest()
+	for i, n := range honest {
+		link(n, honest[(i+1)%len(honest)])
+		link(n, honest[(i+2)%len(honest)])
+		for range 2 {
+			link(n, honest[w.rng.IntN(len(honest))])
+		}
+	}
+	for _, n := range w.nodes {
+		if n.bad == nil {
+			continue
+		}
+		for _, o := range honest {
+			if w.rng.IntN(3) > 0 || n.key != nil {
+				link(n, o)
+			}
+		}
+	}
+}
+
+func (w *world) honest() (out []*node) {
+	for _, n := range w.nodes {
+		if n.bad == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// weather places the crashes and partitions. The last two epochs are calm.
+func (w *world) weather() {
+	s := w.cfg.Schedule
+	last := types.Epoch(w.opts.Epochs)
+	w.calm = s.First(last) + 1
+	length := s.EpochStart(last).Sub(s.Genesis)
+	honest := w.honest()
+	for range w.faults.Crashes {
+		n := honest[w.rng.IntN(len(honest))]
+		w.at(s.Genesis.Add(time.Duration(w.rng.Int64N(int64(length)))), func() { n.crash(w.rng.IntN(2) == 0) })
+	}
+	for range w.faults.Splits {
+		// Not while ATXs are published: that is the one split that honest nodes
+		// cannot tell from the end of the others.
+		e := types.Epoch(1 + w.rng.IntN(max(int(last)-1, 1)))
+		at := s.EpochStart(e).Add(s.EpochDuration() / 2)
+		out := make(map[*node]bool)
+		for _, n := range honest[:len(honest)/4] {
+			out[n] = true
+		}
+		w.at(at, func() { w.split(out) })
+		w.at(at.Add(s.EpochDuration()/4), func() { w.split(nil) })
+	}
+}
+
+// split cuts nodes off from the others; nil ends it.
+func (w *world) split(out map[*node]bool) {
+	w.cut = nil
+	if out != nil {
+		w.cut = func(a, b *node) bool { return out[a] != out[b] }
+	}
+	for _, n := range w.nodes {
+		n.meet()
+	}
+}
+
+// epoch schedules what smeshers, the PoET and users do in an epoch.
+func (w *world) epoch(e types.Epoch) {
+	s := w.cfg.Schedule
+	at := func(part float64, do func()) {
+		w.at(s.EpochStart(e).Add(time.Duration(part*float64(s.EpochDuration()))), do)
+	}
+	at(0.8, func() { w.poet.open(w, e+1) })
+	if e > 0 {
+		at(0.05, func() { w.poet.deliver(w, e) })
+		for _, n := range w.nodes {
+			if n.key != nil && n.twin == nil {
+				at(0.1+0.3*w.rng.Float64(), func() { n.publish(e) })
+			}
+		}
+	}
+	for l := s.First(e); l < s.First(e+1); l++ {
+		w.at(s.LayerStart(l).Add(s.LayerDuration/3), func() { w.layer(l) })
+	}
+}
+
+// layer is what happens once a layer: a user pays, adversaries act.
+func (w *world) layer(l types.Layer) {
+	if l+1 >= w.cfg.Schedule.FirstBallotLayer() {
+		w.pay()
+	}
+	for _, n := range w.nodes {
+		if n.bad != nil && n.up {
+			n.bad.layer(n, l)
+		}
+	}
+}
+
+// pay sends a transaction of the rich account to some node.
+func (w *world) pay() {
+	tx := vm.Spawn(w.rich, 0, 1)
+	if w.nonce > 0 {
+		tx = vm.Spend(w.rich, types.Address{23: byte(w.nonce)}, 1+w.nonce, w.nonce, 1)
+	}
+	honest := w.honest()
+	if n := honest[w.rng.IntN(len(honest))]; n.up {
+		if m, err := core.Check(n.crypto, core.TopicTx, tx); err == nil {
+			w.nonce++
+			n.step(core.Heard{From: core.Self, Message: m})
+		}
+	}
+}
+
+// logf adds a line to the transcript, and to the digest.
+func (w *world) logf(n *node, format string, args ...any) {
+	who := "-"
+	if n != nil {
+		who = string(n.peer)
+		if n.bad != nil {
+			who += "!"
+		}
+	}
+	line := fmt.Sprintf("%9.3f %-5s %s\n", w.now.Sub(w.cfg.Schedule.Genesis).Seconds(), who, fmt.Sprintf(format, args...))
+	_, _ = w.digest.Write([]byte(line)) // a hash never fails to write
+	if w.opts.Transcript != nil {
+		_, _ = io.WriteString(w.opts.Transcript, line) // the reader has gone; the run goes on
+	}
+}
+
+// violated notes a broken invariant.
+func (w *world) violated(n *node, format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	w.logf(n, "VIOLATED: %s", line)
+	if len(w.result.Violations) < 20 {
+		who := ""
+		if n != nil {
+			who = string(n.peer) + ": "
+		}
+		w.result.Violations = append(w.result.Violations, who+line)
+	}
+}
