@@ -8,7 +8,7 @@ import (
 // Limits of a smesher's record.
 const (
 	MaxRegistrations = 64
-	maxPoetName      = 256 // bytes of a PoET's address
+	MaxPoetName      = 256 // bytes of a PoET's address
 )
 
 // Space is the initialized space of a smesher with its first proof.
@@ -118,7 +118,7 @@ func (r *Record) DecodeFrom(d *codec.Decoder) {
 func (p *Pending) decodeFrom(d *codec.Decoder) {
 	p.Challenge.DecodeFrom(d)
 	for range d.Count(MaxRegistrations) {
-		p.Registrations = append(p.Registrations, Registration{d.String(maxPoetName), d.String(types.MaxPoetRoundID)})
+		p.Registrations = append(p.Registrations, Registration{d.String(MaxPoetName), d.String(types.MaxPoetRoundID)})
 	}
 	if d.Option() {
 		p.Poet = &Membership{}

@@ -96,16 +96,16 @@ func solvePoW(ctx context.Context, p *poetpb.PowParams, node types.NodeID, chall
 }
 
 // register submits a signed challenge for the round that is open and returns
-// its name.
-func (c *poetClient) register(ctx context.Context, network types.GenesisID, id *signing.Signer, challenge types.Hash32, deadline time.Time) (string, error) {
+// its name, with what the PoET signed for it, if it did.
+func (c *poetClient) register(ctx context.Context, network types.GenesisID, id *signing.Signer, challenge types.Hash32, deadline time.Time) (string, *poetpb.Receipt, error) {
 	var pow poetpb.PowParamsResponse
 	if err := c.call(ctx, http.MethodGet, "/v1/pow_params", nil, &pow); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	node := id.NodeID()
 	nonce, err := solvePoW(ctx, pow.GetPowParams(), node, challenge)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	prefix := append(network[:len(network):len(network)], byte(signing.Poet))
 	sig := id.SignPrefixed(prefix, challenge[:])
@@ -115,12 +115,12 @@ func (c *poetClient) register(ctx context.Context, network types.GenesisID, id *
 	}
 	var resp poetpb.SubmitResponse
 	if err := c.call(ctx, http.MethodPost, "/v1/submit", req, &resp); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if resp.GetRoundId() == "" || len(resp.GetRoundId()) > types.MaxPoetRoundID {
-		return "", fmt.Errorf("PoET %s answers without a round", c.base)
+		return "", nil, fmt.Errorf("PoET %s answers without a round", c.base)
 	}
-	return resp.GetRoundId(), nil
+	return resp.GetRoundId(), resp.GetReceipt(), nil
 }
 
 // proof is a round's proof with the members that it is for.

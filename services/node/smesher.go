@@ -48,6 +48,7 @@ type smesher struct {
 	// which comes by gossip alone is enough.
 	mu       sync.Mutex
 	members  map[activation.Registration]*memberOf
+	accused  map[activation.Registration]string // the files of evidence
 	learning atomic.Bool
 }
 
@@ -61,7 +62,7 @@ type memberOf struct {
 }
 
 func newSmesher(n *Node, client *http.Client) (*smesher, error) {
-	s := &smesher{n: n, inputs: make(chan activation.Input, maxSmesherInputs), members: make(map[activation.Registration]*memberOf)}
+	s := &smesher{n: n, inputs: make(chan activation.Input, maxSmesherInputs), members: make(map[activation.Registration]*memberOf), accused: make(map[activation.Registration]string)}
 	if n.signer == nil {
 		s.status.Store(&telemetry.SmesherStep{Step: "off"})
 		return s, nil
@@ -317,8 +318,11 @@ func (s *smesher) register(ctx context.Context, w activation.Work) (activation.I
 // registerAt tries one PoET again and again until ctx ends.
 func (s *smesher) registerAt(ctx context.Context, c *poetClient, challenge types.Hash32, deadline time.Time) error {
 	for {
-		round, err := c.register(ctx, s.n.activation.Network, s.n.signer, challenge, deadline)
+		round, signed, err := c.register(ctx, s.n.activation.Network, s.n.signer, challenge, deadline)
 		if err == nil {
+			if err := s.receive(ctx, c, round, signed, challenge); err != nil {
+				return err
+			}
 			s.n.log.Info("registered", "poet", c.base, "round", round)
 			s.tell(activation.Registered{Challenge: challenge, Registration: activation.Registration{Poet: c.base, Round: round}})
 			return nil
@@ -405,7 +409,7 @@ func (s *smesher) fromPoet(ctx context.Context, r activation.Registration, chall
 		}
 		return m, nil
 	}
-	return nil, errors.New("its round does not have our challenge, though it took it: keep its receipt")
+	return nil, s.omitted(r, challenge, p)
 }
 
 func (s *smesher) client(base string) *poetClient {

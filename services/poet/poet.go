@@ -41,18 +41,10 @@ var (
 // (reference/poet.md 1.7).
 type Registration = registration.Request
 
-// Receipt is the server's signed word that a registration is in a round.
+// Receipt is the answer to a registration. End is when the round's execution ends;
+// it is not signed: it follows from the schedule.
 type Receipt struct {
-	Round     string
-	NodeID    types.NodeID
-	Challenge [32]byte
-	// Time is when the registration was stored, in whole milliseconds. A
-	// repeated registration gets the receipt of the first.
-	Time      time.Time
-	PoetID    types.NodeID
-	Signature types.Signature
-	// End is when the round's execution ends. It is not signed: it follows
-	// from the schedule.
+	types.PoetReceipt
 	End time.Time
 }
 

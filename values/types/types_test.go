@@ -47,6 +47,7 @@ func samples() map[string]interface {
 		"certificate": &Certificate{decision, []CertifySignature{sig}},
 		"challenge":   &PoetChallenge{3, ATXID{1}, ATXID{2}, &PostProof{Nonce: 1}},
 		"active set":  &ActiveSet{{1}, {2}},
+		"receipt":     &PoetReceipt{"12", NodeID{1}, Hash32{2}, time.UnixMilli(1234567890123), NodeID{3}, Signature{4}},
 		"poet proof": &PoetProofMessage{
 			PoetProof{Hash32{1}, []Hash32{{2}}, []Hash32{{3}, {4}}, 1000}, NodeID{5}, "12", Hash32{6},
 		},
@@ -57,6 +58,7 @@ func samples() map[string]interface {
 func TestEncodingsAreFrozen(t *testing.T) {
 	golden := map[string]string{
 		"atx":         "06acb9f13295dbc1",
+		"receipt":     "cf80901ad90f2363",
 		"ballot":      "1de03564bc7fcf08",
 		"proposal":    "a1dbfda4aa0e8f4b",
 		"block":       "b3c885bd8d6b90e2",
@@ -226,6 +228,7 @@ func FuzzCertifyMessage(f *testing.F)   { fuzzWire[CertifyMessage](f) }
 func FuzzCertificate(f *testing.F)      { fuzzWire[Certificate](f) }
 func FuzzPoetChallenge(f *testing.F)    { fuzzWire[PoetChallenge](f) }
 func FuzzActiveSet(f *testing.F)        { fuzzWire[ActiveSet](f) }
+func FuzzPoetReceipt(f *testing.F)      { fuzzWire[PoetReceipt](f) }
 func FuzzPoetProofMessage(f *testing.F) { fuzzWire[PoetProofMessage](f) }
 
 // A clock can be a thousand years ahead, which no time.Duration holds.

@@ -18,7 +18,6 @@ import (
 
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/proofs/posw"
-	"tweedle/services/poet"
 	"tweedle/services/poet/rounds"
 	"tweedle/values/merkle"
 	"tweedle/values/types"
@@ -122,7 +121,7 @@ func checkReceipt(t *testing.T, s submitReply) {
 	if err := json.Unmarshal([]byte(s.Receipt.Time), &ms); err != nil {
 		t.Fatal(err)
 	}
-	receipt := poet.Receipt{
+	receipt := types.PoetReceipt{
 		Round: s.Receipt.RoundID, NodeID: types.NodeID(s.Receipt.Pubkey), Challenge: [32]byte(s.Receipt.Challenge),
 		Time: time.UnixMilli(ms), PoetID: types.NodeID(s.Receipt.ServicePubkey), Signature: types.Signature(s.Receipt.Signature),
 	}

@@ -67,8 +67,8 @@ func loadIdentity(fs durable.FS, dir string, want ed25519.PrivateKey) (ed25519.P
 // receipt makes the answer to a stored registration.
 func (s *Service) receipt(round uint32, id types.NodeID, m book.Member) poet.Receipt {
 	r := poet.Receipt{
-		Round: poet.RoundID(round), NodeID: id, Challenge: m.Challenge,
-		Time: time.UnixMilli(m.Time), End: s.cfg.Schedule.End(round),
+		PoetReceipt: types.PoetReceipt{Round: poet.RoundID(round), NodeID: id, Challenge: m.Challenge, Time: time.UnixMilli(m.Time)},
+		End:         s.cfg.Schedule.End(round),
 	}
 	r.Sign(s.key)
 	return r
