@@ -18,7 +18,7 @@ func DefaultLimits() Limits {
 		Limits: front.Limits{
 			Connections: 1024, AddressConnections: 32, Calls: 1024, AddressCalls: 64,
 			Replies: 64 << 20, AddressReplies: 8 << 20, Rate: 500, Burst: 1000,
-			Streams: 32, Header: 16 << 10, Message: 512 << 10, Body: 256 << 10, Reply: 32 << 20,
+			Streams: 32, Header: 16 << 10, Message: 512 << 10, Body: 256 << 10, Reply: 32 << 20, Speed: 32 << 10,
 			Handshake: 5 * time.Second, Read: 10 * time.Second, Call: 10 * time.Second, Send: 20 * time.Second,
 			Idle: 15 * time.Minute, Ping: 10 * time.Second,
 		},

@@ -41,19 +41,16 @@ type Limits struct {
 	Message int    // bytes of a gRPC request
 	Body    int    // bytes of a REST request
 	Reply   int    // bytes of a gRPC reply
+	Speed   int    // bytes a second at which a client must take a large reply
 
 	Handshake time.Duration // for a connection to become usable
 	Read      time.Duration // for a request to arrive
 	Call      time.Duration // for the answer of a call that is not a stream
-	Send      time.Duration // for a client to take a reply, and a second more for every slowest bytes
+	Send      time.Duration // for a client to take a reply, and as long as it takes at Speed
 	Idle      time.Duration // of a connection without calls
 	Age       time.Duration // of a gRPC connection; 0: no limit
 	Ping      time.Duration // least time between a client's keepalives
 }
-
-// slowest is the speed at which a client must take a large reply, in bytes a
-// second.
-const slowest = 32 << 10
 
 // networkShare is how much more than one IPv6 /64 a whole /48 gets. A household
 // is given a /56 or 256 /64s, a company a /48 or 65,536: counted only by /64,
@@ -65,7 +62,7 @@ const maxRates = 1 << 14
 
 // sending is the time that a client has to take n bytes.
 func (l Limits) sending(n int) time.Duration {
-	return l.Send + time.Duration(n)*time.Second/slowest
+	return l.Send + time.Duration(n)*time.Second/time.Duration(l.Speed)
 }
 
 // Options are what a Guard needs besides its limits.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -31,7 +32,7 @@ func (g *Guard) HTTP(h http.Handler) *http.Server {
 		h = cors.New(cors.Options{AllowedOrigins: g.options.Origins, ExposedHeaders: []string{"ETag"}}).Handler(h)
 	}
 	return &http.Server{
-		Handler: h, MaxHeaderBytes: l.Header,
+		Handler: h, MaxHeaderBytes: l.Header, ErrorLog: slog.NewLogLogger(g.options.Log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: l.Handshake, ReadTimeout: l.Read, WriteTimeout: l.Read + l.Call + l.Send, IdleTimeout: min(l.Idle, restIdle),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return peer.NewContext(ctx, &peer.Peer{Addr: c.RemoteAddr()})
@@ -117,20 +118,25 @@ func (w *response) WriteHeader(code int) {
 	w.ResponseWriter.WriteHeader(code)
 }
 
-// Write sends a part of the answer.
-func (w *response) Write(b []byte) (int, error) { return w.write(b, nil) }
+// Write sends a part of the answer. That the client has gone, or has too much
+// under way, is no error: the handler could do nothing about it, and the
+// gateway would log it for every client that wants it to.
+func (w *response) Write(b []byte) (int, error) {
+	w.write(b, nil)
+	return len(b), nil
+}
 
-func (w *response) write(b []byte, s *Shared) (int, error) {
+func (w *response) write(b []byte, s *Shared) {
 	give, err := w.guard.hold(w.from, s, len(b))
 	if err != nil {
 		w.fail(err)
-		return 0, err
+		return
 	}
 	defer give()
 	w.begun = true
 	// A writer without deadlines is a recorder in a test.
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.guard.limits.sending(len(b))))
-	return w.ResponseWriter.Write(b)
+	_, _ = w.ResponseWriter.Write(b)
 }
 
 // Fail answers a REST request with an error, in the gateway's form.
@@ -149,10 +155,10 @@ func (w *response) fail(err error) {
 // WriteShared writes a shared reply, whose bytes count once for all.
 func WriteShared(w http.ResponseWriter, s *Shared) {
 	if r, ours := w.(*response); ours {
-		_, _ = r.write(s.data, s) // the client has gone
+		r.write(s.data, s)
 		return
 	}
-	_, _ = w.Write(s.data) // the same
+	_, _ = w.Write(s.data) // the client has gone
 }
 
 // refuse answers in the form that the gateway's errors have.

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func testLimits() Limits {
 	return Limits{
 		Connections: 100, AddressConnections: 100, Calls: 1000, AddressCalls: 1000, Replies: 64 << 20, AddressReplies: 64 << 20,
-		Rate: 1e6, Burst: 1e6, Streams: 100, Header: 8 << 10, Message: 64 << 10, Body: 64 << 10, Reply: 16 << 20,
+		Rate: 1e6, Burst: 1e6, Streams: 100, Header: 8 << 10, Message: 64 << 10, Body: 64 << 10, Reply: 16 << 20, Speed: 1 << 30,
 		Handshake: 5 * time.Second, Read: 20 * time.Second, Call: 20 * time.Second, Send: 20 * time.Second,
 		Idle: time.Minute, Ping: time.Second,
 	}

@@ -1,6 +1,7 @@
 package door
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -203,5 +204,44 @@ func TestTokenFilesThatCannotBeTrusted(t *testing.T) {
 		if _, err := openTokens(path, slog.New(slog.DiscardHandler)); err == nil || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), validToken) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Trouble with the token file is the operator's business: the log tells it
+// once, a caller is not let in, and nobody is told a word of the file.
+func TestATokenFileThatGoesWrongTellsNobodyItsTokens(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, TokenFile)
+	writeTokens(t, dir, validToken+"\n")
+	var log bytes.Buffer
+	tokens, err := openTokens(path, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	guess := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer guess"))
+	const second = "another-secret-token-of-the-operator"
+	// The second and the third are the same trouble.
+	for i, text := range []string{validToken + " " + second, second + " x y", "short\n" + second, second + " 2099-99-99"} {
+		writeTokens(t, dir, text+"\n")
+		if err := os.Chtimes(path, time.Now(), time.Now().Add(time.Duration(i+1)*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			err := tokens.check(guess, time.Now())
+			if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "not let in") {
+				t.Errorf("%q: %v", text, err)
+			}
+			for _, secret := range []string{validToken, second, path} {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("a stranger is told %q", err)
+				}
+			}
+		}
+		if _, err := Bearer(path); err == nil || strings.Contains(err.Error(), second) {
+			t.Errorf("%q: a client is told %v", text, err)
+		}
+	}
+	if told := log.String(); strings.Contains(told, second) || strings.Contains(told, validToken) || strings.Count(told, "\n") != 3 {
+		t.Errorf("the log tells:\n%s", told)
 	}
 }

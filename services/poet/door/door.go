@@ -64,7 +64,7 @@ func DefaultLimits() Limits {
 		Limits: front.Limits{
 			Connections: 1024, AddressConnections: 16, Calls: 2048, AddressCalls: 64,
 			Replies: 64 << 20, AddressReplies: 4 << 20, Rate: 20, Burst: 200,
-			Streams: 16, Header: 16 << 10, Message: 16 << 10, Body: 16 << 10, Reply: 64 << 20,
+			Streams: 16, Header: 16 << 10, Message: 16 << 10, Body: 16 << 10, Reply: 64 << 20, Speed: 32 << 10,
 			Handshake: 5 * time.Second, Read: 10 * time.Second, Call: 10 * time.Second, Send: 30 * time.Second,
 			Idle: 2 * time.Hour, Age: 3 * time.Hour, Ping: 30 * time.Second,
 		},

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,9 @@ const (
 	childDir      = "POET_TEST_DIR"
 	childGenesis  = "POET_TEST_GENESIS"
 	childGateways = "POET_TEST_GATEWAYS"
+	// childStrangers makes rounds of an hour, and this machine a client like
+	// any other.
+	childStrangers = "POET_TEST_STRANGERS"
 )
 
 func TestMain(m *testing.M) {
@@ -50,6 +54,11 @@ func TestMain(m *testing.M) {
 // killSchedule: an epoch takes a second.
 func killSchedule(genesis time.Time) types.PoetSchedule {
 	return types.PoetSchedule{Genesis: genesis, EpochDuration: time.Second, PhaseShift: 400 * time.Millisecond, CycleGap: 600 * time.Millisecond}
+}
+
+// longSchedule: a round takes an hour.
+func longSchedule(genesis time.Time) types.PoetSchedule {
+	return types.PoetSchedule{Genesis: genesis, EpochDuration: time.Hour, PhaseShift: 10 * time.Minute, CycleGap: 10 * time.Minute}
 }
 
 func child(dir string) {
@@ -70,6 +79,9 @@ func child(dir string) {
 			return func() {}, json.NewEncoder(os.Stdout).Encode(e)
 		},
 	}
+	if os.Getenv(childStrangers) != "" {
+		cfg.Poet.Schedule, cfg.Free = longSchedule(time.Unix(0, ns)), []netip.Prefix{}
+	}
 	cfg.Delivery.Genesis, cfg.Delivery.FetchDelay = network, 100*time.Millisecond
 	if err := Run(context.Background(), cfg); err != nil {
 		slog.Error("child", "err", err)
@@ -85,7 +97,7 @@ type victim struct {
 	log       *bytes.Buffer
 }
 
-func startVictim(t *testing.T, dir string, genesis time.Time, gateways []string) victim {
+func startVictim(t *testing.T, dir string, genesis time.Time, gateways []string, env ...string) victim {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -96,7 +108,7 @@ func startVictim(t *testing.T, dir string, genesis time.Time, gateways []string)
 		t.Fatal(err)
 	}
 	v := victim{cmd: exec.Command(self), log: &bytes.Buffer{}}
-	v.cmd.Env = append(os.Environ(), childDir+"="+dir, childGenesis+"="+strconv.FormatInt(genesis.UnixNano(), 10), childGateways+"="+string(list))
+	v.cmd.Env = append(append(os.Environ(), env...), childDir+"="+dir, childGenesis+"="+strconv.FormatInt(genesis.UnixNano(), 10), childGateways+"="+string(list))
 	v.cmd.Stderr = v.log
 	out, err := v.cmd.StdoutPipe()
 	if err != nil {

@@ -1,0 +1,64 @@
+// Package booktest fills books for the tests of those who read them.
+//
+// It promises records that pass every check of package book and are as large as
+// a test asks for; the work of their proofs was never done, so a verifier
+// refuses them.
+package booktest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
+	"tweedle/values/types"
+)
+
+// Prove stores a finished round in the book of a directory that nobody uses: its
+// members, and a proof of 150 leaves with so many nodes. Mainnet has about 5,000
+// and 4,500. The next round is open then.
+func Prove(dir string, schedule types.PoetSchedule, round uint32, members, nodes int) (err error) {
+	b, err := book.Open(dir, schedule, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	entries := make([]*book.Entry, members)
+	for i := range entries {
+		entries[i] = &book.Entry{}
+		binary.BigEndian.PutUint64(entries[i].NodeID[:], uint64(i)*0x9e3779b97f4a7c15)
+		binary.BigEndian.PutUint32(entries[i].Member.Challenge[:], uint32(i))
+		entries[i].Member.Challenge[31] = byte(round)
+	}
+	_, err = b.Register(entries, uint64(members), func() (uint32, time.Time, time.Time) {
+		return round, schedule.End(round), schedule.Start(round)
+	})
+	if err != nil {
+		return err
+	}
+	tree, err := b.BuildTree(context.Background(), round)
+	if err != nil {
+		return err
+	}
+	r := book.Round{Number: round, State: poet.StateProved, Members: uint64(members), Leaves: 1 << 36}
+	if r.Statement, err = tree.Root(b, round); err != nil {
+		return err
+	}
+	m := types.PoetProofMessage{RoundID: r.ID(), Statement: r.Statement}
+	m.Proof.NumLeaves = r.Leaves
+	m.Proof.Leaves, m.Proof.Nodes = make([]types.Hash32, 150), make([]types.Hash32, nodes)
+	for i := range m.Proof.Nodes {
+		binary.BigEndian.PutUint64(m.Proof.Nodes[i][:], uint64(i)*0x9e3779b97f4a7c15)
+	}
+	pow, err := b.Pow()
+	if err != nil {
+		return err
+	}
+	if err := b.WriteProof(r, &m, pow); err != nil {
+		return fmt.Errorf("round %d: %w", round, err)
+	}
+	return b.WriteOpen(round + 1)
+}
