@@ -75,7 +75,10 @@ func (s spot) split(indices []uint64) (left, right []uint64) {
 // siblings appends the spots of the nodes that open these leaves under s, in the
 // order of a proof. No index may lie outside s.
 func (s spot) siblings(indices []uint64, spots []spot) []spot {
-	if s.height == 0 {
+	if len(indices) == 1 { // most nodes have one leaf under them
+		for height := range s.height {
+			spots = append(spots, spot{height, indices[0]>>height ^ 1})
+		}
 		return spots
 	}
 	leftChild := spot{s.height - 1, 2 * s.index}
