@@ -53,7 +53,7 @@ var (
 // its bucket, key and content, for the database has none. All writes go through
 // Update. Its methods may be called concurrently.
 type Book struct {
-	db   *bbolt.DB
+	db   *database
 	path string
 
 	// failed is closed, with err set before, when a write failed in a way that
@@ -84,9 +84,13 @@ func Open(dir string, schedule types.PoetSchedule, acceptOlder bool) (*Book, err
 	if err := checkDatabase(path, acceptOlder); err != nil {
 		return nil, err
 	}
-	db, err := openBolt(path)
+	bolt, err := openBolt(path)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	db, err := newDatabase(bolt)
+	if err != nil {
+		return nil, errors.Join(err, bolt.Close())
 	}
 	s := &Book{db: db, path: path, failed: make(chan struct{})}
 	if err := s.checkMeta(schedule); err != nil {
@@ -178,7 +182,7 @@ func (s *Book) Close() error { return s.db.Close() }
 
 // DB returns the database, for reading buckets of other packages. They write with
 // Update.
-func (s *Book) DB() *bbolt.DB { return s.db }
+func (s *Book) DB() *bbolt.DB { return s.db.DB }
 
 // Failed is closed when a write failed in a way that only a restart can clear;
 // Err says why.
@@ -202,6 +206,8 @@ func (s *Book) Update(name string, fn func(tx *bbolt.Tx) error) error {
 	if s.Point != nil {
 		s.Point(name, false)
 	}
+	s.db.writing.Lock()
+	defer s.db.writing.Unlock()
 	tx, err := s.db.Begin(true)
 	if err != nil {
 		return s.diskError(name, err)
@@ -210,7 +216,7 @@ func (s *Book) Update(name string, fn func(tx *bbolt.Tx) error) error {
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := tx.Commit(); err != nil {
+	if err := s.db.commit(tx); err != nil {
 		return s.diskError(name, err)
 	}
 	if s.Point != nil {

@@ -201,6 +201,9 @@ func (b *bench) live(d time.Duration, fault durabletest.Fault, during func(*Serv
 	}
 	b.disk = &boltDisk{faults: b.faults, safe: image}
 	hookWrites(s.store.DB(), b.disk.write)
+	if db := s.store.DB(); db.NoSync || db.NoGrowSync {
+		b.t.Fatal("the database does not sync, and boltDisk takes for granted that it does")
+	}
 	s.store.DB().NoSync = b.failSync == 0 // boltDisk knows what would be synced
 	mend := func() {}
 	s.store.Point = func(_ string, after bool) {

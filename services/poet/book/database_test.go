@@ -1,0 +1,61 @@
+package book
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"tweedle/services/poet"
+	"tweedle/values/types"
+)
+
+// The promise that a registration is durable rests on these options of bbolt.
+func TestTheDatabaseSyncs(t *testing.T) {
+	b, err := Open(t.TempDir(), types.PoetSchedule{EpochDuration: time.Hour}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if db := b.DB(); db.NoSync || db.NoGrowSync || db.StrictMode || db.IsReadOnly() {
+		t.Fatalf("NoSync %t, NoGrowSync %t, StrictMode %t, read-only %t", db.NoSync, db.NoGrowSync, db.StrictMode, db.IsReadOnly())
+	}
+}
+
+// bbolt lets readers see a transaction when its head is written, which is before
+// it is on the disk. Ours wait, and are told if it never gets there.
+func TestNothingIsShownBeforeItIsSynced(t *testing.T) {
+	b, err := Open(t.TempDir(), types.PoetSchedule{EpochDuration: time.Hour}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for _, reaches := range []bool{true, false} {
+		// A transaction whose head is written, and whose sync has not ended.
+		b.db.writing.Lock()
+		tx, err := b.db.Begin(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		written := int64(tx.ID())
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		shown := make(chan error, 1)
+		go func() {
+			_, err := b.Proofs(0)
+			shown <- err
+		}()
+		select {
+		case err := <-shown:
+			t.Fatalf("it was shown before it was synced: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if reaches {
+			b.db.durable.Store(written)
+		}
+		b.db.writing.Unlock()
+		if err := <-shown; reaches != (err == nil) || !reaches && !errors.Is(err, poet.ErrStopped) {
+			t.Fatalf("it reached the disk is %t, and readers are told %v", reaches, err)
+		}
+	}
+}
