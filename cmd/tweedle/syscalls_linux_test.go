@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"tweedle/base/telemetry"
-	"tweedle/services/poet/registration"
+	"tweedle/protocol/registration"
 )
 
 // systemCall is one call as strace saw it. Begin and end are the lines of its
