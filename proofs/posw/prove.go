@@ -2,7 +2,6 @@ package posw
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -49,7 +48,7 @@ func (p *Prover) Prove(kept io.Reader, workers int, progress func(done, total in
 
 	subtrees := p.subtrees(indices, low)
 	next := 0
-	err := p.readKept(kept, func(s spot, n node) {
+	spine, err := p.readKept(kept, func(s spot, n node) {
 		high.visit(s, n)
 		if s.height == p.k && next < len(subtrees) && subtrees[next].at == s {
 			subtrees[next].expect = n
@@ -60,6 +59,9 @@ func (p *Prover) Prove(kept io.Reader, workers int, progress func(done, total in
 			subtrees[next].spine = *s
 		}
 	})
+	if err == nil {
+		err = p.matches(&spine)
+	}
 	if err != nil {
 		return types.PoetProof{}, err
 	}
@@ -166,15 +168,13 @@ func (t *subtree) check() error {
 	}
 	if t.partial == nil {
 		if t.top != t.expect {
-			return fmt.Errorf("recomputed leaves %d to %d do not match their kept node: the kept nodes, the memory or the processor is broken",
-				t.at.first(), t.end)
+			return &Mismatch{First: t.at.first(), End: t.end, What: "their kept node"}
 		}
 		return nil
 	}
 	for height := range t.at.height {
 		if t.end>>height&1 == 1 && t.spine.parked[height] != t.partial.parked[height] {
-			return fmt.Errorf("recomputed leaves %d to %d do not match the parked node of height %d: the checkpoint, the memory or the processor is broken",
-				t.at.first(), t.end, height)
+			return &Mismatch{First: t.at.first(), End: t.end, What: fmt.Sprintf("the parked node of height %d", height)}
 		}
 	}
 	return nil
@@ -214,15 +214,15 @@ func (h *hasher) run(take func() *subtree, finished func(*subtree)) {
 // recompute runs all subtrees on that many goroutines.
 func (p *Prover) recompute(trees []subtree, workers int, progress func(done, total int)) error {
 	var (
-		mu   sync.Mutex // guards all following
-		next int
-		done int
-		errs error
+		mu     sync.Mutex // guards all following
+		next   int
+		done   int
+		failed error
 	)
 	take := func() *subtree {
 		mu.Lock()
 		defer mu.Unlock()
-		if next == len(trees) || errs != nil {
+		if next == len(trees) || failed != nil {
 			return nil
 		}
 		next++
@@ -233,8 +233,8 @@ func (p *Prover) recompute(trees []subtree, workers int, progress func(done, tot
 		mu.Lock()
 		defer mu.Unlock()
 		done++
-		errs = errors.Join(errs, err)
-		if progress != nil && errs == nil {
+		failed = cmp.Or(failed, err)
+		if progress != nil && failed == nil {
 			progress(done, len(trees))
 		}
 	}
@@ -245,5 +245,5 @@ func (p *Prover) recompute(trees []subtree, workers int, progress func(done, tot
 	}
 	work()
 	group.Wait()
-	return errs
+	return failed
 }

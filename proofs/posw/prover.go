@@ -76,7 +76,8 @@ type Prover struct {
 }
 
 // Checkpoint is what Resume needs besides the kept nodes: the number of leaves, and
-// the complete nodes without a parent, lowest first, one for each bit set in Leaves.
+// the complete nodes below height k without a parent, lowest first, one for each bit
+// set in Leaves below bit k. Those above follow from the kept nodes.
 type Checkpoint struct {
 	Leaves uint64
 	Parked []types.Hash32
@@ -128,9 +129,9 @@ func (p *Prover) Advance(n uint64, kept []byte) []byte {
 // Checkpoint returns the state after the last leaf. It shares no memory with the prover.
 func (p *Prover) Checkpoint() Checkpoint {
 	cp := Checkpoint{Leaves: p.spine.count}
-	for height, n := range p.spine.parked {
+	for height := range p.k {
 		if cp.Leaves>>height&1 == 1 {
-			cp.Parked = append(cp.Parked, n)
+			cp.Parked = append(cp.Parked, p.spine.parked[height])
 		}
 	}
 	return cp
@@ -138,31 +139,35 @@ func (p *Prover) Checkpoint() Checkpoint {
 
 // Resume returns a prover that goes on from a checkpoint. It reads exactly the
 // cp.Leaves>>k nodes of the kept stream, hashes them, and recomputes the leaves after
-// the last kept node, fewer than 2^k. The result must be the parked nodes: any
-// difference between stream and checkpoint is found, and the error says where. A
-// caller whose stream is longer cuts it to that length before it appends again.
+// the last kept node, fewer than 2^k. They must come out as the parked nodes, and they
+// depend on every kept node; else the error is a Mismatch. At a multiple of 2^k leaves
+// there is nothing to compare, and Prove finds what is wrong. A caller whose stream is
+// longer cuts it to that length before it appends again.
 func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, error) {
-	switch {
-	case k > MaxHeight:
+	if k > MaxHeight {
 		return nil, fmt.Errorf("height %d of the kept nodes is above %d", k, MaxHeight)
-	case cp.Leaves > MaxLeaves:
+	}
+	if cp.Leaves > MaxLeaves {
 		return nil, fmt.Errorf("checkpoint of %d leaves is beyond the largest tree of %d", cp.Leaves, uint64(MaxLeaves))
-	case len(cp.Parked) != bits.OnesCount64(cp.Leaves):
-		return nil, fmt.Errorf("checkpoint of %d leaves has %d parked nodes and must have %d",
-			cp.Leaves, len(cp.Parked), bits.OnesCount64(cp.Leaves))
+	}
+	if low := bits.OnesCount64(cp.Leaves & (1<<k - 1)); len(cp.Parked) != low {
+		return nil, fmt.Errorf("checkpoint of %d leaves has %d parked nodes and must have %d", cp.Leaves, len(cp.Parked), low)
 	}
 	p := NewProver(statement, k)
 	p.spine.count = cp.Leaves
+	s, err := p.readKept(kept, func(spot, node) {}, func(*spine) {})
+	if err != nil {
+		return nil, err
+	}
+	s.ready(p.hash)
+	s.count = cp.Leaves
 	for height, next := 0, 0; next < len(cp.Parked); height++ {
 		if cp.Leaves>>height&1 == 1 {
-			p.spine.parked[height] = cp.Parked[next]
-			p.spine.halves[height] = p.hash.half(&cp.Parked[next])
+			s.parked[height], s.halves[height] = cp.Parked[next], p.hash.half(&cp.Parked[next])
 			next++
 		}
 	}
-	if err := p.readKept(kept, func(spot, node) {}, func(*spine) {}); err != nil {
-		return nil, err
-	}
+	p.spine = s
 	last := subtree{at: spot{k, p.Kept()}}
 	p.finish(&last)
 	for !last.done() {
@@ -174,29 +179,45 @@ func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, e
 	return p, nil
 }
 
-// readKept reads the stream of kept nodes once. visit sees every complete node of
-// height k and above; before sees the spine before each kept node is added. At the
-// end the spine must be the prover's own.
-func (p *Prover) readKept(kept io.Reader, visit func(spot, node), before func(*spine)) error {
+// readKept reads the stream of kept nodes once, and returns the spine after them. visit
+// sees every complete node of height k and above; before sees the spine before each
+// kept node is added.
+func (p *Prover) readKept(kept io.Reader, visit func(spot, node), before func(*spine)) (spine, error) {
 	var s spine
 	var n node
 	ahead := bufio.NewReader(io.LimitReader(kept, int64(p.Kept()*NodeSize)))
 	for i := range p.Kept() {
 		if _, err := io.ReadFull(ahead, n[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return fmt.Errorf("only %d whole kept nodes for %d leaves, %d are needed: go back to an older checkpoint",
+			return s, fmt.Errorf("only %d whole kept nodes for %d leaves, %d are needed: go back to an older checkpoint",
 				i, p.spine.count, p.Kept())
 		} else if err != nil {
-			return fmt.Errorf("read kept node %d: %w", i, err)
+			return s, fmt.Errorf("read kept node %d: %w", i, err)
 		}
 		before(&s)
 		s.push(p.hash, p.k, n, visit)
 	}
+	return s, nil
+}
+
+// matches tells whether the kept nodes that led to a spine are those of the prover.
+func (p *Prover) matches(s *spine) error {
 	for height := p.k; height <= MaxHeight; height++ {
 		if s.count>>height&1 == 1 && s.parked[height] != p.spine.parked[height] {
 			first := s.count >> (height + 1) << (height + 1)
-			return fmt.Errorf("kept nodes do not match the checkpoint under the node of height %d over leaves %d to %d: go back to an older checkpoint, or another copy",
-				height, first, first+1<<height)
+			return &Mismatch{First: first, End: first + 1<<height, What: "the checkpoint"}
 		}
 	}
 	return nil
+}
+
+// Mismatch is an error of Resume and Prove: what was kept of some leaves is not what
+// they are. Nodes that were kept of them are wrong, or of leaves before them, or the
+// memory or the processor is broken.
+type Mismatch struct {
+	First, End uint64 // leaves
+	What       string // differs
+}
+
+func (m *Mismatch) Error() string {
+	return fmt.Sprintf("leaves %d to %d do not match %s: the kept nodes, the memory or the processor is broken", m.First, m.End, m.What)
 }

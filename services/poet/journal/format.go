@@ -2,7 +2,6 @@ package journal
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,12 +15,24 @@ import (
 
 const (
 	magic      = "tweedle journal1"
-	headerSize = len(magic) + 4 + 8 + 8 + 8 + 1 + 32
+	headerSize = len(magic) + 4 + 8 + 16 + 1 + 32
 	sumSize    = 16
 
-	// maxChunkNodes bounds the nodes of one chunk, and so the memory for
-	// reading it; a longer piece becomes several chunks.
+	// maxChunkNodes bounds the nodes of one chunk that is read, and so the memory
+	// for reading it. chunkNodes is how many are written: a damaged chunk costs
+	// its nodes, each 2^k leaves of work.
 	maxChunkNodes = 1 << 15
+	chunkNodes    = 1 << 8
+
+	// maxChunk is the length of the longest chunk.
+	maxChunk = leastChunk + (posw.MaxHeight+maxChunkNodes)*posw.NodeSize
+
+	// leastChunk is what a chunk has beside its nodes.
+	leastChunk = 8 + sumSize
+
+	// maxTries bounds the checksums that are tried for finding chunks behind
+	// damage, in all: about a second, in a file that somebody made for it.
+	maxTries = 1 << 22
 )
 
 type checksum [sumSize]byte
@@ -34,58 +45,59 @@ func (c checksum) next(data []byte) checksum {
 	return checksum(h.Sum(nil)[:sumSize])
 }
 
-// Header says what the nodes are about. Start and End are unix milliseconds.
-// Without members the statement is the empty byte string.
+// Header says what the nodes are about. Without members the statement is the
+// empty byte string.
 type Header struct {
-	Round      uint32
-	Members    uint64
-	Start, End int64
-	K          uint
-	Statement  [32]byte
+	Round     uint32
+	Members   uint64
+	K         uint // height of the nodes that are kept
+	Statement [32]byte
 }
 
-// statement returns the bytes that are hashed.
-func (h *Header) statement() []byte {
-	if h.Members == 0 {
-		return nil
-	}
-	return h.Statement[:]
-}
-
-// encode returns the header with its checksum, and the checksum.
+// encode returns the header with its checksum, and the checksum. The 16 bytes
+// behind the members are no longer used: older files have the round's times there.
 func (h *Header) encode() ([]byte, checksum) {
 	b := append(make([]byte, 0, headerSize+sumSize), magic...)
 	b = binary.BigEndian.AppendUint32(b, h.Round)
 	b = binary.BigEndian.AppendUint64(b, h.Members)
-	b = binary.BigEndian.AppendUint64(b, uint64(h.Start))
-	b = binary.BigEndian.AppendUint64(b, uint64(h.End))
+	b = append(b, make([]byte, 16)...)
 	b = append(b, byte(h.K))
 	b = append(b, h.Statement[:]...)
 	sum := checksum{}.next(b)
 	return append(b, sum[:]...), sum
 }
 
-var errHeader = errors.New("header is damaged")
+// errBad says that bytes are not what was written. Other errors of reading are
+// the disk's.
+var errBad = errors.New("damaged")
 
-func readHeader(r io.Reader) (Header, checksum, error) {
-	var b [headerSize + sumSize]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return Header{}, checksum{}, errHeader
+// readHeader returns an error that wraps errBad, or one of the disk.
+func readHeader(r *bufio.Reader) (Header, checksum, error) {
+	b, err := peek(r, headerSize+sumSize)
+	if err != nil {
+		return Header{}, checksum{}, err
 	}
 	f := b[len(magic):]
 	h := Header{
 		Round:     binary.BigEndian.Uint32(f),
 		Members:   binary.BigEndian.Uint64(f[4:]),
-		Start:     int64(binary.BigEndian.Uint64(f[12:])),
-		End:       int64(binary.BigEndian.Uint64(f[20:])),
 		K:         uint(f[28]),
 		Statement: [32]byte(f[29:]),
 	}
 	sum := checksum{}.next(b[:headerSize])
 	if string(b[:len(magic)]) != magic || h.K > posw.MaxHeight || sum != checksum(b[headerSize:]) {
-		return Header{}, checksum{}, errHeader
+		return Header{}, checksum{}, fmt.Errorf("header: %w", errBad)
 	}
 	return h, sum, nil
+}
+
+// peek returns the next n bytes. If there are fewer the error wraps errBad.
+func peek(r *bufio.Reader, n int) ([]byte, error) {
+	b, err := r.Peek(n)
+	if errors.Is(err, io.EOF) {
+		return b, fmt.Errorf("cut off: %w", errBad)
+	}
+	return b, err
 }
 
 // point is a place in the tree from which it can go on, given the kept nodes:
@@ -109,79 +121,117 @@ func appendChunk(b []byte, to point, nodes []byte, prev checksum) ([]byte, check
 	return append(b, sum[:]...), sum
 }
 
-// chunkReader reads chunk after chunk. Nothing it returns is unchecked.
+// chunkReader reads chunk after chunk. Nothing it returns is unchecked. r must
+// hold maxChunk bytes and a checksum.
 type chunkReader struct {
-	r    *bufio.Reader
-	k    uint
-	last uint64 // leaves
-	sum  checksum
-	buf  []byte
+	r     *bufio.Reader
+	k     uint
+	at    int64    // where the next chunk begins in the file
+	last  uint64   // leaves before it
+	sum   checksum // of the chunk before it
+	tries int
 }
 
-// next returns the point a chunk leads to, its nodes (valid until the next call)
-// and its length. io.EOF means that the file ends here; another error that the
-// rest is damaged.
-func (c *chunkReader) next() (to point, nodes []byte, size int64, err error) {
-	c.buf = append(c.buf[:0], make([]byte, 8)...)
-	if _, err := io.ReadFull(c.r, c.buf); err != nil {
-		return point{}, nil, 0, torn(err)
+// next returns the point a chunk leads to, and its nodes, valid until the next
+// call. io.EOF means that the file ends before it; errBad that it is damaged;
+// another error is the disk's. It moves only over a chunk that it returns.
+func (c *chunkReader) next() (to point, nodes []byte, err error) {
+	if _, err := c.r.Peek(1); err != nil {
+		return point{}, nil, err
 	}
-	to.leaves = binary.BigEndian.Uint64(c.buf)
+	b, err := peek(c.r, 8)
+	if err != nil {
+		return point{}, nil, err
+	}
+	to.leaves = binary.BigEndian.Uint64(b)
 	count := to.leaves>>c.k - c.last>>c.k
 	if to.leaves <= c.last || to.leaves > posw.MaxLeaves || count > maxChunkNodes {
-		return point{}, nil, 0, errors.New("chunk is damaged")
+		return point{}, nil, errBad
 	}
-	low := parkedSize(to.leaves, c.k)
-	rest := make([]byte, low+int(count)*posw.NodeSize+sumSize)
-	if _, err := io.ReadFull(c.r, rest); err != nil {
-		return point{}, nil, 0, fmt.Errorf("chunk is cut off: %w", io.ErrUnexpectedEOF)
+	low := 8 + parkedSize(to.leaves, c.k)
+	end := low + int(count)*posw.NodeSize
+	if b, err = peek(c.r, end+sumSize); err != nil {
+		return point{}, nil, err
 	}
-	body := rest[:len(rest)-sumSize]
-	c.buf = append(c.buf, body...)
-	sum := c.sum.next(c.buf)
-	if sum != checksum(rest[len(body):]) {
-		return point{}, nil, 0, errors.New("checksum of a chunk is wrong")
+	sum := c.sum.next(b[:end])
+	if sum != checksum(b[end:]) {
+		return point{}, nil, errBad
 	}
 	c.sum, c.last = sum, to.leaves
-	to.parked = body[:low:low]
-	return to, body[low:], int64(len(c.buf) + sumSize), nil
+	to.parked = append([]byte(nil), b[8:low]...)
+	c.skip(len(b))
+	return to, b[low:end], nil
 }
 
-func torn(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("chunk is cut off: %w", err)
+// each takes chunk after chunk, and returns what next ended with.
+func (c *chunkReader) each(take func(to point, nodes []byte)) error {
+	for {
+		to, nodes, err := c.next()
+		if err != nil {
+			return err
+		}
+		take(to, nodes)
 	}
-	return err
 }
 
-// checkpoint completes a point by the parked nodes of height k and above, which
-// follow from the kept nodes: node = SHA-256(statement || left || right)
-// (reference/poet.md 1.3).
-func checkpoint(h *Header, p point, kept io.Reader) (posw.Checkpoint, error) {
-	cp := posw.Checkpoint{Leaves: p.leaves}
-	for low := p.parked; len(low) > 0; low = low[posw.NodeSize:] {
-		cp.Parked = append(cp.Parked, [posw.NodeSize]byte(low))
-	}
-	var parked [posw.MaxHeight + 1][posw.NodeSize]byte
-	msg := append(make([]byte, 0, 3*posw.NodeSize), h.statement()...)
-	fixed := len(msg)
-	count := p.leaves >> h.K
-	for i := range count {
-		var n [posw.NodeSize]byte
-		if _, err := io.ReadFull(kept, n[:]); err != nil {
-			return cp, fmt.Errorf("kept node %d: %w", i, err)
+func (c *chunkReader) skip(n int) {
+	n, _ = c.r.Discard(n) // it was peeked at
+	c.at += int64(n)
+}
+
+// seek moves from a damaged chunk to the next one that is whole, and tells
+// whether there is one. A chunk's checksum is over the one before it, which is
+// read from the file then: so what follows shows that this is a chunk, but not yet
+// of which journal.
+func (c *chunkReader) seek() (bool, error) {
+	begin, last := c.at, c.last
+	for c.skip(leastChunk - sumSize); c.tries < maxTries; c.skip(8) { // all lengths are multiples of 8
+		b, err := c.r.Peek(sumSize + leastChunk)
+		if errors.Is(err, io.EOF) {
+			return false, nil
 		}
-		at := 0
-		for ; i>>at&1 == 1; at++ {
-			msg = append(append(msg[:fixed], parked[at][:]...), n[:]...)
-			n = sha256.Sum256(msg)
+		if err != nil {
+			return false, err
 		}
-		parked[at] = n
-	}
-	for at := range parked {
-		if count>>at&1 == 1 {
-			cp.Parked = append(cp.Parked, parked[at])
+		leaves := binary.BigEndian.Uint64(b[sumSize:])
+		if leaves <= last || leaves > posw.MaxLeaves {
+			continue
+		}
+		// The nodes that are missing were in the bytes that are skipped.
+		total, room := leaves>>c.k-last>>c.k, uint64(c.at+sumSize-begin-leastChunk)/posw.NodeSize
+		least, most := total-min(total, room), min(total, maxChunkNodes)
+		if least > most {
+			continue
+		}
+		if b, err = c.r.Peek(sumSize + leastChunk + parkedSize(leaves, c.k) + int(most)*posw.NodeSize); err != nil && !errors.Is(err, io.EOF) {
+			return false, err
+		}
+		if count, ok := c.try(b[sumSize:], checksum(b), leaves, least, most); ok {
+			prev := checksum(b)
+			c.skip(sumSize)
+			c.sum, c.last = prev, (leaves>>c.k-count)<<c.k
+			return true, nil
 		}
 	}
-	return cp, nil
+	return false, nil
+}
+
+// try looks for the number of nodes, from least to most, with which b begins with
+// a chunk to so many leaves.
+func (c *chunkReader) try(b []byte, prev checksum, leaves, least, most uint64) (count uint64, ok bool) {
+	h := blake3.New()
+	h.Write(prev[:])
+	done := 0
+	for count := least; count <= most; count++ {
+		end := 8 + parkedSize(leaves, c.k) + int(count)*posw.NodeSize
+		if len(b) < end+sumSize {
+			return 0, false
+		}
+		h.Write(b[done:end])
+		done = end
+		if c.tries++; checksum(h.Sum(nil)) == checksum(b[end:]) {
+			return count, true
+		}
+	}
+	return 0, false
 }

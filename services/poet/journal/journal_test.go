@@ -2,9 +2,11 @@ package journal
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"syscall"
 	"testing"
 
@@ -17,7 +19,7 @@ import (
 const path = "/rounds/7.journal"
 
 func header(k uint) Header {
-	return Header{Round: 7, Members: 3, Start: 1000, End: 2000, K: k, Statement: [32]byte{1, 2, 3}}
+	return Header{Round: 7, Members: 3, K: k, Statement: [32]byte{1, 2, 3}}
 }
 
 // run computes leaves under a journal and syncs it after each step.
@@ -43,20 +45,59 @@ func advance(p *posw.Prover, j *Journal, steps ...uint64) {
 // uninterrupted prover would have.
 func resume(t *testing.T, fs durable.FS) (*posw.Prover, *Journal, error) {
 	t.Helper()
-	j, lost, err := Open(fs, path)
+	j, lost, err := Open(fs, path, header(3))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cp, err := j.Checkpoint()
-	if err != nil {
-		t.Fatal(err)
-	}
+	return restore(t, j), j, lost
+}
+
+// restore returns a prover at the journal's checkpoint.
+func restore(t *testing.T, j *Journal) *posw.Prover {
+	t.Helper()
 	h := j.Header()
-	p, err := posw.Resume(h.Statement[:], h.K, j.Reader(), cp)
+	p, err := posw.Resume(h.Statement[:], h.K, j.Reader(), j.Checkpoint())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p, j, lost
+	return p
+}
+
+// fill computes what is missing until no piece behind damage waits, as the worker
+// does, and returns how many leaves that took, and the pieces that were refused.
+func fill(t *testing.T, j *Journal) (leaves uint64, dropped int) {
+	t.Helper()
+	p := restore(t, j)
+	for gap, _ := j.Gap(); gap > 0; gap, _ = j.Gap() {
+		nodes := p.Advance(5, nil)
+		leaves += 5
+		jumped, err := j.Append(nodes, nil)
+		if err != nil {
+			dropped++
+		}
+		if jumped {
+			p = restore(t, j)
+		}
+	}
+	return leaves, dropped
+}
+
+func read(t *testing.T, fs durable.FS, name string) []byte {
+	t.Helper()
+	b, err := durable.ReadFile(fs, name, 1<<24)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func disk(t *testing.T, content []byte) *durabletest.Mem {
+	t.Helper()
+	fs := durabletest.NewMem(1 << 24)
+	if err := durable.WriteFile(fs, path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fs
 }
 
 func proveBoth(t *testing.T, p *posw.Prover, j *Journal) {
@@ -127,11 +168,11 @@ func TestLongPiecesAreSplit(t *testing.T) {
 	if err := j.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	j, lost, err := Open(fs, path)
+	j, lost, err := Open(fs, path, header(0))
 	if err != nil || lost != nil {
 		t.Fatal(err, lost)
 	}
-	if got := j.slice(nil, 0, j.nodes); !bytes.Equal(got, nodes) {
+	if got := j.list.slice(nil, 0, j.nodes); !bytes.Equal(got, nodes) {
 		t.Fatal("other nodes came back")
 	}
 }
@@ -222,17 +263,15 @@ func TestFullDisk(t *testing.T) {
 	proveBoth(t, q, k)
 }
 
-// Flipped bits, a zeroed page, a cut: what is damaged is dropped, the rest is
-// right; never other nodes.
+// Flipped bits, a zeroed page, a cut: never other nodes; what is whole comes back when
+// what is missing is computed again, and that is less than is lost without it.
 func TestDamageIsFound(t *testing.T) {
 	mem := durabletest.NewMem(1 << 20)
 	j, _ := run(t, mem, 1, 50, 51, 49, 64, 80, 200)
-	good, err := durable.ReadFile(mem, path, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nodes := j.slice(nil, 0, j.nodes)
+	good := read(t, mem, path)
+	nodes := j.list.slice(nil, 0, j.nodes)
 	r := rand.New(rand.NewPCG(1, 2))
+	back := 0
 	for i := range 400 {
 		bad := bytes.Clone(good)
 		switch kind := i % 4; kind {
@@ -242,30 +281,283 @@ func TestDamageIsFound(t *testing.T) {
 			}
 		case 2:
 			at := r.IntN(len(bad))
-			clear(bad[at:min(len(bad), at+4096)])
+			clear(bad[at:min(len(bad), at+1024)])
 		case 3:
 			bad = bad[:r.IntN(len(bad))]
 		}
-		fs := durabletest.NewMem(1 << 20)
-		if err := durable.WriteFile(fs, path, bad, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		k, lost, err := Open(fs, path)
-		if errors.Is(err, ErrDamaged) {
-			continue
-		}
+		fs := disk(t, bad)
+		k, lost, err := Open(fs, path, header(1))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if lost == nil && !bytes.Equal(bad, good) && k.saved == j.saved {
 			t.Fatalf("damage %d was not noticed", i)
 		}
-		got := k.slice(nil, 0, k.nodes)
-		if !bytes.HasPrefix(nodes, got) {
+		before := k.nodes
+		if _, dropped := fill(t, k); dropped > 0 {
+			t.Fatalf("damage %d: good nodes were refused", i)
+		}
+		if k.nodes > before {
+			back++
+		}
+		if got := k.list.slice(nil, 0, k.nodes); !bytes.HasPrefix(nodes, got) {
 			t.Fatalf("damage %d: other nodes came back", i)
 		}
-		resume(t, fs)
+		if err := k.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		tail := k.suspect // stays until there is something to append
+		if q, again, lost := resume(t, fs.Crash(uint64(i))); lost != nil && !tail || again.nodes != k.nodes || q.Leaves() != k.target().leaves {
+			t.Fatalf("damage %d: %d leaves after the repair, %d are expected, %v", i, q.Leaves(), k.target().leaves, lost)
+		}
 	}
+	if back < 100 {
+		t.Errorf("only %d of 400 damaged files had something whole behind the damage", back)
+	}
+}
+
+// One flipped bit anywhere, in the header too, costs the leaves of its own chunk, of
+// the next if it is in the checksum that both need, and of one node more; a bit in the
+// last chunk costs that.
+func TestOneBitCostsOneChunk(t *testing.T) {
+	mem := durabletest.NewMem(1 << 20)
+	j, p := run(t, mem, 2)
+	for range 20 {
+		advance(p, j, 20)
+	}
+	good, all := read(t, mem, path), p.Leaves()
+	for bit := 3; bit < 8*len(good); bit += 41 {
+		bad := bytes.Clone(good)
+		bad[bit/8] ^= 1 << (bit % 8)
+		k, lost, err := Open(disk(t, bad), path, header(2))
+		if err != nil || lost == nil {
+			t.Fatalf("bit %d: %v, %v", bit, lost, err)
+		}
+		cost, dropped := fill(t, k)
+		if got := k.target().leaves; cost > 40+8 || dropped > 0 || got < all-40 {
+			t.Fatalf("bit %d: %d of %d leaves are there after %d were computed, %d pieces dropped", bit, got, all, cost, dropped)
+		}
+	}
+}
+
+// What the disk held before, the end of another round's journal, is whole, and is not
+// taken for this one's.
+func TestWhatBelongsElsewhereIsDropped(t *testing.T) {
+	mem, other := durabletest.NewMem(1<<20), durabletest.NewMem(1<<20)
+	steps := []uint64{40, 40, 40, 40, 40, 40}
+	run(t, mem, 2, steps...)
+	h := header(2)
+	h.Statement[9]++
+	j := Create(other, path, h)
+	p := posw.NewProver(h.Statement[:], 2)
+	advance(p, j, steps...)
+	mixed := read(t, mem, path)
+	for at := headerSize; at < len(mixed); at += 64 {
+		b := append(mixed[:at:at], read(t, other, path)[at:]...)
+		k, lost, err := Open(disk(t, b), path, header(2))
+		if err != nil || lost == nil {
+			t.Fatalf("at %d: %v, %v", at, lost, err)
+		}
+		waiting := len(k.pieces)
+		if _, dropped := fill(t, k); dropped != waiting {
+			t.Fatalf("at %d: %d of %d pieces were dropped", at, dropped, waiting)
+		}
+		proveBoth(t, restore(t, k), k)
+	}
+}
+
+// A file that cannot be opened or read is not taken for damage: the error is the
+// disk's, nothing is written, and the next try finds everything.
+func TestOneFailedCallIsNotDamage(t *testing.T) {
+	for name, fails := range map[string]*failing{
+		"no descriptor is free":    {open: syscall.EMFILE},
+		"another user's file":      {open: syscall.EACCES},
+		"no memory":                {open: syscall.ENOMEM},
+		"the length is not known":  {size: syscall.EIO},
+		"the header is unreadable": {read: syscall.EIO, from: 0},
+		"a sector is unreadable":   {read: syscall.EIO, from: 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := durabletest.NewMem(1 << 20)
+			_, p := run(t, mem, 1, 50, 51, 49, 64, 80, 200)
+			good := read(t, mem, path)
+			counted := durabletest.NewFaulty(mem)
+			fails.FS = counted
+			_, _, err := Open(fails, path, header(1))
+			if want := cmp.Or(fails.open, fails.size, fails.read); !errors.Is(err, want) {
+				t.Fatalf("error %v", err)
+			}
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrOther) {
+				t.Fatalf("%v would make the worker start from leaf 0", err)
+			}
+			if did := counted.Done(); len(did) > 0 || !bytes.Equal(read(t, mem, path), good) {
+				t.Fatalf("the file was changed: %v", did)
+			}
+			if q, _, lost := resume(t, mem); lost != nil || q.Leaves() != p.Leaves() {
+				t.Fatalf("%d leaves at the next try, %v", q.Leaves(), lost)
+			}
+		})
+	}
+}
+
+// failing is a file system on which opening, the length, or reading from a byte on
+// fails.
+type failing struct {
+	durable.FS
+	open, size, read error
+	from             int64
+}
+
+func (f *failing) Open(name string) (durable.File, error) {
+	if f.open != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: f.open}
+	}
+	file, err := f.FS.Open(name)
+	return &failingFile{file, f}, err
+}
+
+type failingFile struct {
+	durable.File
+	fs *failing
+}
+
+func (f *failingFile) Size() (int64, error) {
+	if f.fs.size != nil {
+		return 0, f.fs.size
+	}
+	return f.File.Size()
+}
+
+func (f *failingFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.fs.read == nil || off+int64(len(p)) <= f.fs.from {
+		return f.File.ReadAt(p, off)
+	}
+	n, _ := f.File.ReadAt(p[:max(0, f.fs.from-off)], off)
+	return n, f.fs.read
+}
+
+// Open writes nothing, whatever it finds. A cut end is cut off by the next Sync; a
+// file that is damaged is kept, each under its own name, and never replaced.
+func TestDamagedFilesAreKept(t *testing.T) {
+	mem := durabletest.NewMem(1 << 20)
+	j, p := run(t, mem, 1, 50, 51, 49, 64, 80, 200)
+	good := read(t, mem, path)
+	want := map[string][]byte{}
+	for i, name := range []string{path + ".bad", path + ".bad1", path + ".bad2"} {
+		bad := bytes.Clone(good)
+		bad[len(bad)/8*(i+1)] ^= 1
+		want[name] = bad
+		if err := durable.WriteFile(mem, path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		counted := durabletest.NewFaulty(mem)
+		k, lost, err := Open(counted, path, header(1))
+		if err != nil || lost == nil {
+			t.Fatal(lost, err)
+		}
+		if did := counted.Done(); len(did) > 0 {
+			t.Fatalf("Open did %v", did)
+		}
+		if err := k.Sync(); err != nil || !bytes.Equal(read(t, mem, path), bad) {
+			t.Fatalf("the damaged file was touched before the gap was filled: %v", err)
+		}
+		fill(t, k)
+		if err := k.Sync(); err != nil || k.Kept() != name {
+			t.Fatalf("kept as %q: %v", k.Kept(), err)
+		}
+		for name, content := range want {
+			if !bytes.Equal(read(t, mem, name), content) {
+				t.Fatalf("%s is not the damaged file any more", name)
+			}
+		}
+		if q, _, lost := resume(t, mem.Crash(1)); lost != nil || q.Leaves() != p.Leaves() {
+			t.Fatalf("%d leaves after the repair, %v", q.Leaves(), lost)
+		}
+	}
+	if err := j.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if names, _ := mem.ReadDir("/rounds"); len(names) != 3 {
+		t.Fatalf("after the round: %v", names)
+	}
+}
+
+// A file about something else stands in the way of a new journal: it is kept.
+func TestForeignFileIsKept(t *testing.T) {
+	mem := durabletest.NewMem(1 << 20)
+	other := header(1)
+	other.Members++
+	o := Create(mem, path, other)
+	if err := o.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Open(mem, path, header(1)); !errors.Is(err, ErrOther) {
+		t.Fatal(err)
+	}
+	was := read(t, mem, path)
+	run(t, mem, 1, 50)
+	if !bytes.Equal(read(t, mem, path+".bad"), was) {
+		t.Fatal("it is gone")
+	}
+	if _, j, _ := resume(t, mem); j.Header().Members != 3 {
+		t.Fatal("the new journal is not there")
+	}
+}
+
+// Repairing a damaged journal is stopped at every operation, without power: the good
+// leaves are there at the next start.
+func TestEveryCrashPointOfARepair(t *testing.T) {
+	mem := durabletest.NewMem(1 << 20)
+	_, p := run(t, mem, 3, 50, 1, 49, 64, 80)
+	bad := read(t, mem, path)
+	bad[len(bad)/3] ^= 8
+	for at := 1; ; at++ {
+		for _, how := range []durabletest.How{durabletest.Before, durabletest.Torn, durabletest.After} {
+			for seed := range uint64(6) {
+				mem := disk(t, bad)
+				fs := durabletest.NewFaulty(mem)
+				fs.Set(durabletest.Fault{At: at, How: how})
+				j, _, err := Open(fs, path, header(3))
+				if err != nil {
+					t.Fatal(err)
+				}
+				fill(t, j)
+				done := j.Sync() == nil
+				_, k, _ := resume(t, mem.Crash(seed))
+				fill(t, k)
+				if got := k.target().leaves; got != p.Leaves() {
+					t.Fatalf("at %d/%d seed %d: %d leaves of %d", at, how, seed, got, p.Leaves())
+				}
+				if done && how == durabletest.After && seed == 5 {
+					return
+				}
+			}
+		}
+	}
+}
+
+// A node that is wrong in memory, which Doubt names, costs that node and the next.
+func TestDoubt(t *testing.T) {
+	mem := durabletest.NewMem(1 << 20)
+	j, p := run(t, mem, 2, 402)
+	j.list.blocks[0][50*posw.NodeSize+3] ^= 1
+	j.Doubt(50)
+	if cost, dropped := fill(t, j); cost > 4+4+5 || dropped > 0 || j.target().leaves != p.Leaves() {
+		t.Fatalf("%d leaves after %d were computed", j.target().leaves, cost)
+	}
+	proveBoth(t, restore(t, j), j)
+	// A wrong node whose successors were computed from it costs all after it.
+	j.list.blocks[0][50*posw.NodeSize+3] ^= 1
+	j.list.blocks[0][51*posw.NodeSize+3] ^= 1
+	j.Doubt(50)
+	if _, dropped := fill(t, j); dropped != 1 || j.nodes > 53 {
+		t.Fatalf("%d nodes, %d pieces dropped", j.nodes, dropped)
+	}
+	j.Doubt(j.nodes)
+	if p := restore(t, j); p.Leaves() != j.nodes<<2 {
+		t.Fatalf("%d leaves", p.Leaves())
+	}
+	proveBoth(t, restore(t, j), j)
 }
 
 // BenchmarkOpenMainnet measures a start in the last minute of a round of mainnet:
@@ -287,15 +579,11 @@ func BenchmarkOpenMainnet(b *testing.B) {
 	}
 	j.Close()
 	for b.Loop() {
-		j, _, err := Open(durable.OS{}, Path(dir, 1))
+		j, _, err := Open(durable.OS{}, Path(dir, 1), h)
 		if err != nil {
 			b.Fatal(err)
 		}
-		cp, err := j.Checkpoint()
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := posw.Resume(h.Statement[:], h.K, j.Reader(), cp); err != nil {
+		if _, err := posw.Resume(h.Statement[:], h.K, j.Reader(), j.Checkpoint()); err != nil {
 			b.Fatal(err)
 		}
 		j.Close()
@@ -314,17 +602,30 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fs := durabletest.NewMem(1 << 24)
 		durable.WriteFile(fs, path, b, 0o600)
-		j, lost, err := Open(fs, path)
+		j, lost, err := Open(fs, path, header(1))
 		if err != nil {
 			return
 		}
-		if _, err := j.Checkpoint(); err != nil {
-			t.Fatal(err)
+		if rest, _ := durable.ReadFile(fs, path, 1<<24); !bytes.Equal(b, rest) {
+			t.Fatal("Open changed the file")
 		}
-		// What was accepted is what writing the same again makes.
-		rest, _ := durable.ReadFile(fs, path, 1<<24)
-		if !bytes.HasPrefix(b, rest) || lost == nil && len(rest) != len(b) {
-			t.Fatal("file changed more than by a cut")
+		if j.list.size() > len(b) {
+			t.Fatalf("%d bytes of nodes in a file of %d", j.list.size(), len(b))
 		}
+		if lost == nil && bytes.Equal(b, good) && j.target().leaves != p.Leaves() {
+			t.Fatal("the good file came back as another")
+		}
+		if gap, _ := j.Gap(); gap > 1000 {
+			return
+		}
+		fill(t, j)
+		j.Checkpoint()
 	})
+}
+
+func (l *list) size() (n int) {
+	for _, b := range l.blocks {
+		n += len(b)
+	}
+	return n
 }

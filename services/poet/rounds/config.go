@@ -18,7 +18,8 @@
 //	LOCK             one process at a time
 //	identity.key     the server's ed25519 key, base64, mode 0600
 //	poet.db          bbolt: registrations, rounds, proofs, delivery's buckets
-//	rounds/N.journal the kept nodes of round N while it executes
+//	rounds/N.journal the kept nodes of round N while it executes; one that was
+//	                 damaged is kept as N.journal.bad
 //	rounds/reserve   room set aside for the journal of the next round
 //	ballast          room that is given up to save a proof on a full disk
 //	admin.token      the door's: tokens of the admin API

@@ -1,6 +1,7 @@
 package rounds
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -78,7 +79,6 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxSubmitBatch, DefaultMaxSubmitBatch)
 	def(&c.SubmitFlush, DefaultSubmitFlush)
 	def(&c.BallastBytes, DefaultBallastBytes)
-	def(&c.Work.Provers, 1)
 	def(&c.Work.ProveWorkers, runtime.GOMAXPROCS(0))
 	return c
 }
@@ -102,7 +102,7 @@ func Open(cfg Config) (_ *Service, err error) {
 		cfg:     cfg,
 		metrics: newMetrics(cfg.Metrics),
 		pending: make(chan struct{}, MaxPending),
-		crypto:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-cfg.Work.Provers)),
+		crypto:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		queue:   make(chan *submission, MaxPending),
 		inputs:  make(chan input),
 		jobs:    make(chan work.Job, maxUnproved),
@@ -204,7 +204,7 @@ func (s *Service) Close() error {
 // Run does everything that happens by itself until ctx ends: it stores
 // registrations, closes, executes and proves rounds. When ctx ends it
 // checkpoints and returns nil, within a second. Any other return is an error of
-// the disk that only a restart can clear. Call it once.
+// the disk that only a person, or a restart, can clear. Call it once.
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -216,7 +216,11 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() { d.drive(next) })
 	group.Go(func() { s.registrar(ctx) })
 	group.Go(func() { s.watchStorage(ctx) })
-	group.Go(func() { s.worker.Run(ctx, source{s}) })
+	var unworkable error
+	group.Go(func() {
+		defer cancel()
+		unworkable = s.worker.Run(ctx, source{s})
+	})
 	select {
 	case <-ctx.Done():
 	case <-s.store.Failed():
@@ -224,7 +228,7 @@ func (s *Service) Run(ctx context.Context) error {
 	cancel()
 	group.Wait()
 	close(s.stopped)
-	return s.store.Err()
+	return cmp.Or(s.store.Err(), unworkable)
 }
 
 func (s *Service) emit(e poet.Event) {

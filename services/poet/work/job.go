@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tweedle/services/poet"
+	"tweedle/services/poet/journal"
 	"tweedle/values/types"
 )
 
@@ -20,6 +21,10 @@ type Job struct {
 // statement returns the bytes that the work is about.
 func (j Job) statement() []byte { return poet.Statement(j.Statement, j.Members) }
 
+func (j Job) header(k uint) journal.Header {
+	return journal.Header{Round: j.Round, Members: j.Members, K: k, Statement: j.Statement}
+}
+
 // Result is what a Job ends in.
 type Result struct {
 	Round uint32
@@ -33,9 +38,9 @@ type Source interface {
 	// before by this source. After a restart it returns unfinished rounds again.
 	Next(ctx context.Context) (Job, error)
 	// Finish verifies and stores the proof, durably, and reads it back before
-	// it returns. Then the worker deletes the round's data. An error that is
-	// ErrBadProof means that the proof is wrong; after any other, Finish may be
-	// called again, also if the first call had stored the proof.
+	// it returns. Then the worker deletes the round's data. After an error Finish
+	// is called again, also if the first call had stored the proof. ErrBadProof
+	// means that the source takes the proof for wrong.
 	Finish(ctx context.Context, r Result) error
 	// Stored tells whether the proof of a round is stored.
 	Stored(ctx context.Context, round uint32) (bool, error)

@@ -2,18 +2,17 @@
 //
 // It promises: a round goes on from its last checkpoint after a stop; its data is
 // deleted only after its source has stored the proof, durably, and read it back; a
-// full disk costs crash safety and raises an alert, never the round. It leaves to
-// its [Source] which rounds there are, and what becomes of their proofs.
+// full disk costs crash safety and raises an alert, never the round; damage of a
+// journal, or of memory, costs the leaves that are damaged; a call of the disk that
+// fails costs none. It leaves to its [Source] which rounds there are, and what becomes
+// of their proofs, and to its clock to be right.
 package work
 
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"math/bits"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"tweedle/base/durable"
 	"tweedle/proofs/posw"
@@ -45,10 +45,6 @@ type Config struct {
 	// LeavesPerSecond is the expected speed, for the disk budget and for
 	// progress; 0 means that it is measured.
 	LeavesPerSecond uint64
-	// Provers is the number of rounds that execute at the same time, each on a
-	// core of its own; 0 means 1. Rounds beyond it wait in order of their
-	// number, so the oldest always advances at full speed.
-	Provers int
 	// ProveWorkers is the number of goroutines that recompute subtrees at a
 	// round's end; 0 means one for each core.
 	ProveWorkers int
@@ -56,7 +52,8 @@ type Config struct {
 	// DefaultCheckpointInterval.
 	CheckpointInterval time.Duration
 
-	// Now is the time, of a clock.Clock: one wrong reading must not end a round.
+	// Now is the time, of a clock.Clock: one wrong reading must not end a round. Nil
+	// means time.Now.
 	Now func() time.Time
 	// Emit is told every event, from several goroutines, one of them a prover:
 	// it must return at once.
@@ -72,9 +69,11 @@ const (
 )
 
 func (c Config) withDefaults() Config {
-	c.Provers = cmp.Or(c.Provers, 1)
 	c.ProveWorkers = cmp.Or(c.ProveWorkers, runtime.GOMAXPROCS(0))
 	c.CheckpointInterval = cmp.Or(c.CheckpointInterval, DefaultCheckpointInterval)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.LeavesPerSecond == 0 {
 		c.LeavesPerSecond = measureRate()
 	}
@@ -84,29 +83,32 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Worker executes rounds of a source and makes their proofs. Its data are the
-// journals in its directory.
+// Worker executes rounds of a source, one after another, and makes their proofs
+// beside that. Its data are the journals in its directory.
 type Worker struct {
 	cfg     Config
 	fs      durable.FS
 	dir     string // of the journals
-	rate    uint64 // leaves per second that one prover has
+	rate    uint64 // leaves per second, expected
 	metrics *metrics
 	emit    func(poet.Event)
 
-	provers chan struct{} // holds a token for each prover at work
-	proving chan struct{} // one round makes its proof at a time: it takes all cores
+	executing atomic.Int32  // provers at work
+	proving   chan struct{} // one round makes its proof at a time: it takes all cores
 
 	mu        sync.Mutex
 	runs      map[uint32]*run
 	leftovers []uint32
 }
 
-// run is a round at work.
+// run is a round at work. It is executed, then its proof is made, by one goroutine
+// after the other; what others see of it is atomic.
 type run struct {
 	job     Job
 	k       uint
 	journal *journal.Journal
+	prover  *posw.Prover
+	kept    string // the damaged file that was told last
 
 	leaves  atomic.Uint64
 	rate    atomic.Uint64 // leaves per second, lately
@@ -121,8 +123,7 @@ func New(cfg Config) (*Worker, error) {
 	cfg = cfg.withDefaults()
 	w := &Worker{
 		cfg: cfg, fs: cfg.FS, dir: cfg.Dir, rate: cfg.LeavesPerSecond, metrics: newMetrics(cfg.Metrics), emit: cfg.Emit,
-		provers: make(chan struct{}, cfg.Provers), proving: make(chan struct{}, 1),
-		runs: map[uint32]*run{},
+		proving: make(chan struct{}, 1), runs: map[uint32]*run{},
 	}
 	if err := w.fs.Mkdir(w.dir, 0o700); err != nil {
 		return nil, err
@@ -142,144 +143,74 @@ func New(cfg Config) (*Worker, error) {
 	return w, nil
 }
 
-// Run executes the source's rounds until ctx ends, then checkpoints and returns
-// within a second. The error, if any, is the source's.
-func (w *Worker) Run(ctx context.Context, source Source) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var group sync.WaitGroup
-	defer group.Wait()
-	defer cancel()
-	if err := w.removeLeftovers(ctx, source); err != nil {
-		return ended(ctx, err)
-	}
-	turn := make(chan struct{})
-	close(turn)
-	for {
-		job, err := source.Next(ctx)
-		if err != nil {
-			return ended(ctx, err)
+// Run executes the source's rounds in their order until ctx ends, then checkpoints
+// and returns nil within a second. Any other return is the source's error, or that of a
+// journal that cannot be read: its work is not lost, and not begun anew, and the error
+// says what to do.
+func (w *Worker) Run(outer context.Context, source Source) error {
+	w.removeLeftovers(outer, source)
+	group, ctx := errgroup.WithContext(outer)
+	group.Go(func() error {
+		for {
+			job, err := source.Next(ctx)
+			if err != nil {
+				return err
+			}
+			r, err := w.load(ctx, job)
+			if err != nil {
+				return err
+			}
+			w.execute(ctx, r)
+			group.Go(func() error {
+				defer w.leave(r)
+				return w.finish(ctx, source, r)
+			})
 		}
-		// Rounds start in the order of the source, whichever goroutine is first.
-		before, after := turn, make(chan struct{})
-		turn = after
-		group.Go(func() { w.round(ctx, source, job, before, after) })
-	}
-}
-
-// ended hides errors that come from the end of ctx.
-func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	})
+	err := group.Wait()
+	if outer.Err() != nil {
 		return nil
 	}
 	return err
 }
 
 // removeLeftovers deletes the journals of rounds whose proof is stored: we were
-// stopped between the two.
-func (w *Worker) removeLeftovers(ctx context.Context, source Source) error {
+// stopped between the two. One that cannot be asked for stays.
+func (w *Worker) removeLeftovers(ctx context.Context, source Source) {
 	for _, n := range w.leftovers {
 		stored, err := source.Stored(ctx, n)
 		if err != nil {
-			return err
-		}
-		if !stored {
-			continue
-		}
-		if err := journal.Remove(w.fs, journal.Path(w.dir, n)); err != nil {
-			w.emit(poet.Event{Kind: poet.EventWriteFailed, Round: poet.RoundID(n), Text: "data of a proved round could not be removed", Err: err})
+			w.tell(n, poet.EventDamage, "its journal stays, for nobody knows whether its proof is stored", err)
+		} else if stored {
+			w.remove(n)
 		}
 	}
-	return nil
 }
 
-// round takes a job from its journal to its stored proof. It returns early only
-// when ctx ends.
-func (w *Worker) round(ctx context.Context, source Source, job Job, before, after chan struct{}) {
-	r, p := w.load(ctx, job)
-	if ctx.Err() != nil {
-		r.journal.Close()
-		close(after)
-		return
+// remove deletes the data of a round whose proof is stored.
+func (w *Worker) remove(round uint32) {
+	if err := journal.Remove(w.fs, journal.Path(w.dir, round)); err != nil {
+		w.tell(round, poet.EventWriteFailed, "data of a proved round could not be removed", err)
 	}
+}
+
+func (w *Worker) tell(round uint32, kind poet.EventKind, text string, err error) {
+	w.emit(poet.Event{Kind: kind, Round: poet.RoundID(round), Text: text, Err: err})
+}
+
+// enter and leave show a round to those who ask for the rounds at work.
+func (w *Worker) enter(r *run) {
 	w.mu.Lock()
-	w.runs[job.Round] = r
+	defer w.mu.Unlock()
+	w.runs[r.job.Round] = r
+}
+
+func (w *Worker) leave(r *run) {
+	r.journal.Close()
+	w.mu.Lock()
+	delete(w.runs, r.job.Round)
 	w.mu.Unlock()
-	defer func() {
-		w.mu.Lock()
-		delete(w.runs, job.Round)
-		w.mu.Unlock()
-		w.metrics.forget(job.Round)
-	}()
-	defer r.journal.Close()
-
-	select {
-	case <-ctx.Done():
-		close(after)
-		return
-	case <-before:
-	}
-	select {
-	case <-ctx.Done():
-		close(after)
-		return
-	case w.provers <- struct{}{}:
-		close(after)
-	}
-	w.execute(ctx, r, p)
-	<-w.provers
-	if ctx.Err() != nil {
-		return
-	}
-	w.finish(ctx, source, r, p)
-}
-
-// load goes on from the round's journal, or from the beginning.
-func (w *Worker) load(ctx context.Context, job Job) (*run, *posw.Prover) {
-	path := journal.Path(w.dir, job.Round)
-	j, lost, err := journal.Open(w.fs, path)
-	if err == nil {
-		if lost != nil {
-			w.emit(poet.Event{Kind: poet.EventDamage, Round: poet.RoundID(job.Round), Text: "end of the journal is cut off", Err: lost})
-		}
-		var p *posw.Prover
-		if p, err = resume(ctx, j, job); err == nil {
-			r := &run{job: job, k: j.Header().K, journal: j}
-			r.leaves.Store(p.Leaves())
-			w.emit(poet.Event{Kind: poet.EventResumed, Round: poet.RoundID(job.Round), Text: fmt.Sprintf("round goes on from leaf %d", p.Leaves())})
-			return r, p
-		}
-		j.Close()
-	}
-	if !errors.Is(err, os.ErrNotExist) && ctx.Err() == nil {
-		// Without the journal the work of this round until now is lost, but not
-		// the round: its members get a proof of the time that is left.
-		w.emit(poet.Event{Kind: poet.EventDamage, Round: poet.RoundID(job.Round), Text: "journal cannot be used, round starts from leaf 0", Err: err})
-	}
-	k := w.k(job)
-	r := &run{job: job, k: k}
-	r.journal = journal.Create(w.fs, path, job.header(k))
-	return r, posw.NewProver(job.statement(), k)
-}
-
-func (j Job) header(k uint) journal.Header {
-	return journal.Header{
-		Round: j.Round, Members: j.Members, K: k, Statement: j.Statement,
-		Start: j.Start.UnixMilli(), End: j.End.UnixMilli(),
-	}
-}
-
-func resume(ctx context.Context, j *journal.Journal, job Job) (*posw.Prover, error) {
-	h := j.Header()
-	if h.Round != job.Round || h.Statement != job.Statement || h.Members != job.Members {
-		return nil, errors.New("journal is about another statement")
-	}
-	return unlessStopped(ctx, func() (*posw.Prover, error) {
-		cp, err := j.Checkpoint()
-		if err != nil {
-			return nil, err
-		}
-		return posw.Resume(job.statement(), h.K, j.Reader(), cp)
-	})
+	w.metrics.forget(r.job.Round)
 }
 
 // k returns the height of the nodes to keep for a job.
@@ -321,7 +252,7 @@ func (w *Worker) Rounds() []poet.RoundStatus {
 	defer w.mu.Unlock()
 	var out []poet.RoundStatus
 	for _, n := range slices.Sorted(maps.Keys(w.runs)) {
-		out = append(out, w.runs[n].status(time.Now()))
+		out = append(out, w.runs[n].status(w.cfg.Now()))
 	}
 	return out
 }
@@ -367,9 +298,9 @@ func measureRate() uint64 {
 }
 
 // journalNeed returns the bytes that the journal of a round takes: one node for
-// 2^k leaves, and something for each sync.
+// 2^k leaves, and something for each sync and each 256 nodes.
 func journalNeed(rate uint64, duration time.Duration, k uint) uint64 {
 	nodes := expected(rate, duration)>>k + 1
 	syncs := min(nodes, uint64(max(0, duration.Seconds()))+1)
-	return nodes*posw.NodeSize + syncs*chunkBytes + 1<<10
+	return nodes*posw.NodeSize*257/256 + syncs*chunkBytes + 1<<10
 }
