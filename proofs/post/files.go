@@ -165,3 +165,7 @@ func dataFiles(fs durable.FS, dir string) (numbers []uint64, err error) {
 }
 
 func dataFile(number uint64) string { return fmt.Sprintf("postdata_%d.bin", number) }
+
+// ReadMetadata returns what a directory's metadata says of its data, whether or
+// not all of that is there; fs.ErrNotExist of io/fs if there is none.
+func ReadMetadata(dir string) (Metadata, error) { return loadMetadata(durable.OS{}, dir) }

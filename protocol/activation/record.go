@@ -2,6 +2,7 @@ package activation
 
 import (
 	"tweedle/values/codec"
+	"tweedle/values/merkle"
 	"tweedle/values/types"
 )
 
@@ -23,6 +24,30 @@ type Space struct {
 type Registration struct {
 	Poet  string // the PoET's address as configured
 	Round string
+	Place *Place // nil until the PoET has told it
+}
+
+// is tells whether both are of the same PoET and round.
+func (r Registration) is(other Registration) bool {
+	return r.Poet == other.Poet && r.Round == other.Round
+}
+
+// Place is where a challenge stands in a round's statement. Whoever knows it
+// can use a proof of that statement, from whoever it comes.
+type Place struct {
+	Statement types.Hash32 // root of the tree of the round's members
+	Index     uint64       // of our leaf
+	Members   uint64
+	Path      []types.Hash32 // siblings from the leaf upwards
+}
+
+// holds tells whether the place is the challenge's, as its statement says.
+func (p *Place) holds(challenge types.Hash32) bool {
+	path := make([][32]byte, len(p.Path))
+	for i := range p.Path {
+		path[i] = p.Path[i]
+	}
+	return merkle.Verify(p.Statement, challenge, p.Index, p.Members, path) == nil
 }
 
 // Membership is a PoET proof that covers the challenge.
@@ -76,6 +101,13 @@ func (p *Pending) encodeTo(e *codec.Encoder) {
 	for _, r := range p.Registrations {
 		e.String(r.Poet)
 		e.String(r.Round)
+		e.Option(r.Place != nil)
+		if r.Place != nil {
+			e.Raw(r.Place.Statement[:])
+			e.Compact(r.Place.Index)
+			e.Compact(r.Place.Members)
+			encodePath(e, r.Place.Path)
+		}
 	}
 	e.Option(p.Poet != nil)
 	if p.Poet != nil {
@@ -83,10 +115,7 @@ func (p *Pending) encodeTo(e *codec.Encoder) {
 		e.Compact(p.Poet.NumLeaves)
 		e.Compact(p.Poet.LeafIndex)
 		e.Compact(p.Poet.NumMembers)
-		e.Compact(uint64(len(p.Poet.Nodes)))
-		for i := range p.Poet.Nodes {
-			e.Raw(p.Poet.Nodes[i][:])
-		}
+		encodePath(e, p.Poet.Nodes)
 	}
 	e.Option(p.Post != nil)
 	if p.Post != nil {
@@ -118,7 +147,15 @@ func (r *Record) DecodeFrom(d *codec.Decoder) {
 func (p *Pending) decodeFrom(d *codec.Decoder) {
 	p.Challenge.DecodeFrom(d)
 	for range d.Count(MaxRegistrations) {
-		p.Registrations = append(p.Registrations, Registration{d.String(MaxPoetName), d.String(types.MaxPoetRoundID)})
+		r := Registration{Poet: d.String(MaxPoetName), Round: d.String(types.MaxPoetRoundID)}
+		if d.Option() {
+			r.Place = &Place{}
+			d.Raw(r.Place.Statement[:])
+			r.Place.Index = d.Compact()
+			r.Place.Members = d.Compact()
+			r.Place.Path = decodePath(d)
+		}
+		p.Registrations = append(p.Registrations, r)
 	}
 	if d.Option() {
 		p.Poet = &Membership{}
@@ -126,14 +163,7 @@ func (p *Pending) decodeFrom(d *codec.Decoder) {
 		p.Poet.NumLeaves = d.Compact()
 		p.Poet.LeafIndex = d.Compact()
 		p.Poet.NumMembers = d.Compact()
-		for range d.Count(types.MaxMembershipNodes) {
-			var h types.Hash32
-			d.Raw(h[:])
-			if d.Err() != nil {
-				return
-			}
-			p.Poet.Nodes = append(p.Poet.Nodes, h)
-		}
+		p.Poet.Nodes = decodePath(d)
 	}
 	if d.Option() {
 		p.Post = &types.PostProof{}
@@ -143,4 +173,23 @@ func (p *Pending) decodeFrom(d *codec.Decoder) {
 		p.ATX = &types.ATX{}
 		p.ATX.DecodeFrom(d)
 	}
+}
+
+func encodePath(e *codec.Encoder, path []types.Hash32) {
+	e.Compact(uint64(len(path)))
+	for i := range path {
+		e.Raw(path[i][:])
+	}
+}
+
+func decodePath(d *codec.Decoder) (path []types.Hash32) {
+	for range d.Count(types.MaxMembershipNodes) {
+		var h types.Hash32
+		d.Raw(h[:])
+		if d.Err() != nil {
+			return nil
+		}
+		path = append(path, h)
+	}
+	return path
 }

@@ -24,6 +24,12 @@ type Config struct {
 	FetchDelay time.Duration
 	// Retry is the pause after work that failed.
 	Retry time.Duration
+	// Patience is how long a proof waits for better ones, twice that if no PoET
+	// gave it to us: anybody can make one of little work.
+	Patience time.Duration
+	// ChooseBy is how long after a round's end PoETs that still work on their
+	// proof are waited for when there is another.
+	ChooseBy time.Duration
 }
 
 // Signer is the smesher's identity.
@@ -37,17 +43,22 @@ type Positions interface {
 	// Highest returns the highest valid ATX published before an epoch,
 	// however long ago; false when there is none.
 	Highest(before types.Epoch) (types.ATXID, bool)
+	// Last returns the newest valid ATX of the smesher itself; false when the
+	// network knows none. It is what a lost record would have said.
+	Last() (types.ATXID, types.Epoch, bool)
 }
 
 // Work is something that takes time. The caller does it and answers with the
 // input that is named at each kind, or with Failed.
 type Work struct {
 	Kind WorkKind
+	// Of names what the work is for: the challenge to register, to find the
+	// place or the proof of; the proof to prove space for; the ATX. Failed
+	// repeats it.
+	Of types.Hash32
 	// Until is when the result stops being of use.
 	Until time.Time
-	// Challenge to register, or whose membership to look for.
-	Challenge types.Hash32
-	// Registrations of the challenge, when its proof is wanted.
+	// Registrations of the challenge whose place or proof is wanted.
 	Registrations []Registration
 	// PostChallenge to prove space for.
 	PostChallenge types.PoetProofRef
@@ -62,7 +73,8 @@ type WorkKind int
 const (
 	WorkInit     WorkKind = iota + 1 // initialize space and prove it: Initialized
 	WorkRegister                     // at every PoET: Registered, once for each success
-	WorkFetch                        // a proof of the registered round: Fetched
+	WorkPlace                        // in the rounds' statements: Placed, once for each registration
+	WorkFetch                        // proofs of the registered rounds: Fetched or Answered, until told to end
 	WorkProve                        // space for a challenge: Proved
 	WorkPublish                      // an ATX: Published
 )
@@ -82,10 +94,33 @@ type Registered struct {
 	Registration Registration
 }
 
-// Fetched answers WorkFetch with the proof of most leaves.
+// Placed answers WorkPlace. The registration has its Place, which is checked.
+type Placed struct {
+	Challenge    types.Hash32
+	Registration Registration
+}
+
+// Fetched answers WorkFetch with a valid proof that the registration's PoET
+// gave, and our place in it.
 type Fetched struct {
-	Challenge  types.Hash32
-	Membership Membership
+	Challenge    types.Hash32
+	Registration Registration
+	Membership   Membership
+}
+
+// Answered says what a registration's PoET did that gave no proof: either it
+// still works on it, or it said nothing of use.
+type Answered struct {
+	Challenge    types.Hash32
+	Registration Registration
+	Works        bool
+}
+
+// ProofStored says that a valid proof is there, from whoever it came.
+type ProofStored struct {
+	Ref       types.PoetProofRef
+	Statement types.Hash32
+	NumLeaves uint64
 }
 
 // Proved answers WorkProve.
@@ -100,13 +135,17 @@ type Published struct{ ID types.ATXID }
 // Failed says that work came to nothing; it will be asked for again.
 type Failed struct {
 	Kind   WorkKind
+	Of     types.Hash32
 	Reason string
 }
 
 func (Tick) input()        {}
 func (Initialized) input() {}
 func (Registered) input()  {}
+func (Placed) input()      {}
 func (Fetched) input()     {}
+func (Answered) input()    {}
+func (ProofStored) input() {}
 func (Proved) input()      {}
 func (Published) input()   {}
 func (Failed) input()      {}
@@ -143,8 +182,9 @@ type Smesher struct {
 	cfg     Config
 	id      Signer
 	rec     Record
-	running map[WorkKind]bool
+	running map[WorkKind]types.Hash32 // what for
 	retryAt map[WorkKind]time.Time
+	fetch   fetching
 	lastErr string
 	step    Step
 	until   time.Time
@@ -154,7 +194,7 @@ type Smesher struct {
 func NewSmesher(cfg Config, id Signer, rec Record) *Smesher {
 	return &Smesher{
 		cfg: cfg, id: id, rec: rec, step: StepInit,
-		running: make(map[WorkKind]bool), retryAt: make(map[WorkKind]time.Time),
+		running: make(map[WorkKind]types.Hash32), retryAt: make(map[WorkKind]time.Time),
 	}
 }
 
@@ -179,52 +219,73 @@ func (s *Smesher) Step(now time.Time, in Input, pos Positions) Output {
 	return out
 }
 
-// take records the result of work.
+// take records the result of work. What belongs to another challenge than the
+// pending one changes nothing.
 func (s *Smesher) take(now time.Time, in Input, out *Output) {
 	p := s.rec.Pending
+	if p == nil {
+		p = &Pending{} // that nothing belongs to
+	}
 	switch in := in.(type) {
-	case Tick:
-		return
 	case Failed:
-		s.running[in.Kind] = false
-		s.retryAt[in.Kind] = now.Add(s.cfg.Retry)
-		s.lastErr = in.Reason
-		return
+		if of, ok := s.running[in.Kind]; ok && of == in.Of {
+			delete(s.running, in.Kind)
+			s.retryAt[in.Kind] = now.Add(s.cfg.Retry)
+			s.lastErr = in.Reason
+		}
 	case Initialized:
 		s.done(WorkInit)
 		s.rec.Space = &in.Space
+		out.Save = true
 	case Registered:
-		if p == nil || p.Challenge.Hash() != in.Challenge || len(p.Registrations) >= MaxRegistrations ||
-			slices.Contains(p.Registrations, in.Registration) {
+		if p.registration(in.Challenge, in.Registration) != nil || p.hash() != in.Challenge || len(p.Registrations) >= MaxRegistrations {
 			return
 		}
 		p.Registrations = append(p.Registrations, in.Registration)
 		s.lastErr = ""
+		out.Save = true
+	case Placed:
+		r := p.registration(in.Challenge, in.Registration)
+		if place := in.Registration.Place; r != nil && place != nil && place.holds(in.Challenge) {
+			r.Place = place
+			out.Save = true
+		}
 	case Fetched:
-		s.done(WorkFetch)
-		if p == nil || p.Poet != nil || p.Challenge.Hash() != in.Challenge {
-			return
+		if p.registration(in.Challenge, in.Registration) != nil && p.Poet == nil {
+			s.fetch.offer(now, in.Membership, s.cfg.Patience)
+			s.fetch.answer(in.Registration, answerProof)
+			s.lastErr = ""
 		}
-		p.Poet = &in.Membership
+	case Answered:
+		if p.registration(in.Challenge, in.Registration) != nil && p.Poet == nil {
+			s.fetch.answer(in.Registration, map[bool]answer{true: answerWorks, false: answerNone}[in.Works])
+		}
+	case ProofStored:
+		s.stored(now, p, in)
 	case Proved:
-		s.done(WorkProve)
-		if p == nil || p.Poet == nil || p.Poet.Ref != in.Challenge {
-			return
+		if p.Poet != nil && p.Poet.Ref == in.Challenge && p.Post == nil {
+			s.done(WorkProve)
+			p.Post = &in.Post
+			out.Save = true
 		}
-		p.Post = &in.Post
 	case Published:
-		s.done(WorkPublish)
-		if p == nil || p.ATX == nil || p.ATX.ID() != in.ID {
-			return
+		if p.ATX != nil && p.ATX.ID() == in.ID {
+			s.rec.Last, s.rec.LastEpoch = in.ID, p.ATX.PublishEpoch
+			s.drop(out)
 		}
-		s.rec.Last, s.rec.LastEpoch, s.rec.Pending = in.ID, p.ATX.PublishEpoch, nil
-		s.done(WorkRegister)
 	}
+}
+
+// drop ends the pending challenge and all that was done for it.
+func (s *Smesher) drop(out *Output) {
+	s.rec.Pending, s.fetch, s.lastErr = nil, fetching{}, ""
+	clear(s.running)
+	clear(s.retryAt)
 	out.Save = true
 }
 
 func (s *Smesher) done(k WorkKind) {
-	s.running[k] = false
+	delete(s.running, k)
 	delete(s.retryAt, k)
 	s.lastErr = ""
 }
@@ -238,14 +299,15 @@ func (s *Smesher) advance(now time.Time, pos Positions, out *Output) bool {
 	}
 	p := s.rec.Pending
 	if p == nil {
+		if id, epoch, ok := pos.Last(); ok && (epoch > s.rec.LastEpoch || s.rec.Last.IsZero()) {
+			s.rec.Last, s.rec.LastEpoch = id, epoch
+			out.Save = true
+		}
 		return s.challenge(now, pos, out)
 	}
 	if why := s.hopeless(now, p); why != "" {
 		out.Dropped = fmt.Sprintf("challenge for epoch %d dropped: %s", p.Challenge.PublishEpoch, why)
-		out.Save = true
-		s.rec.Pending = nil
-		clear(s.running)
-		clear(s.retryAt)
+		s.drop(out)
 		return true
 	}
 	round := s.round(p.Challenge.PublishEpoch)
@@ -253,27 +315,30 @@ func (s *Smesher) advance(now time.Time, pos Positions, out *Output) bool {
 	switch {
 	case p.ATX != nil:
 		s.at(StepPublish, s.publishDeadline(p.Challenge.PublishEpoch))
-		s.work(now, out, Work{Kind: WorkPublish, ATX: p.ATX, Until: s.until})
+		s.work(now, out, Work{Kind: WorkPublish, Of: types.Hash32(p.ATX.ID()), ATX: p.ATX, Until: s.until})
 	case p.Post != nil:
 		p.ATX = s.build(p)
 		out.Save = true
 		return true
 	case p.Poet != nil:
 		s.at(StepProve, s.publishDeadline(p.Challenge.PublishEpoch))
-		s.work(now, out, Work{Kind: WorkProve, PostChallenge: p.Poet.Ref, Until: s.until})
+		s.work(now, out, Work{Kind: WorkProve, Of: types.Hash32(p.Poet.Ref), PostChallenge: p.Poet.Ref, Until: s.until})
 	case now.Before(start):
 		s.at(StepRegister, start)
-		s.work(now, out, Work{Kind: WorkRegister, Challenge: p.Challenge.Hash(), Until: start})
+		s.work(now, out, Work{Kind: WorkRegister, Of: p.hash(), Until: start})
 		s.wake(out, start)
 	case now.Before(end.Add(s.cfg.FetchDelay)):
 		s.at(StepWait, end)
+		if missing := p.unplaced(); len(missing) > 0 && now.Before(end) {
+			s.work(now, out, Work{Kind: WorkPlace, Of: p.hash(), Registrations: missing, Until: end})
+		}
 		s.wake(out, end.Add(s.cfg.FetchDelay))
 	default:
 		s.at(StepFetch, s.publishDeadline(p.Challenge.PublishEpoch))
-		s.work(now, out, Work{
-			Kind: WorkFetch, Challenge: p.Challenge.Hash(), Until: s.until,
-			Registrations: slices.Clone(p.Registrations),
-		})
+		if s.choose(now, end, p, out) {
+			return true
+		}
+		s.work(now, out, Work{Kind: WorkFetch, Of: p.hash(), Registrations: slices.Clone(p.Registrations), Until: s.until})
 		s.wake(out, s.until)
 	}
 	return false
@@ -299,7 +364,6 @@ func (s *Smesher) challenge(now time.Time, pos Positions, out *Output) bool {
 		c.InitialPost = &post
 	}
 	s.rec.Pending = &Pending{Challenge: c}
-	s.running[WorkRegister] = false
 	out.Save = true
 	return true
 }
@@ -361,14 +425,14 @@ func (s *Smesher) build(p *Pending) *types.ATX {
 
 // work asks for w unless it is being done, or must wait after a failure.
 func (s *Smesher) work(now time.Time, out *Output, w Work) {
-	if s.running[w.Kind] {
+	if of, ok := s.running[w.Kind]; ok && of == w.Of {
 		return
 	}
 	if at, ok := s.retryAt[w.Kind]; ok && now.Before(at) {
 		s.wake(out, at)
 		return
 	}
-	s.running[w.Kind] = true
+	s.running[w.Kind] = w.Of
 	out.Work = append(out.Work, w)
 }
 

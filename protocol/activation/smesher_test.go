@@ -8,6 +8,7 @@ import (
 
 	"tweedle/proofs/post"
 	"tweedle/values/codec"
+	"tweedle/values/merkle"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
@@ -53,6 +54,7 @@ func (w *world) config() Config {
 	return Config{
 		Params: Params{Network: types.GenesisID{1}, Golden: golden, TickSize: 10, Post: post.TestParams()}, Schedule: schedule,
 		Poet: rounds, NumUnits: 2, Grace: 5 * time.Second, FetchDelay: 100 * time.Millisecond, Retry: time.Second,
+		Patience: time.Second, ChooseBy: 4 * time.Second,
 	}
 }
 
@@ -67,6 +69,13 @@ func (w *world) Highest(before types.Epoch) (types.ATXID, bool) {
 		}
 	}
 	return best, found
+}
+
+func (w *world) Last() (id types.ATXID, e types.Epoch, ok bool) {
+	if n := len(w.published); n > 0 {
+		return w.published[n-1].ID(), w.published[n-1].PublishEpoch, true
+	}
+	return id, e, false
 }
 
 // until runs the world to a moment, step by step.
@@ -98,14 +107,16 @@ func (w *world) do(work Work) Input {
 		return Initialized{Space{CommitmentATX: golden, NumUnits: 2, VRFNonce: 7}}
 	case WorkRegister:
 		if down {
-			return Failed{work.Kind, "no PoET"}
+			return Failed{work.Kind, work.Of, "no PoET"}
 		}
-		return Registered{work.Challenge, Registration{"poet", "r"}}
+		return Registered{work.Of, Registration{Poet: "poet", Round: "r"}}
+	case WorkPlace:
+		return nil // it does not say
 	case WorkFetch:
 		if down {
-			return Failed{work.Kind, "no PoET"}
+			return Failed{work.Kind, work.Of, "no PoET"}
 		}
-		return Fetched{work.Challenge, Membership{Ref: types.PoetProofRef(work.Challenge), NumLeaves: 100, NumMembers: 1}}
+		return Fetched{work.Of, work.Registrations[0], Membership{Ref: types.PoetProofRef(work.Of), NumLeaves: 100, NumMembers: 1}}
 	case WorkProve:
 		return Proved{work.PostChallenge, types.PostProof{Nonce: 1, Indices: []byte{1}}}
 	case WorkPublish:
@@ -207,8 +218,10 @@ func TestResultsOfAnotherChallengeAreIgnored(t *testing.T) {
 	w.until(genesis.Add(11 * time.Second)) // registered, waits for the round
 	before := codec.Encode(w.machine.Record())
 	for name, in := range map[string]Input{
-		"registered": Registered{types.Hash32{9}, Registration{"x", "y"}},
-		"fetched":    Fetched{types.Hash32{9}, Membership{}},
+		"registered": Registered{types.Hash32{9}, Registration{Poet: "x", Round: "y"}},
+		"placed":     Placed{types.Hash32{9}, w.machine.Record().Pending.Registrations[0]},
+		"fetched":    Fetched{types.Hash32{9}, w.machine.Record().Pending.Registrations[0], Membership{}},
+		"failed":     Failed{WorkRegister, types.Hash32{9}, "long ago"},
 		"proved":     Proved{types.PoetProofRef{9}, types.PostProof{}},
 		"published":  Published{types.ATXID{9}},
 	} {
@@ -226,7 +239,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add(codec.Encode(&Record{
 		Space: &Space{}, Last: types.ATXID{1}, LastEpoch: 3,
 		Pending: &Pending{
-			Registrations: []Registration{{"a", "b"}}, Poet: &Membership{Nodes: []types.Hash32{{1}}},
+			Registrations: []Registration{{Poet: "a", Round: "b", Place: &Place{Members: 2, Path: []types.Hash32{{2}}}}}, Poet: &Membership{Nodes: []types.Hash32{{1}}},
 			Post: &types.PostProof{}, ATX: &types.ATX{},
 		},
 	}))
@@ -236,4 +249,159 @@ func FuzzRecord(f *testing.F) {
 			t.Fatalf("accepted %x, encodes as %x", b, codec.Encode(&r))
 		}
 	})
+}
+
+// search is a machine whose round has just ended, with two registrations.
+type search struct {
+	*world
+	challenge types.Hash32
+	end       time.Time
+	leaves    [][32]byte
+}
+
+func newSearch(t *testing.T) *search {
+	w := newWorld(t)
+	w.until(genesis.Add(9 * time.Second)) // registered at one
+	s := &search{world: w, challenge: w.machine.rec.Pending.hash(), end: rounds.End(0)}
+	w.machine.Step(w.now, Registered{s.challenge, Registration{Poet: "other", Round: "r"}}, w)
+	s.leaves = [][32]byte{{1}, s.challenge, {3}}
+	return s
+}
+
+// step gives the machine an input some time after the round's end, and returns
+// the reference of the proof that it chose.
+func (s *search) step(after time.Duration, in Input) types.PoetProofRef {
+	s.t.Helper()
+	s.machine.Step(s.end.Add(after), in, s)
+	if m := s.machine.rec.Pending.Poet; m != nil {
+		return m.Ref
+	}
+	return types.PoetProofRef{}
+}
+
+func (s *search) registration(i int) Registration { return s.machine.rec.Pending.Registrations[i] }
+
+func (s *search) proof(n byte, leaves uint64) Membership {
+	return Membership{Ref: types.PoetProofRef{n}, NumLeaves: leaves, NumMembers: 3, LeafIndex: 1}
+}
+
+// place is where the challenge stands in the statement of the registration's
+// round.
+func (s *search) place() *Place {
+	p := &Place{Statement: merkle.Root(s.leaves), Index: 1, Members: 3}
+	for _, h := range merkle.Proof(s.leaves, 1) {
+		p.Path = append(p.Path, h)
+	}
+	return p
+}
+
+func TestOneHungPoETCostsNothing(t *testing.T) {
+	s := newSearch(t)
+	if got := s.step(500*time.Millisecond, Fetched{s.challenge, s.registration(0), s.proof(1, 100)}); got != (types.PoetProofRef{}) {
+		t.Fatalf("%v is taken without waiting for a better one", got)
+	}
+	s.step(time.Second, Answered{s.challenge, s.registration(1), false}) // its call ended with its time
+	if got := s.step(1500*time.Millisecond, Tick{}); got != (types.PoetProofRef{1}) {
+		t.Errorf("after the patience %v is taken", got)
+	}
+}
+
+func TestTheProofOfMostWorkIsTaken(t *testing.T) {
+	s := newSearch(t)
+	s.step(200*time.Millisecond, Fetched{s.challenge, s.registration(0), s.proof(1, 100)})
+	if got := s.step(300*time.Millisecond, Fetched{s.challenge, s.registration(1), s.proof(2, 300)}); got != (types.PoetProofRef{2}) {
+		t.Errorf("with the proofs of all %v is taken", got)
+	}
+}
+
+// A PoET that gives a proof of little work at once does not win over one that
+// is at work, and one that pretends to work does not keep us for ever.
+func TestAQuickCheapProofWaitsForWhoIsAtWork(t *testing.T) {
+	s := newSearch(t)
+	s.step(100*time.Millisecond, Answered{s.challenge, s.registration(1), true})
+	s.step(100*time.Millisecond, Fetched{s.challenge, s.registration(0), s.proof(1, 10)})
+	if got := s.step(3*time.Second, Tick{}); got != (types.PoetProofRef{}) {
+		t.Fatalf("%v is taken though the other is at work", got)
+	}
+	if got := s.step(3500*time.Millisecond, Fetched{s.challenge, s.registration(1), s.proof(2, 300)}); got != (types.PoetProofRef{2}) {
+		t.Errorf("%v is taken", got)
+	}
+	s = newSearch(t)
+	s.step(100*time.Millisecond, Answered{s.challenge, s.registration(1), true})
+	s.step(100*time.Millisecond, Fetched{s.challenge, s.registration(0), s.proof(1, 10)})
+	if got := s.step(4*time.Second, Tick{}); got != (types.PoetProofRef{1}) {
+		t.Errorf("at the latest moment %v is taken", got)
+	}
+}
+
+// A stored proof is known by its statement; names play no part. A place is
+// believed only when the statement shows it, and survives a restart.
+func TestAStoredProofCompletesTheStepByItsStatement(t *testing.T) {
+	s := newSearch(t)
+	lie := s.place()
+	lie.Index = 0
+	s.step(-5*time.Second, Placed{s.challenge, Registration{Poet: "poet", Round: "r", Place: lie}})
+	if s.registration(0).Place != nil {
+		t.Fatal("a place is believed that the statement does not show")
+	}
+	s.step(-5*time.Second, Placed{s.challenge, Registration{Poet: "poet", Round: "r", Place: s.place()}})
+	var rec Record
+	if err := codec.Decode(codec.Encode(s.machine.Record()), &rec); err != nil {
+		t.Fatal(err)
+	}
+	s.restart(rec)
+	statement := s.place().Statement
+	early := ProofStored{types.PoetProofRef{7}, statement, 1}
+	s.step(-time.Second, early)
+	for range 2 { // Answered counts only once it is fetched for
+		s.step(200*time.Millisecond, Answered{s.challenge, s.registration(0), false})
+		s.step(200*time.Millisecond, Answered{s.challenge, s.registration(1), false})
+	}
+	s.step(200*time.Millisecond, ProofStored{types.PoetProofRef{8}, types.Hash32{1}, 900}) // of somebody else
+	s.step(300*time.Millisecond, early)                                                    // cheap, made by anybody
+	s.step(time.Second, ProofStored{types.PoetProofRef{9}, statement, 200})
+	if got := s.step(2299*time.Millisecond, Tick{}); got != (types.PoetProofRef{}) {
+		t.Fatalf("%v is taken before the patience is over", got)
+	}
+	if got := s.step(2300*time.Millisecond, Tick{}); got != (types.PoetProofRef{9}) {
+		t.Fatalf("%v is taken", got)
+	}
+	m := s.machine.rec.Pending.Poet
+	if m.LeafIndex != 1 || m.NumMembers != 3 || !slices.Equal(m.Nodes, s.place().Path) {
+		t.Errorf("membership %+v", m)
+	}
+}
+
+// Work of a challenge that was dropped ends late: that says nothing of the
+// work for the new one.
+func TestALateFailureDoesNotFreeTheWorkOfTheNewChallenge(t *testing.T) {
+	w := newWorld(t)
+	w.until(genesis.Add(6 * time.Second))
+	old := w.machine.rec.Pending.hash()
+	for ; w.machine.rec.Pending == nil || w.machine.rec.Pending.hash() == old; w.now = w.now.Add(100 * time.Millisecond) {
+		w.machine.Step(w.now, Tick{}, w)
+	}
+	if w.machine.running[WorkRegister] != w.machine.rec.Pending.hash() {
+		t.Fatal("the new challenge is not being registered")
+	}
+	if out := w.machine.Step(w.now, Failed{WorkRegister, old, "late"}, w); len(out.Work) != 0 || w.machine.lastErr == "late" {
+		t.Errorf("work is started anew: %+v", out.Work)
+	}
+	if out := w.machine.Step(w.now.Add(w.machine.cfg.Retry), Tick{}, w); len(out.Work) != 0 {
+		t.Errorf("work is started twice: %+v", out.Work)
+	}
+}
+
+// A record that was lost is made again from what the network knows.
+func TestALostRecordGoesOnFromTheLastATX(t *testing.T) {
+	w := newWorld(t)
+	w.until(schedule.EpochStart(4))
+	last := w.published[len(w.published)-1]
+	w.pending = nil
+	w.restart(Record{})
+	w.until(schedule.EpochStart(7))
+	next := w.published[slices.Index(w.published, last)+1]
+	if next.Initial != nil || len(next.PreviousATXs) != 1 || next.PreviousATXs[0] != last.ID() {
+		t.Errorf("the ATX after the loss does not build on the one before it: %+v", next)
+	}
 }

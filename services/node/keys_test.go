@@ -104,7 +104,7 @@ func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
 
 func TestASmesherKeepsItsIdentityOverARestart(t *testing.T) {
 	cfg := config(filepath.Join(t.TempDir(), "node"))
-	cfg.Smeshing, cfg.Coinbase = true, stillNetworkCoinbase()
+	cfg.Smeshing, cfg.Coinbase, cfg.Poets = true, stillNetworkCoinbase(), []string{"http://127.0.0.1:1"}
 	var ids []string
 	for range 2 {
 		n, err := Open(cfg)

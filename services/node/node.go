@@ -33,6 +33,7 @@ import (
 	"tweedle/edges/front"
 	"tweedle/edges/p2p"
 	"tweedle/edges/preset"
+	"tweedle/edges/smeshing"
 	"tweedle/edges/store"
 	"tweedle/protocol/activation"
 	"tweedle/protocol/hare"
@@ -56,7 +57,7 @@ type Config struct {
 	Smeshing    bool
 	Poets       []string
 	Coinbase    types.Address
-	NumUnits    uint32 // 0: the least that the network allows
+	NumUnits    uint32 // 0: what the space has, or the least that the network allows
 	PostWorkers int    // goroutines for initializing and proving; 0: 1
 
 	// Addresses to serve users on, host:port; empty: not at all.
@@ -109,7 +110,7 @@ type Node struct {
 	host     *p2p.Host
 	epochs   *epochs
 	catchUp  *catchUp
-	smesher  *smesher
+	smesher  *smeshing.Smesher // nil if we do not smesh
 	servers  *servers
 	registry *prometheus.Registry
 	events   *api.Events
@@ -183,7 +184,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	n.epochs = newEpochs(n.db, n.activation.Golden)
 	n.catchUp = newCatchUp(n)
-	if n.smesher, err = newSmesher(n, &http.Client{Transport: cfg.PoetTransport}); err != nil {
+	if err := n.newSmesher(); err != nil {
 		return nil, err
 	}
 	n.servers, err = n.listen()
@@ -205,9 +206,6 @@ func (n *Node) rules() error {
 	n.schedule = n.cfg.Network.Schedule(n.params)
 	n.activation = n.cfg.Network.Activation(n.params)
 	n.verifier = signing.NewVerifier(n.activation.Network)
-	if n.cfg.NumUnits == 0 {
-		n.cfg.NumUnits = n.params.Post.MinUnits
-	}
 	if n.cfg.Smeshing && n.cfg.Coinbase.IsZero() {
 		return errors.New("smeshing needs an account for its rewards: give one with --coinbase")
 	}
@@ -359,7 +357,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.loop(ctx) })
 	group.Go(func() error { return n.sender(ctx) })
 	group.Go(func() error { return n.catchUp.Run(ctx) })
-	group.Go(func() error { return n.smesher.Run(ctx) })
+	group.Go(func() error { return n.runSmesher(ctx) })
 	group.Go(func() error { return n.servers.Run(ctx) })
 	group.Go(func() error { return n.storeFaults(ctx) })
 	n.log.Info("node runs", "network", n.cfg.Network.Name, "genesis_id", n.cfg.Network.ID(), "genesis", n.schedule.Genesis,

@@ -141,7 +141,7 @@ func TestBadSettingsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 
 func TestADamagedIdentityStopsTheStart(t *testing.T) {
 	cfg := config(filepath.Join(t.TempDir(), "node"))
-	cfg.Smeshing, cfg.Coinbase = true, stillNetworkCoinbase()
+	cfg.Smeshing, cfg.Coinbase, cfg.Poets = true, stillNetworkCoinbase(), []string{"http://127.0.0.1:1"}
 	opens(t, cfg)
 	for _, file := range []string{identityFile, "p2p.key"} {
 		path := filepath.Join(cfg.Dir, file)
@@ -280,7 +280,7 @@ func smallDisk(t *testing.T, size int) bool {
 		}
 	}()
 	cfg := config(filepath.Join(dir, "node"))
-	cfg.Smeshing, cfg.Coinbase = true, stillNetworkCoinbase()
+	cfg.Smeshing, cfg.Coinbase, cfg.Poets = true, stillNetworkCoinbase(), []string{"http://127.0.0.1:1"}
 	n, err := Open(cfg)
 	if err == nil {
 		n.Close()

@@ -84,7 +84,7 @@ func (n *Node) verifyPoet(m *types.PoetProofMessage) (known bool, err error) {
 		return false, err
 	}
 	n.log.Info("PoET proof", "poet", m.PoetID.Short(), "round", m.RoundID, "leaves", m.Proof.NumLeaves, "ref", ref.Short())
-	n.smesher.poke()
+	n.poetStored(m)
 	return false, nil
 }
 

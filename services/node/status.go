@@ -21,7 +21,7 @@ func (n *Node) Status() telemetry.NodeStatus {
 		Network: n.cfg.Network.Name, GenesisID: n.activation.Network.String(), Version: n.cfg.Version,
 		Layer: uint32(n.schedule.LayerAt(now)), Epoch: uint32(n.schedule.EpochAt(now)),
 		AppliedLayer: uint32(t.layer), StateRoot: t.root.String(), Synced: n.synced.Load(),
-		Peers: len(n.host.Peers()), Smesher: n.smesher.Status(), Mempool: int(n.waiting.Load()),
+		Peers: len(n.host.Peers()), Smesher: n.smesherStatus(), Mempool: int(n.waiting.Load()),
 	}
 	if n.signer != nil {
 		st.NodeID = n.signer.NodeID().String()

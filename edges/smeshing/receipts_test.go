@@ -1,4 +1,4 @@
-package node
+package smeshing
 
 import (
 	"bytes"
@@ -20,7 +20,6 @@ import (
 	"tweedle/protocol/activation"
 	"tweedle/values/codec"
 	"tweedle/values/merkle"
-	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
@@ -61,21 +60,8 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out = reply
 	case r.URL.Path == "/v1/proofs/3":
 		l.asked++
-		m, err := work(merkle.Root(l.members), 300, "3")
-		if err != nil {
-			l.t.Error(err)
-		}
-		p := &poetpb.PoetProof{Proof: &poetpb.MerkleProof{Root: m.Proof.Root[:]}, Leaves: m.Proof.NumLeaves}
-		for _, h := range m.Proof.Leaves {
-			p.Proof.ProvenLeaves = append(p.Proof.ProvenLeaves, h[:])
-		}
-		for _, h := range m.Proof.Nodes {
-			p.Proof.ProofNodes = append(p.Proof.ProofNodes, h[:])
-		}
-		for _, h := range l.members {
-			p.Members = append(p.Members, h[:])
-		}
-		reply := &poetpb.ProofResponse{Proof: p, Pubkey: public}
+		reply := proofResponse(work(l.t, merkle.Root(l.members), 300, "3"), l.members)
+		reply.Pubkey = public
 		if l.spoil != nil {
 			l.spoil(reply)
 		}
@@ -93,7 +79,7 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // victim is a smesher that registers at a liar, with what its log says.
 type victim struct {
-	*smesher
+	*Smesher
 	log       *bytes.Buffer
 	challenge types.Hash32
 	at        activation.Registration
@@ -101,38 +87,37 @@ type victim struct {
 
 func newVictim(t *testing.T, l *liar) *victim {
 	t.Helper()
-	w := openWorld(t)
 	v := &victim{log: &bytes.Buffer{}, challenge: types.Hash32{9, 9}}
-	w.log = slog.New(slog.NewTextHandler(v.log, nil))
-	var err error
-	if w.signer, err = signing.NewSigner(signing.SeedFrom("victim"), w.activation.Network); err != nil {
-		t.Fatal(err)
-	}
 	l.t, l.key = t, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 	if l.members == nil {
 		l.members = [][32]byte{{1}, {2}, {3}}
 	}
-	s := httptest.NewServer(l)
-	t.Cleanup(s.Close)
-	client := s.Client()
-	t.Cleanup(client.CloseIdleConnections)
-	w.cfg.Poets = []string{s.URL}
-	w.Node.cfg.Poets = w.cfg.Poets
-	if v.smesher, err = newSmesher(w.Node, client); err != nil {
+	server := httptest.NewServer(l)
+	t.Cleanup(server.Close)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	r := newRig(t)
+	r.open()
+	t.Cleanup(func() { r.db.Close() })
+	cfg := r.config()
+	cfg.Poets, cfg.HTTP, cfg.Log = []string{server.URL}, transport, slog.New(slog.NewTextHandler(v.log, nil))
+	var err error
+	if v.Smesher, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	v.at = activation.Registration{Poet: s.URL, Round: "3"}
+	r.Smesher = v.Smesher
+	v.at = activation.Registration{Poet: server.URL, Round: "3"}
 	return v
 }
 
 // register registers and tells whether that counts.
 func (v *victim) register(t *testing.T) bool {
 	t.Helper()
-	if err := v.registerAt(soon(t), v.poets[0], v.challenge, time.Now().Add(time.Hour)); err != nil {
+	if err := v.registerAt(t.Context(), v.poets[0], v.challenge, time.Now().Add(time.Hour)); err != nil {
 		return false
 	}
 	in, ok := (<-v.inputs).(activation.Registered)
-	return ok && in.Registration == v.at
+	return ok && in.Registration.Poet == v.at.Poet && in.Registration.Round == v.at.Round
 }
 
 func honestly(*types.PoetReceipt) {}
@@ -145,14 +130,14 @@ func TestAPoetThatLeavesUsOutIsShownToHaveDoneSo(t *testing.T) {
 	if !v.register(t) {
 		t.Fatal("the registration does not count")
 	}
-	v.accused = map[activation.Registration]string{} // as after a restart: what is kept is in local.db
+	v.accused = map[poetRound]string{} // as after a restart: what is kept is in local.db
 	var said error
 	for range 3 {
-		if _, said = v.fromPoet(soon(t), v.at, v.challenge); said == nil {
+		if _, said = v.membership(t.Context(), v.poets[0], v.at, v.challenge); said == nil {
 			t.Fatal("a proof without us is taken")
 		}
 	}
-	files, err := filepath.Glob(filepath.Join(v.n.cfg.Dir, evidenceDir, "*"))
+	files, err := filepath.Glob(filepath.Join(v.cfg.Evidence, "*"))
 	if err != nil || len(files) != 1 || !strings.Contains(said.Error(), files[0]) {
 		t.Fatalf("files %v, %v; said %v", files, err, said)
 	}
@@ -177,7 +162,7 @@ func TestAPoetThatLeavesUsOutIsShownToHaveDoneSo(t *testing.T) {
 	if err := o.Verify(); err != nil {
 		t.Fatalf("a third party is not convinced: %v", err)
 	}
-	if o.Receipt.Challenge != v.challenge || o.Receipt.NodeID != v.n.signer.NodeID() || len(o.Members) != 3 {
+	if o.Receipt.Challenge != v.challenge || o.Receipt.NodeID != v.id || len(o.Members) != 3 {
 		t.Fatalf("evidence %+v", o.Receipt)
 	}
 }
@@ -201,11 +186,11 @@ func TestNobodyIsAccusedWithoutReason(t *testing.T) {
 			if !v.register(t) {
 				t.Fatal("the registration does not count")
 			}
-			_, err := v.fromPoet(soon(t), v.at, v.challenge)
+			_, err := v.membership(t.Context(), v.poets[0], v.at, v.challenge)
 			if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
-			if files, _ := filepath.Glob(filepath.Join(v.n.cfg.Dir, evidenceDir, "*")); len(files) != 0 {
+			if files, _ := filepath.Glob(filepath.Join(v.cfg.Evidence, "*")); len(files) != 0 {
 				t.Fatalf("evidence %v", files)
 			}
 		})
@@ -255,10 +240,10 @@ func TestReceiptsAreDurableAndBounded(t *testing.T) {
 	if err != nil || len(l) != maxReceipts || l[len(l)-1].receipt.Challenge != v.challenge {
 		t.Fatalf("%d are kept, %v", len(l), err)
 	}
-	if err := v.n.db.Close(); err != nil {
+	if err := v.cfg.Store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.registerAt(soon(t), v.poets[0], v.challenge, time.Now().Add(time.Hour)); err == nil || errors.Is(err, errPoetRefused) {
+	if err := v.registerAt(t.Context(), v.poets[0], v.challenge, time.Now().Add(time.Hour)); err == nil || errors.Is(err, errRefused) {
 		t.Fatalf("without local.db: %v", err)
 	}
 	select {

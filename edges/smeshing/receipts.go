@@ -1,4 +1,4 @@
-package node
+package smeshing
 
 import (
 	"context"
@@ -16,10 +16,9 @@ import (
 	"tweedle/values/types"
 )
 
-// Where receipts are kept in local.db, and evidence in the data directory.
 const (
+	// stepReceipts is the name of the receipts in local.db.
 	stepReceipts = "receipts"
-	evidenceDir  = "evidence"
 	// maxReceipts bounds those that are kept, the newest: what every PoET of a
 	// smesher signs for an epoch (activation.MaxRegistrations), and as many again.
 	maxReceipts = 2 * activation.MaxRegistrations
@@ -53,7 +52,7 @@ func receiptOf(in *poetpb.Receipt, round string, id, poet types.NodeID, challeng
 // that, the registration does not count. A PoET that signed nothing, or something
 // that is worth nothing, is warned of and taken: its word is worth no less than
 // that of a PoET of the reference.
-func (s *smesher) receive(ctx context.Context, c *poetClient, round string, signed *poetpb.Receipt, challenge types.Hash32) error {
+func (s *Smesher) receive(ctx context.Context, c *client, round string, signed *poetpb.Receipt, challenge types.Hash32) error {
 	var poet types.NodeID
 	err := errNoReceipt
 	if signed != nil {
@@ -61,14 +60,17 @@ func (s *smesher) receive(ctx context.Context, c *poetClient, round string, sign
 	}
 	var r *types.PoetReceipt
 	if err == nil {
-		r, err = receiptOf(signed, round, s.n.signer.NodeID(), poet, challenge)
+		r, err = receiptOf(signed, round, s.id, poet, challenge)
 	}
 	if err != nil {
-		s.n.log.Warn("no receipt of a PoET", "poet", c.base, "round", round, "err", err)
+		s.log.Warn("no receipt of a PoET", "poet", c.base, "round", round, "err", err)
 		return nil
 	}
 	return s.keepReceipt(c.base, r)
 }
+
+// poetRound names a round of a PoET.
+type poetRound struct{ poet, round string }
 
 // receipts is what is stored of them, oldest first.
 type receipts []kept
@@ -94,8 +96,8 @@ func (l *receipts) DecodeFrom(d *codec.Decoder) {
 	}
 }
 
-func (s *smesher) loadReceipts() (l receipts, err error) {
-	err = s.n.db.LoadStep(s.n.signer.NodeID(), stepReceipts, &l)
+func (s *Smesher) loadReceipts() (l receipts, err error) {
+	err = s.cfg.Store.LoadStep(s.id, stepReceipts, &l)
 	if errors.Is(err, store.ErrNotFound) {
 		err = nil
 	}
@@ -104,7 +106,7 @@ func (s *smesher) loadReceipts() (l receipts, err error) {
 
 // keepReceipt makes a receipt durable. If we stop before that, the registration
 // does not count, and the PoET gives the same receipt again.
-func (s *smesher) keepReceipt(poet string, r *types.PoetReceipt) error {
+func (s *Smesher) keepReceipt(poet string, r *types.PoetReceipt) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l, err := s.loadReceipts()
@@ -113,17 +115,18 @@ func (s *smesher) keepReceipt(poet string, r *types.PoetReceipt) error {
 	}
 	l = append(l, kept{poet, *r})
 	l = l[max(0, len(l)-maxReceipts):]
-	return s.n.db.SaveStep(s.n.signer.NodeID(), stepReceipts, &l)
+	return s.cfg.Store.SaveStep(s.id, stepReceipts, &l)
 }
 
 // omitted handles a round's proof that does not cover a challenge which the PoET
 // took: it writes the evidence into a file, and says so once. The error says what
 // there is.
-func (s *smesher) omitted(r activation.Registration, challenge types.Hash32, p *proof) error {
+func (s *Smesher) omitted(r activation.Registration, challenge types.Hash32, p *proof) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	const claim = "its round leaves our challenge out, though it took it"
-	if path := s.accused[r]; path != "" {
+	key := poetRound{r.Poet, r.Round}
+	if path := s.accused[key]; path != "" {
 		return fmt.Errorf("%s; the evidence is in %s", claim, path)
 	}
 	l, err := s.loadReceipts()
@@ -145,7 +148,7 @@ func (s *smesher) omitted(r activation.Registration, challenge types.Hash32, p *
 	if err := o.Verify(); err != nil {
 		return fmt.Errorf("%s, and the evidence does not hold: %w", claim, err)
 	}
-	path := filepath.Join(s.n.cfg.Dir, evidenceDir, fmt.Sprintf("%s-%s.omission", hex.EncodeToString(o.Receipt.PoetID[:8]), o.Receipt.Round))
+	path := filepath.Join(s.cfg.Evidence, fmt.Sprintf("%s-%s.omission", hex.EncodeToString(o.Receipt.PoetID[:8]), o.Receipt.Round))
 	err = (durable.OS{}).Mkdir(filepath.Dir(path), 0o700)
 	if err == nil {
 		err = durable.WriteFile(durable.OS{}, path, codec.Encode(&o), 0o600)
@@ -153,8 +156,8 @@ func (s *smesher) omitted(r activation.Registration, challenge types.Hash32, p *
 	if err != nil {
 		return fmt.Errorf("%s, and the evidence cannot be written: %w", claim, err)
 	}
-	s.accused[r] = path
-	s.n.log.Error("a PoET signed for our challenge and left it out of its round: show the evidence to others, `tweedle poet evidence FILE` verifies it",
+	s.accused[key] = path
+	s.log.Error("a PoET signed for our challenge and left it out of its round: show the evidence to others, `tweedle poet evidence FILE` verifies it",
 		"poet", r.Poet, "key", o.Receipt.PoetID, "round", r.Round, "evidence", path)
 	return fmt.Errorf("%s; the evidence is in %s", claim, path)
 }

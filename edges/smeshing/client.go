@@ -1,4 +1,4 @@
-package node
+package smeshing
 
 import (
 	"bytes"
@@ -16,35 +16,39 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/protocol/activation"
 	"tweedle/protocol/registration"
 	"tweedle/values/merkle"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
-// maxPoetAnswer bounds what is read from a PoET, in bytes: a proof with the
+// maxAnswer bounds what is read from a PoET, in bytes: a proof with the
 // members of its round.
-const maxPoetAnswer = 64 << 20
+const maxAnswer = 64 << 20
 
-// poetCallTimeout bounds one call of a PoET.
-const poetCallTimeout = 10 * time.Second
+// maxDifficulty bounds the proof of work that a PoET may ask for, in bits: some
+// minutes of one core.
+const maxDifficulty = 30
 
-// errPoetNotReady says that the round has no proof yet.
-var errPoetNotReady = errors.New("proof is not ready")
+// errNotReady says that the round has no proof yet.
+var errNotReady = errors.New("proof is not ready")
 
-// errPoetRefused wraps the reason why a PoET does not take a registration and
+// errRefused wraps the reason why a PoET does not take a registration and
 // never will.
-var errPoetRefused = errors.New("refused")
+var errRefused = errors.New("refused")
 
-// poetClient speaks the REST API of a PoET (reference/poet.md 1.7).
-type poetClient struct {
-	base string // http://host:port
-	http *http.Client
+// client speaks the REST API of a PoET (reference/poet.md 1.7).
+type client struct {
+	base           string // http://host:port
+	http           *http.Client
+	timeout        time.Duration // of one call
+	trouble, times nag
 }
 
 // call sends in, if it is not nil, and reads the answer into out.
-func (c *poetClient) call(ctx context.Context, method, path string, in, out proto.Message) error {
-	ctx, cancel := context.WithTimeout(ctx, poetCallTimeout)
+func (c *client) call(ctx context.Context, method, path string, in, out proto.Message) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var body io.Reader
 	if in != nil {
@@ -66,38 +70,45 @@ func (c *poetClient) call(ctx context.Context, method, path string, in, out prot
 		return err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPoetAnswer))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return err
 	}
+	if len(b) > maxAnswer {
+		return fmt.Errorf("it answers with more than %d bytes", maxAnswer)
+	}
 	switch resp.StatusCode {
 	case http.StatusOK:
-		return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(b, out)
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, out); err != nil {
+			return fmt.Errorf("its answer is not one of a PoET: %w", err)
+		}
+		return nil
 	case http.StatusNotFound:
-		return errPoetNotReady
+		return errNotReady
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusConflict:
-		return fmt.Errorf("%w: %s %s", errPoetRefused, resp.Status, strings.TrimSpace(string(b[:min(len(b), 200)])))
+		return fmt.Errorf("%w: %s %s", errRefused, resp.Status, strings.TrimSpace(string(b[:min(len(b), 200)])))
 	}
-	return fmt.Errorf("PoET %s answers %s: %s", c.base, resp.Status, strings.TrimSpace(string(b[:min(len(b), 200)])))
+	return fmt.Errorf("it answers %s: %s", resp.Status, strings.TrimSpace(string(b[:min(len(b), 200)])))
 }
 
 // solvePoW works until the nonce is found or ctx ends.
 func solvePoW(ctx context.Context, p *poetpb.PowParams, node types.NodeID, challenge types.Hash32) (uint64, error) {
 	params := registration.PowParams{Challenge: p.GetChallenge(), Difficulty: uint(p.GetDifficulty())}
-	// Twice as many tries each time: the deadline is looked at in between.
-	for tries := uint64(1 << 16); ; tries *= 2 {
-		if nonce, ok := registration.SolvePow(params, node[:], challenge[:], tries); ok {
-			return nonce, nil
-		}
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
+	if params.Difficulty > maxDifficulty {
+		return 0, fmt.Errorf("it asks for a proof of work of %d bits, more than %d are not done: leave it out, or ask its operator for less", params.Difficulty, maxDifficulty)
 	}
+	nonce, ok := registration.SolvePowWhile(params, node[:], challenge[:], func(tried uint64) bool {
+		return tried%1024 != 0 || ctx.Err() == nil
+	})
+	if !ok {
+		return 0, fmt.Errorf("its proof of work of %d bits took too long: %w", params.Difficulty, ctx.Err())
+	}
+	return nonce, nil
 }
 
 // register submits a signed challenge for the round that is open and returns
 // its name, with what the PoET signed for it, if it did.
-func (c *poetClient) register(ctx context.Context, network types.GenesisID, id *signing.Signer, challenge types.Hash32, deadline time.Time) (string, *poetpb.Receipt, error) {
+func (c *client) register(ctx context.Context, network types.GenesisID, id *signing.Signer, challenge types.Hash32, deadline time.Time) (string, *poetpb.Receipt, error) {
 	var pow poetpb.PowParamsResponse
 	if err := c.call(ctx, http.MethodGet, "/v1/pow_params", nil, &pow); err != nil {
 		return "", nil, err
@@ -118,7 +129,7 @@ func (c *poetClient) register(ctx context.Context, network types.GenesisID, id *
 		return "", nil, err
 	}
 	if resp.GetRoundId() == "" || len(resp.GetRoundId()) > types.MaxPoetRoundID {
-		return "", nil, fmt.Errorf("PoET %s answers without a round", c.base)
+		return "", nil, errors.New("it answers without a round")
 	}
 	return resp.GetRoundId(), resp.GetReceipt(), nil
 }
@@ -130,7 +141,7 @@ type proof struct {
 }
 
 // proof gets the proof of a round. The caller verifies it.
-func (c *poetClient) proof(ctx context.Context, round string) (*proof, error) {
+func (c *client) proof(ctx context.Context, round string) (*proof, error) {
 	var resp poetpb.ProofResponse
 	if err := c.call(ctx, http.MethodGet, "/v1/proofs/"+round, nil, &resp); err != nil {
 		return nil, err
@@ -160,22 +171,36 @@ func (c *poetClient) proof(ctx context.Context, round string) (*proof, error) {
 	return out, nil
 }
 
-// member gets the proof that our registration is in the statement of a round
-// that has started: with it, the round's proof is of use from whoever has it.
-func (c *poetClient) member(ctx context.Context, round string, id types.NodeID) (*poetpb.MemberResponse, error) {
+// place gets our place in the statement of a round that has started. The caller
+// checks that it holds.
+func (c *client) place(ctx context.Context, round string, id types.NodeID) (*activation.Place, error) {
 	var resp poetpb.MemberResponse
 	err := c.call(ctx, http.MethodGet, "/v1/rounds/"+round+"/members/"+hex.EncodeToString(id[:]), nil, &resp)
-	return &resp, err
+	if err != nil {
+		return nil, err
+	}
+	p := &activation.Place{Index: resp.GetIndex(), Members: resp.GetMembers()}
+	if p.Statement, err = hash32(resp.GetRoot()); err != nil {
+		return nil, err
+	}
+	p.Path, err = hash32s(resp.GetPath(), types.MaxMembershipNodes)
+	return p, err
 }
 
 // serviceID gets the PoET's own name.
-func (c *poetClient) serviceID(ctx context.Context) (types.NodeID, error) {
-	var resp poetpb.InfoResponse
-	if err := c.call(ctx, http.MethodGet, "/v1/info", nil, &resp); err != nil {
+func (c *client) serviceID(ctx context.Context) (types.NodeID, error) {
+	info, err := c.info(ctx)
+	if err != nil {
 		return types.NodeID{}, err
 	}
-	h, err := hash32(resp.GetServicePubkey())
+	h, err := hash32(info.GetServicePubkey())
 	return types.NodeID(h), err
+}
+
+// info gets what the PoET says of itself.
+func (c *client) info(ctx context.Context) (*poetpb.InfoResponse, error) {
+	var resp poetpb.InfoResponse
+	return &resp, c.call(ctx, http.MethodGet, "/v1/info", nil, &resp)
 }
 
 func hash32(b []byte) (types.Hash32, error) {

@@ -1,0 +1,340 @@
+// Package smeshing does the work that the passive smesher of package
+// activation asks for: it fills and proves space, and speaks to PoETs.
+//
+// It promises: what is wrong with the space or with the addresses of PoETs is
+// known before anything runs; the smesher's record is durable before the work
+// that follows from it; all PoETs are asked side by side, each call has a
+// deadline that follows from the network's times, and one that hangs, stalls,
+// sends garbage, too much, or a lie costs nothing as long as another is well; a
+// disk without room, or a PoET that cannot be used, is named, and tried again.
+// Run blocks and leaves nothing behind.
+//
+// It leaves to the caller: to verify and store a PoET's proof (and tell Stored
+// of every proof that is stored), to guard, store and gossip an ATX, and the
+// clock.
+package smeshing
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tweedle/base/telemetry"
+	"tweedle/edges/preset"
+	"tweedle/edges/store"
+	"tweedle/protocol/activation"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// stepRecord is the name of the smesher's record in local.db.
+const stepRecord = "smesher"
+
+// maxInputs bounds the results that wait for the machine.
+const maxInputs = 64
+
+// maxCall is the longest that a PoET may take for one answer; networks with
+// short rounds allow less (callTimeout).
+const maxCall = 10 * time.Second
+
+// Node is what a smesher needs of the node around it.
+type Node interface {
+	activation.Positions
+	// AddPoet verifies a proof and stores it, unless it is known.
+	AddPoet(m *types.PoetProofMessage) error
+	// PublishATX guards, stores and gossips our ATX. It may be asked for the
+	// same one again.
+	PublishATX(ctx context.Context, a *types.ATX) error
+	// KnowsATX tells whether an ATX is valid and stored.
+	KnowsATX(id types.ATXID) bool
+}
+
+// Config is what a smesher is told.
+type Config struct {
+	Network  preset.Network
+	Dir      string // of the space
+	Evidence string // folder for what shows that a PoET cheated
+	Signer   *signing.Signer
+	Poets    []string // addresses as URLs, at most activation.MaxRegistrations
+	Coinbase types.Address
+	NumUnits uint32 // 0: what the space has, or the least that the network allows
+	Workers  int    // goroutines for initializing and proving; 0: 1
+	Store    *store.DB
+	Node     Node
+	HTTP     http.RoundTripper // nil: the real network
+	Log      *slog.Logger
+}
+
+// Smesher smeshes with one identity. Make it with New, then Run it.
+type Smesher struct {
+	cfg      Config
+	params   preset.Params
+	rules    activation.Params
+	schedule types.Schedule
+	poet     types.PoetSchedule
+	id       types.NodeID
+	log      *slog.Logger
+
+	machine *activation.Smesher
+	inputs  chan activation.Input
+	ended   chan struct{} // closed when Run begins to end
+	work    sync.WaitGroup
+	stop    map[activation.WorkKind]context.CancelFunc // of the work that runs; Run owns it
+	poets   []*client
+	trouble nag
+
+	mu      sync.Mutex           // guards receipts, and
+	accused map[poetRound]string // the files of evidence
+
+	// commitment is what labels are to be bound to, if it is known from before.
+	commitment *types.ATXID
+
+	status   atomic.Pointer[telemetry.SmesherStep]
+	progress atomic.Pointer[progress]
+}
+
+// progress of a long step, from 0 to 1.
+type progress struct {
+	part   float64
+	detail string
+}
+
+// New checks the space and the addresses, and loads the record. An error is one
+// line that says what to do.
+func New(cfg Config) (*Smesher, error) {
+	params, err := cfg.Network.Params()
+	if err != nil {
+		return nil, err
+	}
+	s := &Smesher{
+		cfg: cfg, params: params, rules: cfg.Network.Activation(params), schedule: cfg.Network.Schedule(params),
+		poet: cfg.Network.PoetSchedule(params), id: cfg.Signer.NodeID(), log: cfg.Log,
+		inputs: make(chan activation.Input, maxInputs), ended: make(chan struct{}), stop: make(map[activation.WorkKind]context.CancelFunc),
+		accused: make(map[poetRound]string),
+	}
+	s.status.Store(&telemetry.SmesherStep{Step: "starting"})
+	if s.poets, err = s.clients(); err != nil {
+		return nil, err
+	}
+	var rec activation.Record
+	if err := cfg.Store.LoadStep(s.id, stepRecord, &rec); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	if err := s.checkSpace(&rec); err != nil {
+		return nil, err
+	}
+	s.machine = activation.NewSmesher(activation.Config{
+		Params: s.rules, Schedule: s.schedule, Poet: s.poet,
+		NumUnits: s.cfg.NumUnits, Coinbase: cfg.Coinbase, Grace: params.PoetGrace,
+		FetchDelay: fetchDelay(s.id, params.PoetCycleGap), Retry: params.LayerDuration / 2,
+		Patience: s.callTimeout(), ChooseBy: params.PoetCycleGap / 2,
+	}, cfg.Signer, rec)
+	return s, nil
+}
+
+// fetchDelay spreads the smeshers of a network evenly over a part of the cycle
+// gap, each always at its own moment.
+func fetchDelay(id types.NodeID, gap time.Duration) time.Duration {
+	part := float64(binary.BigEndian.Uint64(id[:])) / (1 << 64)
+	return time.Duration(part * float64(gap/50))
+}
+
+// callTimeout bounds one call of a PoET: proof and PoST must be done within the
+// cycle gap.
+func (s *Smesher) callTimeout() time.Duration { return min(maxCall, s.params.PoetCycleGap/8) }
+
+// pause is between two calls of a PoET that has no proof yet.
+func (s *Smesher) pause() time.Duration { return min(maxCall, s.params.PoetCycleGap/32) }
+
+// Stored tells of a valid PoET proof that was stored. It does not wait: what is
+// lost here is found in the store.
+func (s *Smesher) Stored(m *types.PoetProofMessage) {
+	select {
+	case s.inputs <- activation.ProofStored{Ref: m.Proof.Ref(), Statement: m.Statement, NumLeaves: m.Proof.NumLeaves}:
+	default:
+	}
+}
+
+// Run smeshes until ctx ends, and returns when all its work has.
+func (s *Smesher) Run(ctx context.Context) error {
+	defer s.work.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer close(s.ended)
+	var in activation.Input = activation.Tick{}
+	for {
+		out := s.machine.Step(time.Now(), in, s.cfg.Node)
+		if out.Dropped != "" {
+			s.log.Warn("smesher starts over", "reason", out.Dropped)
+		}
+		if out.Save {
+			// If we stop before this is durable, the machine repeats the step.
+			if err := s.cfg.Store.SaveStep(s.id, stepRecord, s.machine.Record()); err != nil {
+				return fmt.Errorf("smesher: %w", err)
+			}
+		}
+		s.endWork()
+		for _, w := range out.Work {
+			s.start(ctx, w)
+		}
+		s.report()
+		wake := time.NewTimer(s.until(out.Wake))
+		select {
+		case <-ctx.Done():
+			wake.Stop()
+			return nil
+		case in = <-s.inputs:
+			wake.Stop()
+		case <-wake.C:
+			in = activation.Tick{}
+		}
+	}
+}
+
+// until bounds the pause, so that deadlines are noticed also if the machine
+// named none.
+func (s *Smesher) until(wake time.Time) time.Duration {
+	pause := s.params.LayerDuration
+	if !wake.IsZero() {
+		pause = min(pause, time.Until(wake))
+	}
+	return max(pause, 0)
+}
+
+func (s *Smesher) report() {
+	step, until, trouble := s.machine.Status()
+	st := &telemetry.SmesherStep{Step: string(step), Error: trouble}
+	if !until.IsZero() {
+		st.Until = until.UTC().Format(time.RFC3339)
+	}
+	s.status.Store(st)
+}
+
+// Status tells what the smesher is doing. It may be called from any goroutine.
+func (s *Smesher) Status() telemetry.SmesherStep {
+	st := *s.status.Load()
+	if p := s.progress.Load(); p != nil && (st.Step == string(activation.StepInit) || st.Step == string(activation.StepProve)) {
+		st.Detail, st.Progress = p.detail, p.part
+	}
+	return st
+}
+
+func (s *Smesher) say(part float64, detail string) { s.progress.Store(&progress{min(part, 1), detail}) }
+
+// endWork ends the search for a proof once one is chosen, or the challenge is
+// dropped.
+func (s *Smesher) endWork() {
+	if p := s.machine.Record().Pending; p == nil || p.Poet != nil {
+		for _, kind := range []activation.WorkKind{activation.WorkPlace, activation.WorkFetch} {
+			if stop := s.stop[kind]; stop != nil {
+				stop()
+				delete(s.stop, kind)
+			}
+		}
+	}
+}
+
+// start does one piece of work in a goroutine of its own. Of a kind the newest
+// goes on: what is left of an older challenge's ends.
+func (s *Smesher) start(ctx context.Context, w activation.Work) {
+	if old := s.stop[w.Kind]; old != nil {
+		old()
+	}
+	var end context.CancelFunc
+	if w.Until.IsZero() {
+		ctx, end = context.WithCancel(ctx)
+	} else {
+		ctx, end = context.WithDeadline(ctx, w.Until)
+	}
+	s.stop[w.Kind] = end
+	s.work.Go(func() {
+		defer end()
+		in, err := s.do(ctx, w)
+		if err != nil {
+			in = activation.Failed{Kind: w.Kind, Of: w.Of, Reason: err.Error()}
+			if ctx.Err() != context.Canceled && s.trouble.due(err.Error()) {
+				s.log.Warn("smesher", "step", workName(w.Kind), "err", err)
+			}
+		}
+		if in != nil {
+			s.tell(in)
+		}
+	})
+}
+
+// tell hands a result to the machine; when it has ended there is nobody to
+// tell, and nothing is lost: the work is done again at the next start.
+func (s *Smesher) tell(in activation.Input) {
+	select {
+	case s.inputs <- in:
+	case <-s.ended:
+	}
+}
+
+func workName(k activation.WorkKind) string {
+	return map[activation.WorkKind]string{
+		activation.WorkInit: "initialize", activation.WorkRegister: "register", activation.WorkPlace: "place",
+		activation.WorkFetch: "fetch", activation.WorkProve: "prove", activation.WorkPublish: "publish",
+	}[k]
+}
+
+// do returns the result, or nil where results are told one by one.
+func (s *Smesher) do(ctx context.Context, w activation.Work) (activation.Input, error) {
+	switch w.Kind {
+	case activation.WorkInit:
+		return s.initialize(ctx)
+	case activation.WorkRegister:
+		return nil, s.register(ctx, w)
+	case activation.WorkPlace:
+		s.place(ctx, w)
+		return nil, nil
+	case activation.WorkFetch:
+		s.fetch(ctx, w)
+		return nil, nil
+	case activation.WorkProve:
+		proof, err := s.prove(ctx, w.PostChallenge)
+		return activation.Proved{Challenge: w.PostChallenge, Post: proof}, err
+	case activation.WorkPublish:
+		return activation.Published{ID: w.ATX.ID()}, s.cfg.Node.PublishATX(ctx, w.ATX)
+	}
+	panic(fmt.Sprintf("smeshing: unknown work %d", w.Kind))
+}
+
+// nagEvery bounds the lines about one and the same trouble.
+const nagEvery = time.Minute
+
+// nag tells which troubles are worth a line: a new one at once, one that lasts
+// once a minute.
+type nag struct {
+	mu   sync.Mutex
+	text string
+	at   time.Time
+}
+
+func (n *nag) due(text string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if text == n.text && time.Since(n.at) < nagEvery {
+		return false
+	}
+	n.text, n.at = text, time.Now()
+	return true
+}
+
+// sleep waits, and tells whether ctx is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
