@@ -156,6 +156,10 @@ func (s *Smesher) room() error {
 			need -= min(need, uint64(info.Size()))
 		}
 	}
+	if need == 0 {
+		return nil
+	}
+	need += 2 * post.MaxMetadataSize // and the new one beside the old
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(s.cfg.Dir, &disk); err != nil {
 		return fmt.Errorf("space in %s: %w", s.cfg.Dir, err)
