@@ -152,6 +152,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.IntVar(&f.cfg.Poet.Work.ProveWorkers, "prove-workers", 0, "cores that make a round's proof at its end; 0 is all")
 	fl.DurationVar(&f.cfg.Poet.Work.CheckpointInterval, "checkpoint-interval", work.DefaultCheckpointInterval, "work that a sudden stop may cost, in time")
 	fl.Int64Var(&f.cfg.Poet.BallastBytes, "ballast-bytes", rounds.DefaultBallastBytes, "room held back to save a proof on a full disk")
+	fl.BoolVar(&f.cfg.Poet.NewIdentity, "new-identity", false, "make a new key if that of the data directory is lost")
 	fl.BoolVar(&f.cfg.Poet.AcceptOlderState, "accept-older-state", false, "start on a database whose last transaction is damaged, without it")
 	pathVar(fl, &f.admin, "adminlisten", "", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")

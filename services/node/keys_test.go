@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"tweedle/edges/p2p"
+	"tweedle/proofs/post"
 	"tweedle/values/signing"
 )
 
 func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), identityFile)
-	seed, err := loadOrCreateSeed(path)
+	seed, err := loadOrCreateSeed(path, "no space")
 	if err != nil || len(seed) != signing.SeedSize || bytes.Equal(seed, make([]byte, signing.SeedSize)) {
 		t.Fatalf("seed %x, %v", seed, err)
 	}
@@ -26,14 +27,14 @@ func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := loadOrCreateSeed(path)
+	again, err := loadOrCreateSeed(path, "no space")
 	if err != nil || !bytes.Equal(again, seed) {
 		t.Errorf("the second start has another seed, %v", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the file has changed, %v", err)
 	}
-	other, err := loadOrCreateSeed(filepath.Join(t.TempDir(), identityFile))
+	other, err := loadOrCreateSeed(filepath.Join(t.TempDir(), identityFile), "no space")
 	if err != nil || bytes.Equal(other, seed) {
 		t.Errorf("two directories have the same seed, %v", err)
 	}
@@ -56,7 +57,7 @@ func TestADamagedKeyIsRefusedAndKept(t *testing.T) {
 		"not text":        string(signing.SeedFrom("secret")),
 	} {
 		for file, load := range map[string]func(string) error{
-			identityFile: func(p string) error { _, err := loadOrCreateSeed(p); return err },
+			identityFile: func(p string) error { _, err := loadOrCreateSeed(p, "no space"); return err },
 			"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
 		} {
 			path := filepath.Join(t.TempDir(), file)
@@ -86,7 +87,7 @@ func TestADamagedKeyIsRefusedAndKept(t *testing.T) {
 func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
 	dir := t.TempDir()
 	for file, load := range map[string]func(string) error{
-		identityFile: func(p string) error { _, err := loadOrCreateSeed(p); return err },
+		identityFile: func(p string) error { _, err := loadOrCreateSeed(p, "no space"); return err },
 		"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
 	} {
 		path, target := filepath.Join(dir, file), filepath.Join(dir, "unplugged", file)
@@ -100,6 +101,36 @@ func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
 			t.Errorf("%s: the link was replaced: %q, %v", file, got, err)
 		}
 	}
+}
+
+// Space is bound to a key. Without the key it is told at start what to do, and no
+// other key is made.
+func TestALostKeyIsNamedAtStart(t *testing.T) {
+	cfg := config(filepath.Join(t.TempDir(), "node"))
+	cfg.Smeshing, cfg.Coinbase = true, stillNetworkCoinbase()
+	space := filepath.Join(cfg.Dir, postDir)
+	if err := os.MkdirAll(space, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(space, post.MetadataFile), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(cfg.Dir, identityFile)
+	_, err := Open(cfg)
+	if err == nil || !strings.Contains(err.Error(), path+" is missing") || !strings.Contains(err.Error(), "restore the key") || strings.Contains(err.Error(), "\n") {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Fatalf("a key was made: %v", err)
+	}
+	if err := os.Rename(space, space+".old"); err != nil {
+		t.Fatal(err)
+	}
+	n, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Close()
 }
 
 func TestASmesherKeepsItsIdentityOverARestart(t *testing.T) {

@@ -20,7 +20,7 @@ func (n *Node) newSmesher() (err error) {
 		return nil
 	}
 	n.smesher, err = smeshing.New(smeshing.Config{
-		Network: n.cfg.Network, Dir: filepath.Join(n.cfg.Dir, "post"), Evidence: filepath.Join(n.cfg.Dir, "evidence"), Signer: n.signer, Poets: n.cfg.Poets,
+		Network: n.cfg.Network, Dir: filepath.Join(n.cfg.Dir, postDir), Evidence: filepath.Join(n.cfg.Dir, "evidence"), Signer: n.signer, Poets: n.cfg.Poets,
 		Coinbase: n.cfg.Coinbase, NumUnits: n.cfg.NumUnits, Workers: n.cfg.PostWorkers,
 		Store: n.db, Node: chain{n}, HTTP: n.cfg.PoetTransport, Log: n.log,
 	})

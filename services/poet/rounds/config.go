@@ -59,6 +59,10 @@ type Config struct {
 	// made there. It must equal one that is there.
 	Key ed25519.PrivateKey
 
+	// NewIdentity makes a key where a database is and its key is missing, which
+	// is an error otherwise.
+	NewIdentity bool
+
 	// PowDifficulty is the number of leading zero bits in a registration's
 	// proof of work.
 	PowDifficulty uint

@@ -140,6 +140,7 @@ func newBench(t *testing.T) *bench {
 	mem := durabletest.NewMem(1 << 24)
 	faults := durabletest.NewFaulty(mem)
 	cfg.FS = faults
+	cfg.NewIdentity = true // a loss of power may come before the key is there
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -35,22 +35,27 @@ func ParseKey(text string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// loadIdentity returns the key of the data directory, making it if there is none.
-// want, if not nil, is the key that it must be.
-func loadIdentity(fs durable.FS, dir string, want ed25519.PrivateKey) (ed25519.PrivateKey, error) {
+// loadIdentity returns the key of the data directory, making it in a new one. want,
+// if not nil, is the key that it must be. The database is made after the key, so
+// one without a key has lost it; anew makes another one then.
+func loadIdentity(fs durable.FS, dir string, want ed25519.PrivateKey, anew bool) (ed25519.PrivateKey, error) {
 	path := filepath.Join(dir, IdentityName)
-	data, err := durable.ReadFile(fs, path, 1<<10)
-	if errors.Is(err, os.ErrNotExist) {
+	data, err := durable.Secret(fs, path, func() ([]byte, error) {
 		key := want
 		if key == nil {
+			if _, err := os.Stat(filepath.Join(dir, book.DatabaseName)); err == nil && !anew {
+				return nil, fmt.Errorf("%s is missing and %s is there: restore the key from a backup, or start once with --new-identity to be another server, whose receipts say nothing of the old ones",
+					path, book.DatabaseName)
+			}
+			var err error
 			if _, key, err = ed25519.GenerateKey(nil); err != nil {
 				return nil, err
 			}
 		}
 		// If we stop in here, the next start finds no key and makes one; nobody
 		// has seen this one.
-		return key, durable.WriteFile(fs, path, []byte(base64.StdEncoding.EncodeToString(key)+"\n"), 0o600)
-	}
+		return base64.StdEncoding.AppendEncode(nil, key), nil
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -117,7 +117,7 @@ func Open(cfg Config) (_ *Service, err error) {
 			s.Close()
 		}
 	}()
-	if s.key, err = loadIdentity(cfg.FS, cfg.Dir, cfg.Key); err != nil {
+	if s.key, err = loadIdentity(cfg.FS, cfg.Dir, cfg.Key, cfg.NewIdentity); err != nil {
 		return nil, err
 	}
 	if s.store, err = book.Open(cfg.Dir, cfg.Schedule, cfg.AcceptOlderState); err != nil {
