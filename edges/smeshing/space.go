@@ -194,6 +194,7 @@ func (s *Smesher) prove(ctx context.Context, challenge types.PoetProofRef) (type
 		Progress: func(p post.ProveProgress) {
 			s.say(float64(p.Done)/float64(max(p.Total, 1)), fmt.Sprintf("proving, nonces %d to %d", p.FirstNonce, p.EndNonce))
 		},
+		Lost: func(err error) { s.log.Warn("the proof does without a place that the disk lost", "err", err) },
 	})
 	return types.PostProof{Nonce: p.Nonce, Indices: p.Indices, Pow: p.Pow}, err
 }

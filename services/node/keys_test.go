@@ -107,7 +107,7 @@ func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
 // other key is made.
 func TestALostKeyIsNamedAtStart(t *testing.T) {
 	cfg := config(filepath.Join(t.TempDir(), "node"))
-	cfg.Smeshing, cfg.Coinbase = true, stillNetworkCoinbase()
+	cfg.Smeshing, cfg.Coinbase, cfg.Poets = true, stillNetworkCoinbase(), []string{"http://127.0.0.1:1"}
 	space := filepath.Join(cfg.Dir, postDir)
 	if err := os.MkdirAll(space, 0o700); err != nil {
 		t.Fatal(err)
