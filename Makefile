@@ -12,7 +12,7 @@ PLAIN := ./values/... ./proofs/... ./protocol/... ./archtest ./cmd/... ./service
 FUZZTIME ?= 15s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build testnet test compile test-packages test-network nightly lint fuzz bench generate clean
+.PHONY: build testnet test compile test-packages test-network test-arm64 nightly lint fuzz bench generate clean
 
 build: ## both programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -37,6 +37,10 @@ test-packages: ## each package by itself
 test-network: ## the real programs, and outside judges; they mostly wait for layers
 	$(GO) test -count=1 -timeout 9m -run '^TestTestnet' ./services/testnet
 	cd compat && $(GO) test -count=1 -timeout 9m -p 1 ./...
+
+test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -timeout 55m -exec 'qemu-aarch64-static -cpu max' \
+		-run 'Kernel|Reference|Resume|Verify' ./proofs/posw
 
 nightly: build ## the long campaigns; hours
 	$(GO) test -timeout 5m $(PLAIN)
