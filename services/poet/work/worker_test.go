@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"tweedle/base/durable/durabletest"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
+	"tweedle/services/poet/clock"
 	"tweedle/values/types"
 )
 
@@ -299,5 +301,40 @@ func TestNeeds(t *testing.T) {
 		if k := chooseK(0, 67_000, d); k != 0 {
 			t.Errorf("height %d for no time", k)
 		}
+	}
+}
+
+// One wrong reading of the clock, beyond the round's end, ends no execution; one before
+// its beginning changes nothing. A clock that stays wrong is followed.
+func TestOneGlanceBeyondTheEndEndsNothing(t *testing.T) {
+	for name, by := range map[string]time.Duration{"an epoch ahead": time.Hour, "two hundred years ahead": 200 * 365 * 24 * time.Hour, "back": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var wrong atomic.Int64
+				cfg := workerConfig(t)
+				cfg.Now = clock.New(time.Minute, func() time.Time { return time.Now().Add(time.Duration(wrong.Load())).Round(0) }, nil).Now
+				src := newSource(job(1, 0, 20*time.Second), job(2, 20*time.Second, time.Minute))
+				_, _, stop := labour(t, cfg, src)
+				for range 3 {
+					time.Sleep(3 * time.Second)
+					wrong.Store(int64(by))
+					time.Sleep(100 * time.Millisecond)
+					wrong.Store(0)
+				}
+				src.waitFor(1)
+				if got := src.done[1].Proof.NumLeaves; got < 19_500 {
+					t.Errorf("proof of %d leaves, about 20000 are expected", got)
+				}
+				if by > 0 {
+					wrong.Store(int64(by))
+					begin := time.Now()
+					src.waitFor(2)
+					if took := time.Since(begin); took < 5*time.Second || took > 8*time.Second {
+						t.Errorf("a clock that stays ahead was followed after %s", took)
+					}
+				}
+				stop()
+			})
+		})
 	}
 }
