@@ -112,6 +112,7 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer remove()
+	tellKernel(log)
 	return n.Run(cmd.Context())
 }
 

@@ -190,6 +190,7 @@ func (f *poetFlags) run(cmd *cobra.Command) error {
 		}
 		defer stop()
 	}
+	tellKernel(f.cfg.Log)
 	return server.Run(cmd.Context(), f.cfg)
 }
 
