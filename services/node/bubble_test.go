@@ -22,6 +22,7 @@ import (
 	"tweedle/edges/preset"
 	"tweedle/services/poet/door"
 	"tweedle/services/poet/rounds"
+	"tweedle/values/codec"
 	"tweedle/values/types"
 )
 
@@ -186,6 +187,21 @@ func (b *bubble) same(at types.Layer) {
 	}
 }
 
+// receipts is how package smeshing keeps them.
+type receipts []types.PoetReceipt
+
+func (l *receipts) DecodeFrom(d *codec.Decoder) {
+	for range d.Count(1 << 10) {
+		var r types.PoetReceipt
+		_ = d.String(1 << 10) // the PoET's address
+		r.DecodeFrom(d)
+		if !r.Verify() {
+			d.Fail(codec.ErrShort)
+		}
+		*l = append(*l, r)
+	}
+}
+
 func TestTwoNodesAgreeOnBlocksAndState(t *testing.T) {
 	dirs := t.TempDir()
 	inBubble(t, func(t *testing.T) {
@@ -200,6 +216,10 @@ func TestTwoNodesAgreeOnBlocksAndState(t *testing.T) {
 			if err != nil || len(ids) != 2 {
 				t.Errorf("epoch %d: %d ATXs, %v", epoch, len(ids), err)
 			}
+		}
+		var kept receipts // one for each epoch whose round has closed
+		if err := b.nodes[0].db.LoadStep(b.nodes[0].signer.NodeID(), "receipts", &kept); err != nil || len(kept) < 5 {
+			t.Errorf("%d receipts of a real PoET are kept, %v", len(kept), err)
 		}
 		empty := 0
 		layers, err := b.nodes[0].Layers(0)

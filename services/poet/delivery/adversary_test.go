@@ -160,13 +160,9 @@ func TestAllDeadThenAliveUnderOtherAddresses(t *testing.T) {
 	for _, a := range other {
 		w.nodes[a].manner = honest
 	}
-	w.run(retryWithin(w.m.cfg))
+	w.run(retryMax + fetchDelay + time.Second) // as long as one that came back may stay unnoticed, and the proof then takes
 	w.wantState(0, Delivered)
 }
-
-// retryWithin is how long a gateway that came back may stay unnoticed, and a
-// proof then takes.
-func retryWithin(c Config) time.Duration { return c.RetryMax + c.FetchDelay + time.Second }
 
 // A clock that is ahead for a moment gives up nothing, also when the server
 // restarts in that moment.
@@ -187,7 +183,7 @@ func TestAGlanceAheadExpiresNothing(t *testing.T) {
 			w.restart()
 		}
 		w.wantState(0, Pending)
-		w.m.SetGateways([]string{w.node(honest), w.node(honest)}, w.now)
+		w.setGateways([]string{w.node(honest), w.node(honest)})
 		w.run(time.Minute)
 		w.wantState(0, Delivered)
 	}
@@ -302,7 +298,7 @@ func TestTheStatesOfAGateway(t *testing.T) {
 		w.add(0, time.Hour)
 		p := w.shelf["0"]
 		for _, e := range c.events {
-			r := Result{Call: Call{Gateway: w.m.find(a).entry, Addr: a, Round: "0", Ref: p.Ref}}
+			r := Result{Call: Call{to: w.m.find(a), Addr: a, Round: "0", Ref: p.Ref}}
 			switch e {
 			case passes, fails:
 				r.Call.Kind, r.Health = CallCheck, Health{ID: "a", Genesis: network, Synced: true, Peers: 1}

@@ -1,9 +1,11 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,7 +45,7 @@ const lookEvery = 10 * time.Second
 // Open reads acknowledgements and gateways from db, which stays the caller's,
 // and adds the configured gateways. Run makes the deliveries.
 func Open(db DB, shelf Shelf, cfg Config, dial Dialer, gateways []string, opt Options) (*Courier, error) {
-	if err := errors.Join(cfg.validate(), checkAll(gateways)); err != nil {
+	if err := cmp.Or(cfg.validate(), checkAll(gateways)); err != nil {
 		return nil, err
 	}
 	saved, damaged, err := load(db)
@@ -67,18 +69,6 @@ func Open(db DB, shelf Shelf, cfg Config, dial Dialer, gateways []string, opt Op
 	return c, nil
 }
 
-func checkAll(addrs []string) error {
-	for _, a := range addrs {
-		if err := CheckAddress(a); err != nil {
-			return err
-		}
-	}
-	if len(addrs) > MaxGateways {
-		return fmt.Errorf("%d gateways are too many: the limit is %d", len(addrs), MaxGateways)
-	}
-	return nil
-}
-
 // Rebroadcast offers the stored proof of a round to every gateway anew. What the
 // Shelf says if it has none is passed on.
 func (c *Courier) Rebroadcast(round string) error {
@@ -92,17 +82,11 @@ func (c *Courier) Rebroadcast(round string) error {
 // SetGateways replaces all gateways; deliveries to them start at once. It
 // outlives a restart, and configured gateways do not come back.
 func (c *Courier) SetGateways(addrs []string) error {
-	if err := checkAll(addrs); err != nil {
-		return err
-	}
-	return c.change(func(now time.Time) error { c.m.SetGateways(addrs, now); return nil })
+	return c.change(func(now time.Time) error { return c.m.SetGateways(addrs, now) })
 }
 
 // AddGateway adds a gateway behind the others.
 func (c *Courier) AddGateway(addr string) error {
-	if err := CheckAddress(addr); err != nil {
-		return err
-	}
 	return c.change(func(now time.Time) error { return c.m.AddGateway(addr, FromAPI, now) })
 }
 
@@ -183,16 +167,16 @@ func (c *Courier) look() {
 
 // Run delivers until ctx ends. It leaves no goroutine and no connection.
 func (c *Courier) Run(ctx context.Context) error {
-	lines := map[uint64]Gateway{} // the open connections
-	hangUp := func(entry uint64) {
-		if line := lines[entry]; line != nil {
+	lines := map[*gateway]Gateway{} // the open connections
+	hangUp := func(g *gateway) {
+		if line := lines[g]; line != nil {
 			_ = line.Close() // nothing is left to lose
-			delete(lines, entry)
+			delete(lines, g)
 		}
 	}
 	defer func() {
-		for entry := range lines {
-			hangUp(entry)
+		for g := range lines {
+			hangUp(g)
 		}
 	}()
 	var running sync.WaitGroup // a call for each gateway at most
@@ -205,16 +189,16 @@ func (c *Courier) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		out := c.step()
-		for entry := range lines {
-			if !c.knows(entry) {
-				hangUp(entry) // its call ends with it
+		for g := range lines {
+			if !slices.Contains(out.table, g) {
+				hangUp(g) // its call ends with it
 			}
 		}
 		for _, call := range out.Calls {
-			line, err := lines[call.Gateway], error(nil)
+			line, err := lines[call.to], error(nil)
 			if line == nil {
 				if line, err = c.dial(call.Addr); err == nil {
-					lines[call.Gateway] = line
+					lines[call.to] = line
 				}
 			}
 			running.Go(func() {
@@ -245,7 +229,7 @@ func (c *Courier) Run(ctx context.Context) error {
 			// A connection that failed is not used again: what waits behind its own
 			// backoff would come later than ours.
 			if r.Err != nil && !errors.Is(r.Err, ErrRejected) && !errors.Is(r.Err, ErrMissing) && !errors.Is(r.Err, errUnreadable) {
-				hangUp(r.Call.Gateway)
+				hangUp(r.Call.to)
 			}
 			c.mu.Lock()
 			c.m.Done(r, time.Now())
@@ -276,12 +260,6 @@ func (c *Courier) make(ctx context.Context, g Gateway, call Call) Result {
 		r.Err = g.Fetch(ctx, call.Ref)
 	}
 	return r
-}
-
-func (c *Courier) knows(entry uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.m.Knows(entry)
 }
 
 // saveRetry is how long a step whose changes could not be saved waits.

@@ -1,29 +1,25 @@
-// Package delivery brings finished PoET proofs to the network: through a few of
-// the gateways that the operator named, until enough of them have shown that they
-// keep the proof.
+// Package delivery brings finished PoET proofs to the network, through the gateways
+// that the operator named.
 //
 // It promises:
 //   - A stored proof is offered, also over restarts, until Acks distinct gateways
-//     have acknowledged it and given it back when asked for it by its reference, or
-//     until it is of no use to anyone. Distinct means another name and another
-//     address; a gateway that changes its name starts anew.
+//     have acknowledged it and given it back when asked for its reference, or until
+//     it is of no use to anyone. Distinct means another name and another address;
+//     what a gateway acknowledged under another name is forgotten.
 //   - A gateway receives the proofs that wait for it in the order of their rounds.
 //   - A gateway that hangs, lies or answers garbage delays no other one, and a proof
 //     that cannot be read or that a gateway rejects delays no other one.
 //   - A dead gateway's slot goes to the next live one by itself, and new gateways
-//     are used the moment they are set.
-//   - Nothing is dialled that the operator did not name.
-//   - It keeps no proof: what waits follows from the Shelf, the acknowledgements and
-//     the clock at that moment. So nothing is given up for good by a clock that was
-//     ahead for a while.
+//     are used the moment they are set. Nothing else is dialled.
+//   - What waits follows from the stored proofs, the acknowledgements and the clock
+//     of the moment, so a clock that was ahead for a while has given up nothing.
 //
-// It leaves to the caller: the proofs, how long each is of use, the database, a clock
-// that is to be believed, and telling apart gateways that lie about their names: a
-// name is what a gateway says of itself, which unmasks one node behind two addresses
-// but not an attacker with two names.
+// It leaves to the caller: the proofs and how long each is of use, the database, a
+// clock that is to be believed, and gateways that lie about their names: a name is
+// what a gateway says of itself, which unmasks one node behind two addresses but not
+// an attacker with two names.
 //
-// Machine is the logic, passive and deterministic: time is an argument, calls are
-// values. Courier is the small loop that drives it.
+// Machine is the logic, passive and deterministic; Courier is the loop that drives it.
 package delivery
 
 import (
@@ -43,67 +39,46 @@ const (
 	// MaxProofSize bounds one encoded proof, in bytes; the largest that the
 	// wire format allows is about a fifth of it (reference/poet.md 1.5).
 	MaxProofSize = 1 << 20
-	// MaxGateways bounds the gateways that are known.
-	MaxGateways = 64
-	// MaxRecords bounds the proofs of which anything is kept.
-	MaxRecords = 128
-	// MaxAddress bounds an address or a name, in bytes.
-	MaxAddress = 255
+	MaxGateways  = 64  // that are known
+	MaxRecords   = 128 // proofs of which anything is kept
+	MaxAddress   = 255 // bytes of an address or a name
+)
+
+// Times. Waits are drawn from their upper half, so that servers which started
+// together do not stay together.
+const (
+	probeEvery   = 10 * time.Second // between the health checks of a live gateway
+	probeTimeout = 3 * time.Second
+	callTimeout  = 10 * time.Second       // of a push or a fetch
+	fetchDelay   = time.Second            // from an acknowledgement to the question for the proof
+	retryMin     = 500 * time.Millisecond // after a failure; doubles with each
+	retryMax     = 30 * time.Second
+	// longBan is how long a gateway that lied is left alone, and one that rejected
+	// a proof is not offered it again.
+	longBan = 10 * time.Minute
 )
 
 // Config says how eager and how strict delivery is.
 type Config struct {
 	// Acks is how many distinct gateways must acknowledge a proof and give it
 	// back by its reference before it counts as delivered.
-	Acks int
-	// Slots is how many gateways are offered proofs at a time.
-	Slots int
-	// MinPeers is how many peers a gateway needs to be of use.
-	MinPeers int
-	// Genesis is the network; the zero value accepts any.
-	Genesis types.GenesisID
-
-	ProbeEvery   time.Duration // between health checks of a live gateway
-	ProbeTimeout time.Duration
-	PushTimeout  time.Duration
-	FetchTimeout time.Duration
-	// FetchDelay is how long after an acknowledgement the gateway is asked to
-	// give the proof back.
-	FetchDelay time.Duration
-	// RetryMin and RetryMax bound the backoff after failures; it doubles, and
-	// the wait is drawn from its upper half.
-	RetryMin, RetryMax time.Duration
-	// DeadAfter is how many failed checks in a row turn a suspect gateway dead.
-	DeadAfter int
-	// LongBan is how long a gateway that lied is left alone, and how long one
-	// that rejected a proof is not offered it again.
-	LongBan time.Duration
-	// Again is how long at least a proof is offered that was asked for by hand.
-	Again time.Duration
-	// Seed makes the jitter repeatable.
-	Seed uint64
+	Acks     int
+	Slots    int             // live gateways that are offered proofs at a time
+	MinPeers int             // peers that a gateway needs to be of use
+	Genesis  types.GenesisID // the network; the zero value accepts any
+	Again    time.Duration   // for which a proof is offered that was asked for by hand, at least
+	Seed     uint64          // makes the jitter repeatable
 }
 
 // DefaultConfig returns what a PoET server runs with.
-func DefaultConfig() Config {
-	return Config{
-		Acks: 2, Slots: 5, MinPeers: 1,
-		ProbeEvery: 10 * time.Second, ProbeTimeout: 3 * time.Second,
-		PushTimeout: 10 * time.Second, FetchTimeout: 10 * time.Second, FetchDelay: time.Second,
-		RetryMin: 500 * time.Millisecond, RetryMax: 30 * time.Second,
-		DeadAfter: 3, LongBan: 10 * time.Minute, Again: time.Hour,
-	}
-}
+func DefaultConfig() Config { return Config{Acks: 2, Slots: 5, MinPeers: 1, Again: time.Hour} }
 
 func (c Config) validate() error {
-	switch {
-	case c.Acks < 1 || c.Slots < 1:
+	if c.Acks < 1 || c.Slots < 1 {
 		return errors.New("delivery needs at least one acknowledgement and one slot")
-	case c.Acks > c.Slots:
+	}
+	if c.Acks > c.Slots {
 		return fmt.Errorf("%d acknowledgements cannot come from %d gateway slots: lower the one or raise the other", c.Acks, c.Slots)
-	case c.ProbeEvery <= 0 || c.ProbeTimeout <= 0 || c.PushTimeout <= 0 || c.FetchTimeout <= 0 ||
-		c.RetryMin <= 0 || c.RetryMax < c.RetryMin || c.DeadAfter < 1:
-		return errors.New("delivery needs positive periods, timeouts and retries")
 	}
 	return nil
 }
@@ -184,6 +159,18 @@ func CheckAddress(addr string) error {
 	return nil
 }
 
+func checkAll(addrs []string) error {
+	for _, a := range addrs {
+		if err := CheckAddress(a); err != nil {
+			return err
+		}
+	}
+	if len(addrs) > MaxGateways {
+		return fmt.Errorf("%d gateways are too many: the limit is %d", len(addrs), MaxGateways)
+	}
+	return nil
+}
+
 // The kinds of events; each is also a count in the metrics.
 const (
 	GatewayLive       poet.EventKind = "gateway_live"
@@ -200,3 +187,8 @@ const (
 	ProofUnreadable   poet.EventKind = "proof_unreadable"
 	WriteFailed       poet.EventKind = "delivery_write_failed"
 )
+
+func kinds() []poet.EventKind {
+	return []poet.EventKind{GatewayLive, GatewaySuspect, GatewayDead, GatewayRecycled, GatewayLied, GatewaysIgnored, NoCandidates,
+		BroadcastFailed, ProofAcknowledged, ProofDelivered, ProofExpired, ProofUnreadable, WriteFailed}
+}

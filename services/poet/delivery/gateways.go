@@ -10,17 +10,16 @@ import (
 	"tweedle/services/poet"
 )
 
-// State is a gateway's standing. A check tells whether it serves; a push or a
-// fetch whether it does what it says, and outweighs the checks in between: only a
-// push or a fetch that passes forgives the failed ones.
+// State is a gateway's standing. A check tells whether it serves, a push or a
+// fetch whether it does what it says: only they forgive failed ones of their kind.
 //
-//	state    is checked              gets proofs           it becomes
-//	suspect  at once, then by        no                    live by a check that passes; dead by DeadAfter failed
-//	         backoff                                       ones in a row, or by the first if it never was live
-//	live     every ProbeEvery        if it has a slot      suspect by anything that fails; dead by deadRefusals failed
-//	                                                       pushes or fetches in a row, or by one lie
-//	dead     by backoff; after a     no                    live by a check that passes
-//	         lie after LongBan
+//	state    is checked              gets proofs        it becomes
+//	suspect  at once, then by        no                 live by a check that passes; dead by deadAfter failed
+//	         backoff                                    ones in a row, or by the first if it never was live
+//	live     every probeEvery        if it has a slot   suspect by anything that fails; dead by deadRefusals failed
+//	                                                    pushes or fetches in a row, or by one lie
+//	dead     by backoff; after a     no                 live by a check that passes
+//	         lie after longBan
 //
 // The first Slots live gateways, by rank, have a slot. The rank is the order in
 // which the operator named them, but who dies goes behind all others: so its slot
@@ -35,9 +34,10 @@ const (
 	Candidate State = "candidate"
 )
 
-// deadRefusals is how many failed pushes or fetches in a row turn a gateway
-// dead, however healthy it calls itself in between.
-const deadRefusals = 2
+const (
+	deadAfter    = 3
+	deadRefusals = 2
+)
 
 // Source tells who named a gateway.
 type Source string
@@ -63,24 +63,15 @@ type GatewayStatus struct {
 // gateway is an entry of the table.
 type gateway struct {
 	GatewayStatus
-	entry    uint64 // its number; a gateway that was removed and added is another
-	proven   bool   // was live
-	failures int    // failed checks in a row
-	refusals int    // failed pushes and fetches in a row
+	proven   bool // was live
+	failures int  // failed checks in a row
+	refusals int  // failed pushes and fetches in a row
 	next     time.Time
 	call     *Call // in flight
 }
 
 // id is what distinct gateways are told apart by, beside their addresses.
 func (g *gateway) id() string { return cmp.Or(g.ID, g.Addr) }
-
-func (m *Machine) enter(addr string, source Source, now time.Time) {
-	m.entries++
-	m.dirty = true
-	m.gateways = append(m.gateways, &gateway{
-		GatewayStatus: GatewayStatus{Addr: addr, Source: source, State: Suspect}, entry: m.entries, next: now,
-	})
-}
 
 func (m *Machine) find(addr string) *gateway {
 	for _, g := range m.gateways {
@@ -91,9 +82,8 @@ func (m *Machine) find(addr string) *gateway {
 	return nil
 }
 
-// Configure names the gateways of the command line. It returns those that are
-// not used: all if the API has set or removed some since, and those that find no
-// room.
+// Configure names the gateways of the command line, and returns those that are
+// not used: all if the API has set or removed some, and those that find no room.
 func (m *Machine) Configure(addrs []string, now time.Time) (unused []string) {
 	for _, a := range addrs {
 		if m.apiSet || m.AddGateway(a, Configured, now) != nil {
@@ -104,54 +94,51 @@ func (m *Machine) Configure(addrs []string, now time.Time) (unused []string) {
 }
 
 // SetGateways replaces the table. Gateways that stay are checked at once.
-func (m *Machine) SetGateways(addrs []string, now time.Time) {
+func (m *Machine) SetGateways(addrs []string, now time.Time) error {
+	if err := checkAll(addrs); err != nil {
+		return err
+	}
 	old := m.gateways
 	m.gateways, m.apiSet, m.dirty = nil, true, true
 	for _, a := range addrs {
 		i := slices.IndexFunc(old, func(g *gateway) bool { return g.Addr == a })
-		switch {
-		case m.find(a) != nil: // named twice
-		case i < 0:
-			m.enter(a, FromAPI, now)
-		default:
+		if i >= 0 && m.find(a) == nil {
 			m.gateways = append(m.gateways, old[i])
-			m.again(old[i], FromAPI, now)
 		}
+		_ = m.AddGateway(a, FromAPI, now) // they are checked, and not too many
 	}
+	return nil
 }
 
 // AddGateway adds a gateway behind the others. One that is known already is tried
 // again without waiting for its backoff.
 func (m *Machine) AddGateway(addr string, source Source, now time.Time) error {
-	switch g := m.find(addr); {
-	case g != nil:
-		m.again(g, source, now)
-	case len(m.gateways) >= MaxGateways:
-		return fmt.Errorf("%d gateways are known already, and that is the limit: remove one first", MaxGateways)
-	default:
-		m.enter(addr, source, now)
+	g := m.find(addr)
+	if g == nil {
+		if err := CheckAddress(addr); err != nil {
+			return err
+		}
+		if len(m.gateways) >= MaxGateways {
+			return fmt.Errorf("%d gateways are known already, and that is the limit: remove one first", MaxGateways)
+		}
+		g = &gateway{GatewayStatus: GatewayStatus{Addr: addr, State: Suspect}}
+		m.gateways = append(m.gateways, g)
 	}
+	g.Source, g.failures, g.refusals, g.next, m.dirty = source, 0, 0, now, true
 	return nil
-}
-
-// again forgives a gateway what is past.
-func (m *Machine) again(g *gateway, source Source, now time.Time) {
-	g.Source, g.failures, g.refusals, g.next = source, 0, 0, now
-	m.dirty = true
 }
 
 // RemoveGateway forgets a gateway and tells whether it was known. The command
 // line does not bring it back.
 func (m *Machine) RemoveGateway(addr string) (known bool) {
-	before := len(m.gateways)
+	known = m.find(addr) != nil
 	m.gateways = slices.DeleteFunc(m.gateways, func(g *gateway) bool { return g.Addr == addr })
 	m.apiSet, m.dirty = true, true
-	return len(m.gateways) < before
+	return known
 }
 
 // Gateways lists the table by rank.
-func (m *Machine) Gateways() []GatewayStatus {
-	var list []GatewayStatus
+func (m *Machine) Gateways() (list []GatewayStatus) {
 	live := 0
 	for _, g := range m.gateways {
 		s := g.GatewayStatus
@@ -188,17 +175,12 @@ func (m *Machine) checked(g *gateway, h Health, err error, now time.Time) {
 		m.failed(g, err, now)
 		return
 	}
-	g.Peers, g.ID = h.Peers, h.ID
+	g.Peers, g.ID, g.failures, g.LastSuccess = h.Peers, h.ID, 0, now
+	g.next = now.Add(m.jitter(probeEvery))
 	m.disown(g)
-	g.failures, g.next = 0, now.Add(m.jitter(m.cfg.ProbeEvery))
-	g.LastSuccess = now
 	if g.State != Live {
 		g.State, g.proven, g.LastError = Live, true, ""
-		text := fmt.Sprintf("is live with %d peers", g.Peers)
-		if twin := m.twin(g); twin != "" {
-			text += ", " + twin
-		}
-		m.event(poet.Event{Kind: GatewayLive, Gateway: g.Addr, Text: text})
+		m.event(poet.Event{Kind: GatewayLive, Gateway: g.Addr, Text: fmt.Sprintf("is live with %d peers %s", g.Peers, m.twin(g))})
 	}
 }
 
@@ -208,7 +190,7 @@ func (m *Machine) fit(h Health) error {
 	case m.cfg.Genesis != h.Genesis && m.cfg.Genesis != [20]byte{}:
 		return fmt.Errorf("is of network %s, this server of %s", h.Genesis, m.cfg.Genesis)
 	case !h.Synced:
-		return fmt.Errorf("is not synced")
+		return errors.New("is not synced")
 	case h.Peers < uint64(m.cfg.MinPeers):
 		return fmt.Errorf("has %d peers, %d are needed", h.Peers, m.cfg.MinPeers)
 	}
@@ -221,20 +203,13 @@ func (m *Machine) refused(g *gateway, err error, now time.Time) {
 	m.failed(g, err, now)
 }
 
-// lied leaves a gateway alone for long.
-func (m *Machine) lied(g *gateway, err error, now time.Time) {
-	g.refusals = deadRefusals
-	m.failed(g, err, now)
-	g.next = now.Add(m.cfg.LongBan)
-}
-
 // failed takes a failure that its caller has counted.
 func (m *Machine) failed(g *gateway, err error, now time.Time) {
 	g.LastError = err.Error()
 	g.next = now.Add(m.backoff(g.failures + g.refusals - 1))
 	switch {
 	case g.State == Dead:
-	case !g.proven || g.failures >= m.cfg.DeadAfter || g.refusals >= deadRefusals:
+	case !g.proven || g.failures >= deadAfter || g.refusals >= deadRefusals:
 		m.event(poet.Event{Kind: GatewayDead, Gateway: g.Addr, Text: "is dead", Err: err})
 		m.bury(g)
 	case g.State == Live:
@@ -268,15 +243,11 @@ func (m *Machine) count(date time.Time) {
 			dead++
 		}
 	}
-	var lack error
-	switch {
-	case len(m.gateways) == 0 && m.waiting(date) > 0:
-		lack = errors.New("no gateway is known and a proof waits")
-	case dead > 0 && len(m.gateways)-dead < m.cfg.Slots:
-		lack = fmt.Errorf("%d gateways are dead and %d are not, for %d slots", dead, len(m.gateways)-dead, m.cfg.Slots)
+	alive := len(m.gateways) - dead
+	short := dead > 0 && alive < m.cfg.Slots || alive == 0 && m.waiting(date) > 0
+	if short && !m.short {
+		m.event(poet.Event{Kind: NoCandidates, Text: "gateways are missing: add some with `tweedle poet gateways add`",
+			Err: fmt.Errorf("%d gateways are dead and %d are not, for %d slots", dead, alive, m.cfg.Slots)})
 	}
-	if lack != nil && !m.short {
-		m.event(poet.Event{Kind: NoCandidates, Text: "gateways are missing: add some with `tweedle poet gateways add`", Err: lack})
-	}
-	m.short = lack != nil
+	m.short = short
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	"google.golang.org/grpc"
@@ -129,10 +130,14 @@ func (g *grpcGateway) genesisID() []byte {
 // bytes.
 const maxErrorText = 200
 
-// plain reduces a gRPC error to one short line.
+// plain reduces a gRPC error to one short line that a terminal can show.
 func plain(err error) error {
 	s := status.Convert(err)
 	text := s.Message()
-	text = strings.Join(strings.Fields(text[:min(len(text), maxErrorText)]), " ")
-	return fmt.Errorf("%s: %s", s.Code(), strings.ToValidUTF8(text, ""))
+	return fmt.Errorf("%s: %s", s.Code(), strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text[:min(len(text), maxErrorText)]))
 }

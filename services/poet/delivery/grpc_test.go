@@ -119,7 +119,7 @@ func (g *gatewayServer) PublishPoet(ctx context.Context, in *gatewaypb.PublishPo
 	case "nothing":
 		return &gatewaypb.PublishPoetResponse{}, nil
 	case "long error":
-		return nil, status.Error(codes.InvalidArgument, strings.Repeat("x\n", 1<<12))
+		return nil, status.Error(codes.InvalidArgument, strings.Repeat("x\n\x1b[2J\xff", 1<<12))
 	}
 	_, known := g.kept[ref]
 	if g.manner == honest && !known {
@@ -422,12 +422,12 @@ func TestAGatewayThatAnswersGarbage(t *testing.T) {
 					t.Fatalf("there wait %v", left)
 				}
 				for _, g := range r.Gateways() {
-					if len(g.LastError) > 2*maxErrorText || strings.Contains(g.LastError, "\n") {
+					if len(g.LastError) > 2*maxErrorText || strings.ContainsAny(g.LastError, "\n\x1b") {
 						t.Errorf("%d bytes of error are kept", len(g.LastError))
 					}
 				}
 				for _, e := range r.events() {
-					if len(e.Text) > 2*maxErrorText || strings.Contains(e.Text, "\n") {
+					if len(e.Text) > 2*maxErrorText || strings.ContainsAny(e.Text, "\n\x1b") {
 						t.Errorf("an event has %d bytes", len(e.Text))
 					}
 				}
@@ -505,10 +505,8 @@ func TestAGatewayOfAnotherNetworkIsNotUsed(t *testing.T) {
 			t.Fatalf("state %s, want live", s)
 		}
 		stop()
-		r2, err := Open(db, s, Config{
-			Acks: 1, Slots: 1, Genesis: types.GenesisID{2}, ProbeEvery: time.Second, ProbeTimeout: time.Second, PushTimeout: time.Second,
-			FetchTimeout: time.Second, RetryMin: time.Second, RetryMax: time.Second, DeadAfter: 1, LongBan: time.Second,
-		}, f.dialer(), nil, Options{})
+		cfg.Acks, cfg.Slots, cfg.Genesis = 1, 1, types.GenesisID{2}
+		r2, err := Open(db, s, cfg, f.dialer(), nil, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,7 @@ const (
 
 // Call is something to ask a gateway, which has at most one in flight.
 type Call struct {
-	Gateway uint64 // its entry in the table
+	to      *gateway
 	Addr    string
 	Kind    CallKind
 	Round   string             // push, fetch
@@ -45,6 +45,7 @@ type Output struct {
 	Events []poet.Event
 	Calls  []Call
 	Wake   time.Time
+	table  []*gateway // all others are of no use any more
 }
 
 // Machine is the logic of delivery. It has no clock, no goroutine and no I/O,
@@ -53,111 +54,93 @@ type Output struct {
 // Two times come in: now only measures, and may be a monotonic reading; date is
 // the hour that is believed, and only says what is still of use.
 type Machine struct {
-	cfg Config
-	rng *rand.Rand
-
+	cfg      Config
+	rng      *rand.Rand
 	gateways []*gateway // by rank
-	entries  uint64     // made so far
 	apiSet   bool       // the API has set or removed some: the command line does not count
 	short    bool       // NoCandidates was reported
-
-	proofs []*item // by round
-
-	dirty  bool // something is not saved
-	events []poet.Event
+	proofs   []*item    // by round
+	dirty    bool       // something is not saved
+	events   []poet.Event
 }
 
 // NewMachine continues from what was saved.
 func NewMachine(cfg Config, saved Saved, now, date time.Time) *Machine {
 	m := &Machine{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0)), apiSet: saved.APISet}
-	for _, g := range saved.Gateways[:min(len(saved.Gateways), MaxGateways)] {
-		m.enter(g.Addr, g.Source, now)
+	for _, g := range saved.Gateways {
+		_ = m.AddGateway(g.Addr, g.Source, now) // what was refused was not saved
 	}
 	for _, r := range saved.Records {
 		m.insert(&item{Record: r, told: !date.Before(r.UsefulUntil)})
 	}
-	m.trim()
 	m.dirty = false
 	return m
 }
 
-// Done takes a call's result.
+// Done takes a call's result. That of a gateway which was removed meanwhile is of
+// no use.
 func (m *Machine) Done(r Result, now time.Time) {
-	for _, g := range m.gateways {
-		if g.entry != r.Call.Gateway {
-			continue
-		}
-		g.call, g.LastAttempt = nil, now
-		switch r.Call.Kind {
-		case CallCheck:
-			m.checked(g, r.Health, r.Err, now)
-		case CallPush:
-			m.pushed(g, r, now)
-		case CallFetch:
-			m.fetched(g, r, now)
-		}
+	g := r.Call.to
+	if !slices.Contains(m.gateways, g) {
 		return
 	}
-	// It was removed meanwhile. An acknowledgement that came too late is asked
-	// for again from others.
+	g.call, g.LastAttempt = nil, now
+	switch r.Call.Kind {
+	case CallCheck:
+		m.checked(g, r.Health, r.Err, now)
+	case CallPush:
+		m.pushed(g, r, now)
+	case CallFetch:
+		m.fetched(g, r, now)
+	}
 }
 
 // Step brings the machine to now and returns what to do.
 func (m *Machine) Step(now, date time.Time) Output {
 	m.expire(date)
 	m.count(date)
-	var out Output
-	wake := func(t time.Time) {
-		if out.Wake.IsZero() || t.Before(out.Wake) {
-			out.Wake = t
-		}
+	out := Output{table: slices.Clone(m.gateways)}
+	if m.waiting(date) > 0 {
+		out.Wake = now.Add(probeEvery) // it may expire, and who watches its age wants to see it grow
 	}
 	for _, g := range m.gateways {
 		if g.call != nil {
 			continue
 		}
 		call, at := m.choose(g, now, date)
-		if at.After(now) {
-			wake(at)
-			continue
+		if !at.After(now) {
+			g.call = &call
+			out.Calls = append(out.Calls, call)
+		} else if out.Wake.IsZero() || at.Before(out.Wake) {
+			out.Wake = at
 		}
-		g.call = &call
-		out.Calls = append(out.Calls, call)
-	}
-	if m.waiting(date) > 0 {
-		wake(now.Add(m.cfg.ProbeEvery)) // it may expire, and who watches its age wants to see it grow
 	}
 	out.Save = m.unsaved()
 	out.Events, m.events = m.events, nil
 	return out
 }
 
-// Knows tells whether a call's gateway is still in the table; else the call is
-// of no use.
-func (m *Machine) Knows(entry uint64) bool {
-	return slices.ContainsFunc(m.gateways, func(g *gateway) bool { return g.entry == entry })
-}
-
 // choose returns a gateway's next call and when it may be made. What a live
 // gateway can give back comes first, then what it can be given, then its health.
 func (m *Machine) choose(g *gateway, now, date time.Time) (Call, time.Time) {
-	call := Call{Gateway: g.entry, Addr: g.Addr, Kind: CallCheck, Timeout: m.cfg.ProbeTimeout}
+	check := Call{to: g, Addr: g.Addr, Kind: CallCheck, Timeout: probeTimeout}
 	if g.State != Live {
-		return call, g.next
+		return check, g.next
 	}
-	it, due := m.toFetch(g, date)
-	if it != nil && !due.After(now) {
-		call.Kind, call.Round, call.Ref, call.Timeout = CallFetch, it.Round, it.Ref, m.cfg.FetchTimeout
-		return call, due
+	about := func(it *item, kind CallKind) Call {
+		return Call{to: g, Addr: g.Addr, Kind: kind, Round: it.Round, Ref: it.Ref, Timeout: callTimeout}
 	}
-	if it := m.toPush(g, now, date); it != nil {
-		call.Kind, call.Round, call.Ref, call.Timeout = CallPush, it.Round, it.Ref, m.cfg.PushTimeout
-		return call, now
+	fetch, due := m.toFetch(g, date)
+	if fetch != nil && !due.After(now) {
+		return about(fetch, CallFetch), due
 	}
-	if it != nil && due.Before(g.next) {
-		return call, due // and look again then
+	if push := m.toPush(g, now, date); push != nil {
+		return about(push, CallPush), now
 	}
-	return call, g.next
+	if fetch != nil && due.Before(g.next) {
+		return about(fetch, CallFetch), due
+	}
+	return check, g.next
 }
 
 // toFetch returns the proof that a gateway has acknowledged and is to give back
@@ -192,10 +175,7 @@ func (m *Machine) toPush(g *gateway, now, date time.Time) *item {
 // take a proof.
 func (m *Machine) hasSlot(g *gateway, it *item, now time.Time) bool {
 	before := 0
-	for _, o := range m.gateways {
-		if o == g {
-			break
-		}
+	for _, o := range m.gateways[:slices.Index(m.gateways, g)] {
 		if o.State == Live && !it.rejected[o.Addr].After(now) {
 			before++
 		}
@@ -205,14 +185,11 @@ func (m *Machine) hasSlot(g *gateway, it *item, now time.Time) bool {
 
 func (m *Machine) event(e poet.Event) { m.events = append(m.events, e) }
 
-// backoff doubles with each failure and draws from its upper half.
+// backoff doubles with each failure.
 func (m *Machine) backoff(failures int) time.Duration {
-	d := m.cfg.RetryMin << min(max(failures, 0), 20)
-	return m.jitter(min(d, m.cfg.RetryMax))
+	return m.jitter(min(retryMin<<min(max(failures, 0), 20), retryMax))
 }
 
-// jitter draws from the upper half of d, so that servers which started
-// together do not stay together.
 func (m *Machine) jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(m.rng.Int64N(int64(d/2)+1))
 }

@@ -10,32 +10,28 @@ import (
 
 // Metrics counts what delivery does. A nil *Metrics counts nothing.
 type Metrics struct {
-	gateways   *prometheus.GaugeVec
-	candidates prometheus.Gauge
-	pending    prometheus.Gauge
-	oldest     prometheus.Gauge
-	events     *prometheus.CounterVec
+	gateways        *prometheus.GaugeVec
+	pending, oldest prometheus.Gauge
+	events          *prometheus.CounterVec
 }
 
 // NewMetrics registers the metrics of delivery.
 func NewMetrics(r prometheus.Registerer) *Metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
 	m := &Metrics{
 		gateways: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "poet_gateways", Help: "Gateways by state; live ones have a slot."}, []string{"state"}),
-		candidates: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "poet_gateway_candidates", Help: "Live gateways that may take a dead one's slot."}),
-		pending: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "poet_proofs_undelivered", Help: "Proofs that wait for delivery."}),
-		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "poet_proof_undelivered_age_seconds", Help: "How long the oldest undelivered proof has waited."}),
+			Name: "poet_gateways", Help: "Gateways by state: live ones have a slot, candidates are live without one."}, []string{"state"}),
+		pending: gauge("poet_proofs_undelivered", "Proofs that wait for delivery."),
+		oldest:  gauge("poet_proof_undelivered_age_seconds", "How long the oldest undelivered proof has waited."),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "poet_delivery_events_total", Help: "Events of delivery by kind."}, []string{"event"}),
 	}
-	for _, k := range []poet.EventKind{GatewayLive, GatewaySuspect, GatewayDead, GatewayRecycled, GatewayLied, GatewaysIgnored,
-		NoCandidates, BroadcastFailed, ProofAcknowledged, ProofDelivered, ProofExpired, ProofUnreadable, WriteFailed} {
+	for _, k := range kinds() {
 		m.events.WithLabelValues(string(k)) // an absent series cannot raise an alert
 	}
-	r.MustRegister(m.gateways, m.candidates, m.pending, m.oldest, m.events)
+	r.MustRegister(m.gateways, m.pending, m.oldest, m.events)
 	return m
 }
 
@@ -49,14 +45,13 @@ func (m *Metrics) set(machine *Machine, date time.Time) {
 	if m == nil {
 		return
 	}
-	states := map[State]int{}
+	states := map[State]int{Live: 0, Suspect: 0, Dead: 0, Candidate: 0}
 	for _, g := range machine.Gateways() {
 		states[g.State]++
 	}
-	for _, state := range []State{Live, Suspect, Dead} {
-		m.gateways.WithLabelValues(string(state)).Set(float64(states[state]))
+	for state, n := range states {
+		m.gateways.WithLabelValues(string(state)).Set(float64(n))
 	}
-	m.candidates.Set(float64(states[Candidate]))
 	var oldest time.Duration
 	for _, it := range machine.proofs {
 		if it.waits(date) {

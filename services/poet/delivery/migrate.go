@@ -11,9 +11,9 @@ import (
 )
 
 // migrate takes over what the first version stored, which kept a copy of each proof
-// in a bucket "data": what was delivered stays delivered. Its judgement that a proof
-// had expired is left behind, and so are the gateways that it only had heard of.
-// What is damaged is left out.
+// in a bucket "data": what was delivered stays delivered. What was only acknowledged
+// is asked for again. Its judgement that a proof had expired is left behind, and so
+// are the gateways that it only had heard of. What is damaged is left out.
 func migrate(b *bbolt.Bucket) error {
 	records := b.Bucket([]byte("records"))
 	if records == nil {
@@ -21,20 +21,10 @@ func migrate(b *bbolt.Bucket) error {
 	}
 	var s Saved
 	err := records.ForEach(func(k, v []byte) error {
-		var old struct {
-			Record
-			Confirmed []Ack
+		var r Record
+		if openOld(k, v, &r) {
+			s.Records = append(s.Records, r)
 		}
-		if !openOld(k, v, &old) {
-			return nil
-		}
-		for i := range old.Acks {
-			at := slices.IndexFunc(old.Confirmed, func(a Ack) bool { return a.ID == old.Acks[i].ID })
-			if at >= 0 {
-				old.Acks[i].ConfirmedAt = old.Confirmed[at].At
-			}
-		}
-		s.Records = append(s.Records, old.Record)
 		return nil
 	})
 	if err != nil {

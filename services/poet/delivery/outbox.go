@@ -87,21 +87,24 @@ func (it *item) confirmed() int {
 func oldest(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }
 
 func (m *Machine) item(round string) *item {
-	i, ok := slices.BinarySearchFunc(m.proofs, round, func(it *item, r string) int { return oldest(it.Round, r) })
-	if !ok {
-		return nil
+	for _, it := range m.proofs {
+		if it.Round == round {
+			return it
+		}
 	}
-	return m.proofs[i]
+	return nil
 }
 
-// insert puts an item in its place, in the stead of one of the same round.
+// insert puts an item in its place, in the stead of one of the same round. Beyond
+// the limit it forgets what was of use last.
 func (m *Machine) insert(it *item) {
-	i, ok := slices.BinarySearchFunc(m.proofs, it.Round, func(o *item, r string) int { return oldest(o.Round, r) })
-	if ok {
-		m.proofs[i] = it
-		return
+	m.proofs = slices.DeleteFunc(m.proofs, func(o *item) bool { return o.Round == it.Round })
+	m.proofs = append(m.proofs, it)
+	if len(m.proofs) > MaxRecords {
+		last := slices.MinFunc(m.proofs, func(a, b *item) int { return a.UsefulUntil.Compare(b.UsefulUntil) })
+		m.proofs = slices.DeleteFunc(m.proofs, func(o *item) bool { return o == last })
 	}
-	m.proofs = slices.Insert(m.proofs, i, it)
+	slices.SortFunc(m.proofs, func(a, b *item) int { return oldest(a.Round, b.Round) })
 }
 
 // Missing returns which of the proofs that are due are still to be read.
@@ -118,17 +121,15 @@ func (m *Machine) Missing(due []Due) (unread []Due) {
 func (m *Machine) Found(d Due, p Proof, err error, now time.Time) {
 	it := m.item(d.Round)
 	if it == nil {
-		it = &item{Record: Record{Round: d.Round, Added: now}}
+		it = &item{Record: Record{Round: d.Round, Added: now, UsefulUntil: d.UsefulUntil}}
 		m.insert(it)
 	}
-	it.UsefulUntil = d.UsefulUntil
 	if err != nil {
 		m.unreadable(it, err)
 	} else {
 		it.Ref, it.Size, it.LastError = p.Ref, len(p.Data), ""
 		m.dirty = true
 	}
-	m.trim()
 }
 
 // unreadable reports that a proof could not be read, once for each reason.
@@ -150,12 +151,6 @@ func (m *Machine) Rebroadcast(p Proof, now, date time.Time) error {
 	}
 	m.insert(&item{Record: Record{Round: p.Round, Ref: p.Ref, Size: len(p.Data), Added: now, UsefulUntil: until}})
 	m.dirty = true
-	m.trim()
-	for _, g := range m.gateways {
-		if g.State != Live {
-			g.next = now
-		}
-	}
 	return nil
 }
 
@@ -211,46 +206,40 @@ func (m *Machine) offered(c Call) *item {
 // pushed takes a push's result.
 func (m *Machine) pushed(g *gateway, r Result, now time.Time) {
 	it := m.offered(r.Call)
+	if it == nil {
+		it = &item{} // nobody looks at it any more
+	}
 	if errors.Is(r.Err, errUnreadable) {
-		if it != nil {
-			it.retry = now.Add(m.cfg.RetryMax)
-			m.unreadable(it, r.Err)
-		}
+		it.retry = now.Add(retryMax)
+		m.unreadable(it, r.Err)
 		return
 	}
 	err := r.Err
 	if err == nil {
 		err = m.truthful(r.Call.Ref, r.Answer)
 	}
-	if it != nil {
-		it.Attempts++
-	}
-	if err != nil {
-		m.event(poet.Event{Kind: BroadcastFailed, Gateway: g.Addr, Round: r.Call.Round, Text: err.Error()})
-		if it != nil {
-			it.LastError = fmt.Sprintf("%s: %v", g.Addr, err)
-		}
-		switch {
-		case !errors.Is(err, ErrRejected):
-			m.refused(g, err, now)
-		case it != nil:
-			// Another one takes its slot for this proof. The fault may be ours, and
-			// later proofs may fare better, so it keeps it for them.
-			if it.rejected == nil {
-				it.rejected = map[string]time.Time{}
-			}
-			it.rejected[g.Addr] = now.Add(m.cfg.LongBan)
-		}
+	it.Attempts++
+	if err == nil {
+		g.refusals, g.LastSuccess = 0, now
+		it.forget(g.Addr)
+		it.Acks = append(it.Acks, Ack{Addr: g.Addr, ID: g.id(), Peers: r.Answer.Peers, At: now, due: now.Add(fetchDelay)})
+		m.dirty = true
+		m.event(poet.Event{Kind: ProofAcknowledged, Gateway: g.Addr, Round: r.Call.Round,
+			Text: fmt.Sprintf("acknowledged, handed to %d peers", r.Answer.Peers)})
 		return
 	}
-	g.refusals, g.LastSuccess = 0, now
-	if it != nil {
-		it.forget(g.Addr)
-		it.Acks = append(it.Acks, Ack{Addr: g.Addr, ID: g.id(), Peers: r.Answer.Peers, At: now, due: now.Add(m.cfg.FetchDelay)})
-		m.dirty = true
-		m.event(poet.Event{Kind: ProofAcknowledged, Gateway: g.Addr, Round: it.Round,
-			Text: fmt.Sprintf("acknowledged, handed to %d peers", r.Answer.Peers)})
+	it.LastError = fmt.Sprintf("%s: %v", g.Addr, err)
+	m.event(poet.Event{Kind: BroadcastFailed, Gateway: g.Addr, Round: r.Call.Round, Text: err.Error()})
+	if !errors.Is(err, ErrRejected) {
+		m.refused(g, err, now)
+		return
 	}
+	// Another one takes its slot for this proof. The fault may be ours, and later
+	// proofs may fare better, so it keeps it for them.
+	if it.rejected == nil {
+		it.rejected = map[string]time.Time{}
+	}
+	it.rejected[g.Addr] = now.Add(longBan)
 }
 
 // truthful tells what an acknowledgement lacks.
@@ -269,31 +258,31 @@ func (m *Machine) truthful(ref types.PoetProofRef, a Answer) error {
 // fetched takes the result of asking for a proof that was acknowledged.
 func (m *Machine) fetched(g *gateway, r Result, now time.Time) {
 	it := m.offered(r.Call)
-	switch {
+	if it == nil {
+		it = &item{} // nobody looks at it any more
+	}
+	switch a := it.ack(g.Addr); {
 	case errors.Is(r.Err, ErrMissing):
-		if it != nil {
-			it.forget(g.Addr)
-			m.dirty = true
-		}
+		it.forget(g.Addr)
 		err := fmt.Errorf("acknowledged proof %s but cannot give it back", r.Call.Ref.Short())
 		m.event(poet.Event{Kind: GatewayLied, Gateway: g.Addr, Round: r.Call.Round, Text: "lied", Err: err})
-		m.lied(g, err, now)
+		g.refusals = deadRefusals
+		m.failed(g, err, now)
+		g.next = now.Add(longBan)
 	case r.Err != nil:
 		m.refused(g, r.Err, now)
+		return
 	default:
 		g.refusals, g.LastSuccess = 0, now
-		if it == nil {
-			return
-		}
-		if a := it.ack(g.Addr); a != nil {
+		if a != nil {
 			a.ConfirmedAt = now
-			m.dirty = true
 		}
-		if it.confirmed() >= m.cfg.Acks {
-			it.DeliveredAt, it.LastError = now, ""
-			m.event(poet.Event{Kind: ProofDelivered, Round: it.Round,
-				Text: fmt.Sprintf("delivered to %d gateways in %s", it.confirmed(), max(now.Sub(it.Added), 0).Round(time.Millisecond))})
-		}
+	}
+	m.dirty = true
+	if n := it.confirmed(); n >= m.cfg.Acks {
+		it.DeliveredAt, it.LastError = now, ""
+		m.event(poet.Event{Kind: ProofDelivered, Round: it.Round,
+			Text: fmt.Sprintf("delivered to %d gateways in %s", n, max(now.Sub(it.Added), 0).Round(time.Millisecond))})
 	}
 }
 
@@ -306,13 +295,5 @@ func (m *Machine) expire(date time.Time) {
 				Err: fmt.Errorf("%d acknowledgements; %s", len(it.Acks), cmp.Or(it.LastError, "no gateway took it"))})
 		}
 		it.told = over
-	}
-}
-
-// trim forgets what was of use last, beyond the limit.
-func (m *Machine) trim() {
-	for len(m.proofs) > MaxRecords {
-		last := slices.MinFunc(m.proofs, func(a, b *item) int { return a.UsefulUntil.Compare(b.UsefulUntil) })
-		m.proofs = slices.DeleteFunc(m.proofs, func(it *item) bool { return it == last })
 	}
 }

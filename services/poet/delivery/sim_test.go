@@ -24,7 +24,7 @@ func TestAProofThatNobodyCanTakeIsReported(t *testing.T) {
 	if n := w.count(NoCandidates); n != 1 {
 		t.Fatalf("reported %d times, want once", n)
 	}
-	w.m.SetGateways([]string{w.node(honest), w.node(honest)}, w.now)
+	w.setGateways([]string{w.node(honest), w.node(honest)})
 	w.run(3 * time.Second)
 	w.wantState(0, Delivered)
 }
@@ -161,7 +161,7 @@ func TestGatewaysSetByTheAPIGetEverythingThatWaitedInOrder(t *testing.T) {
 			t.Fatalf("the empty candidate list was reported %d times, want once", n)
 		}
 		a, b := w.node(honest), w.node(honest)
-		w.m.SetGateways([]string{a, b}, w.now)
+		w.setGateways([]string{a, b})
 		w.run(10 * time.Second)
 		for round := range 3 {
 			w.wantState(round, Delivered)
@@ -183,7 +183,7 @@ func TestAnExpiredProofIsGivenUpAndReported(t *testing.T) {
 		t.Fatalf("events %v", w.events)
 	}
 	a, b := w.node(honest), w.node(honest)
-	w.m.SetGateways([]string{a, b}, w.now)
+	w.setGateways([]string{a, b})
 	w.run(time.Minute)
 	w.wantState(0, Expired)
 	w.rebroadcast(0)
@@ -224,7 +224,7 @@ func TestConfiguredGatewaysDoNotUndoWhatTheAPISet(t *testing.T) {
 	w := newWorld(t, DefaultConfig())
 	old, fresh := w.node(refuses), w.node(honest)
 	w.configure(old)
-	w.m.SetGateways([]string{fresh}, w.now)
+	w.setGateways([]string{fresh})
 	w.run(time.Second)
 	w.restart()
 	if unused := w.m.Configure([]string{old}, w.now); !slices.Equal(unused, []string{old}) {
@@ -320,7 +320,7 @@ func randomWorld(t *testing.T, seed uint64) {
 			w.restart()
 		}
 	}
-	w.m.SetGateways(all, w.now)
+	w.setGateways(all)
 	w.run(30 * time.Minute)
 	for round := range rounds {
 		w.wantState(round, Delivered)

@@ -131,6 +131,13 @@ func (w *world) configure(addrs ...string) {
 	}
 }
 
+func (w *world) setGateways(addrs []string) {
+	w.t.Helper()
+	if err := w.m.SetGateways(addrs, w.now); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) addGateway(addr string, s Source) {
 	w.t.Helper()
 	if err := w.m.AddGateway(addr, s, w.now); err != nil {
@@ -217,7 +224,7 @@ func (w *world) run(d time.Duration) {
 func (w *world) launch(c Call) {
 	w.t.Helper()
 	for _, f := range w.flights {
-		if f.r.Call.Gateway == c.Gateway {
+		if f.r.Call.to == c.to {
 			w.t.Fatalf("two calls at a time for %s", c.Addr)
 		}
 	}

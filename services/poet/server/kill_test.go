@@ -82,7 +82,7 @@ func child(dir string) {
 	if os.Getenv(childStrangers) != "" {
 		cfg.Poet.Schedule, cfg.Free = longSchedule(time.Unix(0, ns)), []netip.Prefix{}
 	}
-	cfg.Delivery.Genesis, cfg.Delivery.FetchDelay = network, 100*time.Millisecond
+	cfg.Delivery.Genesis = network
 	if err := Run(context.Background(), cfg); err != nil {
 		slog.Error("child", "err", err)
 		os.Exit(1)

@@ -131,6 +131,21 @@ func TestWhatIsOfUse(t *testing.T) {
 				}
 			}
 		}
+		// Proofs of a reference server are sent when somebody asks for it.
+		taken := legacy.Proof{Round: 900, Members: make([][32]byte, 1)}
+		taken.Message.RoundID = "900"
+		empty := legacy.Proof{Round: 901}
+		if err := errors.Join(all.archive.Put(taken), all.archive.Put(empty)); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := all.Load("900"); err != nil || p.Round != "900" || p.Ref != taken.Message.Proof.Ref() {
+			t.Errorf("a proof that was taken over: %+v, %v", p, err)
+		}
+		for round, want := range map[string]error{"901": nil, "902": poet.ErrNotFound, "x": poet.ErrNotFound} {
+			if _, err := all.Load(round); err == nil || want != nil && !errors.Is(err, want) {
+				t.Errorf("round %s: %v", round, err)
+			}
+		}
 		if first, err := service.Proofs(stored[3]); err != nil || first[0] != stored[3] || len(first) != len(stored)-3 {
 			t.Fatalf("from %d on: %v, %v", stored[3], first, err)
 		}
