@@ -5,12 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.etcd.io/bbolt"
 
+	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
 	"tweedle/services/poet/delivery"
@@ -86,6 +88,46 @@ func loseDeliveriesOf(t *testing.T, s *rounds.Service) {
 	if err := s.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("delivery")) }); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A clock that is ten years ahead for a moment gives up no proof: what waited
+// waits, and is delivered when there are gateways.
+func TestAGlanceAheadGivesUpNoProof(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n := newInternet(t)
+		var ahead atomic.Bool
+		cfg := n.config(dir, time.Now())
+		cfg.Poet.Wall = func() time.Time {
+			if ahead.Load() {
+				return time.Now().AddDate(10, 0, 0).Round(0)
+			}
+			return time.Now().Round(0)
+		}
+		stop := n.serve(cfg)
+		n.register(1)
+		time.Sleep(5 * time.Second)
+		for range 5 {
+			ahead.Store(true)
+			time.Sleep(200 * time.Millisecond)
+			if got := n.deliveries(dir); got != "0 pending" {
+				t.Fatalf("with a clock ahead: %s", got)
+			}
+			ahead.Store(false)
+			time.Sleep(200 * time.Millisecond)
+		}
+		n.node("a:9")
+		n.node("b:9")
+		if _, err := n.admin(dir).SetGateways(t.Context(), &poetadminpb.SetGatewaysRequest{Addresses: []string{"a:9", "b:9"}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if got := n.deliveries(dir); got != "0 delivered" {
+			t.Fatalf("deliveries: %s", got)
+		}
+		stop()
+	})
 }
 
 // Only rounds that ended lately are looked at, however many proofs there are, and
