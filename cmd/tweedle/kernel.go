@@ -1,7 +1,6 @@
 package main
 
 import (
-	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -31,14 +30,4 @@ func useKernel(name string) error {
 		return usageError{err}
 	}
 	return nil
-}
-
-// tellKernel writes to the log which kernel it is, for reports of what went wrong.
-func tellKernel(log *slog.Logger) {
-	name, err := posw.Kernel()
-	if err != nil {
-		log.Error("a SHA-256 kernel failed its self test", "used", name, "processor", posw.Processor(), "err", err)
-		return
-	}
-	log.Info("SHA-256 kernel", "name", name, "processor", posw.Processor())
 }

@@ -13,6 +13,7 @@ import (
 	"tweedle/edges/api"
 	"tweedle/edges/p2p"
 	"tweedle/edges/preset"
+	"tweedle/proofs/posw"
 	"tweedle/services/node"
 	"tweedle/values/types"
 )
@@ -112,7 +113,11 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer remove()
-	tellKernel(log)
+	kernel, err := posw.Kernel()
+	if err != nil { // it goes on with another one, which is right
+		log.Error("a SHA-256 kernel failed its self test", "used", kernel, "err", err)
+	}
+	log.Info("SHA-256 kernel", "name", kernel, "processor", posw.Processor())
 	return n.Run(cmd.Context())
 }
 

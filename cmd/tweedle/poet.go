@@ -190,7 +190,6 @@ func (f *poetFlags) run(cmd *cobra.Command) error {
 		}
 		defer stop()
 	}
-	tellKernel(f.cfg.Log)
 	return server.Run(cmd.Context(), f.cfg)
 }
 

@@ -70,7 +70,7 @@ type Config struct {
 // mend.
 func Run(ctx context.Context, cfg Config) (err error) {
 	if _, err := posw.Kernel(); err != nil {
-		return fmt.Errorf("the processor's SHA-256 instructions do not do what they should, and without them a PoET is too slow: use another machine (%w)", err)
+		return fmt.Errorf("do not trust this processor, or choose a SHA-256 kernel that it runs well with --kernel: %w", err)
 	}
 	if err := (durable.OS{}).Mkdir(cfg.Poet.Dir, 0o700); err != nil {
 		return startError(err, cfg.Poet.Dir)
@@ -140,8 +140,9 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 	if ls.profile != nil {
 		g.Go(func() error { return front.Operations(ctx, ls.profile, profiler(), profileTime, cfg.Log) })
 	}
+	kernel, _ := posw.Kernel() // Run looked at the error
 	cfg.Log.Info("the PoET server is up", "grpc", ls.grpc.Addr().String(), "rest", ls.rest.Addr().String(),
-		"admin", ls.admin.Addr().String(), "dir", cfg.Poet.Dir)
+		"admin", ls.admin.Addr().String(), "dir", cfg.Poet.Dir, "kernel", kernel, "processor", posw.Processor())
 	if cfg.Announce != nil {
 		withdraw, err := cfg.Announce(ls.endpoints())
 		if err != nil {
