@@ -205,17 +205,29 @@ func proofTable(w io.Writer, proofs ...*poetadminpb.Delivery) {
 }
 
 func poetRounds() *cobra.Command {
-	return adminCommand(cobra.Command{
-		Use: "rounds", Short: "Show the rounds", Example: "  tweedle poet rounds --dir ~/poet", Args: noArgs,
+	parent := adminCommand(cobra.Command{
+		Use: "rounds", Short: "Show the rounds, or open the right one after a clock was wrong", Example: "  tweedle poet rounds --dir ~/poet", Args: noArgs,
 	}, func(ctx context.Context, c adminClient, _ []string) (*poetadminpb.ListRoundsResponse, error) {
 		return c.ListRounds(ctx, &poetadminpb.ListRoundsRequest{})
-	}, func(w io.Writer, out *poetadminpb.ListRoundsResponse) {
-		fmt.Fprintln(w, "ROUND\tSTATE\tSTART\tEND\tMEMBERS\tLEAVES\tLEAVES/S")
-		for _, r := range out.GetRounds() {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%.0f\n", r.GetId(), r.GetState(), r.GetStart().AsTime().Format(time.DateTime),
-				r.GetEnd().AsTime().Format(time.DateTime), r.GetMembers(), r.GetLeaves(), r.GetRate())
-		}
-	})
+	}, roundTable)
+	parent.AddCommand(adminCommand(cobra.Command{
+		Use: "reopen", Short: "Open the round of the clock in place of a later one",
+		Long: `Opens the round that is due by the clock, where a later one takes registrations
+because the clock was ahead once. The later round keeps its members and is opened
+again when its time has come. Where the right round is open nothing changes.`,
+		Example: "  tweedle poet rounds reopen --dir ~/poet", Args: noArgs,
+	}, func(ctx context.Context, c adminClient, _ []string) (*poetadminpb.ListRoundsResponse, error) {
+		return c.ReopenRound(ctx, &poetadminpb.ReopenRoundRequest{})
+	}, roundTable))
+	return parent
+}
+
+func roundTable(w io.Writer, out *poetadminpb.ListRoundsResponse) {
+	fmt.Fprintln(w, "ROUND\tSTATE\tSTART\tEND\tMEMBERS\tLEAVES\tLEAVES/S")
+	for _, r := range out.GetRounds() {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%.0f\n", r.GetId(), r.GetState(), r.GetStart().AsTime().Format(time.DateTime),
+			r.GetEnd().AsTime().Format(time.DateTime), r.GetMembers(), r.GetLeaves(), r.GetRate())
+	}
 }
 
 func poetStorage() *cobra.Command {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"time"
 
 	"tweedle/values/codec"
@@ -99,11 +100,13 @@ func (r *Request) CheckSignature() error {
 	return nil
 }
 
-// CheckPow checks the proof of work. Its parameters must be the current or the
-// previous ones of the server; previous may be zero. The challenge must never be
-// empty, or work could be done in advance for ever.
-func (r *Request) CheckPow(current, previous PowParams) error {
-	if len(r.Pow.Challenge) == 0 || !r.Pow.Equal(current) && !r.Pow.Equal(previous) {
+// CheckPow checks the proof of work: it must be about one of the server's challenges
+// and of the difficulty that the server asks for now (reference/poet.md 1.7). A
+// challenge must never be empty, or work could be done in advance for ever; empty
+// ones among the server's stand for none.
+func (r *Request) CheckPow(difficulty uint, challenges ...[]byte) error {
+	known := slices.ContainsFunc(challenges, func(c []byte) bool { return bytes.Equal(c, r.Pow.Challenge) })
+	if len(r.Pow.Challenge) == 0 || !known || r.Pow.Difficulty != difficulty {
 		return errors.New("parameters of the proof of work are not the server's: ask for them again")
 	}
 	hash := PowHash(r.Pow.Challenge, r.NodeID, r.Challenge, r.Nonce)

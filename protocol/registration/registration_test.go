@@ -55,30 +55,37 @@ func FuzzRequest(f *testing.F) {
 		if r.CheckCertificate([]ed25519.PublicKey{key.Public().(ed25519.PublicKey)}, time.Unix(0, 0)) == nil {
 			t.Fatal("a certificate was forged")
 		}
-		if r.CheckPow(params, PowParams{}) == nil && (!bytes.Equal(pow, params.Challenge) || difficulty != params.Difficulty) {
+		if r.CheckPow(params.Difficulty, params.Challenge, nil) == nil && (!bytes.Equal(pow, params.Challenge) || difficulty != params.Difficulty) {
 			t.Fatal("work under other parameters")
 		}
-		if r.CheckPow(PowParams{}, PowParams{}) == nil {
+		if r.CheckPow(0, nil, []byte{}) == nil {
 			t.Fatal("work under an empty challenge")
 		}
 		r.CheckSignature()
 	})
 }
 
-func TestSolvedPowIsAccepted(t *testing.T) {
+// What counts is the difficulty that the server asks for now, whichever of its
+// challenges the work is about: after a raise, easy work is refused at once.
+func TestPowIsCheckedAgainstTheDifficultyOfNow(t *testing.T) {
 	id, challenge := bytes.Repeat([]byte{2}, 32), bytes.Repeat([]byte{3}, 32)
-	old, current := PowParams{[]byte("old"), 6}, PowParams{[]byte("current"), 9}
-	for _, p := range []PowParams{old, current} {
-		nonce, ok := SolvePow(p, id, challenge, 1<<16)
+	old, current := []byte("old"), []byte("current")
+	for _, c := range []struct {
+		pow  []byte
+		bits uint
+		want bool
+	}{{old, 9, true}, {current, 9, true}, {current, 12, false}, {old, 8, false}, {current, 8, false}, {current, 0, false}, {[]byte("other"), 9, false}} {
+		p := PowParams{c.pow, c.bits}
+		nonce, ok := SolvePow(p, id, challenge, 1<<20)
 		if !ok {
 			t.Fatal("not solved")
 		}
 		r := Request{NodeID: id, Challenge: challenge, Nonce: nonce, Pow: p}
-		if err := r.CheckPow(current, old); err != nil {
-			t.Error(err)
+		if err := r.CheckPow(9, current, old); (err == nil) != c.want {
+			t.Errorf("%d bits about %q: %v", c.bits, c.pow, err)
 		}
 		r.Challenge = id
-		if err := r.CheckPow(current, old); err == nil {
+		if err := r.CheckPow(9, current, old); err == nil {
 			t.Error("work for another challenge was accepted")
 		}
 	}

@@ -39,6 +39,8 @@ const (
 	EventClockFollowed     EventKind = "clock_followed"
 	EventJournalUnreadable EventKind = "journal_unreadable"
 	EventProofRefused      EventKind = "proof_refused"
+	EventClockChecked      EventKind = "clock_checked"
+	EventStrayed           EventKind = "round_strayed"
 )
 
 // Tell logs an event; log may be nil.

@@ -134,6 +134,17 @@ func (s RoundState) String() string {
 // MarshalText writes the state's name.
 func (s RoundState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// Round is a round on its way. Statement and Members are set from StateExecuting on.
+type Round struct {
+	Number    uint32
+	State     RoundState
+	Statement [32]byte
+	Members   uint64
+}
+
+// ID returns the round's name.
+func (r Round) ID() string { return RoundID(r.Number) }
+
 // RoundStatus is what the server shows about one round.
 type RoundStatus struct {
 	Round   string

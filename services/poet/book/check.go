@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 	"os"
 
 	"tweedle/services/poet"
@@ -19,6 +20,7 @@ const (
 	pageElement = 16
 	pageBranch  = 0x01
 	pageLeaf    = 0x02
+	pageFree    = 0x10
 	leafBucket  = 0x01
 	bucketHead  = 16 // root page, sequence
 	metaSize    = 64
@@ -28,18 +30,25 @@ const (
 	// maxTreeDepth bounds the pages from the root to a leaf; bbolt's trees of
 	// any size that fits a disk are lower.
 	maxTreeDepth = 32
+
+	// noFreelist stands for the page of the free list where there is none.
+	noFreelist = math.MaxUint64
 )
 
 var native = binary.NativeEndian
 
-// checkDatabase reads every page of the database that is in use, before bbolt
+// checkFile reads every page of the database that is in use, before bbolt
 // does, which trusts its pages and panics, loops or answers wrongly if they are
 // damaged. It checks the structure of all buckets, and the values of ours: their
-// checksums, and that there are as many as the bucket's sequence says.
+// checksums, that there are as many as the bucket's sequence says, and that no page
+// in use is on the list of free ones.
+//
+// It looks like more than a program should do for its database, and is not: bbolt
+// walks damaged pages in a goroutine of its own, whose panic nobody can recover.
 //
 // A damaged head is reported too. bbolt would go on with the state before the last
 // transaction, which may lack acknowledged registrations; acceptOlder allows it.
-func checkDatabase(path string, acceptOlder bool) error {
+func checkFile(path string, acceptOlder bool) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -76,6 +85,7 @@ func damaged(format string, args ...any) error {
 type metaPage struct {
 	pageSize int64
 	root     uint64
+	free     uint64 // page of the list of free pages
 	pages    uint64
 	tx       uint64
 }
@@ -92,7 +102,7 @@ func (c *checker) meta(at int64) (m metaPage, ok bool) {
 		return m, false
 	}
 	return metaPage{
-		pageSize: int64(native.Uint32(b[8:])), root: native.Uint64(b[16:]),
+		pageSize: int64(native.Uint32(b[8:])), root: native.Uint64(b[16:]), free: native.Uint64(b[32:]),
 		pages: native.Uint64(b[40:]), tx: native.Uint64(b[48:]),
 	}, true
 }
@@ -117,36 +127,77 @@ func (c *checker) check(acceptOlder bool) error {
 		return damaged("it is shorter than its head says")
 	}
 	c.pageSize, c.pages = first.pageSize, first.pages
-	return c.walk(first.root, 0, bounds{}, &bucketCheck{top: true})
+	if err := c.walk(first.root, 0, bounds{}, &bucket{kind: topBucket}); err != nil || first.free == noFreelist {
+		return err
+	}
+	return c.freelist(first.free)
+}
+
+// freelist checks the list of free pages, after all pages in use were seen.
+func (c *checker) freelist(id uint64) error {
+	buf, err := c.page(id)
+	if err != nil {
+		return err
+	}
+	list, count := buf[pageHeader:], uint64(native.Uint16(buf[10:]))
+	if count == math.MaxUint16 { // it is too long for the head
+		count, list = native.Uint64(list), list[8:]
+	}
+	if native.Uint16(buf[8:]) != pageFree || count > uint64(len(list))/8 {
+		return damaged("list of free pages")
+	}
+	for i := range count {
+		free := native.Uint64(list[8*i:])
+		if free < 2 || free >= c.pages || c.seen[free] {
+			return damaged("page %d is in use and on the list of free pages", free)
+		}
+		c.seen[free] = true
+	}
+	return nil
 }
 
 // bounds are the keys that a page may hold, from low up to and without high; nil
 // is no bound.
 type bounds struct{ low, high []byte }
 
-// bucketCheck checks the keys of one bucket as they come, in order.
-type bucketCheck struct {
-	top  bool   // the bucket of buckets
-	name []byte // what the checksums of its values are over; nil if it is not ours
-	list bool   // its values are buckets of values, each named by its key
+// bucketKind says what a bucket may hold.
+type bucketKind uint8
+
+const (
+	topBucket     bucketKind = iota // buckets, each of its own kind
+	sealedBucket                    // values under our checksums
+	membersBucket                   // a sealedBucket for each round
+	foreignBucket                   // what another package likes: only its structure is checked
+)
+
+// bucket checks the keys of one bucket as they come, in order.
+type bucket struct {
+	kind bucketKind
+	name []byte // of a sealedBucket: its checksums are over it
 	keys uint64
 	last []byte
 }
 
-// ours returns the check for a bucket in b, or nil if it must not be there.
-func (b *bucketCheck) ours(key []byte) *bucketCheck {
+// child returns the check of the bucket under a key, or nil if none may be there.
+func (b *bucket) child(key []byte) *bucket {
 	switch {
-	case b.list:
-		return &bucketCheck{name: bytes.Clone(key)}
-	case !b.top:
-		return &bucketCheck{}
+	case b.kind == sealedBucket:
+		return nil
+	case b.kind == membersBucket, b.kind == topBucket && (bytes.Equal(key, bucketMeta) || bytes.Equal(key, bucketProofs)):
+		return &bucket{kind: sealedBucket, name: bytes.Clone(key)}
+	case b.kind == topBucket && bytes.Equal(key, bucketMembers):
+		return &bucket{kind: membersBucket}
 	}
-	for _, name := range [][]byte{bucketMeta, bucketRounds, bucketProofs} {
-		if bytes.Equal(name, key) {
-			return &bucketCheck{name: name}
-		}
+	return &bucket{kind: foreignBucket}
+}
+
+// mayHold tells whether a value may be under a key.
+func (b *bucket) mayHold(key, value []byte) bool {
+	if b.kind == sealedBucket {
+		_, err := openValue(b.name, key, value)
+		return err == nil
 	}
-	return &bucketCheck{list: bytes.Equal(bucketMembers, key)}
+	return b.kind == foreignBucket
 }
 
 // page reads a page with those that overflow from it.
@@ -177,7 +228,7 @@ func (c *checker) page(id uint64) ([]byte, error) {
 	return buf, nil
 }
 
-func (c *checker) walk(id uint64, depth int, in bounds, b *bucketCheck) error {
+func (c *checker) walk(id uint64, depth int, in bounds, b *bucket) error {
 	if depth > maxTreeDepth {
 		return damaged("pages form a loop at page %d", id)
 	}
@@ -192,7 +243,7 @@ func (c *checker) walk(id uint64, depth int, in bounds, b *bucketCheck) error {
 }
 
 // elements checks a page, which may be one inside of a value.
-func (c *checker) elements(buf []byte, depth int, in bounds, b *bucketCheck) error {
+func (c *checker) elements(buf []byte, depth int, in bounds, b *bucket) error {
 	flags, count := native.Uint16(buf[8:]), int(native.Uint16(buf[10:]))
 	if pageHeader+count*pageElement > len(buf) {
 		return damaged("%d elements do not fit", count)
@@ -243,30 +294,26 @@ func (c *checker) elements(buf []byte, depth int, in bounds, b *bucketCheck) err
 	return nil
 }
 
-func (c *checker) leaf(key, value []byte, isBucket bool, in bounds, b *bucketCheck) error {
+func (c *checker) leaf(key, value []byte, isBucket bool, in bounds, b *bucket) error {
 	if b.keys > 0 && bytes.Compare(key, b.last) <= 0 || bytes.Compare(key, in.low) < 0 || in.high != nil && bytes.Compare(key, in.high) >= 0 {
 		return damaged("key %x is out of order", key)
 	}
 	b.keys++
 	b.last = append(b.last[:0], key...)
 	if isBucket {
-		if b.name != nil || len(value) < bucketHead {
+		child := b.child(key)
+		if child == nil || len(value) < bucketHead {
 			return damaged("bucket %x", key)
 		}
-		return c.bucket(key, value, b.ours(key))
+		return c.bucket(key, value, child)
 	}
-	if b.top || b.list {
-		return damaged("key %x is no bucket", key)
-	}
-	if b.name != nil {
-		if _, err := openValue(b.name, key, value); err != nil {
-			return damaged("value of %x", key)
-		}
+	if !b.mayHold(key, value) {
+		return damaged("value of %x", key)
 	}
 	return nil
 }
 
-func (c *checker) bucket(key, value []byte, b *bucketCheck) error {
+func (c *checker) bucket(key, value []byte, b *bucket) error {
 	root, sequence := native.Uint64(value), native.Uint64(value[8:])
 	var err error
 	switch {
@@ -280,7 +327,7 @@ func (c *checker) bucket(key, value []byte, b *bucketCheck) error {
 	if err != nil {
 		return fmt.Errorf("bucket %q: %w", key, err)
 	}
-	if (b.name != nil || b.list) && b.keys != sequence {
+	if b.kind != foreignBucket && b.keys != sequence {
 		return damaged("bucket %q has %d of %d keys", key, b.keys, sequence)
 	}
 	return nil

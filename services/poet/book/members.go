@@ -2,17 +2,14 @@ package book
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
 
 	"tweedle/services/poet"
-	"tweedle/values/merkle"
 	"tweedle/values/types"
 )
 
@@ -155,145 +152,4 @@ func (s *Book) Challenges(number uint32) ([][32]byte, error) {
 		return nil
 	})
 	return leaves, err
-}
-
-// groupHeight is the height of the subtrees that a Tree remembers.
-const groupHeight = 8
-
-// Tree is the part of a round's membership tree that is kept in memory: for
-// each group of 2^groupHeight neighbours the first public key and their subtree's
-// root. So it takes a quarter of a byte for each member; the rest of a proof is
-// computed from the group's members when asked for.
-type Tree struct {
-	Count uint64
-	first [][32]byte
-	roots [][32]byte
-}
-
-// BuildTree computes the tree in one pass over the members, or stops when ctx ends.
-func (s *Book) BuildTree(ctx context.Context, number uint32) (*Tree, error) {
-	t := &Tree{}
-	group := make([][32]byte, 0, 1<<groupHeight)
-	flush := func() {
-		if len(group) > 0 {
-			t.roots = append(t.roots, lift(merkle.Root(group), merkle.Height(uint64(len(group)))))
-			group = group[:0]
-		}
-	}
-	err := s.EachMember(number, func(nodeID [32]byte, m Member) error {
-		if len(group) == 0 {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			t.first = append(t.first, nodeID)
-		}
-		if group = append(group, m.Challenge); len(group) == cap(group) {
-			flush()
-		}
-		t.Count++
-		return nil
-	})
-	flush()
-	return t, err
-}
-
-// lift returns the node of height groupHeight over a node of the given height
-// that has nothing to its right.
-func lift(n [32]byte, height int) [32]byte {
-	for ; height < groupHeight; height++ {
-		n = merkle.Node(n, [32]byte{})
-	}
-	return n
-}
-
-// Root returns the membership root. s serves the members of a round with a
-// single group, whose tree is less high.
-func (t *Tree) Root(s *Book, number uint32) ([32]byte, error) {
-	if len(t.roots) > 1 {
-		return merkle.Root(t.roots), nil
-	}
-	leaves, err := s.Challenges(number)
-	return merkle.Root(leaves), err
-}
-
-// Prove returns a member with its place and its siblings, lowest first.
-func (t *Tree) Prove(s *Book, number uint32, nodeID [32]byte) (m Member, index uint64, proof [][32]byte, err error) {
-	g, exact := slices.BinarySearchFunc(t.first, nodeID, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
-	if !exact {
-		g--
-	}
-	if g < 0 {
-		return m, 0, nil, poet.ErrNotFound
-	}
-	var group [][32]byte
-	at := -1
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		key := roundKey(number)
-		b := tx.Bucket(bucketMembers).Bucket(key)
-		if b == nil {
-			return poet.ErrNotFound
-		}
-		c := b.Cursor()
-		for k, v := c.Seek(t.first[g][:]); k != nil && len(group) < 1<<groupHeight; k, v = c.Next() {
-			one, err := decodeMember(key, k, v)
-			if err != nil {
-				return err
-			}
-			if bytes.Equal(k, nodeID[:]) {
-				at, m = len(group), one
-			}
-			group = append(group, one.Challenge)
-		}
-		return nil
-	})
-	if err == nil && at < 0 {
-		err = poet.ErrNotFound
-	}
-	if err != nil {
-		return m, 0, nil, err
-	}
-	proof = merkle.Proof(group, uint64(at))
-	if len(t.roots) > 1 {
-		for len(proof) < groupHeight {
-			proof = append(proof, [32]byte{})
-		}
-		proof = append(proof, merkle.Proof(t.roots, uint64(g))...)
-	}
-	return m, uint64(g)<<groupHeight + uint64(at), proof, nil
-}
-
-// maxCachedTrees bounds the rounds whose Tree is kept.
-const maxCachedTrees = 4
-
-// Trees keeps the trees of the rounds that were asked for last. One tree is
-// built at a time.
-type Trees struct {
-	mu    sync.Mutex
-	trees map[uint32]*Tree
-	order []uint32 // least recently used first
-}
-
-// Get returns the tree of a round.
-func (c *Trees) Get(ctx context.Context, s *Book, number uint32) (*Tree, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t := c.trees[number]; t != nil {
-		at := slices.Index(c.order, number)
-		c.order = append(slices.Delete(c.order, at, at+1), number)
-		return t, nil
-	}
-	t, err := s.BuildTree(ctx, number)
-	if err != nil {
-		return nil, err
-	}
-	if c.trees == nil {
-		c.trees = map[uint32]*Tree{}
-	}
-	if len(c.order) == maxCachedTrees {
-		delete(c.trees, c.order[0])
-		c.order = c.order[1:]
-	}
-	c.trees[number] = t
-	c.order = append(c.order, number)
-	return t, nil
 }

@@ -9,6 +9,7 @@ package book
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,14 +34,15 @@ import (
 // DatabaseName is the database's file in the data directory.
 const DatabaseName = "poet.db"
 
-// format is the version of the data directory. A program refuses others.
-const format = 1
+// format is the version of the data directory. Format 1, which also had a bucket
+// of rounds and the difficulty of the proof of work, is brought up to it; others
+// are refused.
+const format = 2
 
-// Buckets of the store. Other packages of the server have their own.
+// Buckets of the book. Other packages of the server have their own.
 var (
 	bucketMeta    = []byte("meta")
-	bucketRounds  = []byte("rounds")  // number, big endian -> Round
-	bucketMembers = []byte("members") // number -> bucket of public key -> member
+	bucketMembers = []byte("members") // number, big endian -> bucket of public key -> Member
 	bucketProofs  = []byte("proofs")  // number -> types.PoetProofMessage
 
 	keyFormat   = []byte("format")
@@ -53,8 +55,11 @@ var (
 // its bucket, key and content, for the database has none. All writes go through
 // Update. Its methods may be called concurrently.
 type Book struct {
-	db   *database
-	path string
+	db    *database
+	path  string
+	trees trees
+	open  context.Context // ends with Close, which calls done
+	done  context.CancelFunc
 
 	// failed is closed, with err set before, when a write failed in a way that
 	// leaves the state of the file unknown: nothing is acknowledged any more.
@@ -81,7 +86,7 @@ func Open(dir string, schedule types.PoetSchedule, acceptOlder bool) (*Book, err
 	case err != nil:
 		return nil, err
 	}
-	if err := checkDatabase(path, acceptOlder); err != nil {
+	if err := checkFile(path, acceptOlder); err != nil {
 		return nil, err
 	}
 	bolt, err := openBolt(path)
@@ -92,12 +97,17 @@ func Open(dir string, schedule types.PoetSchedule, acceptOlder bool) (*Book, err
 	if err != nil {
 		return nil, errors.Join(err, bolt.Close())
 	}
-	s := &Book{db: db, path: path, failed: make(chan struct{})}
+	s := newBook(db, path)
 	if err := s.checkMeta(schedule); err != nil {
-		db.Close()
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
+}
+
+func newBook(db *database, path string) *Book {
+	s := &Book{db: db, path: path, failed: make(chan struct{})}
+	s.open, s.done = context.WithCancel(context.Background())
+	return s
 }
 
 func openBolt(path string) (*bbolt.DB, error) {
@@ -105,10 +115,10 @@ func openBolt(path string) (*bbolt.DB, error) {
 		// The directory's lock keeps others away; this is for a person with
 		// another tool.
 		Timeout: time.Second,
-		// The list of free pages is made from the pages in use at each start,
-		// so a damaged one cannot destroy data.
-		NoFreelistSync: true,
-		FreelistType:   bbolt.FreelistMapType,
+		// The list of free pages is stored: else bbolt reads the whole file for
+		// it, at a start and after each write that the disk refused. checkFile
+		// sees to it that no page in use is on it.
+		FreelistType: bbolt.FreelistMapType,
 		// Long readers (a membership tree) would hold up a writer that must
 		// map a larger file. It is address space, not memory.
 		InitialMmapSize: 1 << 30,
@@ -125,7 +135,7 @@ func createDatabase(path string, schedule types.PoetSchedule) error {
 		return err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketRounds, bucketMembers, bucketProofs} {
+		for _, name := range [][]byte{bucketMeta, bucketMembers, bucketProofs} {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -153,8 +163,10 @@ func encodeSchedule(s types.PoetSchedule) []byte {
 	return b
 }
 
+// checkMeta refuses the databases of others, and brings one of format 1 up to date.
 func (s *Book) checkMeta(schedule types.PoetSchedule) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
+	old := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
 			return fmt.Errorf("%s is not the database of a PoET: choose another data directory", s.path)
@@ -163,7 +175,8 @@ func (s *Book) checkMeta(schedule types.PoetSchedule) error {
 		if err != nil {
 			return err
 		}
-		if len(version) != 1 || version[0] != format {
+		old = len(version) == 1 && version[0] == 1
+		if len(version) != 1 || version[0] != format && !old {
 			return fmt.Errorf("%s has format %v and this program reads format %d: use the program that wrote it, or a new data directory", s.path, version, format)
 		}
 		stored, err := get(meta, bucketMeta, keySchedule)
@@ -175,10 +188,43 @@ func (s *Book) checkMeta(schedule types.PoetSchedule) error {
 		}
 		return nil
 	})
+	if err != nil || !old {
+		return err
+	}
+	return s.Update("format", fromFormat1)
+}
+
+// fromFormat1 drops the bucket of rounds, which follow from their members and
+// proofs, and the difficulties. If we stop before it is done, the next start finds
+// format 1 again.
+func fromFormat1(tx *bbolt.Tx) error {
+	meta := tx.Bucket(bucketMeta)
+	v, err := get(meta, bucketMeta, keyPow)
+	if err != nil {
+		return err
+	}
+	if v != nil {
+		var p Pow
+		d := codec.NewDecoder(v)
+		for _, challenge := range []*[]byte{&p.Current, &p.Previous} {
+			*challenge = slices.Clone(d.ByteSlice(registration.MaxPowChallenge))
+			d.Compact() // the difficulty
+		}
+		if err := errors.Join(d.Done(), put(meta, bucketMeta, keyPow, p.encode())); err != nil {
+			return err
+		}
+	}
+	if err := tx.DeleteBucket([]byte("rounds")); err != nil && !errors.Is(err, bbolterrors.ErrBucketNotFound) {
+		return err
+	}
+	return put(meta, bucketMeta, keyFormat, []byte{format})
 }
 
 // Close closes the database once nobody reads it any more.
-func (s *Book) Close() error { return s.db.Close() }
+func (s *Book) Close() error {
+	s.done()
+	return s.db.Close()
+}
 
 // DB returns the database, for reading buckets of other packages. They write with
 // Update.
@@ -194,6 +240,12 @@ func (s *Book) Err() error {
 		return s.err
 	}
 	return nil
+}
+
+// Settle returns when every write that had begun before has ended.
+func (s *Book) Settle() {
+	s.db.writing.Lock()
+	s.db.writing.Unlock()
 }
 
 // Update runs a transaction that is durable when it returns nil. name names the
@@ -225,10 +277,12 @@ func (s *Book) Update(name string, fn func(tx *bbolt.Tx) error) error {
 	return nil
 }
 
-// diskError sorts an error of a commit. bbolt goes on from the last good state
-// when pages could not be written for lack of room. After any other error the
-// system may have dropped what it said it would write, so we stop, and the next
-// start reads what is really there.
+// diskError sorts an error of a commit. For lack of room bbolt goes on from the
+// last good state; where the system tells of it only when it syncs (XFS, btrfs,
+// NFS) the transaction may be there all the same, so whoever is told
+// poet.ErrDiskFull may write the same again, and all our writes can be. After any
+// other error the system may have dropped what it said it would write, so we stop,
+// and the next start reads what is really there.
 func (s *Book) diskError(name string, err error) error {
 	if errors.Is(err, bbolterrors.ErrDatabaseNotOpen) {
 		return fmt.Errorf("%w: %w", poet.ErrStopped, err)
@@ -245,66 +299,44 @@ func (s *Book) diskError(name string, err error) error {
 	return err
 }
 
-// Rounds returns all stored rounds, lowest first, the open one, and the rounds that
-// have members; found is false in a new database.
-func (s *Book) Rounds() (rounds []Round, open uint32, joined []uint32, found bool, err error) {
+// State is what the book says about the rounds: all the rest follows from it. A
+// round below Open that has members and no proof is closed and must be executed.
+type State struct {
+	Open    uint32   // the round that takes registrations
+	New     bool     // nothing was written yet, also not Open
+	Members []uint32 // rounds that have members, ascending
+	Proved  []uint32 // rounds whose proof is stored, ascending
+}
+
+// State reads it.
+func (s *Book) State() (st State, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		err := tx.Bucket(bucketMembers).ForEachBucket(func(k []byte) error {
-			if len(k) != 4 {
-				return fmt.Errorf("%s: members of round %x: %w: restore the file from a copy", DatabaseName, k, poet.ErrDamaged)
-			}
-			joined = append(joined, binary.BigEndian.Uint32(k))
-			return nil
-		})
-		if err != nil {
-			return err
-		}
 		v, err := get(tx.Bucket(bucketMeta), bucketMeta, keyOpen)
 		if err != nil {
 			return err
 		}
-		if found = len(v) == 4; found {
-			open = binary.BigEndian.Uint32(v)
+		if st.New = len(v) != 4; !st.New {
+			st.Open = binary.BigEndian.Uint32(v)
 		}
-		b := tx.Bucket(bucketRounds)
-		return b.ForEach(func(k, sealed []byte) error {
-			v, err := openValue(bucketRounds, k, sealed)
-			if err != nil {
-				return err
-			}
-			r, err := decodeRound(v)
-			if err != nil {
-				return err
-			}
-			rounds = append(rounds, r)
-			return nil
-		})
-	})
-	return rounds, open, joined, found, err
-}
-
-// Round returns what is stored of a round.
-func (s *Book) Round(n uint32) (r Round, found bool, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		v, err := get(tx.Bucket(bucketRounds), bucketRounds, roundKey(n))
-		if v == nil || err != nil {
+		if st.Members, err = numbers(tx.Bucket(bucketMembers), 0); err != nil {
 			return err
 		}
-		found = true
-		r, err = decodeRound(v)
+		st.Proved, err = numbers(tx.Bucket(bucketProofs), 0)
 		return err
 	})
-	return r, found, err
+	return st, err
 }
 
-// WriteRound stores a round as it is now, and the round that takes registrations
-// from now on.
-func (s *Book) WriteRound(r Round, open uint32) error {
-	return s.Update("round-"+r.State.String(), func(tx *bbolt.Tx) error {
-		return errors.Join(
-			putRound(tx, r),
-			put(tx.Bucket(bucketMeta), bucketMeta, keyOpen, roundKey(open)))
-	})
+// numbers returns the rounds that a bucket has keys of, from first on, ascending.
+func numbers(b *bbolt.Bucket, first uint32) (list []uint32, err error) {
+	c := b.Cursor()
+	for k, _ := c.Seek(roundKey(first)); k != nil; k, _ = c.Next() {
+		if len(k) != 4 {
+			return nil, fmt.Errorf("%s: key %x of a round: %w: restore the file from a copy", DatabaseName, k, poet.ErrDamaged)
+		}
+		list = append(list, binary.BigEndian.Uint32(k))
+	}
+	return list, nil
 }
 
 // WriteOpen stores the round that takes registrations.
@@ -314,28 +346,25 @@ func (s *Book) WriteOpen(open uint32) error {
 	})
 }
 
-// Pow are the parameters of the registration's proof of work.
-type Pow struct{ Current, Previous registration.PowParams }
+// Pow are the challenges that a registration's proof of work may be about. How
+// much work they ask for is a matter of the configuration.
+type Pow struct{ Current, Previous []byte }
 
 func (p Pow) encode() []byte {
 	var e codec.Encoder
-	for _, q := range []registration.PowParams{p.Current, p.Previous} {
-		e.ByteSlice(q.Challenge)
-		e.Compact(uint64(q.Difficulty))
-	}
+	e.ByteSlice(p.Current)
+	e.ByteSlice(p.Previous)
 	return e.Bytes()
 }
 
 func decodePow(b []byte) (p Pow, err error) {
 	d := codec.NewDecoder(b)
-	for _, q := range []*registration.PowParams{&p.Current, &p.Previous} {
-		q.Challenge = slices.Clone(d.ByteSlice(registration.MaxPowChallenge))
-		q.Difficulty = uint(d.Compact())
-	}
+	p.Current = slices.Clone(d.ByteSlice(registration.MaxPowChallenge))
+	p.Previous = slices.Clone(d.ByteSlice(registration.MaxPowChallenge))
 	return p, d.Done()
 }
 
-// Pow returns the stored parameters; they are zero in a new database.
+// Pow returns the stored challenges; they are empty in a new book.
 func (s *Book) Pow() (p Pow, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		v, err := get(tx.Bucket(bucketMeta), bucketMeta, keyPow)
@@ -348,32 +377,34 @@ func (s *Book) Pow() (p Pow, err error) {
 	return p, err
 }
 
-// WritePow stores the parameters of the proof of work.
+// WritePow stores the challenges.
 func (s *Book) WritePow(p Pow) error {
 	return s.Update("pow", func(tx *bbolt.Tx) error {
 		return put(tx.Bucket(bucketMeta), bucketMeta, keyPow, p.encode())
 	})
 }
 
-// WriteProof stores a proof, its round and the parameters that follow from it in
-// one transaction, and reads it back.
-func (s *Book) WriteProof(r Round, m *types.PoetProofMessage, p Pow) error {
+// WriteProof stores a round's proof, and what must not be missing beside it: the
+// round that takes registrations, lest this one takes more of them, and the
+// challenges that follow from the proof. It reads the proof back.
+func (s *Book) WriteProof(number, open uint32, m *types.PoetProofMessage, p Pow) error {
 	data := codec.Encode(m)
 	err := s.Update("proof", func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
 		return errors.Join(
-			putRound(tx, r),
-			put(tx.Bucket(bucketProofs), bucketProofs, roundKey(r.Number), data),
-			put(tx.Bucket(bucketMeta), bucketMeta, keyPow, p.encode()))
+			put(tx.Bucket(bucketProofs), bucketProofs, roundKey(number), data),
+			put(meta, bucketMeta, keyOpen, roundKey(open)),
+			put(meta, bucketMeta, keyPow, p.encode()))
 	})
 	if err != nil {
 		return err
 	}
-	back, err := s.Proof(r.Number)
+	back, err := s.Proof(number)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(codec.Encode(&back), data) {
-		return fmt.Errorf("proof of round %s reads back differently: %w", r.ID(), poet.ErrDamaged)
+		return fmt.Errorf("proof of round %d reads back differently: %w", number, poet.ErrDamaged)
 	}
 	return nil
 }
@@ -393,20 +424,13 @@ func (s *Book) Proof(n uint32) (m types.PoetProofMessage, err error) {
 	return m, err
 }
 
-// Proofs returns the numbers of the rounds whose proof is stored, from one on,
-// lowest first.
-func (s *Book) Proofs(from uint32) (numbers []uint32, err error) {
+// Proofs returns the rounds from first on whose proof is stored, ascending.
+func (s *Book) Proofs(first uint32) (list []uint32, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketProofs).Cursor()
-		for k, _ := c.Seek(roundKey(from)); k != nil; k, _ = c.Next() {
-			if len(k) != 4 {
-				return fmt.Errorf("%s: key of a proof: %w", DatabaseName, poet.ErrDamaged)
-			}
-			numbers = append(numbers, binary.BigEndian.Uint32(k))
-		}
-		return nil
+		list, err = numbers(tx.Bucket(bucketProofs), first)
+		return err
 	})
-	return numbers, err
+	return list, err
 }
 
 // Size returns the length of the file, in bytes.

@@ -28,7 +28,7 @@ func TestOtherFormats(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		(&Book{db: &database{DB: db}, failed: make(chan struct{})}).writeFormat(t, format)
+		newBook(&database{DB: db}, "").writeFormat(t, format)
 	}
 }
 

@@ -30,6 +30,7 @@ func adminMethods() map[string]bool {
 		poetadminpb.AdminService_ListProofs_FullMethodName:           true,
 		poetadminpb.AdminService_Rebroadcast_FullMethodName:          true,
 		poetadminpb.AdminService_ListRounds_FullMethodName:           true,
+		poetadminpb.AdminService_ReopenRound_FullMethodName:          true,
 		poetadminpb.AdminService_GetStorage_FullMethodName:           true,
 		poetpb.ConfigurationService_ReloadTrustedKeys_FullMethodName: true,
 	}
@@ -168,6 +169,16 @@ func (a *admin) ListRounds(context.Context, *poetadminpb.ListRoundsRequest) (*po
 		})
 	}
 	return out, nil
+}
+
+// ReopenRound opens the round of the clock in place of a later one.
+func (a *admin) ReopenRound(ctx context.Context, _ *poetadminpb.ReopenRoundRequest) (*poetadminpb.ListRoundsResponse, error) {
+	round, err := a.backend.Reopen(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, front.OneLine(err))
+	}
+	a.log.Info("the operator asked for the round of the clock", "open", round)
+	return a.ListRounds(ctx, nil)
 }
 
 // GetStorage tells the disk budget.

@@ -31,8 +31,9 @@ type Backend interface {
 	PowParams() registration.PowParams
 	ReloadTrustedKeys() error
 	Proof(round string) (poet.ProofRecord, error)
-	Member(round string, nodeID []byte) (poet.MembershipProof, error)
+	Member(ctx context.Context, round string, nodeID []byte) (poet.MembershipProof, error)
 	Rounds() []poet.RoundStatus
+	Reopen(ctx context.Context) (round string, err error)
 	Storage() poet.StorageStatus
 }
 

@@ -105,12 +105,12 @@ func (p *public) Info(context.Context, *poetpb.InfoRequest) (*poetpb.InfoRespons
 }
 
 // Member returns a member's proof of being in a round's statement.
-func (p *public) Member(_ context.Context, in *poetpb.MemberRequest) (*poetpb.MemberResponse, error) {
+func (p *public) Member(ctx context.Context, in *poetpb.MemberRequest) (*poetpb.MemberResponse, error) {
 	key, err := types.ParseHex32(in.GetPubkey())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, "the public key is not 64 hexadecimal digits")
 	}
-	m, err := p.backend.Member(in.GetRoundId(), key[:])
+	m, err := p.backend.Member(ctx, in.GetRoundId(), key[:])
 	if err != nil {
 		return nil, p.failure(err)
 	}

@@ -20,7 +20,6 @@
 //	poet.db          bbolt: registrations, rounds, proofs, delivery's buckets
 //	rounds/N.journal the kept nodes of round N while it executes; one that was
 //	                 damaged is kept as N.journal.bad
-//	rounds/reserve   room set aside for the journal of the next round
 //	ballast          room that is given up to save a proof on a full disk
 //	admin.token      the door's: tokens of the admin API
 //	endpoints.json   the command's: where the running server listens

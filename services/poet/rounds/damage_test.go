@@ -168,7 +168,12 @@ func tryDamaged(t *testing.T, cfg Config, what, name string, acks []poet.Receipt
 // closedJob is the work on a closed round, as the machine gives it out at a start.
 func closedJob(t *testing.T, svc *Service, number uint32) work.Job {
 	t.Helper()
-	for _, w := range svc.machine.Step(time.Now(), nil).Work {
+	svc.machine.Step(time.Now(), nil)
+	root, members, err := svc.book.Root(t.Context(), number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range svc.machine.Step(time.Now(), Sealed{number, root, members}).Work {
 		if e, ok := w.(Execute); ok && e.Job.Round == number {
 			return e.Job
 		}

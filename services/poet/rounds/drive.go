@@ -10,155 +10,183 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
-	"tweedle/services/poet/book"
+	"tweedle/services/poet/clock"
 	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )
 
-// sealRetry is the time between tries to compute a membership root.
-const sealRetry = 10 * time.Second
+const (
+	// sealRetry is the time between tries to compute a membership root.
+	sealRetry = 10 * time.Second
 
-// retryInterval is the time between tries to write what the disk did not take.
-const retryInterval = time.Second
+	// storeRetry is the time between tries to store what the disk did not take.
+	storeRetry = time.Second
+)
 
-// input is one for the machine; done, if not nil, is told when the writes that
-// follow from it are durable.
-type input struct {
+// call is an input for the machine from another goroutine; done, with room for one,
+// is told whether the round that is open then is stored.
+type call struct {
 	in   Input
-	done chan<- error
+	done chan error
 }
 
-// pendingWrite is a write that waits for room on the disk; after is what had to
-// wait for it.
-type pendingWrite struct {
-	write Write
-	after func()
+// made is a verified proof on its way into the book; done is closed when it is
+// there.
+type made struct {
+	work.Result
+	done chan struct{}
 }
 
 // driver owns the machine: it turns the clock and what others report into steps,
-// and does what the steps say. Work that the machine gives out ends before group.
+// and does what the steps say. Its methods run on one goroutine but for seal, which
+// ends before group.
+//
+// The order that nothing may break: the round that is open is published before
+// anything else is done about one that has closed, so that nobody joins it any more;
+// what is open then is stored as soon as the disk takes it, with every proof at the
+// latest; a proof is told only when it is stored.
 type driver struct {
 	*Service
-	ctx     context.Context
-	group   *sync.WaitGroup
-	pending []pendingWrite
-	full    bool // and told
+	ctx   context.Context
+	group *sync.WaitGroup
+
+	due     time.Time // of the next step
+	unsaved bool      // the open round is not stored yet
+	proofs  []made    // that are not stored yet, in order
+	failed  bool      // the last write did, which was told
+	strayed bool      // a later round is open than should be, which was told
 }
 
-// drive runs the machine until ctx ends; next is when its next step is due.
-func (d *driver) drive(next time.Time) {
-	timer := time.NewTimer(d.clock.Until(next))
-	retry := time.NewTicker(retryInterval)
+// drive runs the machine until ctx ends.
+func (d *driver) drive() {
+	timer := time.NewTimer(d.clock.Until(d.due))
+	retry := time.NewTicker(storeRetry)
 	defer timer.Stop()
 	defer retry.Stop()
 	for {
+		timer.Reset(d.clock.Until(d.due))
 		select {
 		case <-d.ctx.Done():
 			return
-		case in := <-d.inputs:
-			timer.Reset(d.clock.Until(d.step(in)))
 		case <-timer.C:
-			timer.Reset(d.clock.Until(d.step(input{}))) // only time passed
+			d.step(nil) // only time passed
+		case c := <-d.calls:
+			d.step(c.in)
+			c.done <- d.saveOpen()
+		case p := <-d.made:
+			d.proofs = append(d.proofs, p)
+			d.saveProofs()
 		case <-retry.C:
-			d.flush()
+			d.saveProofs()
+			d.saveOpen()
 		}
 	}
 }
 
-// step does one step of the machine and what it says, and returns when the next
-// is due.
-func (d *driver) step(in input) time.Time {
-	out := d.machine.Step(d.clock.Now(), in.in)
-	// No registration begins for a round from here on that the machine has
-	// closed; those that began are stored before the write below.
-	d.publish()
-	mustWait := false
-	for _, w := range out.Writes {
-		p := pendingWrite{write: w}
-		mustWait = mustWait || isProof(p)
-		d.pending = append(d.pending, p)
+// step does one step of the machine and what it says.
+func (d *driver) step(in Input) {
+	now := d.clock.Now()
+	out := d.machine.Step(now, in)
+	right, strayed := d.machine.Strayed(now)
+	members := d.book.Members(d.machine.Open())
+	d.publish(strayed && members > 0)
+	if out.Open != nil {
+		// If we stop before it is stored, the next start closes the round again.
+		d.unsaved = true
+		d.saveOpen()
 	}
-	tell := func() {
-		for _, e := range out.Events {
-			d.tellRound(e)
-		}
-		if in.done != nil {
-			in.done <- nil
-		}
-	}
-	if mustWait {
-		d.pending[len(d.pending)-1].after = tell
-	}
-	d.flush()
 	for _, w := range out.Work {
 		d.start(w)
 	}
-	if !mustWait {
-		tell()
+	for _, e := range out.Events {
+		d.told(e)
 	}
-	return out.Timer
+	d.due = out.Timer
+	switch {
+	case !strayed:
+		d.strayed = false
+	case members == 0:
+		d.emit(poet.Event{Kind: poet.EventStrayed, Round: poet.RoundID(d.machine.Open()),
+			Text: fmt.Sprintf("round was opened by a clock that was ahead, and has no members: round %d is opened in its place", right)})
+		d.step(Reopen{})
+	case !d.strayed:
+		d.strayed = true
+		d.emit(poet.Event{Kind: poet.EventStrayed, Round: poet.RoundID(d.machine.Open()),
+			Text: "registrations are refused until the clock is right or an administrator decides: `tweedle poet rounds reopen`",
+			Err:  fmt.Errorf("round %d is open and has %d members, but by the clock, %s, it should be round %d", d.machine.Open(), members, now.UTC().Format(time.RFC3339), right)})
+	}
 }
 
-func (d *driver) tellRound(e poet.Event) {
+// told passes an event on to those who wait for it.
+func (d *driver) told(e poet.Event) {
 	d.emit(e)
-	if e.Kind == poet.EventProved && d.cfg.OnProof != nil {
+	number, _ := poet.ParseRoundID(e.Round) // the machine made it
+	switch {
+	case e.Kind == poet.EventClosed:
+		d.metrics.forget(number)
+	case e.Kind == poet.EventProved && d.cfg.OnProof != nil:
 		d.cfg.OnProof(e.Round)
 	}
 }
 
-// flush does the pending writes, in order, as far as there is room. The ballast is
-// for a proof only, and for what must be written before it.
-func (d *driver) flush() {
-	for len(d.pending) > 0 {
-		p := d.pending[0]
-		err := d.write(p.write)
-		if errors.Is(err, poet.ErrDiskFull) && slices.ContainsFunc(d.pending, isProof) && d.releaseBallast() {
-			err = d.write(p.write)
+// saveOpen stores the open round, if that is not done.
+func (d *driver) saveOpen() error {
+	if !d.unsaved {
+		return nil
+	}
+	err := d.book.WriteOpen(d.machine.Open())
+	if d.wrote(err) {
+		d.unsaved = false
+	}
+	return err
+}
+
+// saveProofs stores the proofs that wait, as far as there is room. The ballast is
+// for them only.
+func (d *driver) saveProofs() {
+	for len(d.proofs) > 0 {
+		p := d.proofs[0]
+		err := d.saveProof(p)
+		if errors.Is(err, poet.ErrDiskFull) && d.storage.release() {
+			err = d.saveProof(p)
 		}
-		if err != nil {
-			if !d.full {
-				d.full = true
-				d.emit(poet.Event{Kind: poet.EventWriteFailed, Text: "state could not be stored, it is tried again every second", Err: err})
-			}
+		if !d.wrote(err) {
 			return
 		}
-		d.full = false
-		d.pending = d.pending[1:]
-		if p.after != nil {
-			p.after()
-		}
+		// If we stop here, the next start finds the proof and removes the round's
+		// data; delivery finds it too.
+		d.proofs = d.proofs[1:]
+		d.step(Stored{p.Round, p.Proof.NumLeaves})
+		close(p.done)
 	}
 }
 
-func isProof(p pendingWrite) bool {
-	_, proof := p.write.(WriteProof)
-	return proof
-}
-
-func (d *driver) write(w Write) error {
-	switch w := w.(type) {
-	case WriteRound:
-		return d.store.WriteRound(w.Round, w.Open)
-	case WriteProof:
-		return d.writeProof(w)
+// saveProof stores a proof, unless it is there already, and rotates the challenge of
+// the registration's proof of work.
+func (d *driver) saveProof(p made) error {
+	r, found := d.executing(p.Round)
+	if !found {
+		return nil
 	}
-	panic(fmt.Sprintf("poet: %T is not a write", w))
-}
-
-func (d *driver) writeProof(w WriteProof) error {
-	m := types.PoetProofMessage{
-		Proof: w.Proof, PoetID: d.Info().PoetID, RoundID: w.Round.ID(), Statement: types.Hash32(w.Round.Statement),
-	}
-	pow := *d.pow.Load()
-	pow.Previous = pow.Current
-	pow.Current.Challenge = w.Proof.Root[:]
-	if err := d.store.WriteProof(w.Round, &m, pow); err != nil {
+	pow := *d.registrar.pow.Load()
+	pow.Previous, pow.Current = pow.Current, p.Proof.Root[:]
+	m := types.PoetProofMessage{Proof: p.Proof, PoetID: d.id(), RoundID: r.ID(), Statement: r.Statement}
+	if err := d.book.WriteProof(p.Round, d.machine.Open(), &m, pow); err != nil {
 		return err
 	}
-	// If we stop here, the next start finds the proof, removes the round's
-	// data, and delivery finds it too.
-	d.pow.Store(&pow)
+	d.unsaved = false
+	d.registrar.pow.Store(&pow)
 	return nil
+}
+
+// wrote tells of the first of some failed writes in a row, and whether this one was
+// none.
+func (d *driver) wrote(err error) bool {
+	if err != nil && !d.failed {
+		d.emit(poet.Event{Kind: poet.EventWriteFailed, Text: "state could not be stored, it is tried again every second", Err: err})
+	}
+	d.failed = err != nil
+	return err == nil
 }
 
 // start begins heavy work.
@@ -167,107 +195,126 @@ func (d *driver) start(w Work) {
 	case Seal:
 		d.group.Go(func() { d.seal(w.Round) })
 	case Execute:
-		d.dropReserve() // the journal takes its place
-		d.jobs <- w.Job
+		d.jobs <- w.Job // never full, see Open
 	default:
 		panic(fmt.Sprintf("poet: %T is not work", w))
 	}
 }
 
-// seal computes the membership root of a closed round.
+// seal computes the membership root of a closed round. It stands in no line with
+// those who ask for memberships.
 func (d *driver) seal(number uint32) {
-	for d.ctx.Err() == nil {
-		tree, err := d.trees.Get(d.ctx, d.store, number)
+	for {
+		// Registrations that began before the round closed end first.
+		d.book.Settle()
+		root, members, err := d.book.Root(d.ctx, number)
 		if err == nil {
-			var root [32]byte
-			if root, err = tree.Root(d.store, number); err == nil {
-				d.send(d.ctx, Sealed{Round: number, Statement: root, Members: tree.Count})
-				return
-			}
+			_ = d.ask(d.ctx, Sealed{number, root, members}) // what it could not store is tried again
+			return
 		}
 		if d.ctx.Err() != nil {
 			return
 		}
 		d.emit(poet.Event{Kind: poet.EventDamage, Round: poet.RoundID(number), Text: "membership root cannot be computed", Err: err})
-		sleep(d.ctx, sealRetry)
+		clock.Sleep(d.ctx, sealRetry)
 	}
 }
 
-// send gives an input to the machine and waits until what follows is durable.
-func (s *Service) send(ctx context.Context, in Input) error {
-	done := make(chan error, 1)
+// ask gives an input to the machine and waits for what follows. A full disk is no
+// error: what could not be stored is tried again.
+func (s *Service) ask(ctx context.Context, in Input) error {
+	c := call{in, make(chan error, 1)}
 	select {
-	case s.inputs <- input{in, done}:
+	case s.calls <- c:
 	case <-s.stopped:
 		return poet.ErrStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
-	case err := <-done:
+	case err := <-c.done:
+		if errors.Is(err, poet.ErrDiskFull) {
+			return nil
+		}
 		return err
 	case <-s.stopped:
 		return poet.ErrStopped
-	case <-ctx.Done():
-		return ctx.Err()
 	}
+}
+
+// Reopen opens the round of the clock in place of a later one, which was opened by a
+// clock that was ahead, and returns the round that is open then: the same as before
+// if it was right. A round whose membership root may be known is not opened again.
+// Nothing is lost: the later round keeps its members, and is opened when its time
+// comes.
+func (s *Service) Reopen(ctx context.Context) (round string, err error) {
+	if err := s.ask(ctx, Reopen{}); err != nil {
+		return "", err
+	}
+	return s.Info().OpenRound, nil
+}
+
+// executing returns a round that has a membership root and no stored proof.
+func (s *Service) executing(number uint32) (poet.Round, bool) {
+	rounds := s.latest.Load().rounds
+	i := slices.IndexFunc(rounds, func(r poet.Round) bool { return r.Number == number && r.State == poet.StateExecuting })
+	if i < 0 {
+		return poet.Round{}, false
+	}
+	return rounds[i], true
 }
 
 // source is the seam to the work: the worker asks it for rounds and gives it their
 // proofs.
 type source struct{ *Service }
 
-func (l source) Next(ctx context.Context) (work.Job, error) {
+func (s source) Next(ctx context.Context) (work.Job, error) {
 	select {
-	case job := <-l.jobs:
+	case job := <-s.jobs:
 		return job, nil
 	case <-ctx.Done():
 		return work.Job{}, ctx.Err()
 	}
 }
 
-func (l source) Stored(_ context.Context, round uint32) (bool, error) {
-	_, err := l.store.Proof(round)
+func (s source) Stored(_ context.Context, round uint32) (bool, error) {
+	_, err := s.book.Proof(round)
 	if errors.Is(err, poet.ErrNotFound) {
-		return false, nil
+		// A round without members has no proof: older versions began to make one.
+		return round < s.latest.Load().open && s.book.Members(round) == 0, nil
 	}
 	return err == nil, err
 }
 
-func (l source) Finish(ctx context.Context, r work.Result) error {
-	if stored, err := l.Stored(ctx, r.Round); stored || err != nil {
+func (s source) Finish(ctx context.Context, r work.Result) error {
+	if stored, err := s.Stored(ctx, r.Round); stored || err != nil {
 		return err
 	}
-	var found *book.Round
-	for _, round := range l.snapshot() {
-		if round.Number == r.Round && round.State != poet.StateClosed {
-			found = &round
-		}
-	}
-	if found == nil {
+	about, found := s.executing(r.Round)
+	if !found {
 		return fmt.Errorf("round %d does not execute: %w", r.Round, poet.ErrNotFound)
 	}
-	about := poet.Statement(found.Statement, found.Members)
-	if err := posw.Verify(about, &r.Proof, l.cfg.Work.ProveWorkers); err != nil {
+	if err := posw.Verify(poet.Statement(about.Statement, about.Members), &r.Proof, s.cfg.Work.ProveWorkers); err != nil {
 		return fmt.Errorf("%w: %w", poet.ErrBadProof, err)
 	}
-	if err := l.send(ctx, ProofMade{r.Round, r.Proof}); err != nil {
-		return err
+	p := made{r, make(chan struct{})}
+	select {
+	case s.made <- p:
+	case <-s.stopped:
+		return poet.ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	// The caller deletes the round's data next, so look at what is stored. It is
-	// missing if another call's proof waits for room on the disk.
-	if stored, err := l.Stored(ctx, r.Round); !stored || err != nil {
-		return fmt.Errorf("proof of round %d is not stored yet: %w", r.Round, errors.Join(poet.ErrBusy, err))
+	select {
+	case <-p.done:
+	case <-s.stopped:
+		return poet.ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// The caller deletes the round's data next, so look at what is stored.
+	if stored, err := s.Stored(ctx, r.Round); !stored || err != nil {
+		return fmt.Errorf("proof of round %d is not stored: %w", r.Round, errors.Join(poet.ErrBusy, err))
 	}
 	return nil
-}
-
-// sleep waits, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

@@ -253,7 +253,7 @@ func (tr *truth) check(t *testing.T, dir string, genesis int64) {
 	}
 	for i, round := range tr.acks {
 		key := smesher(i).Public().(ed25519.PublicKey)
-		m, err := s.Member(round, key)
+		m, err := s.Member(t.Context(), round, key)
 		if err != nil || !bytes.Equal(m.Challenge[:], challenge(i)) {
 			t.Errorf("member %d of round %s: %v", i, round, err)
 		}

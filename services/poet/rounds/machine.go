@@ -3,6 +3,7 @@ package rounds
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -15,27 +16,31 @@ import (
 // Machine decides what happens to the rounds of one PoET, and when. It is
 // passive and deterministic: Step takes the time and an input, changes the
 // machine, and says what to do. It reads no clock, disk or network and starts
-// nothing. It is restored from the stored rounds, and goes on from there through
+// nothing. It is restored from what the book says, and goes on from there through
 // the same steps as one that never stopped.
 //
 // A round closes at its start, when the next one opens. It is then sealed (its
-// membership root computed), executed until its end, proved, and its proof
-// stored. Rounds that were missed while nobody was running are not made up for,
-// but one that took registrations always goes all the way, however late.
+// membership root computed) and, if it has members, executed until its end, proved,
+// and its proof stored. Rounds that were missed while nobody was running are not
+// made up for, but one that took registrations always goes all the way, however
+// late.
 type Machine struct {
 	schedule types.PoetSchedule
 	open     uint32
-	joined   []uint32                 // later rounds that have members already, ascending
-	rounds   map[uint32]*machineRound // those that are closed and not proved
+	least    uint32            // no round below may open any more: its root may be known
+	joined   []uint32          // later rounds that may have members, ascending
+	rounds   map[uint32]*round // those that are closed and not proved
 }
 
-type machineRound struct {
-	book.Round
+// round is a closed one. Its statement and members are known once it is sealed.
+type round struct {
+	poet.Round
 	working bool // the work of its state was given out
 	overdue bool // and reported
 }
 
-// Input is something that happened: nil (only time passed), Sealed or ProofMade.
+// Input is something that happened: nil (only time passed), Sealed, Stored or
+// Reopen.
 type Input any
 
 // Sealed says that the membership root of a closed round was computed.
@@ -45,41 +50,27 @@ type Sealed struct {
 	Members   uint64
 }
 
-// ProofMade says that a round has a verified proof, not stored yet.
-type ProofMade struct {
-	Round uint32
-	Proof types.PoetProof
+// Stored says that the proof of a round is stored, durably.
+type Stored struct {
+	Round  uint32
+	Leaves uint64
 }
 
-// Output says what to do, in the order of the fields: Writes must be durable,
-// in their order, before the work begins and the events are told. Timer is when
-// to Step again at the latest, with a nil input.
-//
-// One exception: a WriteRound that the disk has no room for may be retried later
-// while the work begins, for what it says follows from the clock and the
-// registrations too, and no work depends on a WriteProof. A round must not wait for
-// room.
+// Reopen asks for the round of the clock where a later one is open, because the
+// clock was ahead once. Nothing is lost by it: the later one takes registrations
+// again when its time has come, and keeps those that it has.
+type Reopen struct{}
+
+// Output says what to do. Open, if not nil, is the round that takes registrations
+// from now on: none joins an earlier one once the caller has begun with Work. It
+// must be stored, but may be stored later if the disk has no room: it follows from
+// the clock and from what is stored of the rounds, and a round must not wait for
+// room. Timer is when to Step again at the latest, with a nil input.
 type Output struct {
-	Writes []Write
+	Open   *uint32
 	Timer  time.Time
 	Work   []Work
 	Events []poet.Event
-}
-
-// Write is WriteRound or WriteProof.
-type Write any
-
-// WriteRound stores a round as it is now. Open is the round that takes
-// registrations from now on: no earlier one does.
-type WriteRound struct {
-	Round book.Round
-	Open  uint32
-}
-
-// WriteProof stores a proof, and the round as proved, in one step.
-type WriteProof struct {
-	Round book.Round
-	Proof types.PoetProof
 }
 
 // Work is Seal or Execute; its end is an input.
@@ -89,30 +80,25 @@ type Work any
 // durable. It ends with Sealed.
 type Seal struct{ Round uint32 }
 
-// Execute asks for the execution and the proof of a round. It ends with
-// ProofMade.
+// Execute asks for the execution and the proof of a round. It ends with Stored.
 type Execute struct{ Job work.Job }
 
-// NewMachine restores a machine from the stored rounds. open is the round that
-// took registrations last, as stored; a new server passes that of the schedule.
-// joined are the rounds that have members, in any order: the writes that closed
-// one and opened the next may be missing, but no round with members is passed over.
-func NewMachine(schedule types.PoetSchedule, stored []book.Round, open uint32, joined []uint32) *Machine {
-	m := &Machine{schedule: schedule, open: open, rounds: map[uint32]*machineRound{}}
-	known := map[uint32]bool{}
-	for _, r := range stored {
-		known[r.Number] = true
-		if r.State != poet.StateProved && r.State != poet.StateOpen {
-			m.rounds[r.Number] = &machineRound{Round: r}
-		}
+// NewMachine restores a machine from what the book says; a new one opens the round
+// of the schedule. The write that opened a round may be missing, but no round with
+// members is passed over.
+func NewMachine(schedule types.PoetSchedule, state book.State) *Machine {
+	m := &Machine{schedule: schedule, open: state.Open, rounds: map[uint32]*round{}}
+	if n := len(state.Proved); n > 0 {
+		m.least = state.Proved[n-1] + 1
 	}
-	for _, n := range slices.Sorted(slices.Values(joined)) {
+	for _, n := range state.Members {
+		_, proved := slices.BinarySearch(state.Proved, n)
 		switch {
-		case known[n]:
-		case n < open:
-			m.rounds[n] = &machineRound{Round: book.Round{Number: n, State: poet.StateClosed}}
-		case n > open:
+		case n > m.open:
 			m.joined = append(m.joined, n)
+		case n < m.open && !proved:
+			m.rounds[n] = &round{Round: poet.Round{Number: n, State: poet.StateClosed}}
+			m.least = max(m.least, n+1)
 		}
 	}
 	return m
@@ -122,12 +108,32 @@ func NewMachine(schedule types.PoetSchedule, stored []book.Round, open uint32, j
 func (m *Machine) Open() uint32 { return m.open }
 
 // Rounds returns the closed rounds that have no stored proof yet, lowest first.
-func (m *Machine) Rounds() []book.Round {
-	var out []book.Round
+func (m *Machine) Rounds() []poet.Round {
+	var out []poet.Round
 	for _, n := range slices.Sorted(maps.Keys(m.rounds)) {
 		out = append(out, m.rounds[n].Round)
 	}
 	return out
+}
+
+// Strayed returns the round that should be open by the clock, and whether a later
+// one is.
+func (m *Machine) Strayed(now time.Time) (right uint32, strayed bool) {
+	right = max(m.schedule.Open(now), m.least)
+	for n := range m.rounds { // also one that is being sealed
+		right = max(right, n+1)
+	}
+	return right, right < m.open
+}
+
+// Over tells whether something has ended by that time that members depend on: the
+// open round, or the execution of a closed one.
+func (m *Machine) Over(now time.Time) bool {
+	over := !now.Before(m.schedule.Start(m.open))
+	for n := range m.rounds {
+		over = over || !now.Before(m.schedule.End(n))
+	}
+	return over
 }
 
 // Step takes an input at a time. Inputs about rounds in another state change
@@ -138,8 +144,10 @@ func (m *Machine) Step(now time.Time, in Input) Output {
 	case nil:
 	case Sealed:
 		m.sealed(in, &out)
-	case ProofMade:
-		m.proofMade(in, &out)
+	case Stored:
+		m.stored(in, &out)
+	case Reopen:
+		m.reopen(now, &out)
 	default:
 		panic(fmt.Sprintf("poet: %T is not an input of the machine", in))
 	}
@@ -150,14 +158,11 @@ func (m *Machine) Step(now time.Time, in Input) Output {
 // tick closes the open round if its time has come, and gives out the work that
 // nobody does yet.
 func (m *Machine) tick(now time.Time, out *Output) {
-	for !now.Before(m.schedule.Start(m.open)) {
-		r := &machineRound{Round: book.Round{Number: m.open, State: poet.StateClosed}}
+	for m.open != math.MaxUint32 && !now.Before(m.schedule.Start(m.open)) {
+		r := &round{Round: poet.Round{Number: m.open, State: poet.StateClosed}}
 		m.rounds[r.Number] = r
-		m.open = m.next(now)
-		out.Writes = append(out.Writes, WriteRound{r.Round, m.open})
-		out.Events = append(out.Events,
-			poet.Event{Kind: poet.EventClosed, Round: r.ID(), Text: "round is closed for registration"},
-			poet.Event{Kind: poet.EventOpened, Round: poet.RoundID(m.open), Text: "round is open for registration"})
+		out.tell(poet.EventClosed, r.Number, "round is closed for registration")
+		m.opens(m.next(now), out)
 	}
 	out.Timer = m.schedule.Start(m.open)
 	for _, n := range slices.Sorted(maps.Keys(m.rounds)) {
@@ -175,7 +180,7 @@ func (m *Machine) tick(now time.Time, out *Output) {
 			out.Timer = earlier(out.Timer, late)
 		default:
 			r.overdue = true
-			out.Events = append(out.Events, poet.Event{Kind: poet.EventOverdue, Round: r.ID(), Text: "proof is overdue: round is still " + r.State.String()})
+			out.tell(poet.EventOverdue, n, "proof is overdue: round is still "+r.State.String())
 		}
 	}
 }
@@ -194,7 +199,23 @@ func (m *Machine) next(now time.Time) uint32 {
 	return next
 }
 
-func (m *Machine) work(r book.Round) Work {
+func (m *Machine) opens(n uint32, out *Output) {
+	m.open = n
+	out.Open = &n
+	out.tell(poet.EventOpened, n, "round is open for registration")
+}
+
+func (m *Machine) reopen(now time.Time, out *Output) {
+	if right, strayed := m.Strayed(now); strayed {
+		at, found := slices.BinarySearch(m.joined, m.open)
+		if !found {
+			m.joined = slices.Insert(m.joined, at, m.open)
+		}
+		m.opens(right, out)
+	}
+}
+
+func (m *Machine) work(r poet.Round) Work {
 	if r.State == poet.StateClosed {
 		return Seal{r.Number}
 	}
@@ -209,20 +230,26 @@ func (m *Machine) sealed(in Sealed, out *Output) {
 	if r == nil || r.State != poet.StateClosed {
 		return
 	}
+	if in.Members == 0 { // nobody waits for its proof
+		delete(m.rounds, in.Round)
+		return
+	}
+	m.least = max(m.least, in.Round+1)
 	r.State, r.Statement, r.Members, r.working = poet.StateExecuting, in.Statement, in.Members, false
-	out.Writes = append(out.Writes, WriteRound{r.Round, m.open})
-	out.Events = append(out.Events, poet.Event{Kind: poet.EventExecuting, Round: r.ID(), Text: fmt.Sprintf("round executes for %d members", r.Members)})
+	out.tell(poet.EventExecuting, in.Round, fmt.Sprintf("round executes for %d members", r.Members))
 }
 
-func (m *Machine) proofMade(in ProofMade, out *Output) {
+func (m *Machine) stored(in Stored, out *Output) {
 	r := m.rounds[in.Round]
 	if r == nil || r.State == poet.StateClosed {
 		return
 	}
-	r.State, r.Leaves = poet.StateProved, in.Proof.NumLeaves
 	delete(m.rounds, in.Round)
-	out.Writes = append(out.Writes, WriteProof{r.Round, in.Proof})
-	out.Events = append(out.Events, poet.Event{Kind: poet.EventProved, Round: r.ID(), Text: fmt.Sprintf("proof of %d leaves for %d members is stored", r.Leaves, r.Members)})
+	out.tell(poet.EventProved, in.Round, fmt.Sprintf("proof of %d leaves for %d members is stored", in.Leaves, r.Members))
+}
+
+func (out *Output) tell(kind poet.EventKind, round uint32, text string) {
+	out.Events = append(out.Events, poet.Event{Kind: kind, Round: poet.RoundID(round), Text: text})
 }
 
 func earlier(a, b time.Time) time.Time {

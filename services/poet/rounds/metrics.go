@@ -74,6 +74,31 @@ func (m *metrics) forget(closed uint32) {
 	}
 }
 
+// show sets the gauges from the disk budget and the rounds that are not proved. Each
+// state is set, and none taken away: a scrape in between must see a figure.
+func (m *metrics) show(st poet.StorageStatus, rounds []poet.RoundStatus) {
+	m.diskFree.Set(float64(st.Free))
+	m.diskNeeded.Set(float64(st.Needed))
+	m.roundsFit.Set(float64(st.Fit))
+	m.journalBytes.Set(float64(st.Journals))
+	m.ballast.Set(0)
+	if st.Ballast {
+		m.ballast.Set(1)
+	}
+	var paused int
+	states := map[poet.RoundState]int{poet.StateOpen: 0, poet.StateClosed: 0, poet.StateExecuting: 0, poet.StateProving: 0}
+	for _, r := range rounds {
+		states[r.State]++
+		if r.JournalPaused {
+			paused++
+		}
+	}
+	for state, n := range states {
+		m.rounds.WithLabelValues(state.String()).Set(float64(n))
+	}
+	m.paused.Set(float64(paused))
+}
+
 func result(err error) string {
 	if err != nil {
 		return "invalid"

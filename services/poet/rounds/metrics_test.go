@@ -17,6 +17,7 @@ func TestMetrics(t *testing.T) {
 		s := start(t, cfg)
 		s.register(1)
 		<-s.proofs
+		s.register(2)
 		time.Sleep(time.Until(cfg.Schedule.Start(1)) + 1500*time.Millisecond)
 		families, err := registry.Gather()
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 	"go.etcd.io/bbolt"
 
 	"tweedle/base/durable"
-	"tweedle/protocol/registration"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
 	"tweedle/services/poet/clock"
@@ -32,62 +30,49 @@ type Service struct {
 	cfg     Config
 	key     ed25519.PrivateKey
 	lock    io.Closer
-	store   *book.Book
-	metrics *metrics
+	book    *book.Book
 	clock   *clock.Clock
+	metrics *metrics
 	worker  *work.Worker
-	trees   book.Trees
 
-	// registrations
-	pending  chan struct{} // holds a token for each Submit under way
-	crypto   chan struct{} // and for each that checks or makes a signature now
-	queue    chan *submission
-	refusing atomic.Bool // the disk takes no registrations
-	pow      atomic.Pointer[book.Pow]
-	trusted  atomic.Pointer[[]ed25519.PublicKey]
+	registrar registrar
+	storage   storage
 
-	// rounds
-	machine   *Machine // owned by drive
-	openRound atomic.Uint32
-	rounds    atomic.Pointer[[]book.Round] // those at work, for readers
-	inputs    chan input
-	jobs      chan work.Job
-	stopped   chan struct{} // closed when Run ends
+	machine *Machine                 // owned by the driver
+	latest  atomic.Pointer[snapshot] // of it, for all others
+	calls   chan call                // to the driver
+	made    chan made                // to the driver
+	jobs    chan work.Job            // to the worker
+	stopped chan struct{}            // closed when Run ends
+}
 
-	// spare room on the disk
-	spare    sync.Mutex // guards reserve, and both files
-	reserve  durable.File
-	reserved atomic.Bool
-	ballast  atomic.Bool
+// snapshot is what the machine knows.
+type snapshot struct {
+	open   uint32
+	rounds []poet.Round // closed and not proved
+	refuse string       // why no registration is taken, or empty
 }
 
 // roundsDir is where the journals are, in the data directory.
 const roundsDir = "rounds"
 
-// maxUnproved is the number of closed rounds without a proof that a server can
-// have. A round closes once an epoch at most, so it is never reached.
+// maxUnproved is the number of rounds that may close while the worker does not come
+// to take them. One closes in an epoch, and each ends.
 const maxUnproved = 1 << 10
 
-// provedShown is how many proved rounds Rounds returns.
+// provedShown is the number of rounds before the open one whose proof Rounds shows.
 const provedShown = 8
 
 func (c Config) withDefaults() Config {
 	if c.FS == nil {
 		c.FS = durable.OS{}
 	}
-	def(&c.MaxRoundMembers, DefaultMaxRoundMembers)
-	def(&c.MaxSubmitBatch, DefaultMaxSubmitBatch)
-	def(&c.SubmitFlush, DefaultSubmitFlush)
-	def(&c.BallastBytes, DefaultBallastBytes)
-	def(&c.Work.ProveWorkers, runtime.GOMAXPROCS(0))
+	c.MaxRoundMembers = cmp.Or(c.MaxRoundMembers, DefaultMaxRoundMembers)
+	c.MaxSubmitBatch = cmp.Or(c.MaxSubmitBatch, DefaultMaxSubmitBatch)
+	c.SubmitFlush = cmp.Or(c.SubmitFlush, DefaultSubmitFlush)
+	c.BallastBytes = cmp.Or(c.BallastBytes, DefaultBallastBytes)
+	c.Work.ProveWorkers = cmp.Or(c.Work.ProveWorkers, runtime.GOMAXPROCS(0))
 	return c
-}
-
-func def[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Open opens the data directory, making it if it is missing, and starts nothing.
@@ -99,14 +84,8 @@ func Open(cfg Config) (_ *Service, err error) {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	s := &Service{
-		cfg:     cfg,
-		metrics: newMetrics(cfg.Metrics),
-		pending: make(chan struct{}, MaxPending),
-		crypto:  make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
-		queue:   make(chan *submission, MaxPending),
-		inputs:  make(chan input),
-		jobs:    make(chan work.Job, maxUnproved),
-		stopped: make(chan struct{}),
+		cfg: cfg, metrics: newMetrics(cfg.Metrics),
+		calls: make(chan call), made: make(chan made), stopped: make(chan struct{}),
 	}
 	s.clock = clock.New(cfg.Schedule.EpochDuration, cfg.Wall, s.jumped)
 	if s.lock, err = durable.Lock(cfg.Dir); err != nil {
@@ -120,13 +99,7 @@ func Open(cfg Config) (_ *Service, err error) {
 	if s.key, err = loadIdentity(cfg.FS, cfg.Dir, cfg.Key, cfg.NewIdentity); err != nil {
 		return nil, err
 	}
-	if s.store, err = book.Open(cfg.Dir, cfg.Schedule, cfg.AcceptOlderState); err != nil {
-		return nil, err
-	}
-	if err := s.loadPow(); err != nil {
-		return nil, err
-	}
-	if err := s.ReloadTrustedKeys(); err != nil {
+	if s.book, err = book.Open(cfg.Dir, cfg.Schedule, cfg.AcceptOlderState); err != nil {
 		return nil, err
 	}
 	cfg.Work.Dir, cfg.Work.FS = filepath.Join(cfg.Dir, roundsDir), cfg.FS
@@ -134,69 +107,49 @@ func Open(cfg Config) (_ *Service, err error) {
 	if s.worker, err = work.New(cfg.Work); err != nil {
 		return nil, err
 	}
+	s.storage.Service, s.registrar.Service = s, s
+	if err := s.storage.dropReserve(); err != nil {
+		return nil, err
+	}
+	if err := s.registrar.load(); err != nil {
+		return nil, err
+	}
 	return s, s.loadMachine()
 }
 
 func (s *Service) loadMachine() error {
-	stored, open, joined, found, err := s.store.Rounds()
+	state, err := s.book.State()
 	if err != nil {
 		return err
 	}
-	if !found {
+	if state.New {
 		// Before anybody registers: else a start after a stop right at the end of
 		// this round would not know that it was open.
-		open = s.cfg.Schedule.Open(s.clock.Now())
-		if err := s.store.WriteOpen(open); err != nil {
+		state.Open = s.cfg.Schedule.Open(s.clock.Now())
+		if err := s.book.WriteOpen(state.Open); err != nil {
 			return err
 		}
 	}
-	s.machine = NewMachine(s.cfg.Schedule, stored, open, joined)
-	s.publish()
+	s.machine = NewMachine(s.cfg.Schedule, state)
+	s.jobs = make(chan work.Job, len(s.machine.Rounds())+maxUnproved)
+	s.publish(false)
 	return nil
 }
 
-// publish shows readers what the machine knows.
-func (s *Service) publish() {
-	rounds := s.machine.Rounds()
-	s.rounds.Store(&rounds)
-	s.openRound.Store(s.machine.Open())
-}
-
-func (s *Service) snapshot() []book.Round { return *s.rounds.Load() }
-
-// loadPow restores the parameters of the proof of work. They are stored when they
-// change, so that no restart brings an old or an empty challenge back.
-func (s *Service) loadPow() error {
-	p, err := s.store.Pow()
-	if err != nil {
-		return err
+// publish shows others what the machine knows.
+func (s *Service) publish(strayed bool) {
+	v := snapshot{open: s.machine.Open(), rounds: s.machine.Rounds()}
+	if strayed {
+		v.refuse = "by the server's clock another round should be open, and its administrator has been told"
 	}
-	changed := false
-	if len(p.Current.Challenge) == 0 {
-		p.Current = registration.PowParams{Challenge: make([]byte, 32), Difficulty: s.cfg.PowDifficulty}
-		rand.Read(p.Current.Challenge)
-		changed = true
-	}
-	if p.Current.Difficulty != s.cfg.PowDifficulty {
-		p.Previous = p.Current
-		p.Current.Difficulty = s.cfg.PowDifficulty
-		changed = true
-	}
-	if changed {
-		if err := s.store.WritePow(p); err != nil {
-			return err
-		}
-	}
-	s.pow.Store(&p)
-	return nil
+	s.latest.Store(&v)
 }
 
 // Close releases the data directory. Call it after Run has returned.
 func (s *Service) Close() error {
 	var errs []error
-	s.dropReserve()
-	if s.store != nil {
-		errs = append(errs, s.store.Close())
+	if s.book != nil {
+		errs = append(errs, s.book.Close())
 	}
 	return errors.Join(append(errs, s.lock.Close())...)
 }
@@ -205,30 +158,46 @@ func (s *Service) Close() error {
 // registrations, closes, executes and proves rounds. When ctx ends it
 // checkpoints and returns nil, within a second. Any other return is an error of
 // the disk that only a person, or a restart, can clear. Call it once.
-func (s *Service) Run(ctx context.Context) error {
+func (s *Service) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group sync.WaitGroup
+	s.checkClock(ctx)
 	d := &driver{Service: s, ctx: ctx, group: &group}
 	// The first step comes before the first registration, which must not join a
 	// round whose time was over while nobody was here.
-	next := d.step(input{})
-	group.Go(func() { d.drive(next) })
-	group.Go(func() { s.registrar(ctx) })
-	group.Go(func() { s.watchStorage(ctx) })
-	var unworkable error
-	group.Go(func() {
-		defer cancel()
-		unworkable = s.worker.Run(ctx, source{s})
-	})
+	d.step(nil)
+	group.Go(d.drive)
+	group.Go(func() { s.registrar.run(ctx) })
+	group.Go(func() { s.storage.watch(ctx) })
+	worked := make(chan error, 1)
+	group.Go(func() { worked <- s.worker.Run(ctx, source{s}) })
 	select {
 	case <-ctx.Done():
-	case <-s.store.Failed():
+	case <-s.book.Failed():
+		err = s.book.Err()
+	case err = <-worked:
+		if err != nil {
+			err = fmt.Errorf("no round is executed any more: %w", err)
+		}
 	}
 	cancel()
 	group.Wait()
 	close(s.stopped)
-	return cmp.Or(s.store.Err(), unworkable)
+	return cmp.Or(err, s.book.Err())
+}
+
+// checkClock waits, before anything is decided, where the first reading of the clock
+// would end a round: that cannot be taken back.
+func (s *Service) checkClock(ctx context.Context) {
+	if !s.machine.Over(s.clock.Now()) {
+		return
+	}
+	s.emit(poet.Event{Kind: poet.EventClockChecked, Text: fmt.Sprintf("by the clock a round has ended while the server was stopped: that counts when the clock has gone on evenly for %s", s.clock.Patience())})
+	before := *s.latest.Load()
+	before.refuse = "the server has started and looks at its clock"
+	s.latest.Store(&before)
+	s.clock.Settle(ctx)
 }
 
 func (s *Service) emit(e poet.Event) {
@@ -257,83 +226,134 @@ func (s *Service) jumped(j clock.Jump) {
 // it has lasted (package clock). Whoever acts on time in this server asks here.
 func (s *Service) Now() time.Time { return s.clock.Now() }
 
+func (s *Service) id() types.NodeID { return types.NodeID(s.key.Public().(ed25519.PublicKey)) }
+
 // Info describes the server.
 func (s *Service) Info() poet.Info {
+	now := s.latest.Load()
 	info := poet.Info{
-		PoetID:     types.NodeID(s.key.Public().(ed25519.PublicKey)),
-		OpenRound:  poet.RoundID(s.openRound.Load()),
+		PoetID:     s.id(),
+		OpenRound:  poet.RoundID(now.open),
 		PhaseShift: s.cfg.Schedule.PhaseShift,
 		CycleGap:   s.cfg.Schedule.CycleGap,
 		Certifier:  s.cfg.Certifier,
 	}
-	for _, r := range s.snapshot() {
+	for _, r := range now.rounds {
 		info.Executing = append(info.Executing, r.ID())
 	}
 	return info
 }
 
-// Proof returns the stored proof of a round, or ErrNotFound.
+// Proof returns the stored proof of a round, or poet.ErrNotFound.
 func (s *Service) Proof(round string) (poet.ProofRecord, error) {
 	number, err := poet.ParseRoundID(round)
 	if err != nil {
 		return poet.ProofRecord{}, err
 	}
 	var p poet.ProofRecord
-	if p.Message, err = s.store.Proof(number); err != nil {
+	if p.Message, err = s.book.Proof(number); err != nil {
 		return poet.ProofRecord{}, err
 	}
-	p.Members, err = s.store.Challenges(number)
+	p.Members, err = s.book.Challenges(number)
 	return p, err
 }
 
 // Message returns the stored proof of a round as nodes take it, without its
 // members, or ErrNotFound.
-func (s *Service) Message(round uint32) (types.PoetProofMessage, error) { return s.store.Proof(round) }
+func (s *Service) Message(round uint32) (types.PoetProofMessage, error) { return s.book.Proof(round) }
 
 // Members returns how many members a round has.
-func (s *Service) Members(round uint32) uint64 { return s.store.Members(round) }
+func (s *Service) Members(round uint32) uint64 { return s.book.Members(round) }
 
 // Proofs returns the rounds whose proof is stored, from a number on, lowest first.
-func (s *Service) Proofs(from uint32) ([]uint32, error) { return s.store.Proofs(from) }
+func (s *Service) Proofs(from uint32) ([]uint32, error) { return s.book.Proofs(from) }
+
+// Member returns a registration with its membership proof, once its round is
+// closed; poet.ErrNotFound before, and if there is no such member.
+func (s *Service) Member(ctx context.Context, round string, nodeID []byte) (poet.MembershipProof, error) {
+	number, err := poet.ParseRoundID(round)
+	if err != nil {
+		return poet.MembershipProof{}, err
+	}
+	if len(nodeID) != len(types.NodeID{}) {
+		return poet.MembershipProof{}, fmt.Errorf("public key has %d bytes: %w", len(nodeID), poet.ErrInvalid)
+	}
+	statement, err := s.statement(number)
+	if err != nil {
+		return poet.MembershipProof{}, err
+	}
+	m, err := s.book.Prove(ctx, number, [32]byte(nodeID))
+	if errors.Is(err, poet.ErrNotFound) {
+		return poet.MembershipProof{}, fmt.Errorf("%x is no member of round %s: %w", nodeID, round, poet.ErrNotFound)
+	}
+	if err == nil && m.Root != statement {
+		err = fmt.Errorf("%s: members of round %s do not give its root: %w: restore the file from a copy", book.DatabaseName, round, poet.ErrDamaged)
+	}
+	if err != nil {
+		return poet.MembershipProof{}, err
+	}
+	return poet.MembershipProof{
+		Round: round, NodeID: types.NodeID(nodeID), Challenge: m.Challenge, Time: time.UnixMilli(m.Time),
+		Index: m.Index, Members: m.Members, Statement: statement, Proof: m.Proof,
+	}, nil
+}
+
+// statement returns the membership root of a round that has one.
+func (s *Service) statement(number uint32) ([32]byte, error) {
+	if r, found := s.executing(number); found {
+		return r.Statement, nil
+	}
+	m, err := s.book.Proof(number)
+	if errors.Is(err, poet.ErrNotFound) {
+		err = fmt.Errorf("round %d has no membership root: %w", number, poet.ErrNotFound)
+	}
+	return m.Statement, err
+}
 
 // Rounds returns the open round, those at work, and the latest proved ones,
 // lowest number first.
 func (s *Service) Rounds() []poet.RoundStatus {
 	var out []poet.RoundStatus
-	add := func(r book.Round) {
-		out = append(out, poet.RoundStatus{
-			Round: r.ID(), State: r.State, Members: r.Members, Leaves: r.Leaves, Expected: r.Leaves,
-			Start: s.cfg.Schedule.Start(r.Number), End: s.cfg.Schedule.End(r.Number),
-		})
-	}
 	// Damage is found and told by those who need the data.
-	proved, _ := s.store.Proofs(0)
-	for _, n := range proved[max(0, len(proved)-provedShown):] {
-		if r, found, err := s.store.Round(n); found && err == nil {
-			add(r)
+	proved, _ := s.book.Proofs(s.latest.Load().open - min(s.latest.Load().open, provedShown))
+	for _, n := range proved {
+		if m, err := s.book.Proof(n); err == nil {
+			out = append(out, s.status(poet.Round{Number: n, State: poet.StateProved, Members: s.book.Members(n)}, m.Proof.NumLeaves))
 		}
 	}
-	for _, r := range s.snapshot() {
-		if r.State == poet.StateClosed {
-			r.Members = s.store.Members(r.Number)
+	out = append(out, s.atWork()...)
+	slices.SortStableFunc(out, func(a, b poet.RoundStatus) int { return a.Start.Compare(b.Start) })
+	return out
+}
+
+// atWork returns the open round and those that are closed and not proved.
+func (s *Service) atWork() []poet.RoundStatus {
+	now, working := s.latest.Load(), s.worker.Rounds()
+	var out []poet.RoundStatus
+	for _, r := range append(slices.Clone(now.rounds), poet.Round{Number: now.open}) {
+		status := s.status(r, 0)
+		if i := slices.IndexFunc(working, func(w poet.RoundStatus) bool { return w.Round == r.ID() }); i >= 0 {
+			status = working[i]
+		} else if r.State != poet.StateExecuting {
+			status.Members = s.book.Members(r.Number)
 		}
-		add(r)
-	}
-	open := s.openRound.Load()
-	add(book.Round{Number: open, Members: s.store.Members(open)})
-	for _, r := range s.worker.Rounds() {
-		if i := slices.IndexFunc(out, func(o poet.RoundStatus) bool { return o.Round == r.Round }); i >= 0 && out[i].State != poet.StateProved {
-			out[i] = r
-		}
+		out = append(out, status)
 	}
 	return out
 }
 
+func (s *Service) status(r poet.Round, leaves uint64) poet.RoundStatus {
+	return poet.RoundStatus{
+		Round: r.ID(), State: r.State, Members: r.Members, Leaves: leaves, Expected: leaves,
+		Start: s.cfg.Schedule.Start(r.Number), End: s.cfg.Schedule.End(r.Number),
+	}
+}
+
 // DB returns the database, for reading buckets of other packages. They write with
 // Update.
-func (s *Service) DB() *bbolt.DB { return s.store.DB() }
+func (s *Service) DB() *bbolt.DB { return s.book.DB() }
 
 // Update runs a transaction that is durable when it returns nil. The error wraps
-// ErrDiskFull if there is no room; then nothing was changed. Values should be
-// stored with book.SealValue.
-func (s *Service) Update(fn func(tx *bbolt.Tx) error) error { return s.store.Update("delivery", fn) }
+// poet.ErrDiskFull if there is no room; the same may be written again then. Values
+// should be stored with book.SealValue.
+func (s *Service) Update(fn func(tx *bbolt.Tx) error) error { return s.book.Update("delivery", fn) }

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"tweedle/base/durable"
 	"tweedle/services/poet"
+	"tweedle/services/poet/clock"
 	"tweedle/values/types"
 )
 
@@ -30,20 +33,24 @@ const (
 	storageInterval = 5 * time.Second
 )
 
+// storage watches the disk, and keeps the ballast.
+type storage struct {
+	*Service
+	mu      sync.Mutex // guards the file
+	ballast atomic.Bool
+}
+
 // roundNeed returns the bytes that a round takes from its opening until its proof
 // is stored: journal, members, proof. It expects as many members as the largest
 // of the rounds that are there, and some more.
-func (s *Service) roundNeed() uint64 {
-	members := s.store.Members(s.openRound.Load())
-	for _, r := range s.snapshot() {
+func (s *storage) roundNeed() uint64 {
+	now := s.latest.Load()
+	members := s.book.Members(now.open)
+	for _, r := range now.rounds {
 		members = max(members, r.Members)
 	}
-	return s.journalNeed() + memberBytes*(members+members/4) + proofBytes
-}
-
-// journalNeed returns the bytes of the next round's journal.
-func (s *Service) journalNeed() uint64 {
-	return s.worker.Need(s.cfg.Schedule.EpochDuration - s.cfg.Schedule.CycleGap)
+	journal := s.worker.Need(s.cfg.Schedule.EpochDuration - s.cfg.Schedule.CycleGap)
+	return journal + memberBytes*(members+members/4) + proofBytes
 }
 
 // Storage returns the disk budget.
@@ -52,63 +59,30 @@ func (s *Service) Storage() poet.StorageStatus {
 	if err != nil {
 		free = 0
 	}
-	need := s.roundNeed()
+	need := s.storage.roundNeed()
 	st := poet.StorageStatus{
 		Free: free, Needed: need, Fit: free / need,
-		Database: s.store.Size(), Journals: s.worker.JournalBytes(), Ballast: s.ballast.Load(),
-	}
-	if s.reserved.Load() {
-		// What is set aside for the next round is not free, but is for a round.
-		st.Reserved += s.journalNeed()
-		st.Fit = (free + s.journalNeed()) / need
+		Database: s.book.Size(), Journals: s.worker.JournalBytes(), Ballast: s.storage.ballast.Load(),
 	}
 	if st.Ballast {
-		st.Reserved += uint64(s.cfg.BallastBytes)
+		st.Reserved = uint64(s.cfg.BallastBytes)
 	}
 	return st
 }
 
-// watchStorage looks at the disk until ctx ends: it warns, and puts the ballast
-// and the reservation back when there is room.
-func (s *Service) watchStorage(ctx context.Context) {
-	ticker := time.NewTicker(storageInterval)
-	defer ticker.Stop()
-	low := false
-	for {
-		low = s.checkStorage(low)
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+// watch looks at the disk until ctx ends: it warns, and puts the ballast back when
+// there is room.
+func (s *storage) watch(ctx context.Context) {
+	for low := false; ctx.Err() == nil; clock.Sleep(ctx, storageInterval) {
+		s.holdBallast()
+		low = s.check(low)
 	}
 }
 
-// checkStorage does one look; low is whether the last one warned.
-func (s *Service) checkStorage(low bool) bool {
-	s.holdBallast()
-	s.holdReserve()
+// check does one look; low is whether the last one warned.
+func (s *storage) check(low bool) bool {
 	st := s.Storage()
-	m := s.metrics
-	m.diskFree.Set(float64(st.Free))
-	m.diskNeeded.Set(float64(st.Needed))
-	m.roundsFit.Set(float64(st.Fit))
-	m.journalBytes.Set(float64(st.Journals))
-	m.ballast.Set(0)
-	if st.Ballast {
-		m.ballast.Set(1)
-	}
-	paused := 0
-	m.rounds.Reset()
-	for _, r := range s.Rounds() {
-		if r.JournalPaused {
-			paused++
-		}
-		if r.State != poet.StateProved {
-			m.rounds.WithLabelValues(r.State.String()).Inc()
-		}
-	}
-	m.paused.Set(float64(paused))
+	s.metrics.show(st, s.atWork())
 	switch now := st.Fit < poet.MinRoundsFit; {
 	case now && !low:
 		s.emit(poet.Event{Kind: poet.EventDiskLow, Text: fmt.Sprintf("%d rounds fit on the disk and %d should: make %d bytes free", st.Fit, poet.MinRoundsFit, (poet.MinRoundsFit-st.Fit)*st.Needed)})
@@ -120,13 +94,13 @@ func (s *Service) checkStorage(low bool) bool {
 	return low
 }
 
-func (s *Service) ballastPath() string { return filepath.Join(s.cfg.Dir, BallastName) }
+func (s *storage) ballastPath() string { return filepath.Join(s.cfg.Dir, BallastName) }
 
 // holdBallast makes the ballast if it is missing and there is room for it and
 // for a round. Its content is random, for a disk that compresses.
-func (s *Service) holdBallast() {
-	s.spare.Lock()
-	defer s.spare.Unlock()
+func (s *storage) holdBallast() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.ballast.Load() {
 		return
 	}
@@ -149,58 +123,23 @@ func (s *Service) holdBallast() {
 	s.ballast.Store(durable.WriteFile(s.cfg.FS, s.ballastPath(), data, 0o600) == nil)
 }
 
-// releaseBallast gives the ballast up and tells whether there was one.
-func (s *Service) releaseBallast() bool {
-	s.spare.Lock()
-	defer s.spare.Unlock()
-	err := s.cfg.FS.Remove(s.ballastPath())
+// release gives the ballast up and tells whether there was one.
+func (s *storage) release() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.ballast.Store(false)
-	s.dropReserveLocked()
-	if err != nil {
+	if err := s.cfg.FS.Remove(s.ballastPath()); err != nil {
 		return false
 	}
 	s.emit(poet.Event{Kind: poet.EventBallast, Text: "ballast was given up to write on a full disk: make room"})
 	return true
 }
 
-func (s *Service) reservePath() string { return filepath.Join(s.cfg.Dir, roundsDir, "reserve") }
-
-// holdReserve sets room aside for the journal of the round that starts next. An
-// executing round has reserved its own.
-func (s *Service) holdReserve() {
-	s.spare.Lock()
-	defer s.spare.Unlock()
-	if s.reserve != nil {
-		return
+// dropReserve removes the room that older versions set aside for the next journal.
+func (s *storage) dropReserve() error {
+	err := s.cfg.FS.Remove(filepath.Join(s.cfg.Dir, roundsDir, "reserve"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	f, err := s.cfg.FS.Create(s.reservePath(), 0o600)
-	if err != nil {
-		return
-	}
-	if err := f.Reserve(int64(s.journalNeed())); err != nil {
-		f.Close()
-		s.cfg.FS.Remove(s.reservePath())
-		return
-	}
-	s.reserve = f
-	s.reserved.Store(true)
-}
-
-// dropReserve gives the room to the journal that is about to be made.
-func (s *Service) dropReserve() {
-	s.spare.Lock()
-	defer s.spare.Unlock()
-	s.dropReserveLocked()
-}
-
-func (s *Service) dropReserveLocked() {
-	if s.reserve == nil {
-		return
-	}
-	s.reserve.Close()
-	s.reserve = nil
-	s.reserved.Store(false)
-	if err := s.cfg.FS.Remove(s.reservePath()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		s.emit(poet.Event{Kind: poet.EventWriteFailed, Text: "reserved room could not be released", Err: err})
-	}
+	return err
 }

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"tweedle/protocol/registration"
@@ -21,34 +25,73 @@ import (
 // are refused with ErrBusy.
 const MaxPending = 8192
 
-// submission is an entry whose sender waits for done to be closed.
+// registrar takes registrations, checks them, and stores them in batches.
+type registrar struct {
+	*Service
+	pending chan struct{} // holds a token for each registration under way
+	crypto  chan struct{} // and for each that checks or makes a signature now
+	queue   chan *submission
+	pow     atomic.Pointer[book.Pow]
+	trusted atomic.Pointer[[]ed25519.PublicKey]
+	failing bool // the book takes no registrations, which was told; owned by run
+}
+
+// submission is an entry whose sender waits for done to be closed. It holds a token
+// of pending until then, whether its sender still waits or not.
 type submission struct {
 	book.Entry
 	done chan struct{}
 }
 
+// load makes a registrar ready.
+func (s *registrar) load() error {
+	s.pending, s.queue = make(chan struct{}, MaxPending), make(chan *submission, MaxPending)
+	s.crypto = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))
+	if err := s.ReloadTrustedKeys(); err != nil {
+		return err
+	}
+	// The challenges are stored when they change, so that no restart brings an
+	// old or an empty one back.
+	p, err := s.book.Pow()
+	if err != nil {
+		return err
+	}
+	if len(p.Current) == 0 {
+		p.Current = make([]byte, 32)
+		rand.Read(p.Current)
+		if err := s.book.WritePow(p); err != nil {
+			return err
+		}
+	}
+	s.pow.Store(&p)
+	return nil
+}
+
 // Submit registers a member in the open round. When it returns a receipt the
-// registration is durable. An error wraps one of the package's, with the reason.
+// registration is durable. An error wraps one of package poet's, with the reason.
 // If ctx ends first the registration may be stored all the same; sending it again
 // does no harm.
 func (s *Service) Submit(ctx context.Context, r poet.Registration) (poet.Receipt, error) {
+	return s.registrar.submit(ctx, r)
+}
+
+func (s *registrar) submit(ctx context.Context, r poet.Registration) (poet.Receipt, error) {
+	if why := s.latest.Load().refuse; why != "" {
+		return poet.Receipt{}, fmt.Errorf("%w: %s", poet.ErrBusy, why)
+	}
 	select {
 	case s.pending <- struct{}{}:
-		defer func() { <-s.pending }()
 	default:
 		return poet.Receipt{}, fmt.Errorf("%w: %d registrations are under way", poet.ErrBusy, MaxPending)
 	}
 	if err := s.authorise(ctx, &r); err != nil {
+		<-s.pending
 		return poet.Receipt{}, err
 	}
 	sub := &submission{done: make(chan struct{})}
 	sub.NodeID, sub.Deadline = types.NodeID(r.NodeID), r.Deadline
 	sub.Member.Challenge = [32]byte(r.Challenge)
-	select {
-	case s.queue <- sub: // never full: it has room for MaxPending
-	case <-s.stopped:
-		return poet.Receipt{}, poet.ErrStopped
-	}
+	s.queue <- sub // never full: each in it holds a token of pending
 	select {
 	case <-sub.done:
 	case <-s.stopped:
@@ -59,15 +102,19 @@ func (s *Service) Submit(ctx context.Context, r poet.Registration) (poet.Receipt
 	if sub.Err != nil {
 		return poet.Receipt{}, sub.Err
 	}
-	s.crypto <- struct{}{} // soon: nobody holds it for long
-	defer func() { <-s.crypto }()
+	select {
+	case s.crypto <- struct{}{}:
+		defer func() { <-s.crypto }()
+	case <-ctx.Done():
+		return poet.Receipt{}, ctx.Err()
+	}
 	return s.receipt(sub.Round, sub.NodeID, sub.Member), nil
 }
 
 // authorise checks everything that does not depend on the round, the cheap first.
 // As many do so at a time as there are cores that no prover needs: a prover must
 // not stand in line with registrations.
-func (s *Service) authorise(ctx context.Context, r *poet.Registration) error {
+func (s *registrar) authorise(ctx context.Context, r *poet.Registration) error {
 	if err := r.CheckShape(); err != nil {
 		return fmt.Errorf("%w: %w", poet.ErrInvalid, err)
 	}
@@ -85,7 +132,7 @@ func (s *Service) authorise(ctx context.Context, r *poet.Registration) error {
 		}
 	} else {
 		p := s.pow.Load()
-		err := r.CheckPow(p.Current, p.Previous)
+		err := r.CheckPow(s.cfg.PowDifficulty, p.Current, p.Previous)
 		s.metrics.withPow.WithLabelValues(result(err)).Inc()
 		if err != nil {
 			return fmt.Errorf("%w: %w", poet.ErrInvalid, err)
@@ -97,9 +144,9 @@ func (s *Service) authorise(ctx context.Context, r *poet.Registration) error {
 	return nil
 }
 
-// registrar stores registrations in batches until ctx ends. One sync of the disk
-// serves a whole batch.
-func (s *Service) registrar(ctx context.Context) {
+// run stores registrations in batches until ctx ends. One sync of the disk serves a
+// whole batch.
+func (s *registrar) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -125,37 +172,51 @@ func (s *Service) registrar(ctx context.Context) {
 	}
 }
 
-func (s *Service) storeBatch(batch []*submission) {
+func (s *registrar) storeBatch(batch []*submission) {
 	entries := make([]*book.Entry, len(batch))
 	for i, sub := range batch {
 		entries[i] = &sub.Entry
 	}
 	begin := time.Now()
 	var number uint32
-	added, err := s.store.Register(entries, s.cfg.MaxRoundMembers, func() (uint32, time.Time, time.Time) {
+	added, err := s.book.Register(entries, s.cfg.MaxRoundMembers, func() (uint32, time.Time, time.Time) {
 		// The machine says which round is open, not the clock: it may be a
 		// moment late to close a round, and then this one still joins it.
-		number = s.openRound.Load()
+		number = s.latest.Load().open
 		return number, s.cfg.Schedule.End(number), s.clock.Now()
 	})
 	s.metrics.batchLatency.Observe(time.Since(begin).Seconds())
 	if err == nil {
 		s.metrics.joined(number, added)
 	}
-	if s.refusing.Swap(err != nil) != (err != nil) && err != nil {
-		s.emit(poet.Event{Kind: poet.EventDiskFull, Text: "registrations are refused: make room on the disk", Err: err})
+	if err != nil && !s.failing {
+		e := poet.Event{Kind: poet.EventWriteFailed, Text: "registrations are refused: they cannot be stored", Err: err}
+		if errors.Is(err, poet.ErrDiskFull) {
+			e.Kind, e.Text = poet.EventDiskFull, "registrations are refused: make room on the disk"
+		}
+		s.emit(e)
 	}
+	s.failing = err != nil
 	for _, sub := range batch {
 		if err != nil {
-			sub.Err = err
+			sub.Err = plain(err)
 		}
+		<-s.pending
 		close(sub.done)
 	}
 }
 
+// plain is what the public learns of an error of the book, which names files.
+func plain(err error) error {
+	if errors.Is(err, poet.ErrDiskFull) {
+		return fmt.Errorf("%w: nothing was stored, try again later", poet.ErrDiskFull)
+	}
+	return poet.ErrStopped
+}
+
 // certifiers returns the keys that may have signed a certificate: without a hint
 // the configured one, else all that begin with it (reference/poet.md 1.7).
-func (s *Service) certifiers(hint []byte) []ed25519.PublicKey {
+func (s *registrar) certifiers(hint []byte) []ed25519.PublicKey {
 	if len(hint) == 0 {
 		return []ed25519.PublicKey{s.cfg.Certifier}
 	}
@@ -178,7 +239,7 @@ func (s *Service) ReloadTrustedKeys() error {
 	if err != nil {
 		return err
 	}
-	s.trusted.Store(&keys)
+	s.registrar.trusted.Store(&keys)
 	return nil
 }
 
@@ -208,4 +269,6 @@ func readTrustedKeys(dir string) (keys []ed25519.PublicKey, err error) {
 }
 
 // PowParams returns the current parameters of a registration's proof of work.
-func (s *Service) PowParams() registration.PowParams { return s.pow.Load().Current }
+func (s *Service) PowParams() registration.PowParams {
+	return registration.PowParams{Challenge: s.registrar.pow.Load().Current, Difficulty: s.cfg.PowDifficulty}
+}

@@ -92,7 +92,7 @@ func TestBadRegistrations(t *testing.T) {
 				t.Errorf("%s: %v, want %v with a reason on one line", c.name, err, c.want)
 			}
 		}
-		if n := s.store.Members(0); n != 0 {
+		if n := s.book.Members(0); n != 0 {
 			t.Fatalf("%d members were stored", n)
 		}
 
@@ -128,6 +128,7 @@ func TestPowParametersSurviveARestart(t *testing.T) {
 		cfg := config(t, time.Now())
 		s := start(t, cfg)
 		first := s.PowParams()
+		s.register(7)
 		<-s.proofs
 		second := s.PowParams()
 		s.close()
@@ -156,11 +157,11 @@ func TestFullDiskRefusesRegistrations(t *testing.T) {
 		defer s.close()
 		kept := s.register(1)
 		var full atomic.Bool
-		tx, err := s.store.DB().Begin(true) // nobody writes meanwhile
+		tx, err := s.book.DB().Begin(true) // nobody writes meanwhile
 		if err != nil {
 			t.Fatal(err)
 		}
-		hookWrites(s.store.DB(), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
+		hookWrites(s.book.DB(), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
 			if full.Load() {
 				n, _ := write(p[:len(p)/2], off)
 				return n, &os.PathError{Op: "write", Path: "poet.db", Err: syscall.ENOSPC}
@@ -178,7 +179,7 @@ func TestFullDiskRefusesRegistrations(t *testing.T) {
 			t.Errorf("%d events of a full disk, want 1", n)
 		}
 		full.Store(false)
-		if n := s.store.Members(0); n != 1 {
+		if n := s.book.Members(0); n != 1 {
 			t.Fatalf("%d members", n)
 		}
 		more := s.register(2)
@@ -236,7 +237,7 @@ func TestFullDiskDoesNotStopARound(t *testing.T) {
 	})
 }
 
-// The ballast and the reserved room are given up to save a proof.
+// The ballast is given up to save a proof.
 func TestBallastSavesTheProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t, time.Now())
@@ -247,21 +248,22 @@ func TestBallastSavesTheProof(t *testing.T) {
 		}
 		s := start(t, cfg)
 		defer s.close()
+		s.register(1)
 		time.Sleep(time.Until(cfg.Schedule.Start(0)) + 500*time.Millisecond)
 		if !s.Storage().Ballast {
 			t.Fatal("no ballast")
 		}
-		tx, err := s.store.DB().Begin(true)
+		tx, err := s.book.DB().Begin(true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		// The database has room only where the ballast was.
 		var roomy atomic.Bool
-		hookWrites(s.store.DB(), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
+		hookWrites(s.book.DB(), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
 			if roomy.Load() {
 				return write(p, off)
 			}
-			if _, err := mem.Open(s.ballastPath()); err == nil {
+			if _, err := mem.Open(s.storage.ballastPath()); err == nil {
 				return 0, syscall.ENOSPC
 			}
 			return write(p, off)
@@ -280,8 +282,7 @@ func TestBallastSavesTheProof(t *testing.T) {
 	})
 }
 
-// Little room is told once, and once more when it is over; the next round's room is
-// set aside, and counts for it.
+// Little room is told once, and once more when it is over.
 func TestLittleRoomIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(t, time.Now())
@@ -294,7 +295,7 @@ func TestLittleRoomIsTold(t *testing.T) {
 		defer s.close()
 		time.Sleep(storageInterval / 10)
 		st := s.Storage()
-		if st.Fit < poet.MinRoundsFit || !st.Ballast || st.Reserved <= uint64(cfg.BallastBytes) || s.count(poet.EventDiskLow) != 0 {
+		if st.Fit < poet.MinRoundsFit || !st.Ballast || st.Reserved != uint64(cfg.BallastBytes) || s.count(poet.EventDiskLow) != 0 {
 			t.Errorf("plenty of room: %+v", st)
 		}
 		mem.SetCapacity(cfg.BallastBytes + int64(st.Needed)*5/2 + 5000)
@@ -359,6 +360,7 @@ func TestStopWhileProving(t *testing.T) {
 	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, time.Hour, time.Hour-900*time.Millisecond
 	cfg.Work.K, cfg.Work.MaxLeavesPerSecond, cfg.Work.LeavesPerSecond, cfg.Work.ProveWorkers = 17, 0, 50_000, 1
 	s := start(t, cfg)
+	s.register(1)
 	for s.count(poet.EventProving) == 0 {
 		time.Sleep(time.Millisecond)
 	}

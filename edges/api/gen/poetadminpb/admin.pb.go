@@ -802,6 +802,42 @@ func (*ListRoundsRequest) Descriptor() ([]byte, []int) {
 	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
+type ReopenRoundRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReopenRoundRequest) Reset() {
+	*x = ReopenRoundRequest{}
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReopenRoundRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReopenRoundRequest) ProtoMessage() {}
+
+func (x *ReopenRoundRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReopenRoundRequest.ProtoReflect.Descriptor instead.
+func (*ReopenRoundRequest) Descriptor() ([]byte, []int) {
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
 type ListRoundsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rounds        []*Round               `protobuf:"bytes,1,rep,name=rounds,proto3" json:"rounds,omitempty"`
@@ -811,7 +847,7 @@ type ListRoundsResponse struct {
 
 func (x *ListRoundsResponse) Reset() {
 	*x = ListRoundsResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[13]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +859,7 @@ func (x *ListRoundsResponse) String() string {
 func (*ListRoundsResponse) ProtoMessage() {}
 
 func (x *ListRoundsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[13]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +872,7 @@ func (x *ListRoundsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoundsResponse.ProtoReflect.Descriptor instead.
 func (*ListRoundsResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRoundsResponse) GetRounds() []*Round {
@@ -854,7 +890,7 @@ type GetStorageRequest struct {
 
 func (x *GetStorageRequest) Reset() {
 	*x = GetStorageRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[14]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +902,7 @@ func (x *GetStorageRequest) String() string {
 func (*GetStorageRequest) ProtoMessage() {}
 
 func (x *GetStorageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[14]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +915,7 @@ func (x *GetStorageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStorageRequest.ProtoReflect.Descriptor instead.
 func (*GetStorageRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 type GetStorageResponse struct {
@@ -897,7 +933,7 @@ type GetStorageResponse struct {
 
 func (x *GetStorageResponse) Reset() {
 	*x = GetStorageResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +945,7 @@ func (x *GetStorageResponse) String() string {
 func (*GetStorageResponse) ProtoMessage() {}
 
 func (x *GetStorageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +958,7 @@ func (x *GetStorageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStorageResponse.ProtoReflect.Descriptor instead.
 func (*GetStorageResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetStorageResponse) GetFreeBytes() uint64 {
@@ -1036,7 +1072,8 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\v \x01(\x04R\n" +
 	"checkpoint\"\x13\n" +
-	"\x11ListRoundsRequest\"D\n" +
+	"\x11ListRoundsRequest\"\x14\n" +
+	"\x12ReopenRoundRequest\"D\n" +
 	"\x12ListRoundsResponse\x12.\n" +
 	"\x06rounds\x18\x01 \x03(\v2\x16.tweedle.poet.v1.RoundR\x06rounds\"\x13\n" +
 	"\x11GetStorageRequest\"\xf4\x01\n" +
@@ -1049,7 +1086,7 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"used_bytes\x18\x04 \x01(\x04R\tusedBytes\x12%\n" +
 	"\x0ereserved_bytes\x18\x06 \x01(\x04R\rreservedBytes\x12\x18\n" +
 	"\aballast\x18\a \x01(\bR\aballast\x12\x14\n" +
-	"\x05alert\x18\x05 \x01(\tR\x05alert2\xdd\x05\n" +
+	"\x05alert\x18\x05 \x01(\tR\x05alert2\xb6\x06\n" +
 	"\fAdminService\x12[\n" +
 	"\fListGateways\x12$.tweedle.poet.v1.ListGatewaysRequest\x1a%.tweedle.poet.v1.ListGatewaysResponse\x12Y\n" +
 	"\vSetGateways\x12#.tweedle.poet.v1.SetGatewaysRequest\x1a%.tweedle.poet.v1.ListGatewaysResponse\x12W\n" +
@@ -1060,7 +1097,8 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"ListProofs\x12\".tweedle.poet.v1.ListProofsRequest\x1a#.tweedle.poet.v1.ListProofsResponse\x12X\n" +
 	"\vRebroadcast\x12#.tweedle.poet.v1.RebroadcastRequest\x1a$.tweedle.poet.v1.RebroadcastResponse\x12U\n" +
 	"\n" +
-	"ListRounds\x12\".tweedle.poet.v1.ListRoundsRequest\x1a#.tweedle.poet.v1.ListRoundsResponse\x12U\n" +
+	"ListRounds\x12\".tweedle.poet.v1.ListRoundsRequest\x1a#.tweedle.poet.v1.ListRoundsResponse\x12W\n" +
+	"\vReopenRound\x12#.tweedle.poet.v1.ReopenRoundRequest\x1a#.tweedle.poet.v1.ListRoundsResponse\x12U\n" +
 	"\n" +
 	"GetStorage\x12\".tweedle.poet.v1.GetStorageRequest\x1a#.tweedle.poet.v1.GetStorageResponseB#Z!tweedle/edges/api/gen/poetadminpbb\x06proto3"
 
@@ -1076,7 +1114,7 @@ func file_tweedle_poet_v1_admin_proto_rawDescGZIP() []byte {
 	return file_tweedle_poet_v1_admin_proto_rawDescData
 }
 
-var file_tweedle_poet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_tweedle_poet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_tweedle_poet_v1_admin_proto_goTypes = []any{
 	(*Gateway)(nil),               // 0: tweedle.poet.v1.Gateway
 	(*ListGatewaysRequest)(nil),   // 1: tweedle.poet.v1.ListGatewaysRequest
@@ -1091,22 +1129,23 @@ var file_tweedle_poet_v1_admin_proto_goTypes = []any{
 	(*RebroadcastResponse)(nil),   // 10: tweedle.poet.v1.RebroadcastResponse
 	(*Round)(nil),                 // 11: tweedle.poet.v1.Round
 	(*ListRoundsRequest)(nil),     // 12: tweedle.poet.v1.ListRoundsRequest
-	(*ListRoundsResponse)(nil),    // 13: tweedle.poet.v1.ListRoundsResponse
-	(*GetStorageRequest)(nil),     // 14: tweedle.poet.v1.GetStorageRequest
-	(*GetStorageResponse)(nil),    // 15: tweedle.poet.v1.GetStorageResponse
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*ReopenRoundRequest)(nil),    // 13: tweedle.poet.v1.ReopenRoundRequest
+	(*ListRoundsResponse)(nil),    // 14: tweedle.poet.v1.ListRoundsResponse
+	(*GetStorageRequest)(nil),     // 15: tweedle.poet.v1.GetStorageRequest
+	(*GetStorageResponse)(nil),    // 16: tweedle.poet.v1.GetStorageResponse
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_tweedle_poet_v1_admin_proto_depIdxs = []int32{
-	16, // 0: tweedle.poet.v1.Gateway.last_success:type_name -> google.protobuf.Timestamp
-	16, // 1: tweedle.poet.v1.Gateway.last_attempt:type_name -> google.protobuf.Timestamp
+	17, // 0: tweedle.poet.v1.Gateway.last_success:type_name -> google.protobuf.Timestamp
+	17, // 1: tweedle.poet.v1.Gateway.last_attempt:type_name -> google.protobuf.Timestamp
 	0,  // 2: tweedle.poet.v1.ListGatewaysResponse.gateways:type_name -> tweedle.poet.v1.Gateway
-	16, // 3: tweedle.poet.v1.Delivery.added:type_name -> google.protobuf.Timestamp
-	16, // 4: tweedle.poet.v1.Delivery.delivered:type_name -> google.protobuf.Timestamp
-	16, // 5: tweedle.poet.v1.Delivery.useful_until:type_name -> google.protobuf.Timestamp
+	17, // 3: tweedle.poet.v1.Delivery.added:type_name -> google.protobuf.Timestamp
+	17, // 4: tweedle.poet.v1.Delivery.delivered:type_name -> google.protobuf.Timestamp
+	17, // 5: tweedle.poet.v1.Delivery.useful_until:type_name -> google.protobuf.Timestamp
 	6,  // 6: tweedle.poet.v1.ListProofsResponse.proofs:type_name -> tweedle.poet.v1.Delivery
 	6,  // 7: tweedle.poet.v1.RebroadcastResponse.proof:type_name -> tweedle.poet.v1.Delivery
-	16, // 8: tweedle.poet.v1.Round.start:type_name -> google.protobuf.Timestamp
-	16, // 9: tweedle.poet.v1.Round.end:type_name -> google.protobuf.Timestamp
+	17, // 8: tweedle.poet.v1.Round.start:type_name -> google.protobuf.Timestamp
+	17, // 9: tweedle.poet.v1.Round.end:type_name -> google.protobuf.Timestamp
 	11, // 10: tweedle.poet.v1.ListRoundsResponse.rounds:type_name -> tweedle.poet.v1.Round
 	1,  // 11: tweedle.poet.v1.AdminService.ListGateways:input_type -> tweedle.poet.v1.ListGatewaysRequest
 	3,  // 12: tweedle.poet.v1.AdminService.SetGateways:input_type -> tweedle.poet.v1.SetGatewaysRequest
@@ -1115,17 +1154,19 @@ var file_tweedle_poet_v1_admin_proto_depIdxs = []int32{
 	7,  // 15: tweedle.poet.v1.AdminService.ListProofs:input_type -> tweedle.poet.v1.ListProofsRequest
 	9,  // 16: tweedle.poet.v1.AdminService.Rebroadcast:input_type -> tweedle.poet.v1.RebroadcastRequest
 	12, // 17: tweedle.poet.v1.AdminService.ListRounds:input_type -> tweedle.poet.v1.ListRoundsRequest
-	14, // 18: tweedle.poet.v1.AdminService.GetStorage:input_type -> tweedle.poet.v1.GetStorageRequest
-	2,  // 19: tweedle.poet.v1.AdminService.ListGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	2,  // 20: tweedle.poet.v1.AdminService.SetGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	2,  // 21: tweedle.poet.v1.AdminService.AddGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	2,  // 22: tweedle.poet.v1.AdminService.RemoveGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	8,  // 23: tweedle.poet.v1.AdminService.ListProofs:output_type -> tweedle.poet.v1.ListProofsResponse
-	10, // 24: tweedle.poet.v1.AdminService.Rebroadcast:output_type -> tweedle.poet.v1.RebroadcastResponse
-	13, // 25: tweedle.poet.v1.AdminService.ListRounds:output_type -> tweedle.poet.v1.ListRoundsResponse
-	15, // 26: tweedle.poet.v1.AdminService.GetStorage:output_type -> tweedle.poet.v1.GetStorageResponse
-	19, // [19:27] is the sub-list for method output_type
-	11, // [11:19] is the sub-list for method input_type
+	13, // 18: tweedle.poet.v1.AdminService.ReopenRound:input_type -> tweedle.poet.v1.ReopenRoundRequest
+	15, // 19: tweedle.poet.v1.AdminService.GetStorage:input_type -> tweedle.poet.v1.GetStorageRequest
+	2,  // 20: tweedle.poet.v1.AdminService.ListGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 21: tweedle.poet.v1.AdminService.SetGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 22: tweedle.poet.v1.AdminService.AddGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 23: tweedle.poet.v1.AdminService.RemoveGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	8,  // 24: tweedle.poet.v1.AdminService.ListProofs:output_type -> tweedle.poet.v1.ListProofsResponse
+	10, // 25: tweedle.poet.v1.AdminService.Rebroadcast:output_type -> tweedle.poet.v1.RebroadcastResponse
+	14, // 26: tweedle.poet.v1.AdminService.ListRounds:output_type -> tweedle.poet.v1.ListRoundsResponse
+	14, // 27: tweedle.poet.v1.AdminService.ReopenRound:output_type -> tweedle.poet.v1.ListRoundsResponse
+	16, // 28: tweedle.poet.v1.AdminService.GetStorage:output_type -> tweedle.poet.v1.GetStorageResponse
+	20, // [20:29] is the sub-list for method output_type
+	11, // [11:20] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1142,7 +1183,7 @@ func file_tweedle_poet_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tweedle_poet_v1_admin_proto_rawDesc), len(file_tweedle_poet_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	AdminService_ListProofs_FullMethodName    = "/tweedle.poet.v1.AdminService/ListProofs"
 	AdminService_Rebroadcast_FullMethodName   = "/tweedle.poet.v1.AdminService/Rebroadcast"
 	AdminService_ListRounds_FullMethodName    = "/tweedle.poet.v1.AdminService/ListRounds"
+	AdminService_ReopenRound_FullMethodName   = "/tweedle.poet.v1.AdminService/ReopenRound"
 	AdminService_GetStorage_FullMethodName    = "/tweedle.poet.v1.AdminService/GetStorage"
 )
 
@@ -45,6 +46,9 @@ type AdminServiceClient interface {
 	// Rebroadcast offers a stored proof to every gateway again.
 	Rebroadcast(ctx context.Context, in *RebroadcastRequest, opts ...grpc.CallOption) (*RebroadcastResponse, error)
 	ListRounds(ctx context.Context, in *ListRoundsRequest, opts ...grpc.CallOption) (*ListRoundsResponse, error)
+	// ReopenRound opens the round of the clock in place of a later one, which was
+	// opened by a clock that was ahead. The later round keeps its members.
+	ReopenRound(ctx context.Context, in *ReopenRoundRequest, opts ...grpc.CallOption) (*ListRoundsResponse, error)
 	GetStorage(ctx context.Context, in *GetStorageRequest, opts ...grpc.CallOption) (*GetStorageResponse, error)
 }
 
@@ -126,6 +130,16 @@ func (c *adminServiceClient) ListRounds(ctx context.Context, in *ListRoundsReque
 	return out, nil
 }
 
+func (c *adminServiceClient) ReopenRound(ctx context.Context, in *ReopenRoundRequest, opts ...grpc.CallOption) (*ListRoundsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRoundsResponse)
+	err := c.cc.Invoke(ctx, AdminService_ReopenRound_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) GetStorage(ctx context.Context, in *GetStorageRequest, opts ...grpc.CallOption) (*GetStorageResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetStorageResponse)
@@ -152,6 +166,9 @@ type AdminServiceServer interface {
 	// Rebroadcast offers a stored proof to every gateway again.
 	Rebroadcast(context.Context, *RebroadcastRequest) (*RebroadcastResponse, error)
 	ListRounds(context.Context, *ListRoundsRequest) (*ListRoundsResponse, error)
+	// ReopenRound opens the round of the clock in place of a later one, which was
+	// opened by a clock that was ahead. The later round keeps its members.
+	ReopenRound(context.Context, *ReopenRoundRequest) (*ListRoundsResponse, error)
 	GetStorage(context.Context, *GetStorageRequest) (*GetStorageResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
@@ -183,6 +200,9 @@ func (UnimplementedAdminServiceServer) Rebroadcast(context.Context, *Rebroadcast
 }
 func (UnimplementedAdminServiceServer) ListRounds(context.Context, *ListRoundsRequest) (*ListRoundsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRounds not implemented")
+}
+func (UnimplementedAdminServiceServer) ReopenRound(context.Context, *ReopenRoundRequest) (*ListRoundsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReopenRound not implemented")
 }
 func (UnimplementedAdminServiceServer) GetStorage(context.Context, *GetStorageRequest) (*GetStorageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStorage not implemented")
@@ -334,6 +354,24 @@ func _AdminService_ListRounds_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_ReopenRound_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReopenRoundRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ReopenRound(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ReopenRound_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ReopenRound(ctx, req.(*ReopenRoundRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_GetStorage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetStorageRequest)
 	if err := dec(in); err != nil {
@@ -386,6 +424,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRounds",
 			Handler:    _AdminService_ListRounds_Handler,
+		},
+		{
+			MethodName: "ReopenRound",
+			Handler:    _AdminService_ReopenRound_Handler,
 		},
 		{
 			MethodName: "GetStorage",
