@@ -20,6 +20,9 @@ const (
 	MaxBook = 1024
 	// MaxBookPerSource bounds those of them that one peer told us of and that we have not met.
 	MaxBookPerSource = 64
+	// MaxBookPerAddress bounds those at one IPv4 address, or in one IPv6 /56 block. Loopback and bootnodes
+	// are exempt. Whoever has one address and makes identities fills no more than that.
+	MaxBookPerAddress = 16
 
 	redialMin     = 500 * time.Millisecond // wait after the first failed dial; doubles with each
 	redialMax     = 30 * time.Second
@@ -32,7 +35,9 @@ const (
 //
 // A peer that we met is stored at the address of its connection, as we saw it, and only such addresses
 // are told to others. What others tell us is hearsay until we have met the peer: it takes limited room,
-// and gives way first.
+// and gives way first. A peer that only ever dialed us has proved less than one that answered when we
+// dialed: it gives way to nobody but to one of the latter, and the newest goes first, so that no stream of
+// newcomers carries off those who have been there for long.
 type book struct {
 	mu      sync.Mutex
 	self    PeerID
@@ -45,6 +50,10 @@ type bookEntry struct {
 	addr     ma.Multiaddr // without /p2p/
 	boot     ma.Multiaddr // configured address of a bootnode, else nil
 	met      time.Time    // when last connected; zero for hearsay
+	since    time.Time    // when first met
+	answered bool         // when we dialed it
+	here     bool         // it is connected
+	told     time.Time    // when the operator was told of a bootnode that does not answer
 	source   PeerID       // who told us, for hearsay
 	failures int          // dials that failed since it was last connected
 	next     time.Time    // not to be dialed before
@@ -70,20 +79,58 @@ func (b *book) addBoot(p peer.AddrInfo) {
 	}
 }
 
-// meet notes that the peer is connected from this address.
-func (b *book) meet(p PeerID, addr ma.Multiaddr, now time.Time) {
+// meet notes that the peer is connected from this address. we tells that we dialed it.
+func (b *book) meet(p PeerID, addr ma.Multiaddr, we bool, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entries[p]
 	if e == nil {
-		if !b.makeRoom(true) {
+		if !b.fits(addr) || !b.makeRoom(we, true) {
 			return
 		}
 		e = &bookEntry{}
 		b.entries[p] = e
 	}
-	e.addr, e.met, e.failures, e.next, e.source = addr, now, 0, now, ""
+	if e.since.IsZero() {
+		e.since = now
+	}
+	e.addr, e.met, e.failures, e.next, e.source, e.here = addr, now, 0, now, "", true
+	e.answered = e.answered || we
 	b.changed = true
+}
+
+// fits reports whether the address has not filled its share yet.
+func (b *book) fits(addr ma.Multiaddr) bool {
+	block := blockOf(addr)
+	if !block.IsValid() || block.Addr().IsLoopback() {
+		return true
+	}
+	n := 0
+	for _, e := range b.entries {
+		if e.boot == nil && blockOf(e.addr) == block {
+			n++
+		}
+	}
+	return n < MaxBookPerAddress
+}
+
+// blockOf returns what one owner has at least: an IPv4 address, or an IPv6 /56 block. It is invalid for
+// names.
+func blockOf(addr ma.Multiaddr) netip.Prefix {
+	ip, err := manet.ToIP(addr)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	a, ok := netip.AddrFromSlice(ip)
+	if !ok {
+		return netip.Prefix{}
+	}
+	bits := 56
+	if a = a.Unmap(); a.Is4() {
+		bits = 32
+	}
+	block, _ := a.Prefix(bits) // no error: the address has as many bits
+	return block
 }
 
 // hear notes what source says. It never replaces an address that works.
@@ -106,25 +153,28 @@ func (b *book) hear(p peer.AddrInfo, source PeerID, now time.Time) {
 			told++
 		}
 	}
-	if told >= MaxBookPerSource || !b.makeRoom(false) {
+	if told >= MaxBookPerSource || !b.fits(p.Addrs[0]) || !b.makeRoom(false, false) {
 		return
 	}
 	b.entries[p.ID] = &bookEntry{addr: p.Addrs[0], source: source, next: now}
 }
 
-// makeRoom reports whether there is room for one more, after it evicted one if it had to: hearsay with
-// the most failures first; for a peer that we met, then the one met longest ago.
-func (b *book) makeRoom(met bool) bool {
+// makeRoom reports whether there is room for one more, after it evicted one if it had to: hearsay, of the
+// most failures first; for a peer that answered us also one that only dialed us, the newest first. Hearsay
+// displaces only hearsay that failed. Who is connected stays.
+func (b *book) makeRoom(answered, met bool) bool {
 	if len(b.entries) < b.max {
 		return true
 	}
 	var victim PeerID
 	var worst *bookEntry
 	for id, e := range b.entries {
-		if e.boot != nil || e.dialing || !met && (!e.met.IsZero() || e.failures == 0) {
+		hearsay := e.met.IsZero()
+		switch {
+		case e.boot != nil || e.dialing || e.here || e.answered, !hearsay && !answered, !met && e.failures == 0:
 			continue
 		}
-		if worst == nil || cmp.Or(e.met.Compare(worst.met), worst.failures-e.failures, cmp.Compare(id, victim)) < 0 {
+		if worst == nil || cmp.Or(e.worth().compare(worst.worth()), cmp.Compare(id, victim)) < 0 {
 			victim, worst = id, e
 		}
 	}
@@ -135,25 +185,48 @@ func (b *book) makeRoom(met bool) bool {
 	return true
 }
 
+// worth is what makes a peer give way: the least goes first.
+type worth struct {
+	met      bool
+	since    time.Time // of those that we met
+	failures int       // of the others
+}
+
+func (e *bookEntry) worth() worth { return worth{!e.met.IsZero(), e.since, e.failures} }
+
+func (w worth) compare(other worth) int {
+	if w.met != other.met {
+		if w.met {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Or(other.since.Compare(w.since), other.failures-w.failures)
+}
+
 // due returns up to n peers to dial, marked as being dialed; the caller must report each with dialed.
-// Peers that we met come first, then the others, each in random order.
+// Those that answered before come first, then those that we met, then the others, each in random order.
 func (b *book) due(n int, now time.Time, connected func(PeerID) bool) []peer.AddrInfo {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var met, others []PeerID
+	var answered, met, others []PeerID
 	for id, e := range b.entries {
 		if e.dialing || now.Before(e.next) || connected(id) {
 			continue
 		}
-		if e.met.IsZero() && e.boot == nil {
-			others = append(others, id)
-		} else {
+		switch {
+		case e.answered || e.boot != nil:
+			answered = append(answered, id)
+		case !e.met.IsZero():
 			met = append(met, id)
+		default:
+			others = append(others, id)
 		}
 	}
+	shuffle(answered)
 	shuffle(met)
 	shuffle(others)
-	ids := append(met, others...)
+	ids := slices.Concat(answered, met, others)
 	ids = ids[:min(n, len(ids))]
 	infos := make([]peer.AddrInfo, 0, len(ids))
 	for _, id := range ids {
@@ -184,25 +257,34 @@ func shuffle(ids []PeerID) {
 	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 }
 
-// dialed notes how a dial ended. stranger says that the peer is of another network.
-func (b *book) dialed(p PeerID, ok, stranger bool, now time.Time) {
+// bootEvery bounds how often an operator is told that a bootnode does not answer.
+const bootEvery = time.Minute
+
+// dialed notes how a dial ended. stranger says that the peer is of another network. It returns the address
+// of a bootnode of which the operator should be told that it does not answer, else nil.
+func (b *book) dialed(p PeerID, ok, stranger bool, now time.Time) (tell ma.Multiaddr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entries[p]
 	if e == nil {
-		return
+		return nil
 	}
 	e.dialing = false
 	if ok {
-		return // meet has noted it
+		return nil // meet has noted it
 	}
 	e.failures++
 	e.next = now.Add(jitter(b.backoff(e)))
 	hopeless := e.met.IsZero() && e.failures >= hearsayTries || !e.met.IsZero() && now.Sub(e.met) > forgetAfter
-	if e.boot == nil && (stranger || hopeless) {
+	switch {
+	case e.boot == nil && (stranger || hopeless):
 		delete(b.entries, p)
 		b.changed = true
+	case e.boot != nil && !e.here && (e.told.IsZero() || now.Sub(e.told) >= bootEvery):
+		e.told = now
+		return e.boot
 	}
+	return nil
 }
 
 // lost notes that the connection ended, so that a peer that drops us at once is not dialed at once.
@@ -213,7 +295,7 @@ func (b *book) lost(p PeerID, now time.Time) {
 		if now.Sub(e.met) < redialMax {
 			e.failures++
 		}
-		e.met = now
+		e.met, e.here = now, false
 		e.next = now.Add(jitter(b.backoff(e)))
 	}
 }
@@ -274,8 +356,10 @@ type bookFile struct {
 }
 
 type bookFileEntry struct {
-	Addr string    `json:"addr"` // with /p2p/
-	Met  time.Time `json:"met"`
+	Addr     string    `json:"addr"` // with /p2p/
+	Met      time.Time `json:"met"`
+	Since    time.Time `json:"since,omitzero"`
+	Answered bool      `json:"answered,omitempty"`
 }
 
 // snapshot returns the peers that we met as the content of a file, or nil if nothing has changed since
@@ -289,7 +373,9 @@ func (b *book) snapshot(network NetworkID) ([]byte, error) {
 	f := bookFile{Network: network.String()}
 	for id, e := range b.entries {
 		if !e.met.IsZero() {
-			f.Peers = append(f.Peers, bookFileEntry{fmt.Sprintf("%s/p2p/%s", e.addr, id), e.met.UTC().Truncate(time.Second)})
+			f.Peers = append(f.Peers, bookFileEntry{
+				fmt.Sprintf("%s/p2p/%s", e.addr, id), e.met.UTC().Truncate(time.Second), e.since.UTC().Truncate(time.Second), e.answered,
+			})
 		}
 	}
 	slices.SortFunc(f.Peers, func(x, y bookFileEntry) int { return cmp.Compare(x.Addr, y.Addr) })
@@ -320,10 +406,10 @@ func (b *book) load(content []byte, network NetworkID) error {
 			continue
 		}
 		if e := b.entries[info.ID]; e != nil {
-			e.addr, e.met = info.Addrs[0], entry.Met // a bootnode
+			e.addr, e.met, e.since, e.answered = info.Addrs[0], entry.Met, entry.Since, entry.Answered // a bootnode
 			continue
 		}
-		b.entries[info.ID] = &bookEntry{addr: info.Addrs[0], met: entry.Met}
+		b.entries[info.ID] = &bookEntry{addr: info.Addrs[0], met: entry.Met, since: entry.Since, answered: entry.Answered}
 	}
 	return nil
 }

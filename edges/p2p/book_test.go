@@ -17,7 +17,7 @@ func nobody(PeerID) bool { return false }
 func TestBookForgetsHearsayBeforePeersItMet(t *testing.T) {
 	b := newBook("self", 3)
 	b.addBoot(someone(0))
-	b.meet(someone(1).ID, someone(1).Addrs[0], bookStart)
+	b.meet(someone(1).ID, someone(1).Addrs[0], false, bookStart)
 	b.hear(someone(2), "source", bookStart)
 	b.hear(someone(3), "source", bookStart) // full of better ones, or of untried ones
 	if b.entries[someone(3).ID] != nil {
@@ -32,13 +32,78 @@ func TestBookForgetsHearsayBeforePeersItMet(t *testing.T) {
 	for _, i := range []int{0, 1} {
 		b.dialed(someone(i).ID, true, false, bookStart)
 	}
-	b.meet(someone(4).ID, someone(4).Addrs[0], bookStart.Add(time.Second))
+	b.meet(someone(4).ID, someone(4).Addrs[0], false, bookStart.Add(time.Second))
 	if b.entries[someone(3).ID] != nil || b.entries[someone(4).ID] == nil {
 		t.Error("a peer that we met did not displace hearsay")
 	}
-	b.meet(someone(5).ID, someone(5).Addrs[0], bookStart.Add(2*time.Second))
-	if b.entries[someone(1).ID] != nil || b.entries[someone(0).ID] == nil {
-		t.Error("the peer met longest ago did not give way, or the bootnode did")
+	for _, i := range []int{1, 4} {
+		b.lost(someone(i).ID, bookStart.Add(2*time.Second))
+	}
+	b.meet(someone(5).ID, someone(5).Addrs[0], false, bookStart.Add(3*time.Second))
+	if b.entries[someone(1).ID] == nil || b.entries[someone(5).ID] != nil {
+		t.Error("a newcomer that dialed us displaced a peer that we met before")
+	}
+	b.meet(someone(6).ID, someone(6).Addrs[0], true, bookStart.Add(4*time.Second))
+	if b.entries[someone(1).ID] == nil || b.entries[someone(4).ID] != nil || b.entries[someone(0).ID] == nil || b.entries[someone(6).ID] == nil {
+		t.Error("not the newest of those that only dialed us gave way to one that answered us")
+	}
+}
+
+// One address makes identity after identity, each of which dials us and leaves, as fast as the limits
+// allow, for three hours. Those who have been there for long, and who answered us, stay; and it fills no
+// more than its share.
+func TestOneAddressNeitherFillsNorEmptiesTheBook(t *testing.T) {
+	at := func(i int) ma.Multiaddr {
+		return ma.StringCast(fmt.Sprintf("/ip4/80.1.%d.%d/udp/7513/quic-v1", i/250, i%250+1))
+	}
+	for name, full := range map[string]bool{"full": true, "half full": false} {
+		t.Run(name, func(t *testing.T) {
+			b, now := newBook("self", MaxBook), bookStart
+			honest := MaxBook
+			if !full {
+				honest /= 2
+			}
+			for i := range honest {
+				now = now.Add(time.Second)
+				b.meet(someone(i).ID, at(i), i%4 == 0, now)
+				b.lost(someone(i).ID, now)
+			}
+			for i := range 3 * 3600 / 5 {
+				now = now.Add(5 * time.Second)
+				id := someone(100_000 + i).ID
+				b.meet(id, ma.StringCast(fmt.Sprintf("/ip4/90.1.1.1/udp/%d/quic-v1", 1000+i)), false, now)
+				b.lost(id, now)
+				b.hear(peer.AddrInfo{ID: someone(200_000 + i).ID, Addrs: []ma.Multiaddr{ma.StringCast("/ip4/90.1.1.1/udp/1/quic-v1")}}, id, now)
+			}
+			for i := range honest {
+				if b.entries[someone(i).ID] == nil {
+					t.Fatalf("peer %d of %d was forgotten", i, honest)
+				}
+			}
+			if got := b.len() - honest; got > MaxBookPerAddress {
+				t.Errorf("one address has %d places, its share is %d", got, MaxBookPerAddress)
+			}
+			answered := 0
+			for _, p := range b.due(8, now.Add(time.Hour), nobody) {
+				if b.entries[p.ID].answered {
+					answered++
+				}
+			}
+			if answered != 8 {
+				t.Errorf("%d of the 8 that are dialed next answered before", answered)
+			}
+		})
+	}
+}
+
+func TestAFullBookRemembersWhoAnsweredAndWhoIsConnected(t *testing.T) {
+	b := newBook("self", 3)
+	for i := range 3 {
+		b.meet(someone(i).ID, someone(i).Addrs[0], false, bookStart.Add(time.Duration(i)*time.Second))
+	}
+	b.meet(someone(9).ID, someone(9).Addrs[0], true, bookStart.Add(time.Minute))
+	if b.len() != 3 || b.entries[someone(9).ID] != nil {
+		t.Error("somebody who is connected gave way")
 	}
 }
 
@@ -59,7 +124,7 @@ func TestOneSourceFillsOnlyItsShare(t *testing.T) {
 func TestHearsayNeverReplacesAnAddressThatWorks(t *testing.T) {
 	b := newBook("self", 10)
 	right, wrong := someone(1), someone(2)
-	b.meet(right.ID, right.Addrs[0], bookStart)
+	b.meet(right.ID, right.Addrs[0], false, bookStart)
 	b.hear(peer.AddrInfo{ID: right.ID, Addrs: wrong.Addrs}, "liar", bookStart)
 	if got := b.entries[right.ID].addr; !got.Equal(right.Addrs[0]) {
 		t.Errorf("address became %s", got)
@@ -70,9 +135,9 @@ func TestOnlyPeersThatWeMetAreTold(t *testing.T) {
 	b := newBook("self", 10)
 	b.addBoot(someone(0))
 	b.hear(someone(1), "source", bookStart)
-	b.meet(someone(2).ID, someone(2).Addrs[0], bookStart)
-	b.meet(someone(3).ID, ma.StringCast("/ip4/127.0.0.1/udp/1/quic-v1"), bookStart)
-	b.meet(someone(4).ID, ma.StringCast("/ip4/10.0.0.1/udp/1/quic-v1"), bookStart)
+	b.meet(someone(2).ID, someone(2).Addrs[0], false, bookStart)
+	b.meet(someone(3).ID, ma.StringCast("/ip4/127.0.0.1/udp/1/quic-v1"), false, bookStart)
+	b.meet(someone(4).ID, ma.StringCast("/ip4/10.0.0.1/udp/1/quic-v1"), false, bookStart)
 	told := b.known(10, "asker", false)
 	if len(told) != 1 || told[0].ID != someone(2).ID {
 		t.Errorf("told a public asker %v", told)
@@ -118,7 +183,7 @@ func TestBookSurvivesItsFile(t *testing.T) {
 	if content, err := b.snapshot(network); content != nil || err != nil {
 		t.Fatalf("snapshot of nothing new: %q, %v", content, err)
 	}
-	b.meet(someone(1).ID, someone(1).Addrs[0], bookStart)
+	b.meet(someone(1).ID, someone(1).Addrs[0], false, bookStart)
 	b.hear(someone(2), "source", bookStart)
 	content, err := b.snapshot(network)
 	if err != nil {
@@ -151,7 +216,7 @@ func TestBookUnderRandomEvents(t *testing.T) {
 				dialing := map[PeerID]bool{}
 				pick := func(t *rapid.T) peer.AddrInfo { return someone(rapid.IntRange(0, 20).Draw(t, "peer")) }
 				t.Repeat(map[string]func(*rapid.T){
-					"meet": func(t *rapid.T) { p := pick(t); b.meet(p.ID, p.Addrs[0], now) },
+					"meet": func(t *rapid.T) { p := pick(t); b.meet(p.ID, p.Addrs[0], rapid.Bool().Draw(t, "we"), now) },
 					"hear": func(t *rapid.T) { b.hear(pick(t), pick(t).ID, now) },
 					"lost": func(t *rapid.T) { b.lost(pick(t).ID, now) },
 					"wait": func(t *rapid.T) {

@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -28,6 +29,9 @@ const (
 	// saveEvery is how often a changed address book is written.
 	saveEvery = time.Minute
 )
+
+// protectOutbound is the connection manager's tag for peers that we dialed.
+const protectOutbound = "outbound"
 
 // discover keeps the number of peers up until ctx ends: it dials whom it knows, and asks those whom it
 // has for more. It owns all its goroutines.
@@ -94,7 +98,9 @@ func (h *Host) dialDue(ctx context.Context, work *errgroup.Group) {
 		dial := func() error {
 			err := h.dial(ctx, info)
 			var mismatch *MismatchError
-			h.book.dialed(info.ID, err == nil, errors.As(err, &mismatch), time.Now())
+			if boot := h.book.dialed(info.ID, err == nil, errors.As(err, &mismatch), time.Now()); boot != nil && ctx.Err() == nil {
+				h.log.Warn("bootnode cannot be reached", "bootnode", fmt.Sprintf("%s/p2p/%s", boot, info.ID), "err", err, "peers", len(h.Peers()))
+			}
 			result := "ok"
 			if err != nil {
 				result = "failed"
@@ -119,10 +125,14 @@ func (h *Host) dial(ctx context.Context, info peer.AddrInfo) error {
 		s.Backoff().Clear(info.ID)
 	}
 	err := h.libp2p.Connect(ctx, info)
-	// libp2p's text names each address and layer; the mismatch says it in one line.
+	// libp2p's text names each address and layer, on many lines; the innermost cause says it in one.
 	var mismatch *MismatchError
-	if errors.As(err, &mismatch) {
+	var dialed *swarm.DialError
+	switch {
+	case errors.As(err, &mismatch):
 		return mismatch
+	case errors.As(err, &dialed) && len(dialed.DialErrors) > 0:
+		return dialed.DialErrors[0].Cause
 	}
 	return err
 }
@@ -145,13 +155,20 @@ func (h *Host) askSomeone(ctx context.Context, work *errgroup.Group) bool {
 // connected and disconnected hear of connections that have passed the hello. libp2p calls them for
 // each connection, and waits for them.
 func (h *Host) connected(_ network.Network, c network.Conn) {
-	h.book.meet(c.RemotePeer(), c.RemoteMultiaddr(), time.Now())
+	outbound := c.Stat().Direction == network.DirOutbound
+	h.book.meet(c.RemotePeer(), c.RemoteMultiaddr(), outbound, time.Now())
+	if outbound {
+		// Whom we chose is not closed to make room for those who chose us. They are few: we dial only for
+		// Config.MinPeers.
+		h.libp2p.ConnManager().Protect(c.RemotePeer(), protectOutbound)
+	}
 	h.log.Debug("peer connected", "peer", c.RemotePeer(), "addr", c.RemoteMultiaddr(), "direction", direction(c.Stat().Direction == network.DirInbound))
 	h.nudge()
 }
 
 func (h *Host) disconnected(_ network.Network, c network.Conn) {
 	if !h.isConnected(c.RemotePeer()) {
+		h.libp2p.ConnManager().Unprotect(c.RemotePeer(), protectOutbound)
 		h.book.lost(c.RemotePeer(), time.Now())
 		h.log.Debug("peer disconnected", "peer", c.RemotePeer())
 	}

@@ -21,11 +21,12 @@ const (
 	RefusedTimeout = "timeout" // no hello in time
 	RefusedBusy    = "busy"    // MaxHellos others are saying hello
 	RefusedBanned  = "banned"  // Penalise'd away
+	RefusedLimit   = "limit"   // of connections, of one address or in all
 )
 
 // A Refusal tells of a connection that was closed before anything but the hello was read from it.
 type Refusal struct {
-	Peer    PeerID
+	Peer    PeerID // empty when the connection was refused before it said
 	Addr    ma.Multiaddr
 	Inbound bool
 	Reason  string // one of the Refused constants

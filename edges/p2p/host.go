@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,7 +108,7 @@ func New(cfg Config) (*Host, error) {
 	h.ctx, h.end = context.WithCancel(context.Background())
 	for _, s := range cfg.Bootnodes {
 		info, err := peer.AddrInfoFromString(s)
-		if err != nil || len(info.Addrs) != 1 {
+		if err != nil || len(info.Addrs) != 1 || !isQUIC(info.Addrs[0]) {
 			return nil, fmt.Errorf("p2p: bootnode %q: give it as /ip4/1.2.3.4/udp/5/quic-v1/p2p/12D3KooW", s)
 		}
 		h.book.addBoot(*info)
@@ -196,6 +197,7 @@ func (h *Host) newQUIC(reset quic.StatelessResetKey, token quic.TokenGeneratorKe
 			}
 			scope, err := rm.OpenConnection(network.DirInbound, false, addr)
 			if err != nil {
+				h.refused(Refusal{Addr: addr, Inbound: true, Reason: RefusedLimit, Err: h.namedLimit(err)})
 				return ctx, err
 			}
 			context.AfterFunc(ctx, scope.Done)
@@ -218,6 +220,17 @@ func (h *Host) newQUIC(reset quic.StatelessResetKey, token quic.TokenGeneratorKe
 	}
 	life.Append(fx.StopHook(cm.Close))
 	return cm, nil
+}
+
+// namedLimit says which limit a new connection met, and how it is changed. libp2p has texts only.
+func (h *Host) namedLimit(err error) error {
+	switch text := err.Error(); {
+	case strings.Contains(text, "connections per ip"):
+		return fmt.Errorf("%d connections from one address are there: raise --peers-per-address if they are all yours", h.cfg.MaxConnsPerIP)
+	case strings.Contains(text, "rate limit"):
+		return fmt.Errorf("connections from one address come faster than one in five seconds, after %d at once: raise --peers-per-address if they are all yours", 2*h.cfg.MaxConnsPerIP)
+	}
+	return fmt.Errorf("too many connections: %w", err)
 }
 
 // fixedSource says that all our packets leave from the address that we listen on: a virtual network has

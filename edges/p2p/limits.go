@@ -132,6 +132,21 @@ func newQuota(perSecond float64, burst int) *quota {
 
 // take reports whether the peer had a token left.
 func (q *quota) take(p PeerID, now time.Time) bool {
+	return q.spend(p, 1, 1, now)
+}
+
+// charge takes tokens that the peer has used already. It may be left in debt, in which solvent says no.
+func (q *quota) charge(p PeerID, tokens int, now time.Time) {
+	q.spend(p, float64(tokens), math.Inf(-1), now)
+}
+
+// solvent reports whether the peer is not in debt.
+func (q *quota) solvent(p PeerID, now time.Time) bool {
+	return q.spend(p, 0, 0, now)
+}
+
+// spend takes tokens if the peer has at least some number of them.
+func (q *quota) spend(p PeerID, tokens, atLeast float64, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	b, ok := q.buckets[p]
@@ -142,9 +157,9 @@ func (q *quota) take(p PeerID, now time.Time) bool {
 		b = bucket{tokens: q.burst, at: now}
 	}
 	b = bucket{tokens: q.level(b, now), at: now}
-	ok = b.tokens >= 1
+	ok = b.tokens >= atLeast
 	if ok {
-		b.tokens--
+		b.tokens -= tokens
 	}
 	q.buckets[p] = b
 	return ok

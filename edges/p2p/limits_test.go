@@ -94,6 +94,27 @@ func TestQuotaRefillsAndForgets(t *testing.T) {
 	}
 }
 
+// Who got much waits until it is forgiven, whatever the number of requests.
+func TestADebtIsPaidByWaiting(t *testing.T) {
+	q := newQuota(1000, 5000)
+	now := bookStart
+	if !q.solvent("a", now) {
+		t.Fatal("a newcomer is in debt")
+	}
+	q.charge("a", 9000, now)
+	for _, step := range []struct {
+		after time.Duration
+		want  bool
+	}{{0, false}, {3900 * time.Millisecond, false}, {4 * time.Second, true}} {
+		if got := q.solvent("a", now.Add(step.after)); got != step.want {
+			t.Errorf("after %v it may ask: %v", step.after, got)
+		}
+	}
+	if !q.solvent("b", now) {
+		t.Error("somebody else pays for it")
+	}
+}
+
 func TestPenaltiesBanForgiveAndMakeRoom(t *testing.T) {
 	ps := newPenalties(2)
 	now := bookStart

@@ -30,6 +30,10 @@ const (
 	DefaultRequestRate = 20
 	// DefaultRequestBurst is how many it may make at once.
 	DefaultRequestBurst = 50
+	// DefaultByteRate is how many bytes of answers of one protocol a peer may get per second in the long run.
+	DefaultByteRate = 4 << 20
+	// DefaultByteBurst is how many it may get at once, or one answer if that is larger.
+	DefaultByteBurst = 32 << 20
 	// MaxErrorText bounds the text of a handler's error that the peer sees, in bytes.
 	MaxErrorText = 256
 )
@@ -41,6 +45,8 @@ type Limits struct {
 	Workers, Queue          int           // handlers that run, requests that wait; half of both for one peer
 	Rate                    float64       // requests per second and peer
 	Burst                   int           // requests
+	ByteRate                float64       // bytes of answers per second and peer
+	ByteBurst               int           // bytes
 }
 
 // Errors of Request. Each names what the asker should do: ask another peer, later, or for less.
@@ -78,7 +84,8 @@ type server struct {
 	protocol  string
 	handler   func(ctx context.Context, from PeerID, req []byte) ([]byte, error)
 	admission *admission
-	quota     *quota
+	quota     *quota // requests
+	bytes     *quota // of answers
 }
 
 // Handle serves a protocol, named as "/tweedle/atx/1", and fixes the limits that Request uses for it.
@@ -94,7 +101,7 @@ func (h *Host) Handle(name string, limits Limits, handler func(ctx context.Conte
 	if h.servers[name] != nil || h.started {
 		panic(fmt.Sprintf("p2p: protocol %q registered twice or after Run", name))
 	}
-	s := &server{limits, name, handler, newAdmission(limits.Workers, limits.Queue), newQuota(limits.Rate, limits.Burst)}
+	s := &server{limits, name, handler, newAdmission(limits.Workers, limits.Queue), newQuota(limits.Rate, limits.Burst), newQuota(limits.ByteRate, max(limits.ByteBurst, limits.MaxResponse))}
 	h.servers[name] = s
 	h.addCollector(queueGauge("request_queue_length", "protocol", name, s.admission))
 }
@@ -106,8 +113,12 @@ func (l Limits) withDefaults() Limits {
 	setInt(&l.Workers, DefaultRequestWorkers)
 	setInt(&l.Queue, DefaultRequestQueue)
 	setInt(&l.Burst, DefaultRequestBurst)
+	setInt(&l.ByteBurst, DefaultByteBurst)
 	if l.Rate == 0 {
 		l.Rate = DefaultRequestRate
+	}
+	if l.ByteRate == 0 {
+		l.ByteRate = DefaultByteRate
 	}
 	return l
 }
@@ -141,7 +152,8 @@ func (h *Host) answer(s *server, stream network.Stream) string {
 		stream.Close()
 		return label
 	}
-	if !s.quota.take(from, begin) {
+	// What an answer costs is known when it is there: who got too much waits before the next.
+	if !s.quota.take(from, begin) || !s.bytes.solvent(from, begin) {
 		return reply(statusRateLimited, nil, "rate_limited")
 	}
 	// The place is taken before the first byte is read: it is what bounds the memory.
@@ -174,6 +186,7 @@ func (h *Host) answer(s *server, stream network.Stream) string {
 		h.log.Error("response is larger than the protocol's limit", "protocol", s.protocol, "bytes", len(resp), "limit", s.MaxResponse)
 		return reply(statusTooLarge, nil, "too_large")
 	}
+	s.bytes.charge(from, len(resp), time.Now())
 	return reply(statusOK, resp, "ok")
 }
 

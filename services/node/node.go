@@ -51,6 +51,8 @@ type Config struct {
 
 	Listen    []string // QUIC multiaddresses
 	Bootnodes []string // multiaddresses with peer id
+	// PeersPerAddress bounds the connections of one IP address; 0: the default.
+	PeersPerAddress int
 
 	// Smeshing makes the node prove NumUnits of space, registered at Poets
 	// (their REST addresses as URLs), for rewards to Coinbase.
@@ -325,8 +327,8 @@ func (n *Node) network() error {
 	n.host, err = p2p.New(p2p.Config{
 		Network: p2p.NetworkID{GenesisID: id, Name: n.cfg.Network.Name},
 		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, "peers.json"),
-		SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
-		Logger:  n.log, Registry: n.registry, Socket: n.cfg.Socket,
+		MaxConnsPerIP: n.cfg.PeersPerAddress, SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
+		Logger: n.log, Registry: n.registry, Socket: n.cfg.Socket,
 	})
 	if err != nil {
 		return err

@@ -60,10 +60,22 @@ func accept(context.Context, string) p2p.Verdict { return p2p.Accept() }
 // startWith starts a node that judges messages as told.
 func startWith(t *testing.T, cfg p2p.Config, judge func(context.Context, string) p2p.Verdict) *node {
 	t.Helper()
+	return startHost(t, cfg, judge, func(*p2p.Host) {})
+}
+
+// startWithHandler starts a node that serves a protocol.
+func startWithHandler(t *testing.T, cfg p2p.Config, protocol string, limits p2p.Limits, serve func(context.Context, p2p.PeerID, []byte) ([]byte, error)) *node {
+	t.Helper()
+	return startHost(t, cfg, accept, func(h *p2p.Host) { h.Handle(protocol, limits, serve) })
+}
+
+func startHost(t *testing.T, cfg p2p.Config, judge func(context.Context, string) p2p.Verdict, prepare func(*p2p.Host)) *node {
+	t.Helper()
 	h, err := p2p.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	prepare(h)
 	n := &node{Host: h, heard: make(map[string]int)}
 	h.Register(p2p.Topic{Name: "t", MaxSize: 1000}, func(ctx context.Context, _ p2p.PeerID, msg []byte) p2p.Verdict {
 		n.mu.Lock()
