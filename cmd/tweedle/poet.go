@@ -35,7 +35,8 @@ const poetKeyVar = "POET_PRIVATE_KEY"
 // (reference/poet.md 3), then ours.
 type poetFlags struct {
 	genesis                   string
-	poetDir, dataDir, ini     string
+	poetDir, dataDir, dbDir   string
+	ini                       string
 	configListen              string
 	debug, json, printVersion bool
 	disableWorker             bool
@@ -122,8 +123,10 @@ func (f *poetFlags) registerReference(cmd *cobra.Command) {
 	fl.BoolVar(&f.disableWorker, "disable-worker", false, "refused: a server executes its rounds itself")
 	_ = fl.MarkHidden("disable-worker") // it was registered just now
 	fl.BoolVar(&f.printVersion, "version", false, "print the version and exit")
+	pathVar(fl, &f.dbDir, "dbdir", "", "", "database directory of the reference, which an advice to import it names")
+	_ = fl.MarkHidden("dbdir") // it was registered just now
 	for _, name := range retiredFlags() {
-		fl.String(name, "", "accepted and not used")
+		pathVar(fl, new(string), name, "", "", "accepted and not used")
 		_ = fl.MarkHidden(name) // it was registered just now
 	}
 }
@@ -132,7 +135,7 @@ func (f *poetFlags) registerReference(cmd *cobra.Command) {
 // the tree needs no buffers and no estimate of the speed, there is one data
 // directory, and logs go to the standard error stream.
 func retiredFlags() []string {
-	return []string{"lps", "memory", "tree-file-buffer", "dbdir", "logdir", "maxlogfiles", "maxlogfilesize"}
+	return []string{"lps", "memory", "tree-file-buffer", "logdir", "maxlogfiles", "maxlogfilesize"}
 }
 
 // registerOurs registers what the reference does not have.
@@ -181,6 +184,9 @@ func (f *poetFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if err := useKernel(f.kernel); err != nil {
+		return err
+	}
+	if err := f.refuseReference(); err != nil {
 		return err
 	}
 	if f.cpuProfile != "" {

@@ -6,22 +6,36 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
+	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
+	"tweedle/services/poet"
+	"tweedle/services/poet/book"
 	"tweedle/services/poet/legacy"
 	"tweedle/services/poet/rounds"
 )
 
 // importReport is what `tweedle poet import` tells.
 type importReport struct {
-	PoetID     string            `json:"poet_id"` // hexadecimal
-	Proofs     []uint32          `json:"proofs"`  // rounds taken over
-	Skipped    map[string]string `json:"skipped"` // rounds that were not, and why
-	Unfinished []string          `json:"unfinished"`
+	PoetID  string            `json:"poet_id"` // hexadecimal
+	Proofs  []uint32          `json:"proofs"`  // rounds taken over
+	Skipped map[string]string `json:"skipped"` // rounds whose proof was not, and why
+	// Members are the registrations taken over, by round: of rounds that have no
+	// proof and time left.
+	Members map[uint32]int `json:"members"`
+	// Restarted are those of these rounds whose execution had begun: it starts
+	// anew, for the time that is left.
+	Restarted []uint32 `json:"restarted"`
+	// Lost is what only the reference server can serve.
+	Lost []string `json:"lost"`
 }
 
 func poetImport() *cobra.Command {
@@ -30,12 +44,13 @@ func poetImport() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "import",
-		Short: "Take over a reference server's key and proofs",
-		Long: `Takes over the key and the stored proofs of a reference PoET server that has
-stopped, into the data directory of a server that does not run yet. Each proof
-is verified first. Nothing of the reference server is changed, and an import
-may be repeated. Rounds that have no proof yet are named; only the reference
-server can finish them.`,
+		Short: "Take over a reference server's key, proofs and registrations",
+		Long: `Takes over what a reference PoET server that has stopped leaves behind: its
+key, its stored proofs, each of which is verified first, and the registrations
+of the open round, and of a round that executes: its work starts anew, for the
+time that is left. Whatever cannot be taken over is named. Nothing of the
+reference server is changed, and an import may be repeated; until it has ended no
+server starts on the data directory, which may be the reference's own.`,
 		Example: `  tweedle poet import --from-datadir ~/.cache/poet/data --from-dbdir ~/.cache/poet/db \
     --network network.json --dir ~/poet`,
 		Args: noArgs,
@@ -65,36 +80,94 @@ server can finish them.`,
 	return cmd
 }
 
+// takeOver does the whole import. If we stop anywhere in it, it can be repeated,
+// and no server starts before.
 func (f *poetFlags) takeOver(from, fromDB string) (report importReport, err error) {
 	key, err := legacy.ReadKey(from)
 	if err != nil {
 		return report, err
 	}
-	report.PoetID = fmt.Sprintf("%x", key.Public().(ed25519.PublicKey))
-	if report.Unfinished, err = legacy.Unfinished(from); err != nil {
-		return report, err
+	report = importReport{
+		PoetID: fmt.Sprintf("%x", key.Public().(ed25519.PublicKey)), Proofs: []uint32{}, Skipped: map[string]string{},
+		Members: map[uint32]int{}, Restarted: []uint32{}, Lost: []string{},
 	}
 	f.cfg.Poet.Dir, f.cfg.Poet.Key = f.dir, key
-	// If we stop after this, the key is there and the import can be repeated.
 	service, err := rounds.Open(f.cfg.Poet)
 	if err != nil {
 		return report, fmt.Errorf("%w (the data directory must be new, or have this key)", err)
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
 	archive := legacy.OpenArchive(service)
-	report.Skipped = map[string]string{}
+	if err := archive.Begin(); err != nil {
+		return report, err
+	}
 	err = legacy.Proofs(fromDB, runtime.GOMAXPROCS(0), func(p legacy.Proof) error {
-		if err := archive.Put(p); err != nil {
-			return err
-		}
 		report.Proofs = append(report.Proofs, p.Round)
-		return nil
+		return archive.Put(p)
 	}, func(round string, why error) { report.Skipped[round] = why.Error() })
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%s has no proofs: give the folder that has %s", fromDB, filepath.Join(fromDB, "proofs"))
 	}
+	if err != nil {
+		return report, err
+	}
 	slices.Sort(report.Proofs)
-	return report, err
+	numbers, err := legacy.Rounds(fromDB, func(name string, why error) { report.lose("%s: %v", name, why) })
+	if err != nil {
+		return report, err
+	}
+	for _, round := range numbers {
+		if err := report.takeMembers(service, fromDB, round, f.cfg.Poet.Schedule.Start(round), f.cfg.Poet.Schedule.End(round)); err != nil {
+			return report, err
+		}
+	}
+	return report, archive.End()
+}
+
+func (r *importReport) lose(format string, args ...any) {
+	r.Lost = append(r.Lost, fmt.Sprintf(format, args...))
+}
+
+// takeMembers takes over the registrations of a round, if it has no proof.
+func (r *importReport) takeMembers(service *rounds.Service, fromDB string, round uint32, start, end time.Time) error {
+	_, skipped := r.Skipped[poet.RoundID(round)]
+	if _, err := service.Proof(poet.RoundID(round)); skipped || err == nil || slices.Contains(r.Proofs, round) {
+		return nil
+	}
+	now, count := time.Now(), 0
+	over := !now.Before(end)
+	err := legacy.Registrations(fromDB, round, func(batch []legacy.Registration) error {
+		count += len(batch)
+		if over {
+			return nil
+		}
+		entries := make([]*book.Entry, len(batch))
+		for i, m := range batch {
+			entries[i] = &book.Entry{NodeID: m.NodeID, Member: book.Member{Challenge: m.Challenge}}
+		}
+		if err := service.Import(round, entries); err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Err != nil {
+				count--
+				r.lose("round %d, smesher %x: %v", round, e.NodeID, e.Err)
+			}
+		}
+		return nil
+	}, func(why error) { r.lose("round %d: %v", round, why) })
+	switch {
+	case err != nil || count == 0:
+		return err
+	case over:
+		r.lose("round %d with %d members: its time is over and it has no proof, which only the reference server can make", round, count)
+		return nil
+	}
+	r.Members[round] = count
+	if !now.Before(start) {
+		r.Restarted = append(r.Restarted, round)
+	}
+	return nil
 }
 
 func (r importReport) print(cmd *cobra.Command, asJSON bool) error {
@@ -107,11 +180,60 @@ func (r importReport) print(cmd *cobra.Command, asJSON bool) error {
 		return err
 	}
 	fmt.Fprintf(w, "took over the key of PoET %s and %d proofs\n", r.PoetID, len(r.Proofs))
-	for round, why := range r.Skipped {
-		fmt.Fprintf(w, "round %s was not taken over: %s\n", round, why)
+	for _, round := range slices.Sorted(maps.Keys(r.Members)) {
+		note := ""
+		if slices.Contains(r.Restarted, round) {
+			note = ", whose work starts anew for the time that is left"
+		}
+		fmt.Fprintf(w, "took over %d members of round %d%s\n", r.Members[round], round, note)
 	}
-	for _, round := range r.Unfinished {
-		fmt.Fprintf(w, "round %s has no proof yet: only the reference server can finish it\n", round)
+	for _, round := range slices.Sorted(maps.Keys(r.Skipped)) {
+		fmt.Fprintf(w, "round %s was not taken over: %s\n", round, r.Skipped[round])
+	}
+	for _, what := range r.Lost {
+		fmt.Fprintf(w, "not taken over: %s\n", what)
 	}
 	return nil
+}
+
+// referenceState is the file by which a reference server's data directory is
+// known; our own has a database.
+const referenceState = "state.bin"
+
+// refuseReference keeps us from being another server, with another key and without
+// the registrations, in a directory that a reference server used until now.
+func (f *poetFlags) refuseReference() error {
+	dir := f.cfg.Poet.Dir
+	if _, err := os.Stat(filepath.Join(dir, referenceState)); err != nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, book.DatabaseName)); err == nil {
+		return nil
+	}
+	db := f.dbDir
+	if db == "" {
+		db = filepath.Join(f.poetDir, "db")
+	}
+	s := f.cfg.Poet.Schedule
+	command := []string{"tweedle", "poet", "import", "--from-datadir", dir, "--from-dbdir", db, "--dir", dir}
+	if f.network != "" {
+		command = append(command, "--network", f.network)
+	} else {
+		command = append(command, "--genesis-time", f.genesis, "--epoch-duration", s.EpochDuration.String(), "--phase-shift", s.PhaseShift.String(), "--cycle-gap", s.CycleGap.String())
+	}
+	for i, word := range command {
+		command[i] = shellWord(word)
+	}
+	return fmt.Errorf("%s is the data directory of a reference server: once that one has stopped, take over its key, proofs and registrations with `%s`, then start again", dir, strings.Join(command, " "))
+}
+
+// shellWord quotes a word for a shell, if it must be.
+func shellWord(word string) string {
+	odd := func(r rune) bool {
+		return !strings.ContainsRune("/.:=@%+-_,", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}
+	if word != "" && !strings.ContainsFunc(word, odd) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -219,8 +219,7 @@ func wrongNonce(m *api.SubmitRequest) uint64 {
 	}
 }
 
-// A published server's key and proof are taken over and served as it served
-// them; a round that it has not finished is named.
+// A published server's key and proof are taken over and served as it served them.
 func TestTakingOverFromThePublishedServer(t *testing.T) {
 	t.Parallel()
 	old, dir := t.TempDir(), filepath.Join(t.TempDir(), "poet")
@@ -278,6 +277,132 @@ func TestTakingOverFromThePublishedServer(t *testing.T) {
 	var after api.InfoResponse
 	if err := ours.do(t.Context(), http.MethodGet, "/v1/info", nil, &after); err != nil || !bytes.Equal(after.GetServicePubkey(), info.GetServicePubkey()) {
 		t.Fatalf("our server is %x, theirs was %x (%v)", after.GetServicePubkey(), info.GetServicePubkey(), err)
+	}
+}
+
+// Drop-in, as an operator does it: the published server with a file and a command
+// line, stopped in the middle of a round's registration, then ours with the same.
+// Ours refuses to be another server there and names one command; after it the
+// identity, the proofs and all members of the open round are the same.
+func TestOursTakesThePlaceOfThePublishedServer(t *testing.T) {
+	t.Parallel()
+	reference, err := referenceBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "an operator's")
+	conf, rest := filepath.Join(t.TempDir(), "poet.conf"), freeAddress(t)
+	text := fmt.Sprintf("[Application Options]\ngenesis-time = %s\npoetdir = %s\nrestlisten = %s\nrpclisten = %s\nconfig-rpclisten = %s\n[Round]\nepoch-duration = 12s\nphase-shift = 5s\ncycle-gap = 3s\n"+
+		"[Registration]\npow-difficulty = 4\n[Service]\nlps = 1000\nmemory = 10\n", time.Now().UTC().Format(time.RFC3339), dir, rest, freeAddress(t), freeAddress(t))
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	line := []string{"--configfile=" + conf, "--debuglog"}
+	c := httpClient{"http://" + rest}
+	// run starts a program with the operator's line; stop ends it in order.
+	run := func(program string, args ...string) (stop func()) {
+		t.Helper()
+		cmd := exec.Command(program, append(args, line...)...)
+		var log bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &log, &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		stop = sync.OnceFunc(func() {
+			_ = cmd.Process.Signal(syscall.SIGINT)
+			kill := time.AfterFunc(15*time.Second, func() { _ = cmd.Process.Kill() })
+			defer kill.Stop()
+			_ = cmd.Wait() // the published server's status says little
+		})
+		t.Cleanup(stop)
+		for wait := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			if res, err := http.Get("http://" + rest + "/v1/info"); err == nil {
+				res.Body.Close()
+				return stop
+			}
+			if time.Now().After(wait) {
+				stop()
+				t.Fatalf("%s does not start: %s", program, &log)
+			}
+		}
+	}
+	register := func(from, to int) (joined map[string][]smesher) {
+		t.Helper()
+		joined = map[string][]smesher{}
+		var params api.PowParamsResponse
+		if err := c.do(t.Context(), http.MethodGet, "/v1/pow_params", nil, &params); err != nil {
+			t.Fatal(err)
+		}
+		for i := from; i < to; i++ {
+			var out api.SubmitResponse
+			if err := c.do(t.Context(), http.MethodPost, "/v1/submit", newSmesher(byte(i)).request(t, params.GetPowParams(), nil), &out); err != nil {
+				t.Fatal(err)
+			}
+			joined[out.GetRoundId()] = append(joined[out.GetRoundId()], newSmesher(byte(i)))
+		}
+		return joined
+	}
+	proof := func(round string) *api.ProofResponse {
+		t.Helper()
+		var p api.ProofResponse
+		for wait := time.Now().Add(60 * time.Second); c.do(t.Context(), http.MethodGet, "/v1/proofs/"+round, nil, &p) != nil; time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(wait) {
+				t.Fatalf("there is no proof of round %s", round)
+			}
+		}
+		return &p
+	}
+	info := func() *api.InfoResponse {
+		t.Helper()
+		var out api.InfoResponse
+		if err := c.do(t.Context(), http.MethodGet, "/v1/info", nil, &out); err != nil {
+			t.Fatal(err)
+		}
+		return &out
+	}
+
+	stop := run(reference)
+	early := register(80, 84)["0"]
+	if len(early) != 4 {
+		t.Fatalf("%d of 4 registered in round 0", len(early))
+	}
+	first := proof("0") // from second 14 on; round 1 is open until second 17
+	waiting := register(100, 140)
+	before := info()
+	stop()
+
+	cmd := exec.Command(ours, append([]string{"poet"}, line...)...)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Fatalf("ours starts as another server: %s", out)
+	}
+	_, advice, _ := strings.Cut(string(out), "`")
+	advice, _, found := strings.Cut(advice, "`")
+	if !found || !strings.HasPrefix(advice, "tweedle poet import ") {
+		t.Fatalf("no command is named: %s", out)
+	}
+	shell := exec.Command("sh", "-c", advice)
+	shell.Env = append(os.Environ(), "PATH="+filepath.Dir(ours)+":"+os.Getenv("PATH"))
+	if out, err := shell.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", advice, err, out)
+	} else {
+		t.Logf("%s\n%s", advice, out)
+	}
+	run(ours, "poet")
+	if after := info(); !bytes.Equal(after.GetServicePubkey(), before.GetServicePubkey()) {
+		t.Errorf("the server is %x, and was %x", after.GetServicePubkey(), before.GetServicePubkey())
+	}
+	if again := proof("0"); !proto.Equal(again, first) {
+		t.Error("the proof of round 0 is another one")
+	}
+	judge(t, proof("0"), early...)
+	for round, members := range waiting { // one, or two if a round closed meanwhile
+		t.Logf("round %s has %d members from the published server", round, len(members))
+		judge(t, proof(round), members...)
 	}
 }
 

@@ -1,10 +1,12 @@
 // Package legacy takes over what a reference PoET server leaves behind: its
-// key and its stored proofs (reference/poet.md 1.9).
+// key, its stored proofs, and the registrations of rounds that have none yet
+// (reference/poet.md 1.9).
 //
 // It promises: nothing in the reference's directories is changed; a proof is
 // taken over only after it was verified, with its members; whatever cannot be
-// taken over is named. It leaves to the caller that the reference server has
-// stopped, and where proofs are served from.
+// taken over is named, and a server does not start on half an import. It leaves
+// to the caller that the reference server has stopped, where proofs are served
+// from, and which rounds still have time.
 package legacy
 
 import (
@@ -13,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -97,20 +100,69 @@ func Proofs(dbDir string, workers int, take func(Proof) error, skip func(key str
 	return it.Error()
 }
 
-// Unfinished lists rounds that have registrations but no proof yet: only the
-// reference server can finish them.
-func Unfinished(dataDir string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(dataDir, roundsDir))
+// Registration is what the reference keeps of one.
+type Registration struct{ NodeID, Challenge [32]byte }
+
+// batchSize is the number of registrations that are taken at a time.
+const batchSize = 4096
+
+// Rounds lists the rounds of which the reference's database directory has
+// registrations, lowest first: the open one, those that execute, and all that
+// have a proof. What is no round is given to skip.
+func Rounds(dbDir string, skip func(name string, why error)) (numbers []uint32, err error) {
+	entries, err := os.ReadDir(filepath.Join(dbDir, roundsDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	var rounds []string
 	for _, e := range entries {
-		if e.IsDir() {
-			rounds = append(rounds, e.Name())
+		n, err := strconv.ParseUint(e.Name(), 10, 32)
+		if err != nil || strconv.FormatUint(n, 10) != e.Name() || !e.IsDir() {
+			skip(e.Name(), errors.New("it is no round"))
+			continue
+		}
+		numbers = append(numbers, uint32(n))
+	}
+	slices.Sort(numbers)
+	return numbers, err
+}
+
+// Registrations reads those of a round, ascending by key, and gives them to take,
+// some thousand at a time. What is none is given to skip.
+func Registrations(dbDir string, round uint32, take func([]Registration) error, skip func(why error)) (err error) {
+	path := filepath.Join(dbDir, roundsDir, strconv.FormatUint(uint64(round), 10))
+	// The reference leaves such a folder behind when it only looks for a round.
+	names, err := filepath.Glob(filepath.Join(path, "*[0-9].*"))
+	if _, missing := os.Stat(filepath.Join(path, "CURRENT")); err == nil && len(names) == 0 && errors.Is(missing, os.ErrNotExist) {
+		return nil
+	}
+	db, err := leveldb.OpenFile(path, &opt.Options{ReadOnly: true, ErrorIfMissing: true, Strict: opt.StrictAll})
+	if err != nil {
+		return fmt.Errorf("registrations of round %d of a reference server: %w (has it stopped?)", round, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	it := db.NewIterator(nil, nil)
+	defer it.Release()
+	var batch []Registration
+	for it.Next() {
+		if len(it.Key()) != 32 || len(it.Value()) != 32 {
+			skip(fmt.Errorf("key %x has a challenge of %d bytes, and not 32: no node has such a one", it.Key(), len(it.Value())))
+			continue
+		}
+		batch = append(batch, Registration{[32]byte(it.Key()), [32]byte(it.Value())})
+		if len(batch) == batchSize {
+			if err := take(batch); err != nil {
+				return err
+			}
+			batch = batch[:0]
 		}
 	}
-	return rounds, err
+	if err := it.Error(); err != nil {
+		return fmt.Errorf("registrations of round %d of a reference server: %w", round, err)
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	return take(batch)
 }
 
 // Limits of a stored proof.

@@ -101,15 +101,9 @@ func TestKeyAndProofsAreTakenOver(t *testing.T) {
 	dataDir, dbDir := reference(t, map[string][]byte{
 		"12": good, "13": empty, "14": wrong, "15": good[:len(good)-1], "16": renamed, "pow_challenge": {1, 2, 3},
 	})
-	if err := os.MkdirAll(filepath.Join(dataDir, roundsDir, "17"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 	key, err := ReadKey(dataDir)
 	if err != nil || !key.Equal(ed25519.NewKeyFromSeed(make([]byte, 32))) {
 		t.Fatalf("key %x, %v", key, err)
-	}
-	if rounds, err := Unfinished(dataDir); err != nil || !slices.Equal(rounds, []string{"17"}) {
-		t.Fatalf("unfinished %v, %v", rounds, err)
 	}
 	cfg := rounds.Config{Dir: filepath.Join(t.TempDir(), "poet"), Key: key, Work: work.Config{LeavesPerSecond: 1}, BallastBytes: 1 << 16, Schedule: types.PoetSchedule{
 		Genesis: time.Unix(1e9, 0), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}}
@@ -223,4 +217,102 @@ func prove(t testing.TB, statement []byte, leaves uint64) types.PoetProof {
 		t.Fatal(err)
 	}
 	return proof
+}
+
+// A round's registrations come in order, whole, and what no node can have sent is
+// named. Not a byte of the reference's is changed.
+func TestRegistrationsAreRead(t *testing.T) {
+	dbDir := t.TempDir()
+	want := map[[32]byte][32]byte{}
+	write := func(round string, put func(*leveldb.DB) error) {
+		t.Helper()
+		db, err := leveldb.OpenFile(filepath.Join(dbDir, roundsDir, round), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(put(db), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("17", func(db *leveldb.DB) error {
+		for i := range 2*batchSize + 100 {
+			key, challenge := [32]byte{byte(i), byte(i >> 8), 1}, [32]byte{byte(i >> 8), byte(i), 2}
+			want[key] = challenge
+			if err := db.Put(key[:], challenge[:], nil); err != nil {
+				return err
+			}
+		}
+		return errors.Join(db.Put(make([]byte, 32), []byte("short"), nil), db.Put([]byte("x"), make([]byte, 32), nil))
+	})
+	write("4", func(*leveldb.DB) error { return nil })
+	if err := os.MkdirAll(filepath.Join(dbDir, roundsDir, "04"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var odd []string
+	looked := filepath.Join(dbDir, roundsDir, "18") // the reference looked for it, and there was none
+	if err := os.MkdirAll(looked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(looked, "LOCK"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	numbers, err := Rounds(dbDir, func(name string, _ error) { odd = append(odd, name) })
+	if err != nil || !slices.Equal(numbers, []uint32{4, 17, 18}) || !slices.Equal(odd, []string{"04"}) {
+		t.Fatalf("rounds %v, odd %v, %v", numbers, odd, err)
+	}
+	got, skipped, last := map[[32]byte][32]byte{}, 0, [32]byte{}
+	err = Registrations(dbDir, 17, func(batch []Registration) error {
+		for _, r := range batch {
+			if bytes.Compare(last[:], r.NodeID[:]) >= 0 {
+				t.Fatalf("%x comes after %x", r.NodeID, last)
+			}
+			last, got[r.NodeID] = r.NodeID, r.Challenge
+		}
+		return nil
+	}, func(error) { skipped++ })
+	if err != nil || skipped != 2 || !maps.Equal(got, want) {
+		t.Fatalf("%d of %d registrations, %d skipped, %v", len(got), len(want), skipped, err)
+	}
+	for _, empty := range []uint32{4, 18} {
+		if err := Registrations(dbDir, empty, func([]Registration) error { return errors.New("none") }, nil); err != nil {
+			t.Fatalf("round %d, which is empty: %v", empty, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dbDir, roundsDir, "17", "CURRENT")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Registrations(dbDir, 17, func([]Registration) error { return nil }, nil); err == nil {
+		t.Fatal("a damaged round is taken for an empty one")
+	}
+	if none, err := Rounds(t.TempDir(), nil); err != nil || none != nil {
+		t.Fatalf("no rounds: %v, %v", none, err)
+	}
+}
+
+// No server starts on half an import.
+func TestHalfAnImportIsTold(t *testing.T) {
+	service, err := rounds.Open(rounds.Config{Dir: filepath.Join(t.TempDir(), "poet"), Work: work.Config{LeavesPerSecond: 1}, BallastBytes: 1 << 16,
+		Schedule: types.PoetSchedule{Genesis: time.Unix(1e9, 0), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	a := OpenArchive(service)
+	if err := a.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.Begin(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Complete(); err == nil || !strings.Contains(err.Error(), "tweedle poet import") {
+		t.Fatalf("half an import: %v", err)
+	}
+	if err := a.End(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Complete(); err != nil {
+		t.Fatal(err)
+	}
 }
