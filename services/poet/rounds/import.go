@@ -12,8 +12,8 @@ import (
 // there already with another challenge. A round that has begun meanwhile is
 // executed for the time that is left.
 func (s *Service) Import(round uint32, entries []*book.Entry) error {
-	_, err := s.store.Register(entries, math.MaxUint64, func() (uint32, time.Time, time.Time) {
-		return round, s.cfg.Schedule.End(round), time.Now()
+	_, err := s.book.Register(entries, math.MaxUint64, func() (uint32, time.Time, time.Time) {
+		return round, s.cfg.Schedule.End(round), s.clock.Now()
 	})
 	return err
 }
