@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
@@ -119,7 +120,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	guard := front.New(cfg.Limits.Limits, cfg.Front)
 	s := &Server{cfg: cfg, guard: guard, grpc: guard.Server(), health: health.NewServer()}
-	b := &backend{Config: cfg}
+	b := &backend{
+		Config: cfg, publishing: make(chan struct{}, cfg.Limits.Publish),
+		publishers: front.NewRates[netip.Prefix](cfg.Limits.PublishRate, cfg.Limits.PublishBurst),
+	}
 	mux := newMux(guard)
 	for _, register := range b.public() {
 		if err := register(s.grpc, mux); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	"google.golang.org/grpc/codes"
@@ -17,7 +18,11 @@ import (
 )
 
 // backend is what all services share.
-type backend struct{ Config }
+type backend struct {
+	Config
+	publishing chan struct{} // holds a token for each PoET proof that is being checked
+	publishers *front.Rates[netip.Prefix]
+}
 
 // reasons maps errors of the packages below to the status that a user gets.
 func reasons() []front.Reason {

@@ -30,7 +30,9 @@ func (Activated) event() {}
 
 // Limits of streams.
 const (
-	MaxSubscribers = 256
+	// MaxSubscribers is how many streams can be open; of one address only
+	// Limits.AddressCalls are.
+	MaxSubscribers = 1024
 	// MaxBacklog is how many events a subscriber may be behind.
 	MaxBacklog = 1024
 )

@@ -3,12 +3,14 @@ package api
 import (
 	"context"
 	"errors"
+	"time"
 
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"tweedle/edges/api/gen/gatewaypb"
+	"tweedle/edges/front"
 	"tweedle/edges/store"
 	"tweedle/values/types"
 )
@@ -45,6 +47,15 @@ func (s gatewayService) PublishPoet(ctx context.Context, req *gatewaypb.PublishP
 func (s gatewayService) publish(ctx context.Context, data []byte) (Published, error) {
 	if len(data) == 0 {
 		return Published{}, invalid("data is empty")
+	}
+	if from, limited := front.From(ctx); limited && !s.publishers.Allow(from, time.Now()) {
+		return Published{}, status.Error(codes.ResourceExhausted, "too many proofs from this address: send fewer a second")
+	}
+	select {
+	case s.publishing <- struct{}{}:
+		defer func() { <-s.publishing }()
+	case <-ctx.Done():
+		return Published{}, s.fail(ctx.Err())
 	}
 	p, err := s.Gateway.PublishPoet(ctx, data)
 	return p, s.fail(err)

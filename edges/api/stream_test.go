@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
@@ -18,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"tweedle/edges/api/gen/gatewaypb"
 	"tweedle/edges/front"
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
@@ -230,6 +234,78 @@ func TestStreamsAreCounted(t *testing.T) {
 	wantStatus(t, err, codes.Unavailable, "stopping")
 	e.close()
 	e.Publish(Accepted{}) // nobody is left
+}
+
+// One address cannot have all streams; the proofs that it sends are limited,
+// and so are those that are being checked at a time.
+func TestOneAddressHasItsShareOfStreamsAndProofs(t *testing.T) {
+	s := serve(t, func(c *Config) {
+		c.Limits = DefaultLimits()
+		c.Limits.AddressCalls, c.Limits.PublishRate, c.Limits.PublishBurst = 5, 1e-9, 3
+	})
+	for range 5 {
+		check[grpc.ServerStreamingClient[spacemesh.LayerStreamResponse]](t)(s.mesh.LayerStream(deadline(t), &spacemesh.LayerStreamRequest{}))
+	}
+	s.subscribed(t, 5)
+	_, err := check[grpc.ServerStreamingClient[spacemesh.LayerStreamResponse]](t)(s.mesh.LayerStream(deadline(t), &spacemesh.LayerStreamRequest{})).Recv()
+	wantStatus(t, err, codes.ResourceExhausted, "of this address")
+	other := func() *grpc.ClientConn {
+		conn := check[*grpc.ClientConn](t)(grpc.NewClient(s.cfg.GRPC.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+				return d.DialContext(ctx, "tcp", addr)
+			})))
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}()
+	check[grpc.ServerStreamingClient[spacemesh.LayerStreamResponse]](t)(spacemesh.NewMeshServiceClient(other).LayerStream(deadline(t), &spacemesh.LayerStreamRequest{}))
+	s.subscribed(t, 6)
+	gateway := gatewaypb.NewGatewayServiceClient(other)
+	for i := range 4 {
+		_, err := gateway.PublishPoet(deadline(t), &gatewaypb.PublishPoetRequest{Data: []byte{1}})
+		want := codes.InvalidArgument
+		if i == 3 {
+			want = codes.ResourceExhausted
+		}
+		wantStatus(t, err, want, "proof")
+	}
+}
+
+// slowGateway takes its time for each proof and counts how many it has.
+type slowGateway struct {
+	Gateway
+	now, most atomic.Int32
+}
+
+func (g *slowGateway) PublishPoet(context.Context, []byte) (Published, error) {
+	n := g.now.Add(1)
+	defer g.now.Add(-1)
+	for most := g.most.Load(); n > most && !g.most.CompareAndSwap(most, n); most = g.most.Load() {
+	}
+	time.Sleep(time.Second) // in a bubble
+	return Published{}, nil
+}
+
+func TestFewProofsAreCheckedAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &slowGateway{}
+		s := gatewayService{backend: &backend{Config: Config{Gateway: g}, publishing: make(chan struct{}, 2)}}
+		var wait sync.WaitGroup
+		late := atomic.Int32{}
+		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
+		defer cancel()
+		for range 10 {
+			wait.Go(func() {
+				if _, err := s.PublishPoet(ctx, &gatewaypb.PublishPoetRequest{Data: []byte{1}}); status.Code(err) == codes.DeadlineExceeded {
+					late.Add(1)
+				}
+			})
+		}
+		wait.Wait()
+		if g.most.Load() != 2 || late.Load() != 2 {
+			t.Errorf("%d at a time, %d had no turn", g.most.Load(), late.Load())
+		}
+	})
 }
 
 func TestTheEndOfTheNodeEndsItsStreams(t *testing.T) {

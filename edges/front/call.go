@@ -94,6 +94,16 @@ func callOf(ctx context.Context) (*call, *conn) {
 	return c, nil
 }
 
+// From returns the address that a call counts for; false if it has no share of
+// its own.
+func From(ctx context.Context) (netip.Prefix, bool) {
+	c, _ := callOf(ctx)
+	if c == nil || c.from.free {
+		return netip.Prefix{}, false
+	}
+	return c.from.narrow, true
+}
+
 // tap sees every call when its headers are there: single calls, streams,
 // reflection, health, and those that nobody serves. grpc reads the request of
 // a single call before any interceptor runs, so this is the only place that

@@ -9,9 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
+
+	"tweedle/edges/front"
 )
 
 // Command is what another shell asks of a running testnet.
@@ -52,11 +53,7 @@ func (l *launcher) serveControl(ctx context.Context) (stop func(), err error) {
 		return nil, err
 	}
 	// We hold the lock, so a socket that is there is a dead launcher's.
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		release()
-		return nil, l.dir.explain(err)
-	}
-	lis, err := net.Listen("unix", path)
+	lis, err := front.ListenLocal(front.UnixPrefix + path)
 	if err != nil {
 		release()
 		return nil, l.dir.explain(err)
