@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -223,6 +226,72 @@ func TestRequestsOfAnAddressAreLimited(t *testing.T) {
 	}
 	if n := d.log.count("limit=rate-limit"); n != 1 {
 		t.Errorf("the log tells %d times of it in a minute", n)
+	}
+}
+
+// Behind a proxy on this machine, which is the usual way to TLS, clients are
+// told apart if the proxy was named. If it was not they are one client, not
+// this machine, whose rate is not limited.
+func TestClientsBehindAProxyAreToldApart(t *testing.T) {
+	for _, named := range []bool{true, false} {
+		l := testLimits()
+		l.Rate, l.Burst, l.AddressConnections = 1e-9, 3, 2
+		var proxies []netip.Prefix
+		if named {
+			proxies = Local()
+		}
+		d := open(t, l, bytesOf(1), func(o *Options) { o.Free, o.Proxies = nil, proxies })
+		target, err := url.Parse(d.rest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy := &httputil.ReverseProxy{Transport: &http.Transport{}, Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"] // what its client tells stays in front
+			r.SetURL(target)
+			// Everybody here is on loopback: the test says who is who.
+			r.Out.Header["X-Forwarded-For"] = append(r.Out.Header["X-Forwarded-For"], r.In.Header.Get("From"))
+		}}
+		server := httptest.NewServer(proxy)
+		ask := func(from string) int {
+			r, err := http.NewRequest(http.MethodGet, server.URL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("From", from)
+			r.Header.Set("X-Forwarded-For", "127.0.0.1, 203.0.113.1")
+			res, err := d.web().Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			return res.StatusCode
+		}
+		got := ""
+		for range 4 {
+			got += fmt.Sprint(ask("198.51.100.1"), " ")
+		}
+		for range 4 {
+			got += fmt.Sprint(ask("198.51.100.2"), " ")
+		}
+		want := "200 200 200 429 429 429 429 429 "
+		if named {
+			want = "200 200 200 429 200 200 200 429 "
+		}
+		if got != want {
+			t.Errorf("named %v: %s, want %s", named, got, want)
+		}
+		// This machine itself is not limited where it is no proxy.
+		for range 5 {
+			if code, _ := d.get(d.web()); !named && code != http.StatusOK {
+				t.Errorf("this machine gets %d", code)
+			}
+		}
+		if n := d.refused(limitAddressConnections); n != 0 {
+			t.Errorf("named %v: %v connections were refused", named, n)
+		}
+		server.Close()
+		proxy.Transport.(*http.Transport).CloseIdleConnections()
+		d.stop()
 	}
 }
 

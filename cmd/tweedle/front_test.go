@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tweedle/edges/api"
+	"tweedle/services/poet/door"
+)
+
+const genesisFlag = "--genesis-time=2026-01-01T00:00:00Z"
+
+// The limits of the public doors can be set, by flag, variable and file, and
+// what cannot be meant is refused.
+func TestTheLimitsOfTheDoorCanBeSet(t *testing.T) {
+	f, err := settled(t, genesisFlag, "--rate-limit=7.5", "--max-connections=300", "--address-connections=9",
+		"--trusted-proxy=10.0.0.7", "--trusted-proxy=10.1.2.3/16", "--trusted-proxy=::1", "--cors-origin=https://explorer.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := f.cfg.Limits
+	if l.Rate != 7.5 || l.Connections != 300 || l.AddressConnections != 9 || l.AddressCalls != door.DefaultLimits().AddressCalls {
+		t.Errorf("limits %+v", l)
+	}
+	if got := fmt.Sprint(f.cfg.Proxies, f.cfg.Origins); got != "[10.0.0.7/32 10.1.0.0/16 ::1/128] [https://explorer.example]" {
+		t.Error(got)
+	}
+	path := filepath.Join(t.TempDir(), "poet.conf")
+	if err := os.WriteFile(path, []byte("rate-limit=0\ntrusted-proxy=10.0.0.7\ntrusted-proxy=10.0.0.8\ncors-origin=*\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TWEEDLE_POET_MAX_CONNECTIONS", "77")
+	if f, err = settled(t, genesisFlag, "-c", path); err != nil {
+		t.Fatal(err)
+	}
+	if l := f.cfg.Limits; l.Rate != 0 || l.Connections != 77 || len(f.cfg.Proxies) != 2 || len(f.cfg.Origins) != 1 {
+		t.Errorf("limits %+v, %v, %v", l, f.cfg.Proxies, f.cfg.Origins)
+	}
+	for _, bad := range []string{
+		"--rate-limit=-1", "--max-connections=0", "--address-connections=-1", "--trusted-proxy=proxy.example", "--trusted-proxy=10.0.0.7/33",
+		"--cors-origin=explorer.example", "--cors-origin=https://explorer.example/", "--cors-origin=null",
+	} {
+		if _, err := settled(t, genesisFlag, bad); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+// Behind a load balancer all clients have one address: without a rate nothing
+// else is limited by address either, unless somebody says so.
+func TestWithoutARateNoLimitOfAnAddressHolds(t *testing.T) {
+	f, err := settled(t, genesisFlag, "--rate-limit=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := f.cfg.Limits; l.AddressConnections != 0 || l.AddressCalls != 0 || l.AddressReplies != 0 || l.Connections == 0 || l.Calls == 0 || l.Replies == 0 {
+		t.Errorf("limits %+v", l)
+	}
+	if f, err = settled(t, genesisFlag, "--rate-limit=0", "--address-connections=500"); err != nil || f.cfg.Limits.AddressConnections != 500 {
+		t.Errorf("%d connections, %v", f.cfg.Limits.AddressConnections, err)
+	}
+}
+
+// A node has the same settings under the same names.
+func TestANodeHasTheSettingsOfAPoETsDoor(t *testing.T) {
+	node, poet := nodeCommand().Flags(), poetCommand().Flags()
+	for _, name := range []string{"rate-limit", "max-connections", "address-connections", "trusted-proxy", "cors-origin"} {
+		n, p := node.Lookup(name), poet.Lookup(name)
+		if n == nil || p == nil || n.Usage != p.Usage {
+			t.Errorf("--%s is not the same", name)
+		}
+	}
+	if got := node.Lookup("rate-limit").DefValue; got != fmt.Sprint(api.DefaultLimits().Rate) {
+		t.Errorf("a node's rate is %s", got)
+	}
+}
