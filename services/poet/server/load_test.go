@@ -31,8 +31,8 @@ import (
 
 // Clients of the load: connections, and calls at a time on each.
 const (
-	loadConns = 8
-	loadCalls = 64
+	loadConns = 32
+	loadCalls = 16 // as many as the server takes on a connection
 )
 
 // BenchmarkRegistrationsOverGRPC measures how many registrations a server takes
