@@ -29,7 +29,7 @@ func (*reply) Get(n int) *[]byte { panic(fmt.Sprintf("front: %d bytes are asked 
 func (r *reply) Put(*[]byte) { r.sent() }
 
 // tracked is the least capacity of bytes whose end grpc tells.
-const tracked = 2 << 10
+const tracked = 1<<10 + 128
 
 // Shared is a reply that is encoded once for all who ask for it. Its bytes
 // count once, however many calls they are under way in.
