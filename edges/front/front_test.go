@@ -165,6 +165,27 @@ func TestRatesRefillAndForget(t *testing.T) {
 	}
 }
 
+// A line that was given thousands of /64s has four times the rate of one.
+func TestTheRateOfANetworkIsFourAddresses(t *testing.T) {
+	l := testLimits()
+	l.Rate, l.Burst = 1e-9, 5
+	g := New(l, Options{})
+	let := func(pattern string) (n int) {
+		for i := range 100 {
+			if _, err := g.enter(clientOf(netip.MustParseAddr(fmt.Sprintf(pattern, i)))); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	if n := let("2001:db8:0:%x::1"); n != 20 {
+		t.Errorf("a hundred /64s of one /48 get %d requests, want 20", n)
+	}
+	if n := let("2001:db8:%x::1"); n != 99 { // the first is of the network above
+		t.Errorf("a hundred /48s get %d", n)
+	}
+}
+
 // The rate holds for an address over gRPC, its streams, health, reflection,
 // methods that nobody serves, and REST together; another address has its own.
 func TestRequestsOfAnAddressAreLimited(t *testing.T) {
@@ -731,6 +752,7 @@ func TestAnAddressInUseIsOneLine(t *testing.T) {
 	} {
 		for name, open := range map[string]func(string) (net.Listener, error){"Listen": Listen, "ListenLocal": ListenLocal} {
 			_, err := open(address)
+			want := want
 			if name == "ListenLocal" && strings.HasPrefix(address, "192.") {
 				want = "could be reached from outside"
 			}
