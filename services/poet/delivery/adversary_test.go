@@ -273,8 +273,9 @@ func TestTheStatesOfAGateway(t *testing.T) {
 	}{
 		{nil, Suspect},
 		{[]event{passes}, Live},
-		{[]event{fails}, Dead}, // never was live
-		{[]event{fails, passes}, Live},
+		{[]event{fails}, Suspect},
+		{[]event{fails, fails, fails}, Dead},
+		{[]event{fails, fails, fails, passes}, Live},
 		{[]event{passes, passes}, Live},
 		{[]event{passes, fails}, Suspect},
 		{[]event{passes, fails, fails}, Suspect},

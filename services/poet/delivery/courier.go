@@ -58,8 +58,8 @@ func Open(db DB, shelf Shelf, cfg Config, dial Dialer, gateways []string, opt Op
 	c := &Courier{Options: opt, db: db, shelf: shelf, dial: dial, wake: make(chan struct{}, 1)}
 	now := time.Now()
 	c.m = NewMachine(cfg, saved, now, c.Date())
-	for _, d := range damaged {
-		c.m.event(poet.Event{Kind: poet.EventDamage, Text: "a part of the state of the deliveries is left out", Err: d})
+	if damaged != nil {
+		c.m.event(poet.Event{Kind: poet.EventDamage, Text: "a part of the state of the deliveries is left out", Err: damaged})
 	}
 	if unused := c.m.Configure(gateways, now); len(unused) > 0 {
 		c.m.event(poet.Event{Kind: GatewaysIgnored, Err: fmt.Errorf("%q", unused),
@@ -159,9 +159,11 @@ func (c *Courier) look() {
 		c.m.event(poet.Event{Kind: ProofUnreadable, Text: "the stored proofs cannot be listed", Err: err})
 	}
 	c.blind = err != nil
-	for _, d := range c.m.Missing(due) {
-		p, err := c.read(d.Round)
-		c.m.Found(d, p, err, time.Now())
+	for _, d := range due {
+		if c.m.Lacks(d.Round) {
+			p, err := c.read(d.Round)
+			c.m.Found(d, p, err, time.Now())
+		}
 	}
 }
 

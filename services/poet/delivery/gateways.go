@@ -15,7 +15,7 @@ import (
 //
 //	state    is checked              gets proofs        it becomes
 //	suspect  at once, then by        no                 live by a check that passes; dead by deadAfter failed
-//	         backoff                                    ones in a row, or by the first if it never was live
+//	         backoff                                    ones in a row
 //	live     every probeEvery        if it has a slot   suspect by anything that fails; dead by deadRefusals failed
 //	                                                    pushes or fetches in a row, or by one lie
 //	dead     by backoff; after a     no                 live by a check that passes
@@ -63,9 +63,8 @@ type GatewayStatus struct {
 // gateway is an entry of the table.
 type gateway struct {
 	GatewayStatus
-	proven   bool // was live
-	failures int  // failed checks in a row
-	refusals int  // failed pushes and fetches in a row
+	failures int // failed checks in a row
+	refusals int // failed pushes and fetches in a row
 	next     time.Time
 	call     *Call // in flight
 }
@@ -179,8 +178,8 @@ func (m *Machine) checked(g *gateway, h Health, err error, now time.Time) {
 	g.next = now.Add(m.jitter(probeEvery))
 	m.disown(g)
 	if g.State != Live {
-		g.State, g.proven, g.LastError = Live, true, ""
-		m.event(poet.Event{Kind: GatewayLive, Gateway: g.Addr, Text: fmt.Sprintf("is live with %d peers %s", g.Peers, m.twin(g))})
+		g.State, g.LastError = Live, ""
+		m.event(poet.Event{Kind: GatewayLive, Gateway: g.Addr, Text: fmt.Sprintf("is live with %d peers", g.Peers)})
 	}
 }
 
@@ -209,7 +208,7 @@ func (m *Machine) failed(g *gateway, err error, now time.Time) {
 	g.next = now.Add(m.backoff(g.failures + g.refusals - 1))
 	switch {
 	case g.State == Dead:
-	case !g.proven || g.failures >= deadAfter || g.refusals >= deadRefusals:
+	case g.failures >= deadAfter || g.refusals >= deadRefusals:
 		m.event(poet.Event{Kind: GatewayDead, Gateway: g.Addr, Text: "is dead", Err: err})
 		m.bury(g)
 	case g.State == Live:

@@ -83,8 +83,11 @@ func (g *grpcGateway) Check(ctx context.Context) (Health, error) {
 
 // Publish hands a proof over.
 func (g *grpcGateway) Publish(ctx context.Context, data []byte) (Answer, error) {
-	r, err := gatewaypb.NewGatewayServiceClient(g.conn).PublishPoet(ctx,
-		&gatewaypb.PublishPoetRequest{Data: data, GenesisId: g.genesisID()})
+	in := &gatewaypb.PublishPoetRequest{Data: data}
+	if g.genesis != (types.GenesisID{}) {
+		in.GenesisId = g.genesis[:]
+	}
+	r, err := gatewaypb.NewGatewayServiceClient(g.conn).PublishPoet(ctx, in)
 	if status.Code(err) == codes.InvalidArgument {
 		return Answer{}, fmt.Errorf("%w: %w", ErrRejected, plain(err))
 	}
@@ -118,13 +121,6 @@ func (g *grpcGateway) Fetch(ctx context.Context, ref types.PoetProofRef) error {
 
 // Close ends the connection.
 func (g *grpcGateway) Close() error { return g.conn.Close() }
-
-func (g *grpcGateway) genesisID() []byte {
-	if g.genesis == (types.GenesisID{}) {
-		return nil
-	}
-	return g.genesis[:]
-}
 
 // maxErrorText bounds what a gateway's error adds to records and log lines, in
 // bytes.

@@ -107,14 +107,10 @@ func (m *Machine) insert(it *item) {
 	slices.SortFunc(m.proofs, func(a, b *item) int { return oldest(a.Round, b.Round) })
 }
 
-// Missing returns which of the proofs that are due are still to be read.
-func (m *Machine) Missing(due []Due) (unread []Due) {
-	for _, d := range due {
-		if it := m.item(d.Round); it == nil || it.Ref == (types.PoetProofRef{}) {
-			unread = append(unread, d)
-		}
-	}
-	return unread
+// Lacks tells whether the proof of a round is still to be read.
+func (m *Machine) Lacks(round string) bool {
+	it := m.item(round)
+	return it == nil || it.Ref == types.PoetProofRef{}
 }
 
 // Found takes a proof that is due, or why it could not be read.

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -64,12 +65,11 @@ func (m *Machine) unsaved() *Saved {
 // without it that is part of the next step again.
 func (m *Machine) Persisted() { m.dirty = false }
 
-// load reads what was saved, and makes the bucket of a new database. It returns
-// what is damaged and was left out: without the records, what is of use is
-// delivered again; without the table, the gateways are to be set again.
-func load(db DB) (saved Saved, damaged []error, err error) {
+// load reads what was saved, and makes the bucket of a new database. What is
+// damaged is left out and told: without the records, what is of use is delivered
+// again; without the table, the gateways are to be set again.
+func load(db DB) (saved Saved, damaged, err error) {
 	err = db.Update(func(tx *bbolt.Tx) error {
-		saved, damaged = Saved{}, nil
 		b, err := tx.CreateBucketIfNotExists([]byte(bucket))
 		if err != nil {
 			return err
@@ -78,18 +78,8 @@ func load(db DB) (saved Saved, damaged []error, err error) {
 		if err := migrate(b); err != nil {
 			return err
 		}
-		var table Table
-		var records []Record
-		if err := get(b, keyTable, &table); err != nil {
-			damaged = append(damaged, err)
-		} else {
-			saved.Table = table
-		}
-		if err := get(b, keyRecords, &records); err != nil {
-			damaged = append(damaged, err)
-		} else {
-			saved.Records = records
-		}
+		saved = Saved{}
+		damaged = errors.Join(get(b, keyTable, &saved.Table), get(b, keyRecords, &saved.Records))
 		return nil
 	})
 	if err != nil {
@@ -120,10 +110,7 @@ func put(b *bbolt.Bucket, key string, value any) error {
 
 // write puts all of it into the bucket.
 func (s *Saved) write(b *bbolt.Bucket) error {
-	if err := put(b, keyTable, s.Table); err != nil {
-		return err
-	}
-	return put(b, keyRecords, s.Records)
+	return errors.Join(put(b, keyTable, s.Table), put(b, keyRecords, s.Records))
 }
 
 // save makes a state durable. If we stop before the commit, load finds the one

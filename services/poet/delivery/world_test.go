@@ -169,7 +169,7 @@ func (w *world) add(round int, useful time.Duration) {
 func (w *world) look() {
 	for _, round := range slices.SortedFunc(maps.Keys(w.shelf), oldest) {
 		p := w.shelf[round]
-		if w.date().Before(p.UsefulUntil) && len(w.m.Missing([]Due{p.Due})) > 0 {
+		if w.date().Before(p.UsefulUntil) && w.m.Lacks(p.Round) {
 			w.m.Found(p.Due, p, nil, w.now)
 		}
 	}

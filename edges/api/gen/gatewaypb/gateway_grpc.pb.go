@@ -44,8 +44,8 @@ type GatewayServiceClient interface {
 	// PublishPoet acknowledges a proof: it was validated, stored, and handed to
 	// enough peers, now or earlier.
 	PublishPoet(ctx context.Context, in *PublishPoetRequest, opts ...grpc.CallOption) (*PublishPoetResponse, error)
-	// GatewayPeers tells of other gateways, so that a PoET whose gateways die
-	// finds new ones by itself.
+	// GatewayPeers tells the gateway's own name, and of other gateways. A PoET
+	// of ours asks for the name only: it dials nobody whom its operator did not name.
 	GatewayPeers(ctx context.Context, in *GatewayPeersRequest, opts ...grpc.CallOption) (*GatewayPeersResponse, error)
 	// GatewayProof returns a stored proof by its reference: how a PoET finds
 	// out that an acknowledgement was true. NOT_FOUND when it is not there.
@@ -119,8 +119,8 @@ type GatewayServiceServer interface {
 	// PublishPoet acknowledges a proof: it was validated, stored, and handed to
 	// enough peers, now or earlier.
 	PublishPoet(context.Context, *PublishPoetRequest) (*PublishPoetResponse, error)
-	// GatewayPeers tells of other gateways, so that a PoET whose gateways die
-	// finds new ones by itself.
+	// GatewayPeers tells the gateway's own name, and of other gateways. A PoET
+	// of ours asks for the name only: it dials nobody whom its operator did not name.
 	GatewayPeers(context.Context, *GatewayPeersRequest) (*GatewayPeersResponse, error)
 	// GatewayProof returns a stored proof by its reference: how a PoET finds
 	// out that an acknowledgement was true. NOT_FOUND when it is not there.
