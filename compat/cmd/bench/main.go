@@ -23,10 +23,16 @@ func main() {
 	log.SetFlags(0)
 	rounds := flag.Int("rounds", 9, "slices of each prover")
 	length := flag.Duration("slice", 2*time.Second, "length of a slice")
+	kernel := flag.String("kernel", os.Getenv("TWEEDLE_KERNEL"), "SHA-256 kernel of our side")
 	flag.Parse()
 	if flag.NArg() > 0 || *rounds < 1 {
 		flag.Usage()
 		os.Exit(2)
+	}
+	if *kernel != "" {
+		if err := posw.UseKernel(*kernel); err != nil {
+			log.Fatal(err)
+		}
 	}
 	if err := run(*rounds, *length); err != nil {
 		log.Fatal(err)
