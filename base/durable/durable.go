@@ -80,7 +80,7 @@ const tempSuffix = ".tmp"
 // its durability is unknown. One writer per path at a time.
 func WriteFile(fs FS, path string, data []byte, mode os.FileMode) error {
 	temp := path + tempSuffix
-	if err := writeSynced(fs, temp, data, mode); err != nil {
+	if err := writeSynced(fs, temp, mode, func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {
 		// If we stop here, the next WriteFile replaces the temporary file.
 		fs.Remove(temp) //nolint:errcheck // as above
 		return fmt.Errorf("write %s: %w", path, err)
@@ -95,12 +95,12 @@ func WriteFile(fs FS, path string, data []byte, mode os.FileMode) error {
 	return nil
 }
 
-func writeSynced(fs FS, path string, data []byte, mode os.FileMode) error {
+func writeSynced(fs FS, path string, mode os.FileMode, write func(io.Writer) error) error {
 	f, err := fs.Create(path, mode)
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(data, 0); err != nil {
+	if err := write(io.NewOffsetWriter(f, 0)); err != nil {
 		f.Close()
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -54,15 +55,24 @@ func RandomHex() ([]byte, error) {
 // NewSecret makes a file of mode 0600 with content and a line end, durably. The
 // error is os.ErrExist if the name is taken; then nothing is changed.
 func NewSecret(fs FS, path string, content []byte) error {
+	return NewFile(fs, path, 0o600, func(w io.Writer) error {
+		_, err := w.Write(append(bytes.Clone(content), '\n'))
+		return err
+	})
+}
+
+// NewFile makes a file of what write writes, durably: it is there whole or not at
+// all. The error is os.ErrExist if the name is taken; then nothing is changed.
+func NewFile(fs FS, path string, mode os.FileMode, write func(io.Writer) error) error {
 	// Another process may do the same at this moment.
 	temp := path + "." + rand.Text()[:8] + tempSuffix
-	err := writeSynced(fs, temp, append(bytes.Clone(content), '\n'), 0o600)
+	err := writeSynced(fs, temp, mode, write)
 	if err == nil {
 		// If we stop here, nobody has seen what is in the temporary file.
 		err = fs.Move(temp, path)
 	}
 	if err != nil {
-		fs.Remove(temp) //nolint:errcheck // if it stays, it is a key that nobody uses
+		fs.Remove(temp) //nolint:errcheck // if it stays, nobody uses it
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	// If we stop here, a start finds the file, whole, or none.

@@ -78,7 +78,7 @@ admin.token is another token; a time behind it (RFC 3339) is when it expires.`,
 	f.registerTime(cmd)
 	f.registerReference(cmd)
 	f.registerOurs(cmd)
-	cmd.AddCommand(poetGateways(), poetProofs(), poetRounds(), poetStorage(), poetReloadKeys(), poetEvidence(), poetImport(), poetBench())
+	cmd.AddCommand(poetGateways(), poetProofs(), poetRounds(), poetStorage(), poetReloadKeys(), poetEvidence(), poetBackup(), poetImport(), poetBench())
 	return cmd
 }
 

@@ -3,8 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"crypto/ed25519"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,7 +19,6 @@ import (
 	"time"
 
 	"tweedle/base/telemetry"
-	"tweedle/protocol/registration"
 )
 
 // systemCall is one call as strace saw it. Begin and end are the lines of its
@@ -243,48 +240,6 @@ func straced(t *testing.T, dir string) trace {
 	}
 	defer f.Close()
 	return trace{t, readTrace(t, f)}
-}
-
-// fetch makes one request on a connection of its own.
-func fetch(t *testing.T, method, url string, body []byte) (status int, reply []byte) {
-	t.Helper()
-	req, err := http.NewRequest(method, url, bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Close = true
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	reply, err = io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, reply
-}
-
-// register registers a smesher and returns the round.
-func register(t *testing.T, base string) (round string) {
-	t.Helper()
-	var pow struct {
-		PowParams struct{ Challenge []byte }
-	}
-	if status, b := fetch(t, "GET", base+"/v1/pow_params", nil); status != http.StatusOK || json.Unmarshal(b, &pow) != nil {
-		t.Fatalf("%d %s", status, b)
-	}
-	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
-	public, challenge := key.Public().(ed25519.PublicKey), bytes.Repeat([]byte{7}, 32)
-	nonce, _ := registration.SolvePow(registration.PowParams{Challenge: pow.PowParams.Challenge}, public, challenge, 1)
-	text := base64.StdEncoding.EncodeToString
-	body := fmt.Sprintf(`{"nonce":"%d","powParams":{"challenge":%q},"challenge":%q,"pubkey":%q,"signature":%q}`,
-		nonce, text(pow.PowParams.Challenge), text(challenge), text(public), text(ed25519.Sign(key, challenge)))
-	var out struct{ RoundID string }
-	if status, b := fetch(t, "POST", base+"/v1/submit", []byte(body)); status != http.StatusOK || json.Unmarshal(b, &out) != nil {
-		t.Fatalf("%d %s", status, b)
-	}
-	return out.RoundID
 }
 
 // What the program asks of the system for a registration, a journal and a proof:

@@ -1,8 +1,10 @@
 package door
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -32,6 +34,7 @@ func adminMethods() map[string]bool {
 		poetadminpb.AdminService_ListRounds_FullMethodName:           true,
 		poetadminpb.AdminService_ReopenRound_FullMethodName:          true,
 		poetadminpb.AdminService_GetStorage_FullMethodName:           true,
+		poetadminpb.AdminService_Backup_FullMethodName:               true,
 		poetpb.ConfigurationService_ReloadTrustedKeys_FullMethodName: true,
 	}
 }
@@ -195,6 +198,33 @@ func (a *admin) GetStorage(context.Context, *poetadminpb.GetStorageRequest) (*po
 		out.Alert = "fewer rounds fit on the disk than should: free some disk space"
 	}
 	return out, nil
+}
+
+// maxBackup bounds the time of a backup. As long as it lasts the database cannot
+// use its free pages again.
+const maxBackup = 10 * time.Minute
+
+// Backup streams a copy of key and database.
+func (a *admin) Backup(_ *poetadminpb.BackupRequest, s grpc.ServerStreamingServer[poetadminpb.BackupResponse]) error {
+	w := bufio.NewWriterSize(parts{s, time.Now().Add(maxBackup)}, 32<<10)
+	if err := errors.Join(a.backend.Backup(w), w.Flush()); err != nil {
+		return status.Error(codes.Unavailable, front.OneLine(err))
+	}
+	a.log.Info("the operator took a backup")
+	return nil
+}
+
+// parts is a stream as a writer.
+type parts struct {
+	to    grpc.ServerStreamingServer[poetadminpb.BackupResponse]
+	until time.Time
+}
+
+func (p parts) Write(b []byte) (int, error) {
+	if time.Now().After(p.until) {
+		return 0, fmt.Errorf("a backup may take %v: its reader is too slow", maxBackup)
+	}
+	return len(b), p.to.Send(&poetadminpb.BackupResponse{Part: b})
 }
 
 // ReloadTrustedKeys reads the certifiers' keys again.

@@ -15,6 +15,7 @@ package door
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"tweedle/edges/front"
@@ -35,6 +36,7 @@ type Backend interface {
 	Rounds() []poet.RoundStatus
 	Reopen(ctx context.Context) (round string, err error)
 	Storage() poet.StorageStatus
+	Backup(w io.Writer) error
 }
 
 // Outbox is what the admin API steers: a *delivery.Courier.

@@ -882,6 +882,86 @@ func (x *ListRoundsResponse) GetRounds() []*Round {
 	return nil
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+type BackupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          []byte                 `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"` // of a tar archive with identity.key and poet.db
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *BackupResponse) GetPart() []byte {
+	if x != nil {
+		return x.Part
+	}
+	return nil
+}
+
 type GetStorageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -890,7 +970,7 @@ type GetStorageRequest struct {
 
 func (x *GetStorageRequest) Reset() {
 	*x = GetStorageRequest{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +982,7 @@ func (x *GetStorageRequest) String() string {
 func (*GetStorageRequest) ProtoMessage() {}
 
 func (x *GetStorageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[15]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +995,7 @@ func (x *GetStorageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStorageRequest.ProtoReflect.Descriptor instead.
 func (*GetStorageRequest) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type GetStorageResponse struct {
@@ -933,7 +1013,7 @@ type GetStorageResponse struct {
 
 func (x *GetStorageResponse) Reset() {
 	*x = GetStorageResponse{}
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[16]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1025,7 @@ func (x *GetStorageResponse) String() string {
 func (*GetStorageResponse) ProtoMessage() {}
 
 func (x *GetStorageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[16]
+	mi := &file_tweedle_poet_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1038,7 @@ func (x *GetStorageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStorageResponse.ProtoReflect.Descriptor instead.
 func (*GetStorageResponse) Descriptor() ([]byte, []int) {
-	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_tweedle_poet_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetStorageResponse) GetFreeBytes() uint64 {
@@ -1075,7 +1155,10 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"\x11ListRoundsRequest\"\x14\n" +
 	"\x12ReopenRoundRequest\"D\n" +
 	"\x12ListRoundsResponse\x12.\n" +
-	"\x06rounds\x18\x01 \x03(\v2\x16.tweedle.poet.v1.RoundR\x06rounds\"\x13\n" +
+	"\x06rounds\x18\x01 \x03(\v2\x16.tweedle.poet.v1.RoundR\x06rounds\"\x0f\n" +
+	"\rBackupRequest\"$\n" +
+	"\x0eBackupResponse\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\fR\x04part\"\x13\n" +
 	"\x11GetStorageRequest\"\xf4\x01\n" +
 	"\x12GetStorageResponse\x12\x1d\n" +
 	"\n" +
@@ -1086,7 +1169,7 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"used_bytes\x18\x04 \x01(\x04R\tusedBytes\x12%\n" +
 	"\x0ereserved_bytes\x18\x06 \x01(\x04R\rreservedBytes\x12\x18\n" +
 	"\aballast\x18\a \x01(\bR\aballast\x12\x14\n" +
-	"\x05alert\x18\x05 \x01(\tR\x05alert2\xb6\x06\n" +
+	"\x05alert\x18\x05 \x01(\tR\x05alert2\x83\a\n" +
 	"\fAdminService\x12[\n" +
 	"\fListGateways\x12$.tweedle.poet.v1.ListGatewaysRequest\x1a%.tweedle.poet.v1.ListGatewaysResponse\x12Y\n" +
 	"\vSetGateways\x12#.tweedle.poet.v1.SetGatewaysRequest\x1a%.tweedle.poet.v1.ListGatewaysResponse\x12W\n" +
@@ -1100,7 +1183,8 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"ListRounds\x12\".tweedle.poet.v1.ListRoundsRequest\x1a#.tweedle.poet.v1.ListRoundsResponse\x12W\n" +
 	"\vReopenRound\x12#.tweedle.poet.v1.ReopenRoundRequest\x1a#.tweedle.poet.v1.ListRoundsResponse\x12U\n" +
 	"\n" +
-	"GetStorage\x12\".tweedle.poet.v1.GetStorageRequest\x1a#.tweedle.poet.v1.GetStorageResponseB#Z!tweedle/edges/api/gen/poetadminpbb\x06proto3"
+	"GetStorage\x12\".tweedle.poet.v1.GetStorageRequest\x1a#.tweedle.poet.v1.GetStorageResponse\x12K\n" +
+	"\x06Backup\x12\x1e.tweedle.poet.v1.BackupRequest\x1a\x1f.tweedle.poet.v1.BackupResponse0\x01B#Z!tweedle/edges/api/gen/poetadminpbb\x06proto3"
 
 var (
 	file_tweedle_poet_v1_admin_proto_rawDescOnce sync.Once
@@ -1114,7 +1198,7 @@ func file_tweedle_poet_v1_admin_proto_rawDescGZIP() []byte {
 	return file_tweedle_poet_v1_admin_proto_rawDescData
 }
 
-var file_tweedle_poet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_tweedle_poet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_tweedle_poet_v1_admin_proto_goTypes = []any{
 	(*Gateway)(nil),               // 0: tweedle.poet.v1.Gateway
 	(*ListGatewaysRequest)(nil),   // 1: tweedle.poet.v1.ListGatewaysRequest
@@ -1131,21 +1215,23 @@ var file_tweedle_poet_v1_admin_proto_goTypes = []any{
 	(*ListRoundsRequest)(nil),     // 12: tweedle.poet.v1.ListRoundsRequest
 	(*ReopenRoundRequest)(nil),    // 13: tweedle.poet.v1.ReopenRoundRequest
 	(*ListRoundsResponse)(nil),    // 14: tweedle.poet.v1.ListRoundsResponse
-	(*GetStorageRequest)(nil),     // 15: tweedle.poet.v1.GetStorageRequest
-	(*GetStorageResponse)(nil),    // 16: tweedle.poet.v1.GetStorageResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*BackupRequest)(nil),         // 15: tweedle.poet.v1.BackupRequest
+	(*BackupResponse)(nil),        // 16: tweedle.poet.v1.BackupResponse
+	(*GetStorageRequest)(nil),     // 17: tweedle.poet.v1.GetStorageRequest
+	(*GetStorageResponse)(nil),    // 18: tweedle.poet.v1.GetStorageResponse
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_tweedle_poet_v1_admin_proto_depIdxs = []int32{
-	17, // 0: tweedle.poet.v1.Gateway.last_success:type_name -> google.protobuf.Timestamp
-	17, // 1: tweedle.poet.v1.Gateway.last_attempt:type_name -> google.protobuf.Timestamp
+	19, // 0: tweedle.poet.v1.Gateway.last_success:type_name -> google.protobuf.Timestamp
+	19, // 1: tweedle.poet.v1.Gateway.last_attempt:type_name -> google.protobuf.Timestamp
 	0,  // 2: tweedle.poet.v1.ListGatewaysResponse.gateways:type_name -> tweedle.poet.v1.Gateway
-	17, // 3: tweedle.poet.v1.Delivery.added:type_name -> google.protobuf.Timestamp
-	17, // 4: tweedle.poet.v1.Delivery.delivered:type_name -> google.protobuf.Timestamp
-	17, // 5: tweedle.poet.v1.Delivery.useful_until:type_name -> google.protobuf.Timestamp
+	19, // 3: tweedle.poet.v1.Delivery.added:type_name -> google.protobuf.Timestamp
+	19, // 4: tweedle.poet.v1.Delivery.delivered:type_name -> google.protobuf.Timestamp
+	19, // 5: tweedle.poet.v1.Delivery.useful_until:type_name -> google.protobuf.Timestamp
 	6,  // 6: tweedle.poet.v1.ListProofsResponse.proofs:type_name -> tweedle.poet.v1.Delivery
 	6,  // 7: tweedle.poet.v1.RebroadcastResponse.proof:type_name -> tweedle.poet.v1.Delivery
-	17, // 8: tweedle.poet.v1.Round.start:type_name -> google.protobuf.Timestamp
-	17, // 9: tweedle.poet.v1.Round.end:type_name -> google.protobuf.Timestamp
+	19, // 8: tweedle.poet.v1.Round.start:type_name -> google.protobuf.Timestamp
+	19, // 9: tweedle.poet.v1.Round.end:type_name -> google.protobuf.Timestamp
 	11, // 10: tweedle.poet.v1.ListRoundsResponse.rounds:type_name -> tweedle.poet.v1.Round
 	1,  // 11: tweedle.poet.v1.AdminService.ListGateways:input_type -> tweedle.poet.v1.ListGatewaysRequest
 	3,  // 12: tweedle.poet.v1.AdminService.SetGateways:input_type -> tweedle.poet.v1.SetGatewaysRequest
@@ -1155,18 +1241,20 @@ var file_tweedle_poet_v1_admin_proto_depIdxs = []int32{
 	9,  // 16: tweedle.poet.v1.AdminService.Rebroadcast:input_type -> tweedle.poet.v1.RebroadcastRequest
 	12, // 17: tweedle.poet.v1.AdminService.ListRounds:input_type -> tweedle.poet.v1.ListRoundsRequest
 	13, // 18: tweedle.poet.v1.AdminService.ReopenRound:input_type -> tweedle.poet.v1.ReopenRoundRequest
-	15, // 19: tweedle.poet.v1.AdminService.GetStorage:input_type -> tweedle.poet.v1.GetStorageRequest
-	2,  // 20: tweedle.poet.v1.AdminService.ListGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	2,  // 21: tweedle.poet.v1.AdminService.SetGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	2,  // 22: tweedle.poet.v1.AdminService.AddGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	2,  // 23: tweedle.poet.v1.AdminService.RemoveGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
-	8,  // 24: tweedle.poet.v1.AdminService.ListProofs:output_type -> tweedle.poet.v1.ListProofsResponse
-	10, // 25: tweedle.poet.v1.AdminService.Rebroadcast:output_type -> tweedle.poet.v1.RebroadcastResponse
-	14, // 26: tweedle.poet.v1.AdminService.ListRounds:output_type -> tweedle.poet.v1.ListRoundsResponse
-	14, // 27: tweedle.poet.v1.AdminService.ReopenRound:output_type -> tweedle.poet.v1.ListRoundsResponse
-	16, // 28: tweedle.poet.v1.AdminService.GetStorage:output_type -> tweedle.poet.v1.GetStorageResponse
-	20, // [20:29] is the sub-list for method output_type
-	11, // [11:20] is the sub-list for method input_type
+	17, // 19: tweedle.poet.v1.AdminService.GetStorage:input_type -> tweedle.poet.v1.GetStorageRequest
+	15, // 20: tweedle.poet.v1.AdminService.Backup:input_type -> tweedle.poet.v1.BackupRequest
+	2,  // 21: tweedle.poet.v1.AdminService.ListGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 22: tweedle.poet.v1.AdminService.SetGateways:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 23: tweedle.poet.v1.AdminService.AddGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	2,  // 24: tweedle.poet.v1.AdminService.RemoveGateway:output_type -> tweedle.poet.v1.ListGatewaysResponse
+	8,  // 25: tweedle.poet.v1.AdminService.ListProofs:output_type -> tweedle.poet.v1.ListProofsResponse
+	10, // 26: tweedle.poet.v1.AdminService.Rebroadcast:output_type -> tweedle.poet.v1.RebroadcastResponse
+	14, // 27: tweedle.poet.v1.AdminService.ListRounds:output_type -> tweedle.poet.v1.ListRoundsResponse
+	14, // 28: tweedle.poet.v1.AdminService.ReopenRound:output_type -> tweedle.poet.v1.ListRoundsResponse
+	18, // 29: tweedle.poet.v1.AdminService.GetStorage:output_type -> tweedle.poet.v1.GetStorageResponse
+	16, // 30: tweedle.poet.v1.AdminService.Backup:output_type -> tweedle.poet.v1.BackupResponse
+	21, // [21:31] is the sub-list for method output_type
+	11, // [11:21] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1183,7 +1271,7 @@ func file_tweedle_poet_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tweedle_poet_v1_admin_proto_rawDesc), len(file_tweedle_poet_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

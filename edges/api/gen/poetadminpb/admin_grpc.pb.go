@@ -28,6 +28,7 @@ const (
 	AdminService_ListRounds_FullMethodName    = "/tweedle.poet.v1.AdminService/ListRounds"
 	AdminService_ReopenRound_FullMethodName   = "/tweedle.poet.v1.AdminService/ReopenRound"
 	AdminService_GetStorage_FullMethodName    = "/tweedle.poet.v1.AdminService/GetStorage"
+	AdminService_Backup_FullMethodName        = "/tweedle.poet.v1.AdminService/Backup"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -50,6 +51,8 @@ type AdminServiceClient interface {
 	// opened by a clock that was ahead. The later round keeps its members.
 	ReopenRound(ctx context.Context, in *ReopenRoundRequest, opts ...grpc.CallOption) (*ListRoundsResponse, error)
 	GetStorage(ctx context.Context, in *GetStorageRequest, opts ...grpc.CallOption) (*GetStorageResponse, error)
+	// Backup copies the server's key and its database as they are at one moment.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
 }
 
 type adminServiceClient struct {
@@ -150,6 +153,25 @@ func (c *adminServiceClient) GetStorage(ctx context.Context, in *GetStorageReque
 	return out, nil
 }
 
+func (c *adminServiceClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[0], AdminService_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -170,6 +192,8 @@ type AdminServiceServer interface {
 	// opened by a clock that was ahead. The later round keeps its members.
 	ReopenRound(context.Context, *ReopenRoundRequest) (*ListRoundsResponse, error)
 	GetStorage(context.Context, *GetStorageRequest) (*GetStorageResponse, error)
+	// Backup copies the server's key and its database as they are at one moment.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -206,6 +230,9 @@ func (UnimplementedAdminServiceServer) ReopenRound(context.Context, *ReopenRound
 }
 func (UnimplementedAdminServiceServer) GetStorage(context.Context, *GetStorageRequest) (*GetStorageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStorage not implemented")
+}
+func (UnimplementedAdminServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -390,6 +417,17 @@ func _AdminService_GetStorage_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -434,6 +472,12 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_GetStorage_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Backup",
+			Handler:       _AdminService_Backup_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "tweedle/poet/v1/admin.proto",
 }
