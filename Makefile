@@ -42,10 +42,38 @@ test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -timeout 55m -exec 'qemu-aarch64-static -cpu max' \
 		-run 'Kernel|Reference|Resume|Verify' ./proofs/posw
 
-nightly: build ## the long campaigns; hours
-	$(GO) test -timeout 5m $(PLAIN)
-	TWEEDLE_NIGHTLY=1 CGO_ENABLED=1 $(GO) test -race -timeout 170m $(RACE) ./proofs/posw/...
-	cd compat && TWEEDLE_NIGHTLY=1 $(GO) test -count=1 -timeout 120m -p 1 ./...
+# The campaigns, in parts that end within an hour each on two cores. A test that
+# grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
+NIGHTLY := packages writes damage kills deliveries machine memory fuzz network outages runs
+NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
+
+nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs some of them
+	@MAKE='$(MAKE)' ./scripts/nightly.sh $(NIGHTLY)
+
+.PHONY: $(NIGHTLY:%=nightly-%)
+nightly-packages: # every test, under the race detector where there are goroutines
+	$(GO) test -count=1 -timeout 20m $(PLAIN)
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 38m $(RACE)
+nightly-writes: # the PoET loses power, has no room and has a broken disk at each of its writes
+	$(NIGHTLY_TEST) -run '^(TestPowerLossAtEveryWrite|TestEveryWrite.*|TestEveryFailedSync.*)$$' ./services/poet/rounds
+nightly-damage: # bits flip in its files
+	$(NIGHTLY_TEST) -run '^TestDamageIsFoundOrHarmless$$' ./services/poet/rounds
+nightly-kills: # it is killed a thousand times
+	$(NIGHTLY_TEST) -run '^TestKillAtRandomMoments$$' ./services/poet/rounds
+nightly-deliveries: # and while it delivers
+	$(NIGHTLY_TEST) -run '^TestKilledAtRandomMoments' ./services/poet/server
+nightly-machine: # seeds of its machine of rounds
+	$(NIGHTLY_TEST) -run '^TestMachineUnderFaults$$' ./services/poet/rounds
+nightly-memory: # of a round of 2^26 leaves
+	$(NIGHTLY_TEST) -run '^TestMemory' ./proofs/posw
+nightly-fuzz: # every fuzz target
+	./scripts/fuzz.sh 30s
+nightly-network: # the real programs, and outside judges
+	$(MAKE) --no-print-directory test-network
+nightly-outages: # all PoETs gone at four moments
+	cd compat && $(NIGHTLY_TEST) -run '^TestPoetsGoneAtAnyMoment$$' ./network
+nightly-runs: # ten testnets of four epochs
+	cd compat && $(NIGHTLY_TEST) -run '^TestTenRunsInARow$$' ./network
 
 lint: ## formatting, vet (also for arm64), staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "run gofmt -w on:"; echo "$$bad"; exit 1; }
