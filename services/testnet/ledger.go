@@ -77,20 +77,35 @@ func (l *ledger) has(n types.Layer, bit uint64) bool {
 	return false
 }
 
-// report takes in what a node says of a layer; only its first word counts,
-// since an applied layer is final.
-func (l *ledger) report(node string, s telemetry.LayerStatus) {
+// lookBack is how many layers that a node has reported it is asked about
+// again: it may have gone back.
+const lookBack = 16
+
+// ask returns the first layer that a node is to be asked about.
+func (l *ledger) ask(node string) types.Layer {
+	return max(l.first, l.next(node)-min(lookBack, l.next(node)))
+}
+
+// report takes in what a node says of a layer; its newest word counts, since a
+// node may go back behind a layer that it had applied. It tells whether the node
+// said something else before.
+func (l *ledger) report(node string, s telemetry.LayerStatus) (changed bool) {
 	n, bit := types.Layer(s.Layer), l.bit(node)
-	if n < l.first || l.has(n, bit) {
-		return
+	if n < l.first {
+		return false
 	}
 	l.newest = max(l.newest, n)
+	same := func(o outcome) bool { return o.block == s.Block && o.root == s.StateRoot }
+	if l.has(n, bit) && !slices.ContainsFunc(l.layers[n], func(o outcome) bool { return same(o) && o.nodes&bit != 0 }) {
+		changed = true
+		l.withdraw(n, bit)
+	}
 	for i, o := range l.layers[n] {
-		if o.block == s.Block && o.root == s.StateRoot {
+		if same(o) {
 			l.layers[n][i].nodes |= bit
 			// Nodes may have seen different ballots; the most is nearest to all.
 			l.layers[n][i].ballots = max(o.ballots, s.Ballots)
-			return
+			return changed
 		}
 	}
 	l.layers[n] = append(l.layers[n], outcome{s.Block, s.StateRoot, s.Txs, s.Ballots, bit})
@@ -98,6 +113,36 @@ func (l *ledger) report(node string, s telemetry.LayerStatus) {
 		delete(l.layers, l.first)
 		l.first++
 	}
+	return changed
+}
+
+// withdraw takes back what a node said of a layer.
+func (l *ledger) withdraw(n types.Layer, bit uint64) {
+	for i := range l.layers[n] {
+		l.layers[n][i].nodes &^= bit
+	}
+	l.layers[n] = slices.DeleteFunc(l.layers[n], func(o outcome) bool { return o.nodes == 0 })
+	if len(l.layers[n]) == 0 {
+		delete(l.layers, n)
+	}
+}
+
+// forget takes back what a node said of the layers from one to another. It is
+// asked again.
+func (l *ledger) forget(node string, from, to types.Layer) {
+	for n := from; n <= to; n++ {
+		l.withdraw(n, l.bit(node))
+	}
+	l.reported[node] = min(l.reported[node], from)
+}
+
+// standstill tells that no layers are applied, or nothing.
+func (l *ledger) standstill(now types.Layer) string {
+	newest := max(l.newest, l.first-1)
+	if newest+stallLayers >= now {
+		return ""
+	}
+	return fmt.Sprintf("the network stands still: the newest applied layer is %d, the clock is at %d, %d layers are missing", newest, now, now-newest-1)
 }
 
 // atx takes in that a node published an ATX in an epoch.

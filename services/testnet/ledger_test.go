@@ -225,3 +225,59 @@ func TestAnEmptyLastLayerIsJudgedByTheStateBeforeIt(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A node goes back behind a layer that it had reported, and ends with another
+// block: that is disagreement, however often it agreed before. And the other way
+// round.
+func TestANodesNewestWordCounts(t *testing.T) {
+	h := newHistory().run(41)
+	other := telemetry.LayerStatus{Layer: 33, Block: "another", StateRoot: "another root", Txs: 1, Ballots: 4}
+	if !h.ledger.report("node-2", other) {
+		t.Error("the change is not noticed")
+	}
+	if h.ledger.report("node-2", other) {
+		t.Error("saying it again is a change")
+	}
+	if s := h.judge(41); s.OK || !strings.Contains(strings.Join(s.Reasons, ";"), "nodes disagree about layer 33") {
+		t.Errorf("%+v", s)
+	}
+	right := telemetry.LayerStatus{Layer: 33, Block: "block33", StateRoot: "root33", Txs: 5, Ballots: 4}
+	h.ledger.report("node-2", right)
+	if s := h.judge(41); !s.OK {
+		t.Errorf("they agree again: %+v", s)
+	}
+	if from := h.ledger.ask("node-2"); from > 33 || from < 20 {
+		t.Errorf("it is asked from layer %d on", from)
+	}
+}
+
+func TestALayerThatANodeTakesBackIsMissing(t *testing.T) {
+	h := newHistory().run(41)
+	h.ledger.forget("node-3", 30, 39)
+	for n := uint32(30); n < 37; n++ { // asked again, it has these
+		h.ledger.report("node-3", telemetry.LayerStatus{Layer: n, Block: fmt.Sprint("block", n), StateRoot: fmt.Sprint("root", n), Txs: 5, Ballots: 4})
+	}
+	if s := h.judge(41); s.OK || !strings.Contains(strings.Join(s.Reasons, ";"), "node-3 did not apply layer 37, 38, 39") {
+		t.Errorf("%+v", s)
+	}
+	if from := h.ledger.next("node-3"); from != 37 {
+		t.Errorf("it is asked from layer %d on", from)
+	}
+}
+
+func TestAStandstillIsCalledOne(t *testing.T) {
+	h := newHistory().run(82)
+	for now, want := range map[types.Layer]string{
+		83: "", 87: "", 118: "the newest applied layer is 82, the clock is at 118, 35 layers are missing",
+	} {
+		if got := h.ledger.standstill(now); want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("at layer %d: %q, want %q", now, got, want)
+		}
+	}
+	if got := newLedger(testSchedule(), 20).standstill(40); !strings.Contains(got, "the newest applied layer is 19") {
+		t.Errorf("a network without a block: %q", got)
+	}
+	if got := newLedger(testSchedule(), 20).standstill(24); got != "" {
+		t.Errorf("a network that begins: %q", got)
+	}
+}

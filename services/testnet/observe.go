@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"tweedle/base/telemetry"
 	"tweedle/values/types"
 )
 
@@ -41,7 +42,7 @@ func (o *observer) look(ctx context.Context) *Status {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	records := o.l.records()
-	answers := o.prober.all(ctx, records, o.ledger.next)
+	answers := o.prober.all(ctx, records, o.ledger.ask)
 	now := time.Now()
 	s := o.l.status(now)
 	s.fill(records, answers)
@@ -50,7 +51,9 @@ func (o *observer) look(ctx context.Context) *Status {
 	}
 	for _, n := range s.Nodes {
 		for _, layer := range answers[n.Name].layers {
-			o.ledger.report(n.Name, layer)
+			if o.ledger.report(n.Name, layer) {
+				o.l.emit.event(Note{n.Name, fmt.Sprintf("has another outcome of layer %d than it had", layer.Layer)})
+			}
 		}
 		if n.ATXEpoch != nil {
 			o.ledger.atx(n.Name, types.Epoch(*n.ATXEpoch))
@@ -150,6 +153,43 @@ func (o *observer) settled(e types.Epoch, layer types.Layer) bool {
 	return true
 }
 
+// reread asks every node once more about all layers that are judged: it may have
+// gone back behind what it said. Who does not answer is judged by what it said.
+func (o *observer) reread(ctx context.Context, epochs []types.Epoch) {
+	if len(epochs) == 0 {
+		return
+	}
+	first, last := o.ledger.schedule.First(epochs[0]), o.ledger.schedule.First(epochs[len(epochs)-1]+1)-1
+	for _, r := range o.l.records() {
+		if r.Kind != Node || r.State != Running || r.Endpoints.PID != r.PID {
+			continue
+		}
+		var said []telemetry.LayerStatus
+		for from := first; from <= last; {
+			// The run may have been interrupted; the nodes run on until they are told.
+			ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), statusTimeout)
+			a := o.prober.node(ask, r.Endpoints, from, true)
+			cancel()
+			if a.err != nil {
+				said = nil
+				break
+			}
+			if len(a.layers) == 0 {
+				break
+			}
+			said = append(said, a.layers...)
+			from = types.Layer(a.layers[len(a.layers)-1].Layer) + 1
+		}
+		if said == nil {
+			continue
+		}
+		o.ledger.forget(r.Name, first, last)
+		for _, layer := range said {
+			o.ledger.report(r.Name, layer)
+		}
+	}
+}
+
 // verdict judges the run after its end.
 func (o *observer) verdict(ctx context.Context) Summary {
 	o.mu.Lock()
@@ -163,7 +203,11 @@ func (o *observer) verdict(ctx context.Context) Summary {
 	if n := len(epochs); n > 0 && !o.settled(epochs[n-1], layer) {
 		epochs = epochs[:n-1] // interrupted while the last one settled
 	}
+	o.reread(ctx, epochs)
 	sum := o.ledger.judge(epochs, o.l.members(Node))
+	if why := o.ledger.standstill(layer); why != "" && o.ledger.schedule.Started(time.Now()) {
+		sum.reason("%s", why)
+	}
 	for _, r := range o.l.records() {
 		switch {
 		case r.State == Crashed:
