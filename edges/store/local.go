@@ -60,7 +60,7 @@ func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash t
 	defer db.localMu.Unlock()
 	known := false
 	err := db.writeLocalLocked(func(c *sqlite.Conn) error {
-		if db.signed < db.remembered {
+		if db.distrusted() {
 			return fmt.Errorf("%w: it was restored from a copy, so what was signed since is unknown; wait for the end of the next epoch", ErrRolledBack)
 		}
 		floor, err := getCounter(c, signedFloor(d))
@@ -117,12 +117,59 @@ func (db *DB) ForgetSigned(d signing.Domain, before uint64) error {
 	})
 }
 
-// RolledBack tells whether local.db was found older than state.db remembers:
-// somebody restored a copy. Guard refuses everything until TrustLocal.
+// distrustCounter is, in local.db, the epoch in which it may be signed with
+// again, and 0 if there is no doubt.
+const distrustCounter = "distrust"
+
+// distrusted tells whether local.db is older than what was signed.
+func (db *DB) distrusted() bool { return db.signed < db.remembered || db.seen || db.distrust != 0 }
+
+// RolledBack tells whether local.db was found older than it should be: than
+// state.db remembers, or than what others have of ours (Seen). Guard refuses
+// everything until TrustLocal.
 func (db *DB) RolledBack() bool {
 	db.localMu.Lock()
 	defer db.localMu.Unlock()
-	return db.signed < db.remembered
+	return db.distrusted()
+}
+
+// Seen is told of every valid message of one of our identities that comes from
+// elsewhere. One that the guard does not know was signed by another copy of us:
+// local.db, or all of the directory, was restored, or the identity runs twice.
+// Then it returns ErrRolledBack, and nothing is signed until TrustLocal.
+func (db *DB) Seen(d signing.Domain, identity types.NodeID, slot uint64, hash types.Hash32) error {
+	db.localMu.Lock()
+	defer db.localMu.Unlock()
+	known := false
+	err := db.writeLocalLocked(func(c *sqlite.Conn) error {
+		floor, err := getCounter(c, signedFloor(d))
+		if err != nil {
+			return err
+		}
+		known, err = exists(c, "guard WHERE domain = ? AND identity = ? AND slot = ? AND hash = ?", int64(d), identity[:], int64(slot), hash[:])
+		known = known || slot < floor // long ago: it binds nobody any more
+		return err
+	})
+	if err != nil || known {
+		return err
+	}
+	db.seen = true
+	return fmt.Errorf("identity %s has signed %s in slot %d of domain %d, which this copy does not know: %w", identity.Short(), hash.Short(), slot, d, ErrRolledBack)
+}
+
+// DistrustUntil notes in which epoch local.db may be signed with again, after it
+// was found to be old, and returns it: the first answer holds, so that a restart
+// does not begin to wait anew. It is durable when it returns.
+func (db *DB) DistrustUntil(epoch types.Epoch) (types.Epoch, error) {
+	db.localMu.Lock()
+	defer db.localMu.Unlock()
+	if db.distrust == 0 {
+		if err := db.writeLocalLocked(func(c *sqlite.Conn) error { return putCounter(c, distrustCounter, uint64(epoch)) }); err != nil {
+			return 0, err
+		}
+		db.distrust = uint64(epoch)
+	}
+	return types.Epoch(db.distrust), nil
 }
 
 // TrustLocal lets the guard work again after a rollback. The caller has
@@ -132,9 +179,14 @@ func (db *DB) TrustLocal() error {
 	db.localMu.Lock()
 	defer db.localMu.Unlock()
 	to := max(db.signed, db.remembered)
-	err := db.writeLocalLocked(func(c *sqlite.Conn) error { return putCounter(c, signedCounter, to) })
+	err := db.writeLocalLocked(func(c *sqlite.Conn) error {
+		if err := putCounter(c, distrustCounter, 0); err != nil {
+			return err
+		}
+		return putCounter(c, signedCounter, to)
+	})
 	if err == nil {
-		db.signed = to
+		db.signed, db.seen, db.distrust = to, false, 0
 	}
 	return err
 }

@@ -32,6 +32,8 @@ type DB struct {
 	local      *sqlite.Conn
 	signed     uint64 // how often the guard was written; also in local.db
 	remembered uint64 // the same as state.db remembers it, at open
+	seen       bool   // others have what we signed and do not know
+	distrust   uint64 // distrustCounter
 
 	closeOnce sync.Once
 	closeErr  error
@@ -77,6 +79,9 @@ func Open(dir string, network types.GenesisID) (_ *DB, err error) {
 		}
 	}
 	if db.signed, err = getCounter(db.local, signedCounter); err != nil {
+		return nil, localFile.explain(dir, err)
+	}
+	if db.distrust, err = getCounter(db.local, distrustCounter); err != nil {
 		return nil, localFile.explain(dir, err)
 	}
 	if db.remembered, err = getCounter(db.state, signedCounter); err != nil {

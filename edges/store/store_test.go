@@ -588,6 +588,55 @@ func TestAnOldCopyOfLocalDBIsNotSignedWith(t *testing.T) {
 	}
 }
 
+// The whole directory was restored, so the two databases agree: what others have
+// of ours tells.
+func TestWhatOthersHaveOfOursShowsThatADirectoryIsOld(t *testing.T) {
+	t.Parallel()
+	dir, me := t.TempDir(), types.NodeID(hash(1))
+	db := openAt(t, dir)
+	for slot := range uint64(5) {
+		must(t, db.Guard(signing.Ballot, me, slot, hash(int(slot))))
+	}
+	must(t, db.ForgetSigned(signing.Ballot, 2))
+	for slot := range uint64(5) { // our own come back to us
+		must(t, db.Seen(signing.Ballot, me, slot, hash(int(slot))))
+	}
+	must(t, db.Seen(signing.Ballot, me, 1, hash(99))) // too long ago to bind anybody
+	if db.RolledBack() {
+		t.Fatal("what is known is taken for unknown")
+	}
+	for name, seen := range map[string]func() error{
+		"a slot that we do not know":          func() error { return db.Seen(signing.Ballot, me, 7, hash(7)) },
+		"another message for a slot of ours":  func() error { return db.Seen(signing.Ballot, me, 4, hash(99)) },
+		"a domain in which we signed nothing": func() error { return db.Seen(signing.ATX, me, 4, hash(4)) },
+	} {
+		if err := seen(); !errors.Is(err, ErrRolledBack) || Fatal(err) || !db.RolledBack() {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := db.Guard(signing.Ballot, me, 9, hash(9)); !errors.Is(err, ErrRolledBack) {
+			t.Errorf("%s: the guard said %v", name, err)
+		}
+		must(t, db.TrustLocal())
+		must(t, db.Guard(signing.Ballot, me, 9, hash(9)))
+	}
+	// A restart neither forgets the doubt nor begins to wait anew.
+	if err := db.Seen(signing.Ballot, me, 12, hash(12)); !errors.Is(err, ErrRolledBack) {
+		t.Fatal(err)
+	}
+	equal(t, got[types.Epoch](t)(db.DistrustUntil(20)), types.Epoch(20))
+	must(t, db.Close())
+	db = openAt(t, dir)
+	if !db.RolledBack() {
+		t.Fatal("the doubt was forgotten")
+	}
+	equal(t, got[types.Epoch](t)(db.DistrustUntil(25)), types.Epoch(20))
+	must(t, db.TrustLocal())
+	must(t, db.Close())
+	if openAt(t, dir).RolledBack() {
+		t.Fatal("the trust was forgotten")
+	}
+}
+
 func TestStepsOfASmesherAreKept(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

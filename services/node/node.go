@@ -249,7 +249,9 @@ func (n *Node) restore() error {
 	n.pool = txpool.New(state, n.vmParams, txpool.DefaultLimits())
 	n.started = n.now()
 	if n.db.RolledBack() {
-		n.trustIn = n.epoch() + 2
+		if n.trustIn, err = n.db.DistrustUntil(n.epoch() + 2); err != nil {
+			return err
+		}
 		n.log.Error("local.db is older than what it has signed, as if a copy was restored: nothing is signed until it is safe", "until_epoch", n.trustIn)
 	}
 	n.layer = n.schedule.LayerAt(n.started)
