@@ -190,21 +190,18 @@ func (m *Machine) disown(g *gateway) {
 	}
 }
 
-// offered returns the proof that a push or fetch was about, or nil if that does
-// not wait any more.
+// offered returns the proof that a push or fetch was about; or, if that does not
+// wait any more, one that nobody looks at.
 func (m *Machine) offered(c Call) *item {
 	if it := m.item(c.Round); it != nil && it.Ref == c.Ref && it.DeliveredAt.IsZero() {
 		return it
 	}
-	return nil
+	return &item{}
 }
 
 // pushed takes a push's result.
 func (m *Machine) pushed(g *gateway, r Result, now time.Time) {
 	it := m.offered(r.Call)
-	if it == nil {
-		it = &item{} // nobody looks at it any more
-	}
 	if errors.Is(r.Err, errUnreadable) {
 		it.retry = now.Add(retryMax)
 		m.unreadable(it, r.Err)
@@ -254,9 +251,6 @@ func (m *Machine) truthful(ref types.PoetProofRef, a Answer) error {
 // fetched takes the result of asking for a proof that was acknowledged.
 func (m *Machine) fetched(g *gateway, r Result, now time.Time) {
 	it := m.offered(r.Call)
-	if it == nil {
-		it = &item{} // nobody looks at it any more
-	}
 	switch a := it.ack(g.Addr); {
 	case errors.Is(r.Err, ErrMissing):
 		it.forget(g.Addr)

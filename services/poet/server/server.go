@@ -3,7 +3,7 @@
 // together, on their listeners.
 //
 // It promises: when Run announces its endpoints, every listener is open;
-// a stored proof reaches the outbox whatever stops the process in between;
+// a stored proof is delivered whatever stops the process in between;
 // when its context ends, Run checkpoints and returns within about a second and
 // leaves nothing behind. It leaves flags and signals to the caller.
 package server
