@@ -27,6 +27,7 @@ const cacheBytes = 64 << 20
 // for REST. They never change.
 type proofCache struct {
 	backend Backend
+	limit   int           // cacheBytes
 	turn    chan struct{} // one proof is read and encoded at a time
 
 	mu    sync.Mutex // guards what follows
@@ -42,7 +43,7 @@ type cachedProof struct {
 func (e *cachedProof) size() int { return len(e.grpc.Bytes()) + len(e.json.Bytes()) }
 
 func newProofCache(b Backend) *proofCache {
-	c := &proofCache{backend: b, turn: make(chan struct{}, 1)}
+	c := &proofCache{backend: b, limit: cacheBytes, turn: make(chan struct{}, 1)}
 	var err error
 	// An encoded proof has more than a hundred bytes.
 	c.ready, err = lru.NewLRU(cacheBytes/100, func(_ string, e *cachedProof) { c.bytes -= e.size() })
@@ -82,7 +83,7 @@ func (c *proofCache) get(ctx context.Context, round string) (*cachedProof, error
 	defer c.mu.Unlock()
 	c.bytes += e.size()
 	c.ready.Add(strings.Clone(round), e)
-	for c.bytes > cacheBytes && c.ready.Len() > 1 {
+	for c.bytes > c.limit && c.ready.Len() > 1 {
 		c.ready.RemoveOldest()
 	}
 	return e, nil

@@ -84,8 +84,9 @@ func TestASlowReadingHoldsUpNobodyElse(t *testing.T) {
 
 // What is kept is bounded in bytes; the latest stays, even if it is larger.
 func TestKeptProofsAreBounded(t *testing.T) {
-	s := &shelf{members: 20_000}
+	s := &shelf{members: 200}
 	c := newProofCache(s)
+	c.limit = 1 << 20
 	for i := range 60 {
 		if _, err := c.get(t.Context(), poet.RoundID(uint32(i))); err != nil {
 			t.Fatal(err)
@@ -94,18 +95,18 @@ func TestKeptProofsAreBounded(t *testing.T) {
 		for _, e := range c.ready.Values() {
 			sum += e.size()
 		}
-		if sum != c.bytes || sum > cacheBytes {
+		if sum != c.bytes || sum > c.limit {
 			t.Fatalf("after %d proofs %d bytes are kept, counted as %d", i+1, sum, c.bytes)
 		}
 	}
-	if c.ready.Len() < 20 {
-		t.Errorf("only %d are kept", c.ready.Len())
+	if c.ready.Len() < 20 || c.ready.Len() == 60 {
+		t.Errorf("%d are kept", c.ready.Len())
 	}
-	s.members = 1_000_000
+	s.members = 20_000
 	if _, err := c.get(t.Context(), "1000"); err != nil {
 		t.Fatal(err)
 	}
-	if _, ready := c.look("1000"); !ready || c.ready.Len() != 1 {
+	if _, ready := c.look("1000"); !ready || c.ready.Len() != 1 || c.bytes <= c.limit {
 		t.Errorf("%d are kept beside one of %d bytes", c.ready.Len(), c.bytes)
 	}
 }
