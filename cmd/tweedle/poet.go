@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
@@ -310,7 +311,12 @@ func parseGenesisID(s string) (types.GenesisID, error) {
 	return types.GenesisID(b), nil
 }
 
+// startProfile writes a profile. An earlier one is replaced, and nothing else is.
 func startProfile(path string) (stop func(), err error) {
+	gzip := []byte{0x1f, 0x8b} // what a profile begins with
+	if b, err := os.ReadFile(path); err == nil && len(b) > 0 && !bytes.HasPrefix(b, gzip) {
+		return nil, usageError{fmt.Errorf("--cpuprofile: %s is there and no profile: choose another file", path)}
+	}
 	file, err := os.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("--cpuprofile: %w", err)

@@ -2,6 +2,9 @@ package book
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +21,21 @@ func TestTheDatabaseSyncs(t *testing.T) {
 	defer b.Close()
 	if db := b.DB(); db.NoSync || db.NoGrowSync || db.StrictMode || db.IsReadOnly() {
 		t.Fatalf("NoSync %t, NoGrowSync %t, StrictMode %t, read-only %t", db.NoSync, db.NoGrowSync, db.StrictMode, db.IsReadOnly())
+	}
+}
+
+// A link to a disk that is not there is no missing database: a new one must not
+// take its place.
+func TestALinkThatLeadsNowhereIsNoMissingDatabase(t *testing.T) {
+	dir, target := t.TempDir(), "/no/such/disk/poet.db"
+	if err := os.Symlink(target, filepath.Join(dir, DatabaseName)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, types.PoetSchedule{EpochDuration: time.Hour}, false); err == nil || !strings.Contains(err.Error(), "is a link: make the place") {
+		t.Fatalf("got %v", err)
+	}
+	if got, err := os.Readlink(filepath.Join(dir, DatabaseName)); err != nil || got != target {
+		t.Fatalf("the link was replaced: %q, %v", got, err)
 	}
 }
 

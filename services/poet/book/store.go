@@ -149,7 +149,11 @@ func createDatabase(path string, schedule types.PoetSchedule) error {
 		return errors.Join(err, os.Remove(temp))
 	}
 	// If we stop here, the next start makes it again.
-	if err := os.Rename(temp, path); err != nil {
+	err = durable.OS{}.Move(temp, path)
+	if errors.Is(err, os.ErrExist) { // we looked: it leads nowhere
+		return fmt.Errorf("%s is a link: make the place that it leads to available, or remove the link", path)
+	}
+	if err != nil {
 		return err
 	}
 	return durable.OS{}.SyncDir(filepath.Dir(path))

@@ -43,7 +43,7 @@ func loadIdentity(fs durable.FS, dir string, want ed25519.PrivateKey, anew bool)
 	data, err := durable.Secret(fs, path, func() ([]byte, error) {
 		key := want
 		if key == nil {
-			if _, err := os.Stat(filepath.Join(dir, book.DatabaseName)); err == nil && !anew {
+			if _, err := os.Lstat(filepath.Join(dir, book.DatabaseName)); err == nil && !anew {
 				return nil, fmt.Errorf("%s is missing and %s is there: restore the key from a backup, or start once with --new-identity to be another server, whose receipts say nothing of the old ones",
 					path, book.DatabaseName)
 			}
