@@ -1,6 +1,6 @@
 // Package telemetry is what a running process tells about itself: its log,
-// its metrics, its endpoints and its status, in forms that the launcher, the
-// watch and people share.
+// its endpoints and its status, in forms that the launcher, the watch and people
+// share. Metrics are where they are counted.
 //
 // It promises: stable JSON names; who logs never waits for who reads the log. It
 // leaves to the caller what is true, and to flush its lines before it ends.
@@ -29,7 +29,7 @@ type NodeStatus struct {
 	Version      string      `json:"version"`
 	Layer        uint32      `json:"layer"` // by the clock
 	Epoch        uint32      `json:"epoch"`
-	AppliedLayer uint32      `json:"applied_layer"` // newest layer whose outcome is final here
+	AppliedLayer uint32      `json:"applied_layer"` // newest layer that is applied here; a fork of the network may undo it
 	StateRoot    string      `json:"state_root"`    // after AppliedLayer
 	Synced       bool        `json:"synced"`
 	Peers        int         `json:"peers"`

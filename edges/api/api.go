@@ -39,7 +39,7 @@ import (
 	"tweedle/values/types"
 )
 
-// Node is what the services ask of the running node. Everything that is final
+// Node is what the services ask of the running node. Everything that is applied
 // they read from the store.
 type Node interface {
 	Status() telemetry.NodeStatus

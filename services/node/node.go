@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -164,6 +165,9 @@ func Open(cfg Config) (_ *Node, err error) {
 		}
 		if durable.IsFull(err) { // while a key was written
 			err = fmt.Errorf("data directory %s: %w: free some and start again", cfg.Dir, store.ErrFull)
+		}
+		if errors.Is(err, syscall.EMFILE) { // the store says it by itself
+			err = fmt.Errorf("%w: raise the limit (ulimit -n, LimitNOFILE of systemd) to 1024 or more and start again", err)
 		}
 	}()
 	if err := n.rules(); err != nil {

@@ -361,7 +361,7 @@ func (m *CertifyMessage) DecodeFrom(d *codec.Decoder) {
 	m.By.DecodeFrom(d)
 }
 
-// Certificate is a decision with enough signatures to be final.
+// Certificate is a decision with enough signatures to be applied.
 type Certificate struct {
 	Decision   Decision
 	Signatures []CertifySignature // ascending smesher
