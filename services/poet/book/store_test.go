@@ -1,6 +1,9 @@
 package book
 
 import (
+	"bytes"
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -8,6 +11,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"tweedle/services/poet"
 	"tweedle/values/types"
 )
 
@@ -42,5 +46,84 @@ func (s *Book) writeFormat(t *testing.T, version byte) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// flip turns a bit of a stored value around in the file, beside the database, and
+// returns how to turn it back.
+func flip(t *testing.T, b *Book, bucket, sub, key []byte) (restore func()) {
+	t.Helper()
+	var value []byte
+	err := b.DB().View(func(tx *bbolt.Tx) error {
+		at := tx.Bucket(bucket)
+		if sub != nil {
+			at = at.Bucket(sub)
+		}
+		value = bytes.Clone(at.Get(key))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := b.DB().Path()
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	where := bytes.Index(file, value)
+	if len(value) == 0 || where < 0 || bytes.Contains(file[where+1:], value) {
+		t.Fatalf("%x is not in the file once", key)
+	}
+	turn := func() {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		value[len(value)/2] ^= 4
+		if _, err := f.WriteAt(value, int64(where)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn()
+	return turn
+}
+
+// A page that is in use and on the list of free ones would be overwritten by the
+// next transaction: it is found at the start.
+func TestADamagedListOfFreePages(t *testing.T) {
+	b := newTestBook(t)
+	fill(t, b, 1, 600)
+	fill(t, b, 2, 600)
+	path := b.DB().Path()
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	lists, found := 0, 0
+	for at := 2 * page; at+page <= len(good); at += page {
+		if native.Uint16(good[at+8:]) != pageFree {
+			continue
+		}
+		lists++
+		for used := uint64(2); used < 12; used++ {
+			bad := bytes.Clone(good)
+			native.PutUint64(bad[at+pageHeader:], used)
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := checkFile(path, false); errors.Is(err, poet.ErrDamaged) {
+				found++
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if lists == 0 || found == 0 {
+		t.Errorf("%d lists of free pages, %d damages found", lists, found)
 	}
 }

@@ -206,7 +206,6 @@ func (b *bench) live(d time.Duration, fault durabletest.Fault, during func(*Serv
 	if db := s.book.DB(); db.NoSync || db.NoGrowSync {
 		b.t.Fatal("the database does not sync, and boltDisk takes for granted that it does")
 	}
-	s.book.DB().NoSync = b.failSync == 0 // boltDisk knows what would be synced
 	mend := func() {}
 	s.book.Point = func(_ string, after bool) {
 		mu.Lock()
@@ -337,14 +336,15 @@ func operations(t *testing.T) (n int) {
 const lifeTime = 6 * time.Second
 
 // stride leaves out operations in the short form, but for one in part; each run of
-// the test takes others.
+// the test takes others, and POET_SEED those of another run.
 func stride(t *testing.T, part int) (first, step int) {
 	t.Helper()
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
 		return 1, 1
 	}
-	first = 1 + os.Getpid()%part
-	t.Logf("one in %d operations, from the %d.; all of them with TWEEDLE_NIGHTLY=1", part, first)
+	seed := uint64(envInt("POET_SEED", time.Now().UnixNano()))
+	first = 1 + int(seed%uint64(part))
+	t.Logf("seed %d: one in %d operations, from the %d.; all of them with TWEEDLE_NIGHTLY=1", seed, part, first)
 	return first, part
 }
 

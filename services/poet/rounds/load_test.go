@@ -2,6 +2,7 @@ package rounds
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"tweedle/services/poet"
+	"tweedle/services/poet/book/booktest"
 	"tweedle/services/poet/work"
 
 	"golang.org/x/sys/unix"
@@ -137,4 +139,72 @@ func cpuTime() time.Duration {
 		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkRootWhileOldRoundsAreAskedFor measures how long a round of 100,000
+// members that has closed waits for its execution, while 200 readers ask for the
+// memberships of five old rounds as large. One address may ask for 200 at once and
+// for 20 a second then; these do not pause.
+func BenchmarkRootWhileOldRoundsAreAskedFor(b *testing.B) {
+	const old, members = 5, 100_000
+	cfg := Config{Dir: b.TempDir(), BallastBytes: 1 << 16, NewIdentity: true}
+	cfg.Work.MaxLeavesPerSecond = 1000
+	cfg.Schedule.Genesis, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = time.Now(), time.Hour, time.Minute
+	for n := range uint32(old) {
+		if err := booktest.Prove(cfg.Dir, cfg.Schedule, n, members, 4500); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := booktest.Close(cfg.Dir, cfg.Schedule, old, members); err != nil {
+		b.Fatal(err)
+	}
+	// For the server it is a minute after that round has closed.
+	ahead := time.Until(cfg.Schedule.Start(old)) + time.Minute
+	cfg.Wall = func() time.Time { return time.Now().Add(ahead) }
+	for b.Loop() {
+		for _, readers := range []int{0, 200} {
+			b.ReportMetric(waitForExecution(b, cfg, old, readers).Seconds(), fmt.Sprintf("s-with-%d-readers", readers))
+		}
+	}
+}
+
+// waitForExecution starts a server, with readers, and returns how long it takes until
+// a round executes.
+func waitForExecution(b *testing.B, cfg Config, old uint32, readers int) time.Duration {
+	executing := make(chan struct{})
+	cfg.OnEvent = func(e poet.Event) {
+		if e.Kind == poet.EventExecuting {
+			close(executing)
+		}
+	}
+	s, err := Open(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	var group sync.WaitGroup
+	defer func() {
+		cancel()
+		group.Wait()
+		s.Close()
+	}()
+	for i := range readers {
+		group.Go(func() {
+			id := booktest.NodeID(i)
+			for round := uint32(i); ctx.Err() == nil; round++ {
+				if _, err := s.Member(ctx, poet.RoundID(round%old), id[:]); err != nil && ctx.Err() == nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	begin := time.Now()
+	group.Go(func() {
+		if err := s.Run(ctx); err != nil {
+			b.Error(err)
+		}
+	})
+	<-executing
+	return time.Since(begin)
 }

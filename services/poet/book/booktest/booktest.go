@@ -17,6 +17,36 @@ import (
 	"tweedle/values/types"
 )
 
+// NodeID is the i-th member of every round.
+func NodeID(i int) (id types.NodeID) {
+	binary.BigEndian.PutUint64(id[:], uint64(i)*0x9e3779b97f4a7c15)
+	return id
+}
+
+// Close stores a round that has closed, in the book of a directory that nobody uses.
+// It waits for its execution.
+func Close(dir string, schedule types.PoetSchedule, round uint32, members int) (err error) {
+	b, err := book.Open(dir, schedule, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	return errors.Join(join(b, schedule, round, members), b.WriteOpen(round+1))
+}
+
+func join(b *book.Book, schedule types.PoetSchedule, round uint32, members int) error {
+	entries := make([]*book.Entry, members)
+	for i := range entries {
+		entries[i] = &book.Entry{NodeID: NodeID(i)}
+		binary.BigEndian.PutUint32(entries[i].Member.Challenge[:], uint32(i))
+		entries[i].Member.Challenge[31] = byte(round)
+	}
+	_, err := b.Register(entries, uint64(members), func() (uint32, time.Time, time.Time) {
+		return round, schedule.End(round), schedule.Start(round)
+	})
+	return err
+}
+
 // Prove stores a finished round in the book of a directory that nobody uses: its
 // members, and a proof of 150 leaves with so many nodes. Mainnet has about 5,000
 // and 4,500. The next round is open then.
@@ -26,17 +56,7 @@ func Prove(dir string, schedule types.PoetSchedule, round uint32, members, nodes
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	entries := make([]*book.Entry, members)
-	for i := range entries {
-		entries[i] = &book.Entry{}
-		binary.BigEndian.PutUint64(entries[i].NodeID[:], uint64(i)*0x9e3779b97f4a7c15)
-		binary.BigEndian.PutUint32(entries[i].Member.Challenge[:], uint32(i))
-		entries[i].Member.Challenge[31] = byte(round)
-	}
-	_, err = b.Register(entries, uint64(members), func() (uint32, time.Time, time.Time) {
-		return round, schedule.End(round), schedule.Start(round)
-	})
-	if err != nil {
+	if err := join(b, schedule, round, members); err != nil {
 		return err
 	}
 	root, _, err := b.Root(context.Background(), round)
