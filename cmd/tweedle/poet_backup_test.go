@@ -91,3 +91,33 @@ func inTar(t *testing.T, file string) (names []string) {
 		names = append(names, h.Name)
 	}
 }
+
+// The power fails while one of the two heads of the database is written: the option
+// that the message names starts the server, once.
+func TestATornHeadIsStartedWithTheOptionThatTheMessageNames(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "poet")
+	_, stop := poetServer(t, dir)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "poet.db"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(make([]byte, 128), 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, option, found := strings.Cut(refused(t, false, poetArgs(dir)...), "start once with ")
+	if option, _, _ = strings.Cut(option, ":"); !found || option != "--accept-older-state" {
+		t.Fatalf("the message names %q", option)
+	}
+	for _, args := range [][]string{{option}, nil} {
+		_, stop := poetServer(t, dir, args...)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
