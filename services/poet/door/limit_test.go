@@ -58,7 +58,6 @@ func TestOneKeyCannotKeepTheServerBusyNorBeBlockedByOthers(t *testing.T) {
 type scripted struct {
 	Backend
 	submit error
-	proof  func(ctx context.Context, round string) (poet.ProofRecord, error)
 	calls  int
 }
 
