@@ -33,6 +33,7 @@ test-packages: ## each package by itself
 	$(GO) vet ./...
 	$(GO) test -timeout 5m $(PLAIN)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 9m $(RACE)
+	$(GO) test -timeout 4m -run '^TestTheMemory' ./services/poet/server
 
 test-network: ## the real programs, and outside judges; they mostly wait for layers
 	$(GO) test -count=1 -timeout 9m -run '^TestTestnet' ./services/testnet
