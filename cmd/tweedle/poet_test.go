@@ -238,6 +238,7 @@ func steer(t *testing.T, dir string) {
 		{[]string{"proofs", "list"}, "ACKNOWLEDGED BY"},
 		{[]string{"proofs", "list", "--json", "--undelivered"}, `"proofs":`},
 		{[]string{"rounds"}, "open"},
+		{[]string{"rounds", "reopen"}, "open"},
 		{[]string{"reload-keys"}, "were read"},
 		{[]string{"storage"}, "rounds that fit"},
 		{[]string{"storage", "--json"}, `"rounds_that_fit":`},

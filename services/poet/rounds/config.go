@@ -10,7 +10,7 @@
 // which is passive; [Service] owns the clock, the disk and the goroutines.
 //
 // It leaves to the caller: the network in both directions (package delivery
-// sends the proofs, package rpc serves the API), rate limits per client, and
+// sends the proofs, package door serves the API), rate limits per client, and
 // ending Run's context on a signal.
 //
 // Files in the data directory:

@@ -20,7 +20,7 @@ import (
 // BenchmarkRegistrationsWhileProving measures how many registrations a server
 // takes while a round executes at full speed on the same machine, and what that
 // costs the round. The requests are signed beforehand; clients and network are
-// left out, package rpc measures with them. LOAD_SECONDS sets the time.
+// left out, package server measures with them. LOAD_SECONDS sets the time.
 func BenchmarkRegistrationsWhileProving(b *testing.B) {
 	seconds := time.Duration(envInt("LOAD_SECONDS", 5)) * time.Second
 	cfg := Config{Dir: filepath.Join(b.TempDir(), "poet")}
