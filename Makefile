@@ -12,7 +12,7 @@ PLAIN := ./values/... ./proofs/... ./protocol/... ./archtest ./cmd/... ./service
 FUZZTIME ?= 15s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build testnet test compile test-packages test-network test-arm64 nightly lint fuzz bench generate clean
+.PHONY: build testnet test compile test-packages test-network test-arm64 test-intel nightly lint fuzz bench generate clean
 
 build: ## both programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -42,6 +42,9 @@ test-network: ## the real programs, and outside judges; they mostly wait for lay
 test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -timeout 55m -exec 'qemu-aarch64-static -cpu max' \
 		-run 'Kernel|Reference|Resume|Verify' ./proofs/posw
+
+test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PCs, see the script
+	./scripts/emulate-intel.sh $(VMLINUZ)
 
 # The campaigns, in parts that end within an hour each on two cores. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +97,10 @@ func TestEveryKernelPassesItsSelfTest(t *testing.T) {
 	}
 	if name, err := Kernel(); err != nil || !slices.Contains(names, name) {
 		t.Fatalf("kernel %q in use, error %v", name, err)
+	}
+	// Where the processor is chosen, as scripts/emulate-intel.sh does.
+	if want := os.Getenv("TWEEDLE_EXPECT_KERNEL"); want != "" && !slices.Contains(names, want) {
+		t.Fatalf("kernel %s does not run here", want)
 	}
 	t.Logf("run here: %s", strings.Join(names, ", "))
 }
