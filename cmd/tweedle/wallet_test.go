@@ -418,11 +418,11 @@ func TestANodeThatAppliesNothingIsWaitedForNoLongerThanAsked(t *testing.T) {
 	n := startLedgerNode(t)
 	rich := filepath.Join(t.TempDir(), "rich")
 	to := founderKey(t, rich)
-	if got := refused(t, false, "wallet", "send", to, "1SMH", "-k", rich, "--node", n.addr, "--timeout", "10ms"); !strings.Contains(got, "--timeout") {
+	if got := refused(t, false, "wallet", "send", to, "1SMH", "-k", rich, "--node", n.addr, "--timeout", "2s"); !strings.Contains(got, "--timeout") {
 		t.Error(got)
 	}
 	// The spawn waits already; it is not sent again.
-	if got := refused(t, false, "wallet", "send", to, "1SMH", "-k", rich, "--node", n.addr, "--timeout", "50ms"); !strings.Contains(got, "did not advance") {
+	if got := refused(t, false, "wallet", "send", to, "1SMH", "-k", rich, "--node", n.addr, "--timeout", "2s"); !strings.Contains(got, "did not advance") {
 		t.Error(got)
 	}
 	if n.pool.Len() != 1 {
