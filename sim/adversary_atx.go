@@ -33,6 +33,7 @@ func (s *twoATXs) publishes(n *node, a *types.ATX) bool {
 		}
 		n.push(o, core.TopicATX, raw)
 	}
+	n.acted = true
 	n.last, n.made[a.PublishEpoch] = a.ID(), a.ID()
 	n.step(core.Heard{From: core.Self, Message: core.Own(a)})
 	return true
@@ -47,6 +48,7 @@ func (s *twoATXs) passes(_, _ *node, t core.Topic, _ []byte, own bool) (time.Dur
 type withheldATX struct{ honesty }
 
 func (*withheldATX) publishes(n *node, a *types.ATX) bool {
+	n.acted = true
 	n.last, n.made[a.PublishEpoch] = a.ID(), a.ID()
 	n.w.after(n.w.cfg.Schedule.EpochDuration()*5/4, func() { n.step(core.Heard{From: core.Self, Message: core.Own(a)}) })
 	return true
@@ -58,6 +60,7 @@ type lateATX struct{ honesty }
 
 func (*lateATX) publishes(n *node, a *types.ATX) bool {
 	s := n.w.cfg.Schedule
+	n.acted = true
 	n.last, n.made[a.PublishEpoch] = a.ID(), a.ID()
 	n.w.at(s.EpochStart(a.PublishEpoch+1).Add(-s.EpochDuration()/20-n.w.faults.Latency), func() {
 		n.step(core.Heard{From: core.Self, Message: core.Own(a)})
@@ -74,6 +77,7 @@ func (*wrongLabel) provable() bool { return true }
 func (*wrongLabel) publishes(n *node, a *types.ATX) bool {
 	a.NIPosts[0].Posts[0].Post.Indices = []byte{byte(n.w.rng.IntN(labels)), byte(n.w.rng.IntN(labels)), byte(n.w.rng.IntN(labels))}
 	n.seal(a)
+	n.acted = true
 	n.last, n.made[a.PublishEpoch] = a.ID(), a.ID()
 	for _, o := range n.links {
 		n.push(o, core.TopicATX, codec.Encode(a))

@@ -22,6 +22,7 @@ func (*twoProposals) signs(n *node, s core.Sign) bool {
 	second := *p
 	second.MeshHash[0]++
 	second.Signature = n.key.Sign(signing.Proposal, second.SignedBytes())
+	n.acted = true
 	for i, o := range n.links {
 		raw := codec.Encode(p)
 		if i%2 == 0 {
@@ -63,6 +64,7 @@ func (*splitVotes) signs(n *node, s core.Sign) bool {
 	second := *m
 	second.Decision.Block[0]++
 	second.By.Signature = n.key.Sign(signing.Certify, codec.Encode(&second.Decision))
+	n.acted = true
 	for i, o := range n.links {
 		raw := codec.Encode(m)
 		if i%2 == 0 {

@@ -91,7 +91,7 @@ func (n *node) look(out core.Output) {
 // final looks at what must hold when the weather has been calm for a while.
 func (w *world) final() {
 	w.result.Virtual = w.now.Sub(w.start)
-	last := w.cfg.Schedule.First(types.Epoch(w.opts.Epochs)+2) - 1
+	last := w.cfg.Schedule.First(w.first()+types.Epoch(w.opts.Epochs)+2) - 1
 	for _, n := range w.honest() {
 		if !n.up {
 			w.violated(n, "is down at the end")
@@ -143,7 +143,7 @@ func (w *world) agree() {
 
 // holes counts the layers that nobody filled.
 func (w *world) holes(last types.Layer) {
-	for l := w.cfg.Schedule.FirstBallotLayer(); l+liveness < last; l++ {
+	for l := w.cfg.Schedule.First(w.first() + 2); l+liveness < last; l++ {
 		w.result.Layers++
 		if _, ok := w.decided[l]; !ok {
 			w.result.Empty++
@@ -169,7 +169,7 @@ func (w *world) convictions() {
 		if known != 0 && known != len(w.honest()) {
 			w.violated(c, "is malicious at %d of %d honest nodes", known, len(w.honest()))
 		}
-		if known == 0 && c.bad.provable() && c.twin == nil {
+		if known == 0 && c.bad.provable() && c.acted {
 			w.violated(c, "is known to nobody, though it plays %s", c.bad.name())
 		}
 	}

@@ -27,18 +27,21 @@ type node struct {
 	units  uint32
 	skew   time.Duration
 
-	store *memory
-	guard map[slot]types.Hash32
-	m     *core.Machine
-	up    bool
-	life  int // how often it was started
-	wake  time.Time
+	store  *memory
+	mirror func([]core.Write) // nil, or gets all writes too
+	guard  map[slot]types.Hash32
+	m      *core.Machine
+	up     bool
+	life   int // how often it was started
+	wake   time.Time
 
 	links  []*node // connected, unless cut off or banned
 	points map[*node]float64
 	seen   map[types.Hash32]bool
 	tokens map[uint64]heardMessage
 	token  uint64
+
+	acted bool // it did in the open what its strategy is about
 
 	last types.ATXID // newest published
 	made map[types.Epoch]types.ATXID
@@ -137,6 +140,9 @@ func (n *node) step(in core.Input) {
 	out, err := n.m.Step(n.now(), in)
 	if err == nil {
 		err = n.store.commit(out.Writes)
+		if n.mirror != nil {
+			n.mirror(out.Writes)
+		}
 	}
 	if err != nil {
 		w.violated(n, "ends with: %v", err)

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"tweedle/protocol/core"
 	"tweedle/values/codec"
 	"tweedle/values/merkle"
@@ -54,8 +56,8 @@ func (p *poet) deliver(w *world, e types.Epoch) {
 	r.msg = &types.PoetProofMessage{
 		Proof: types.PoetProof{Root: poetRoot(statement, leaves), NumLeaves: leaves}, PoetID: types.NodeID{1}, RoundID: e.String(), Statement: statement,
 	}
-	honest := w.honest()
-	for range 2 {
+	honest := slices.DeleteFunc(w.honest(), func(n *node) bool { return !n.up })
+	for range min(2, len(honest)) {
 		if n := honest[w.rng.IntN(len(honest))]; n.up {
 			m, err := core.Check(n.crypto, core.TopicPoet, codec.Encode(r.msg))
 			if err != nil {

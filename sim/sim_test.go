@@ -79,6 +79,19 @@ func TestRealKeysPlayTheSameProtocol(t *testing.T) {
 	}
 }
 
+// A network whose genesis is long ago makes blocks, and takes up nodes that
+// join together, each knowing of the other, among liars.
+func TestAnOldNetworkTakesUpTwoFreshNodesAtOnce(t *testing.T) {
+	for _, age := range []int{0, 250, 5000} {
+		for _, strangers := range [][]string{{}, {"lying-peer", "empty-peer", "stale-certificates", "made-up-ids"}} {
+			r := play(t, Options{Seed: 9, Nodes: 8, Epochs: 4, Age: age, Late: 2, Hostile: []string{}, Strangers: strangers, Faults: calm()})
+			if r.Empty > r.Layers/5 {
+				t.Errorf("age %d, %v: %d of %d layers are empty", age, strangers, r.Empty, r.Layers)
+			}
+		}
+	}
+}
+
 // Seeds draw everything: nodes, weather, adversaries.
 func TestSeeds(t *testing.T) {
 	seeds := 60

@@ -34,6 +34,8 @@ type Options struct {
 	Seed   uint64
 	Nodes  int // smeshers; 0: 5 to 20
 	Epochs int // with ballots; 0: 4
+	Age    int // epochs that passed since genesis before anybody came
+	Late   int // of the nodes, so many join when the others have had two epochs of ballots
 
 	// Hostile are the strategies of the smeshers that do not keep the rules, one
 	// for each; together they have at most a fifth of the weight. Nil: drawn.
@@ -159,7 +161,7 @@ func newWorld(o Options) *world {
 	w.connect()
 	w.weather()
 	for e := types.Epoch(0); e <= types.Epoch(w.opts.Epochs)+2; e++ {
-		w.epoch(e)
+		w.epoch(w.first() + e)
 	}
 	return w
 }
@@ -218,14 +220,17 @@ func (w *world) rules() {
 		ProposalWindow: p.ProposalWindow, TxsPerProposal: p.TxsPerProposal,
 	}
 	w.cfg.Activation.Post.K2 = labels
-	w.start = w.cfg.Schedule.Genesis.Add(-time.Second)
+	w.start = w.cfg.Schedule.EpochStart(w.first()).Add(-time.Second)
 	w.now = w.start
 }
 
 // end is when the run ends: the last layer had its time.
 func (w *world) end() time.Time {
-	return w.cfg.Schedule.EpochStart(types.Epoch(w.opts.Epochs) + 2).Add(w.cfg.Schedule.LayerDuration)
+	return w.cfg.Schedule.EpochStart(w.first() + types.Epoch(w.opts.Epochs) + 2).Add(w.cfg.Schedule.LayerDuration)
 }
+
+// first is the epoch in which the run begins.
+func (w *world) first() types.Epoch { return types.Epoch(w.opts.Age) }
 
 // after has something done later.
 func (w *world) after(d time.Duration, do func()) { w.at(w.now.Add(d), do) }
@@ -294,7 +299,11 @@ func (w *world) add(i int, key core.Identity) *node {
 	n.skew = time.Duration(w.rng.Int64N(int64(2*w.faults.Skew)+1)) - w.faults.Skew
 	w.nodes = append(w.nodes, n)
 	w.byPeer[n.peer] = n
-	w.at(w.start.Add(time.Duration(w.rng.IntN(900))*time.Millisecond), n.boot)
+	boot := w.start.Add(time.Duration(w.rng.IntN(900)) * time.Millisecond)
+	if i < w.opts.Nodes && i >= w.opts.Nodes-w.opts.Late {
+		boot = w.cfg.Schedule.EpochStart(w.first() + 4).Add(time.Second)
+	}
+	w.at(boot, n.boot)
 	return n
 }
 
@@ -345,18 +354,18 @@ func (w *world) honest() (out []*node) {
 // weather places the crashes and partitions. The last two epochs are calm.
 func (w *world) weather() {
 	s := w.cfg.Schedule
-	last := types.Epoch(w.opts.Epochs)
+	last := w.first() + types.Epoch(w.opts.Epochs)
 	w.calm = s.First(last) + 1
-	length := s.EpochStart(last).Sub(s.Genesis)
+	length := s.EpochStart(last).Sub(w.start)
 	honest := w.honest()
 	for range w.faults.Crashes {
 		n := honest[w.rng.IntN(len(honest))]
-		w.at(s.Genesis.Add(time.Duration(w.rng.Int64N(int64(length)))), func() { n.crash(w.rng.IntN(2) == 0) })
+		w.at(w.start.Add(time.Duration(w.rng.Int64N(int64(length)))), func() { n.crash(w.rng.IntN(2) == 0) })
 	}
 	for range w.faults.Splits {
 		// Not while ATXs are published: that is the one split that honest nodes
 		// cannot tell from the end of the others.
-		e := types.Epoch(1 + w.rng.IntN(max(int(last)-1, 1)))
+		e := w.first() + types.Epoch(1+w.rng.IntN(max(w.opts.Epochs-1, 1)))
 		at := s.EpochStart(e).Add(s.EpochDuration() / 2)
 		out := make(map[*node]bool)
 		for _, n := range honest[:len(honest)/4] {
@@ -385,7 +394,7 @@ func (w *world) epoch(e types.Epoch) {
 		w.at(s.EpochStart(e).Add(time.Duration(part*float64(s.EpochDuration()))), do)
 	}
 	at(0.8, func() { w.poet.open(w, e+1) })
-	if e > 0 {
+	if e > w.first() {
 		at(0.05, func() { w.poet.deliver(w, e) })
 		for _, n := range w.nodes {
 			if n.key != nil && n.twin == nil {

@@ -23,19 +23,26 @@ const EndpointsFile = "endpoints.json"
 
 // NodeStatus is what a node serves at /status of its metrics listener.
 type NodeStatus struct {
-	Network      string      `json:"network"`
-	GenesisID    string      `json:"genesis_id"`
-	NodeID       string      `json:"node_id"`
-	Version      string      `json:"version"`
-	Layer        uint32      `json:"layer"` // by the clock
-	Epoch        uint32      `json:"epoch"`
-	AppliedLayer uint32      `json:"applied_layer"` // newest layer that is applied here; a fork of the network may undo it
-	StateRoot    string      `json:"state_root"`    // after AppliedLayer
-	Synced       bool        `json:"synced"`
-	Peers        int         `json:"peers"`
-	ATXEpoch     *uint32     `json:"atx_epoch"` // publish epoch of the smesher's newest ATX
-	Smesher      SmesherStep `json:"smesher"`
-	Mempool      int         `json:"mempool"`
+	Network      string `json:"network"`
+	GenesisID    string `json:"genesis_id"`
+	NodeID       string `json:"node_id"`
+	Version      string `json:"version"`
+	Layer        uint32 `json:"layer"` // by the clock
+	Epoch        uint32 `json:"epoch"`
+	AppliedLayer uint32 `json:"applied_layer"` // newest layer that is applied here; a fork of the network may undo it
+	StateRoot    string `json:"state_root"`    // after AppliedLayer
+	Synced       bool   `json:"synced"`
+	SyncReason   string `json:"sync_reason"` // why, or why not
+	// Dispute is what others certified and does not fit our history; empty if
+	// there is nothing.
+	Dispute string `json:"dispute,omitempty"`
+	// IdentityElsewhere tells that our smesher's key signs on another machine
+	// too: nothing is signed here.
+	IdentityElsewhere bool        `json:"identity_elsewhere,omitempty"`
+	Peers             int         `json:"peers"`
+	ATXEpoch          *uint32     `json:"atx_epoch"` // publish epoch of the smesher's newest ATX
+	Smesher           SmesherStep `json:"smesher"`
+	Mempool           int         `json:"mempool"`
 }
 
 // SmesherStep tells what the smesher is doing and what comes next.

@@ -48,7 +48,7 @@ type ledger struct {
 
 	mu     sync.Mutex // guards what follows
 	pool   *txpool.Pool
-	chain  *mesh.Chain
+	chain  *mesh.History
 	proofs map[types.PoetProofRef][]byte
 	sick   error // what the next request fails with
 }
@@ -86,7 +86,7 @@ func newLedger(t testing.TB) *ledger {
 	limits := txpool.DefaultLimits()
 	limits.PerAccount = 3
 	l.pool = txpool.New(state, l.params, limits)
-	l.chain = mesh.NewChain(l.params, mesh.Step{Layer: first, State: state})
+	l.chain = mesh.NewHistory(l.params, mesh.Link{Decision: types.Decision{Layer: first, StateRoot: state.Root()}, State: state})
 	l.atx = &types.ATX{PublishEpoch: 1, Coinbase: types.DeriveAddress(vm.WalletTemplate(), []byte("coinbase")), SmesherID: types.NodeID{7}}
 	l.activate(l.atx)
 	return l
@@ -135,17 +135,22 @@ func (l *ledger) apply(layer types.Layer) store.LayerResult {
 		block.Txs = append(block.Txs, tx.ID)
 		content.Txs = append(content.Txs, tx.Raw)
 	}
-	base := l.chain.Tip().Layer
-	root := l.chain.Try(content).State.Root()
-	ext, err := l.chain.Extend(types.Decision{Layer: layer, Block: block.ID(), StateRoot: root}, content)
+	base := l.chain.Tip().Decision
+	out, err := l.chain.Try(base.StateRoot, content)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	result := store.LayerResult{Layer: layer, Base: base, Block: block, Outcome: ext.Outcome}
+	d := types.Decision{Layer: layer, Parent: base.StateRoot, Block: block.ID(), StateRoot: out.State.Root()}
+	path, err := l.chain.Extend(&mesh.Draft{Decision: d, Block: block, Outcome: out})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.chain.Commit(path)
+	result := store.LayerResult{Layer: layer, Base: base.Layer, Block: block, Outcome: out}
 	if err := l.db.Apply(result); err != nil {
 		l.t.Fatal(err)
 	}
-	l.pool.Applied(ext.Outcome.State)
+	l.pool.Applied(out.State)
 	l.events.Publish(Applied{result})
 	return result
 }

@@ -26,13 +26,14 @@ const (
 	DefaultTopicTimeout = 10 * time.Second
 )
 
-// A Topic is one kind of gossip message. At most half of its places, Workers and Queue together, are
+// A Topic is one kind of gossip message. At most Share of its places, Workers and Queue together, are
 // taken by messages from one peer, so the memory it takes is below MaxSize times Workers+Queue.
 type Topic struct {
 	Name    string        // the same on all hosts; at most 64 bytes
 	MaxSize int           // bytes, at most MaxMessageSize
 	Workers int           // DefaultTopicWorkers
 	Queue   int           // DefaultTopicQueue
+	Share   int           // places that one peer may hold; half of all
 	Timeout time.Duration // DefaultTopicTimeout
 }
 
@@ -41,6 +42,9 @@ type Verdict struct {
 	action action
 	reason string
 }
+
+// String is the verdict without its reason.
+func (v Verdict) String() string { return [...]string{"ignore", "accept", "reject"}[v.action] }
 
 type action uint8
 
@@ -146,7 +150,7 @@ func (h *Host) Register(t Topic, handler Handler) {
 	if h.topics[t.Name] != nil || h.started {
 		panic(fmt.Sprintf("p2p: topic %q registered twice or after Run", t.Name))
 	}
-	a := newAdmission(t.Workers, t.Queue)
+	a := newAdmission(t.Workers, t.Queue, t.Share)
 	h.topics[t.Name] = &topic{t, handler, a}
 	h.addCollector(queueGauge("gossip_queue_length", "topic", t.Name, a))
 }

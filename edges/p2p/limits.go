@@ -57,7 +57,7 @@ func newResourceManager(c Config) (network.ResourceManager, error) {
 		}))
 }
 
-// admission bounds work that peers cause: a number of places in all, at most half of them for one
+// admission bounds work that peers cause: a number of places in all, a share of them for one
 // peer, and a smaller number that run at the same time.
 type admission struct {
 	running chan struct{} // one entry for each that runs
@@ -68,11 +68,15 @@ type admission struct {
 	held   map[PeerID]int // places that each peer holds; no entry for none
 }
 
-func newAdmission(workers, queue int) *admission {
+// newAdmission takes half of the places as a peer's share if none is given.
+func newAdmission(workers, queue, share int) *admission {
+	if share == 0 {
+		share = max(1, (workers+queue)/2)
+	}
 	return &admission{
 		running: make(chan struct{}, workers),
 		places:  workers + queue,
-		share:   max(1, (workers+queue)/2),
+		share:   share,
 		held:    make(map[PeerID]int),
 	}
 }

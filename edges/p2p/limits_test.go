@@ -13,7 +13,7 @@ func TestAdmissionAgainstAList(t *testing.T) {
 	for _, size := range []struct{ workers, queue int }{{1, 0}, {1, 1}, {2, 128}} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
-				a := newAdmission(size.workers, size.queue)
+				a := newAdmission(size.workers, size.queue, 0)
 				total := size.workers + size.queue
 				var inside []PeerID
 				holds := func(p PeerID) (n int) {

@@ -101,7 +101,7 @@ func (h *Host) Handle(name string, limits Limits, handler func(ctx context.Conte
 	if h.servers[name] != nil || h.started {
 		panic(fmt.Sprintf("p2p: protocol %q registered twice or after Run", name))
 	}
-	s := &server{limits, name, handler, newAdmission(limits.Workers, limits.Queue), newQuota(limits.Rate, limits.Burst), newQuota(limits.ByteRate, max(limits.ByteBurst, limits.MaxResponse))}
+	s := &server{limits, name, handler, newAdmission(limits.Workers, limits.Queue, 0), newQuota(limits.Rate, limits.Burst), newQuota(limits.ByteRate, max(limits.ByteBurst, limits.MaxResponse))}
 	h.servers[name] = s
 	h.addCollector(queueGauge("request_queue_length", "protocol", name, s.admission))
 }

@@ -18,19 +18,20 @@ type ATXRecord = activation.Entry
 // AddATX stores a valid ATX with what validation derived from it. Storing it
 // again changes nothing, not even when it was received.
 func (db *DB) AddATX(a *types.ATX, info *activation.Info, received time.Time) error {
+	return db.write(func(c *sqlite.Conn) error { return addATX(c, a, info, received) })
+}
+
+func addATX(c *sqlite.Conn, a *types.ATX, info *activation.Info, received time.Time) error {
 	// SQLite's integers are signed, and heights are sorted by.
 	if info.BaseHeight > math.MaxInt64/2 || info.Ticks > math.MaxInt64/2 {
 		return fmt.Errorf("ATX %v has height %d+%d, which is out of range", info.ID, info.BaseHeight, info.Ticks)
 	}
-	body := codec.Encode(a)
-	return db.write(func(c *sqlite.Conn) error {
-		if err := addObject(c, KindATX, info.ID[:], body); err != nil {
-			return err
-		}
-		return put(c, ignore, "atxs", info.ID[:], int64(info.PublishEpoch), info.Smesher[:], info.Coinbase[:],
-			info.CommitmentATX[:], int64(info.VRFNonce), int64(info.Units), int64(info.Effective),
-			int64(info.Ticks), int64(info.BaseHeight), int64(info.Weight), received.UnixNano())
-	})
+	if err := addObject(c, KindATX, info.ID[:], codec.Encode(a)); err != nil {
+		return err
+	}
+	return put(c, ignore, "atxs", info.ID[:], int64(info.PublishEpoch), info.Smesher[:], info.Coinbase[:],
+		info.CommitmentATX[:], int64(info.VRFNonce), int64(info.Units), int64(info.Effective),
+		int64(info.Ticks), int64(info.BaseHeight), int64(info.Weight), received.UnixNano())
 }
 
 func scanATX(r *row) (a ATXRecord) {

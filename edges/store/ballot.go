@@ -11,17 +11,19 @@ import (
 
 // AddBallot stores a valid ballot. Storing it again changes nothing.
 func (db *DB) AddBallot(b *types.Ballot) error {
-	id, body := b.ID(), codec.Encode(b)
+	return db.write(func(c *sqlite.Conn) error { return addBallot(c, b) })
+}
+
+func addBallot(c *sqlite.Conn, b *types.Ballot) error {
+	id := b.ID()
 	var reference int64
 	if b.EpochData != nil {
 		reference = 1
 	}
-	return db.write(func(c *sqlite.Conn) error {
-		if err := addObject(c, KindBallot, id[:], body); err != nil {
-			return err
-		}
-		return put(c, ignore, "ballots", id[:], int64(b.Layer), b.Smesher[:], b.ATX[:], reference)
-	})
+	if err := addObject(c, KindBallot, id[:], codec.Encode(b)); err != nil {
+		return err
+	}
+	return put(c, ignore, "ballots", id[:], int64(b.Layer), b.Smesher[:], b.ATX[:], reference)
 }
 
 // Ballot returns a ballot by id.

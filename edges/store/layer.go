@@ -52,36 +52,38 @@ type LayerResult struct {
 // and applies the layer again from its certificate.
 func (db *DB) Apply(l LayerResult) error {
 	signed := db.signedSoFar()
-	return db.write(func(c *sqlite.Conn) error {
-		if err := rebase(c, l); err != nil {
+	return db.write(func(c *sqlite.Conn) error { return apply(c, l, signed) })
+}
+
+func apply(c *sqlite.Conn, l LayerResult, signed uint64) error {
+	if err := rebase(c, l); err != nil {
+		return err
+	}
+	var block types.BlockID
+	if l.Block != nil {
+		block = l.Block.ID()
+		if err := addBlock(c, l.Block); err != nil {
 			return err
 		}
-		var block types.BlockID
-		if l.Block != nil {
-			block = l.Block.ID()
-			if err := addBlock(c, l.Block); err != nil {
-				return err
-			}
-		}
-		if l.Certificate != nil { // the caller has decided that this one holds
-			if err := putCertificate(c, replace, l.Certificate); err != nil {
-				return err
-			}
-		}
-		if err := applyAccounts(c, l); err != nil {
+	}
+	if l.Certificate != nil { // the caller has decided that this one holds
+		if err := putCertificate(c, replace, l.Certificate); err != nil {
 			return err
 		}
-		txs, err := applyResults(c, l)
-		if err != nil {
-			return err
-		}
-		// What local.db had signed by now, so that an older copy is noticed.
-		if err := rememberSigned(c, signed); err != nil {
-			return err
-		}
-		root := l.Outcome.State.Root()
-		return put(c, insert, "layers", int64(l.Layer), block[:], root[:], txs)
-	})
+	}
+	if err := applyAccounts(c, l); err != nil {
+		return err
+	}
+	txs, err := applyResults(c, l)
+	if err != nil {
+		return err
+	}
+	// What local.db had signed by now, so that an older copy is noticed.
+	if err := rememberSigned(c, signed); err != nil {
+		return err
+	}
+	root := l.Outcome.State.Root()
+	return put(c, insert, "layers", int64(l.Layer), block[:], root[:], txs)
 }
 
 // rebase makes the layer's base the newest applied layer.

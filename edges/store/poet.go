@@ -14,16 +14,18 @@ import (
 // returns, because a gateway then acknowledges it to the PoET. Storing it
 // again changes nothing.
 func (db *DB) AddPoetProof(m *types.PoetProofMessage) error {
+	return db.writeDurable(func(c *sqlite.Conn) error { return addPoetProof(c, m) })
+}
+
+func addPoetProof(c *sqlite.Conn, m *types.PoetProofMessage) error {
 	if m.Proof.NumLeaves > math.MaxInt64 {
 		return fmt.Errorf("PoET proof of %d leaves is out of range", m.Proof.NumLeaves)
 	}
-	ref, body := m.Proof.Ref(), codec.Encode(m)
-	return db.writeDurable(func(c *sqlite.Conn) error {
-		if err := addObject(c, KindPoetProof, ref[:], body); err != nil {
-			return err
-		}
-		return put(c, ignore, "poet_proofs", ref[:], m.Statement[:], int64(m.Proof.NumLeaves))
-	})
+	ref := m.Proof.Ref()
+	if err := addObject(c, KindPoetProof, ref[:], codec.Encode(m)); err != nil {
+		return err
+	}
+	return put(c, ignore, "poet_proofs", ref[:], m.Statement[:], int64(m.Proof.NumLeaves))
 }
 
 // PoetProof returns a proof by its reference.

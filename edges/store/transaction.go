@@ -25,29 +25,34 @@ type Tx struct {
 // AddTransaction stores a transaction as pending, to be found under the given
 // addresses, and tells whether it was new.
 func (db *DB) AddTransaction(raw types.Transaction, addresses []types.Address, received time.Time) (added bool, err error) {
-	id := raw.ID()
 	err = db.write(func(c *sqlite.Conn) error {
-		if err := addObject(c, KindTransaction, id[:], raw); err != nil {
-			return err
-		}
-		if added = c.Changes() > 0; !added {
-			return nil
-		}
-		// seq is part of the checksum, so it cannot be left to SQLite.
-		var seq int64
-		err := query(c, "SELECT ifnull(max(seq), 0) + 1 FROM transactions", func(r *row) error { seq = r.int(); return nil })
-		if err != nil {
-			return err
-		}
-		if err := put(c, insert, "transactions", seq, id[:], received.UnixNano()); err != nil {
-			return err
-		}
-		if err := run(c, "INSERT INTO pending VALUES (?)", seq); err != nil {
-			return err
-		}
-		return addAddresses(c, seq, addresses)
+		added, err = addTransaction(c, raw, addresses, received)
+		return err
 	})
 	return added, err
+}
+
+func addTransaction(c *sqlite.Conn, raw types.Transaction, addresses []types.Address, received time.Time) (added bool, err error) {
+	id := raw.ID()
+	if err := addObject(c, KindTransaction, id[:], raw); err != nil {
+		return false, err
+	}
+	if c.Changes() == 0 {
+		return false, nil
+	}
+	// seq is part of the checksum, so it cannot be left to SQLite.
+	var seq int64
+	err = query(c, "SELECT ifnull(max(seq), 0) + 1 FROM transactions", func(r *row) error { seq = r.int(); return nil })
+	if err != nil {
+		return false, err
+	}
+	if err := put(c, insert, "transactions", seq, id[:], received.UnixNano()); err != nil {
+		return false, err
+	}
+	if err := run(c, "INSERT INTO pending VALUES (?)", seq); err != nil {
+		return false, err
+	}
+	return true, addAddresses(c, seq, addresses)
 }
 
 func addAddresses(c *sqlite.Conn, seq int64, addresses []types.Address) error {
@@ -67,32 +72,34 @@ func seqOf(c *sqlite.Conn, id types.TransactionID) (seq int64, err error) {
 // DropTransactions forgets transactions that will never be applied. Those
 // that have a result, or are unknown, are left as they are.
 func (db *DB) DropTransactions(ids []types.TransactionID) error {
-	return db.write(func(c *sqlite.Conn) error {
-		for _, id := range ids {
-			seq, err := seqOf(c, id)
-			if errors.Is(err, ErrNotFound) {
-				continue
-			}
+	return db.write(func(c *sqlite.Conn) error { return dropTransactions(c, ids) })
+}
+
+func dropTransactions(c *sqlite.Conn, ids []types.TransactionID) error {
+	for _, id := range ids {
+		seq, err := seqOf(c, id)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if done, err := exists(c, "tx_results WHERE id = ?", id[:]); err != nil || done {
 			if err != nil {
 				return err
 			}
-			if done, err := exists(c, "tx_results WHERE id = ?", id[:]); err != nil || done {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-			for _, table := range []string{"pending", "tx_addresses", "transactions"} {
-				if err := run(c, "DELETE FROM "+table+" WHERE seq = ?", seq); err != nil {
-					return err
-				}
-			}
-			if err := run(c, "DELETE FROM objects WHERE kind = ? AND id = ?", int64(KindTransaction), id[:]); err != nil {
+			continue
+		}
+		for _, table := range []string{"pending", "tx_addresses", "transactions"} {
+			if err := run(c, "DELETE FROM "+table+" WHERE seq = ?", seq); err != nil {
 				return err
 			}
 		}
-		return nil
-	})
+		if err := run(c, "DELETE FROM objects WHERE kind = ? AND id = ?", int64(KindTransaction), id[:]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // scanTx reads a row of transactions, then what belongs to it.

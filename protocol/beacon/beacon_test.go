@@ -6,14 +6,13 @@ import (
 	"tweedle/values/types"
 )
 
-func TestBeaconDependsOnTheSetOfATXsNotOnTheirOrder(t *testing.T) {
+func TestABeaconFollowsFromWhatWasCertified(t *testing.T) {
 	first := First(types.ATXID{1})
-	a, b := types.ATXID{2}, types.ATXID{3}
-	if Next(first, 2, []types.ATXID{a, b}) != Next(first, 2, []types.ATXID{b, a}) {
-		t.Error("order matters")
+	if Chain(first, 4, types.Hash32{1}) == Chain(first, 4, types.Hash32{2}) {
+		t.Error("the electorate does not matter")
 	}
-	if Next(first, 2, []types.ATXID{a, b}) == Next(first, 2, []types.ATXID{a}) {
-		t.Error("an ATX does not matter")
+	if Chain(first, 4, types.Hash32{1}) == Chain(First(types.ATXID{2}), 4, types.Hash32{1}) {
+		t.Error("the beacon before does not matter")
 	}
 }
 
@@ -21,7 +20,7 @@ func TestEmptyEpochsHaveDifferentBeacons(t *testing.T) {
 	seen := map[types.Beacon]types.Epoch{}
 	b := First(types.ATXID{1})
 	for e := types.Epoch(0); e < 100; e++ {
-		b = Next(b, e, nil)
+		b = Chain(b, e, types.Hash32{})
 		if other, ok := seen[b]; ok {
 			t.Fatalf("epochs %d and %d share a beacon", other, e)
 		}

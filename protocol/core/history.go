@@ -170,7 +170,7 @@ func (m *Machine) judgeBlock(msg *blockMessage) judgement {
 		return ignored(errKnown)
 	}
 	m.read.blocks[msg.b.ID()] = msg.b // in this Step it is used or named again
-	m.write(WriteBlock{Block: msg.b})
+	m.write(WriteBlock{Block: msg.b, At: m.now})
 	m.arrived(name)
 	return accepted()
 }
@@ -239,15 +239,15 @@ func (m *Machine) apply(path mesh.Path) {
 		if cert == nil {
 			cert = &types.Certificate{Decision: d.Decision}
 		}
-		w := WriteLayer{Base: base, Certificate: cert, Block: d.Block, Txs: d.Txs, Outcome: d.Outcome}
+		w := WriteLayer{Base: base, Certificate: cert, Block: d.Block, Txs: d.Txs, Outcome: d.Outcome, At: m.now}
 		m.write(w)
 		m.event(Applied{w})
 		base = d.Decision.Layer
 	}
 	m.history.Commit(path)
 	m.repool(m.history.Tip().State, again, path.Drafts)
-	if m.dispute.Layer != 0 && m.history.Tip().Decision.Layer > m.dispute.Ours.Layer+2 && len(path.Undone) > 0 {
-		m.dispute = Dispute{}
+	if m.history.Tip().Decision.Layer > m.dispute.Layer+2*maxOpen {
+		m.dispute = Dispute{} // all go on together since
 	}
 	m.intake.arrived(stateOf(m.history.Tip().Decision.StateRoot))
 }

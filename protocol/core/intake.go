@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"tweedle/protocol/syncer"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
@@ -220,6 +222,9 @@ func (m *Machine) verdict(p *parked, j judgement) {
 	if j.class == Accept && p.from == Self {
 		m.gossip(p.msg)
 	}
+	if j.class == Accept && p.from != Self && m.cfg.Identity != nil {
+		m.ownSeen(p.msg)
+	}
 	if c, ok := p.msg.(*certMessage); ok {
 		m.certEnded(p.from, c, j)
 	} else if n, ok := nameOf(p.msg); ok && j.class != Accept {
@@ -236,6 +241,25 @@ func (m *Machine) verdict(p *parked, j judgement) {
 		v.Reason = j.err.Error()
 	}
 	m.out.Verdicts = append(m.out.Verdicts, v)
+}
+
+// ownSeen tells of a message of our own identity that came from elsewhere.
+func (m *Machine) ownSeen(msg Message) {
+	me := m.cfg.Identity.NodeID()
+	switch msg := msg.(type) {
+	case *atxMessage:
+		if msg.atx.SmesherID == me {
+			m.event(OwnSeen{Slot{signing.ATX, types.Layer(msg.atx.PublishEpoch), types.Hash32(msg.id)}})
+		}
+	case *proposalMessage:
+		if b := &msg.p.Ballot; b.Smesher == me {
+			m.event(OwnSeen{Slot{signing.Ballot, b.Layer, types.Sum(b.SignedBytes())}})
+		}
+	case *decisionMessage:
+		if msg.m.By.Smesher == me {
+			m.event(OwnSeen{Slot{signing.Certify, msg.m.Decision.Layer, types.Sum(codec.Encode(&msg.m.Decision))}})
+		}
+	}
 }
 
 // notTaken ends what waits for an object that we had and did not take.

@@ -117,7 +117,8 @@ type Sign struct {
 	Message Message
 }
 
-// Slot is one place of the guard: what an identity signed in a layer.
+// Slot is one place of the guard: what an identity signed in a layer, or for an
+// ATX in an epoch.
 type Slot struct {
 	Domain signing.Domain
 	Layer  types.Layer
@@ -164,6 +165,7 @@ type WriteBallot struct{ Ballot *types.Ballot }
 type WriteBlock struct {
 	Block *types.Block
 	Txs   []types.Transaction
+	At    time.Time
 }
 
 // WriteTx stores a transaction that waits.
@@ -184,6 +186,7 @@ type WriteLayer struct {
 	Block       *types.Block
 	Txs         []types.Transaction // of the block
 	Outcome     vm.Outcome
+	At          time.Time
 }
 
 // WriteRevert undoes the layers after To.
@@ -241,6 +244,10 @@ type Caught struct {
 	Own   bool // it is our own identity: it runs somewhere else too
 }
 
+// OwnSeen tells of a valid message of our own identity that somebody else sent:
+// the guard knows whether it is ours.
+type OwnSeen struct{ Slot Slot }
+
 // Synced tells that the conclusion changed.
 type Synced struct {
 	Yes    bool
@@ -268,6 +275,7 @@ func (Applied) event()    {}
 func (Undone) event()     {}
 func (Disputed) event()   {}
 func (Caught) event()     {}
+func (OwnSeen) event()    {}
 func (Synced) event()     {}
 func (Decided) event()    {}
 func (Silent) event()     {}

@@ -312,7 +312,7 @@ func (m *Machine) decide(r hare.Result) {
 	d := types.Decision{Layer: r.Layer, Electorate: el.ID, Parent: parent.StateRoot, Block: block.ID(), StateRoot: out.State.Root()}
 	out.Results = slices.DeleteFunc(out.Results, func(r vm.Result) bool { return r.Status == vm.Ineffective })
 	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
-	m.write(WriteBlock{block, content.Txs})
+	m.write(WriteBlock{block, content.Txs, m.now})
 	atx, signs := m.signerIn(el, r.Layer)
 	m.event(Decided{d, len(counted), signs})
 	if !signs {

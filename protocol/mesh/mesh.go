@@ -9,12 +9,10 @@ package mesh
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
 
-	"tweedle/protocol/vm"
 	"tweedle/values/types"
 )
 
@@ -66,64 +64,3 @@ func BuildBlock(layer types.Layer, shares []Share, txs []types.TransactionID) *t
 
 // MaxHistory is how many states are kept to go back to.
 const MaxHistory = 32
-
-// Step is a state in the history: what it was after a layer.
-type Step struct {
-	Layer types.Layer
-	Block types.BlockID
-	State vm.State
-}
-
-// Errors of Chain.
-var (
-	// ErrClosed says that a later layer is applied already; the layer stays
-	// as it is.
-	ErrClosed = errors.New("layer is closed")
-	// ErrNoBase says that the decision does not follow from any state that we
-	// had: layers before it are missing here, or our state is wrong.
-	ErrNoBase = errors.New("decision does not follow from any known state")
-)
-
-// Chain is the newest part of the history, oldest step first.
-type Chain struct {
-	params vm.Params
-	steps  []Step
-}
-
-// NewChain returns a history that begins with a step.
-func NewChain(p vm.Params, first Step) *Chain { return &Chain{params: p, steps: []Step{first}} }
-
-// Tip returns the newest step.
-func (c *Chain) Tip() Step { return c.steps[len(c.steps)-1] }
-
-// Try executes a block on the newest state without changing the history.
-func (c *Chain) Try(b vm.Block) vm.Outcome { return vm.Apply(c.Tip().State, b, c.params) }
-
-// Extension is how a decision extends the history.
-type Extension struct {
-	Base    types.Layer // the layer to go back to first; the tip's if there is nothing to undo
-	Outcome vm.Outcome
-}
-
-// Extend applies a decided block. It executes the block on the newest state,
-// and if another root comes out, on the ones before: then our newest layers
-// were not part of what the others decided, and the history goes back. The
-// decision's root says which history it extends, so nothing else has to.
-func (c *Chain) Extend(d types.Decision, b vm.Block) (Extension, error) {
-	if d.Layer <= c.Tip().Layer {
-		return Extension{}, ErrClosed
-	}
-	for i := len(c.steps) - 1; i >= 0; i-- {
-		out := vm.Apply(c.steps[i].State, b, c.params)
-		if out.State.Root() != d.StateRoot {
-			continue
-		}
-		base := c.steps[i].Layer
-		c.steps = append(c.steps[:i+1], Step{d.Layer, d.Block, out.State})
-		if over := len(c.steps) - MaxHistory; over > 0 {
-			c.steps = slices.Delete(c.steps, 0, over)
-		}
-		return Extension{base, out}, nil
-	}
-	return Extension{}, ErrNoBase
-}

@@ -120,7 +120,7 @@ func TestAShareWithMoreProofsThanSlotsIsOurOwnMistake(t *testing.T) {
 type ledger struct {
 	params vm.Params
 	bank   *signing.Signer
-	first  Step
+	first  Link
 }
 
 func newLedger(t *testing.T) *ledger {
@@ -135,7 +135,7 @@ func newLedger(t *testing.T) *ledger {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.first = Step{Layer: l.params.EffectiveGenesis, State: state}
+	l.first = Link{Decision: types.Decision{Layer: l.params.EffectiveGenesis, StateRoot: state.Root()}, State: state}
 	return l
 }
 
@@ -152,35 +152,50 @@ func (l *ledger) block(layer types.Layer, nonce uint64) vm.Block {
 
 // decide signs, as it were, what a block makes of a state.
 func (l *ledger) decide(s vm.State, b vm.Block) types.Decision {
-	return types.Decision{Layer: b.Layer, Block: types.BlockID{byte(b.Layer)}, StateRoot: vm.Apply(s, b, l.params).State.Root()}
+	return types.Decision{Layer: b.Layer, Parent: s.Root(), Block: types.BlockID{byte(b.Layer)}, StateRoot: vm.Apply(s, b, l.params).State.Root()}
 }
 
-// extend adds the next block to the chain; it fails unless the chain follows.
-func (l *ledger) extend(t *testing.T, c *Chain, layer types.Layer, nonce uint64) Step {
+// extend adds the next block to the history; it fails unless it follows.
+func (l *ledger) extend(t *testing.T, h *History, layer types.Layer, nonce uint64) Link {
 	t.Helper()
-	before := c.Tip()
-	b := l.block(layer, nonce)
-	d := l.decide(before.State, b)
-	ext, err := c.Extend(d, b)
-	if err != nil {
-		t.Fatalf("layer %d: %v", layer, err)
+	before := h.Tip()
+	d, path := l.grow(t, h, before.State, l.block(layer, nonce))
+	if path.Base.Decision != before.Decision || len(path.Undone) != 0 {
+		t.Fatalf("layer %d goes back to %d although it extends %d", layer, path.Base.Decision.Layer, before.Decision.Layer)
 	}
-	if ext.Base != before.Layer {
-		t.Fatalf("layer %d goes back to %d although it extends %d", layer, ext.Base, before.Layer)
-	}
-	tip := c.Tip()
-	if tip.Layer != layer || tip.Block != d.Block || tip.State.Root() != d.StateRoot || ext.Outcome.State.Root() != d.StateRoot {
+	if tip := h.Tip(); tip.Decision != d || tip.State.Root() != d.StateRoot {
 		t.Fatalf("layer %d: the tip is %+v", layer, tip)
 	}
-	return tip
+	return h.Tip()
 }
+
+// grow executes and applies a block on a state.
+func (l *ledger) grow(t *testing.T, h *History, on vm.State, b vm.Block) (types.Decision, Path) {
+	t.Helper()
+	d := l.decide(on, b)
+	draft, err := h.Execute(d, &types.Block{Layer: b.Layer}, b)
+	if err != nil {
+		t.Fatalf("layer %d: %v", b.Layer, err)
+	}
+	path, err := h.Extend(draft)
+	if err != nil {
+		t.Fatalf("layer %d: %v", b.Layer, err)
+	}
+	if h.Tip().Decision == d {
+		t.Fatal("asking how a draft extends the history has changed it")
+	}
+	h.Commit(path)
+	return d, path
+}
+
+func (l *ledger) history() *History { return NewHistory(l.params, l.first) }
 
 func TestDecidedBlocksExtendTheHistoryAndMoveCoins(t *testing.T) {
 	l := newLedger(t)
-	c := NewChain(l.params, l.first)
-	l.extend(t, c, 20, 0)
-	l.extend(t, c, 21, 1)
-	tip := l.extend(t, c, 25, 2) // the layers between are empty
+	h := l.history()
+	l.extend(t, h, 20, 0)
+	l.extend(t, h, 21, 1)
+	tip := l.extend(t, h, 25, 2) // the layers between are empty
 	if got := tip.State.Account(types.Address{23: 7}).Balance; got != 2000 {
 		t.Errorf("two payments of 1000 arrived as %d", got)
 	}
@@ -191,94 +206,112 @@ func TestDecidedBlocksExtendTheHistoryAndMoveCoins(t *testing.T) {
 
 func TestTryingABlockChangesNothing(t *testing.T) {
 	l := newLedger(t)
-	c := NewChain(l.params, l.first)
-	l.extend(t, c, 20, 0)
-	before := c.Tip().State.Root()
-	out := c.Try(l.block(21, 1))
-	if out.State.Root() == before {
-		t.Error("the block has no effect")
+	h := l.history()
+	before := l.extend(t, h, 20, 0)
+	out, err := h.Try(before.Decision.StateRoot, l.block(21, 1))
+	if err != nil || out.State.Root() == before.Decision.StateRoot {
+		t.Errorf("the block has no effect, %v", err)
 	}
-	if c.Tip().State.Root() != before || c.Tip().Layer != 20 {
+	if h.Tip().Decision != before.Decision || h.Tip().State.Root() != before.Decision.StateRoot {
 		t.Error("trying a block moved the tip")
 	}
 }
 
-func TestAClosedLayerStaysAsItIs(t *testing.T) {
+func TestWhatIsAppliedStaysAsItIs(t *testing.T) {
 	l := newLedger(t)
-	c := NewChain(l.params, l.first)
-	l.extend(t, c, 22, 0)
-	for layer := types.Layer(0); layer <= 22; layer++ {
-		b := l.block(layer, 1)
-		for _, s := range []vm.State{l.first.State, c.Tip().State} {
-			if _, err := c.Extend(l.decide(s, b), b); !errors.Is(err, ErrClosed) {
-				t.Fatalf("layer %d after 22: %v", layer, err)
-			}
+	h := l.history()
+	l.extend(t, h, 20, 0)
+	tip := l.extend(t, h, 22, 1)
+	again := &Draft{Decision: tip.Decision}
+	if _, err := h.Extend(again); !errors.Is(err, ErrKnown) {
+		t.Errorf("the same again: %v", err)
+	}
+	for layer := types.Layer(20); layer <= 22; layer++ {
+		other := &Draft{Decision: types.Decision{Layer: layer, Parent: l.first.Decision.StateRoot, Block: types.BlockID{99}, StateRoot: types.Hash32{1}}}
+		if _, err := h.Extend(other); !errors.Is(err, ErrConflict) {
+			t.Errorf("another layer %d: %v", layer, err)
 		}
 	}
-	if c.Tip().Layer != 22 {
-		t.Errorf("the tip is layer %d", c.Tip().Layer)
+	if h.Tip().Decision != tip.Decision {
+		t.Errorf("the tip is layer %d", h.Tip().Decision.Layer)
 	}
 }
 
-func TestTheHistoryGoesBackToTheStateThatADecisionExtends(t *testing.T) {
+func TestALaterLayerThatLeavesSomeOutTakesThemBack(t *testing.T) {
 	l := newLedger(t)
-	c := NewChain(l.params, l.first)
-	base := l.extend(t, c, 20, 0)
-	l.extend(t, c, 21, 1)
-	l.extend(t, c, 22, 2)
-	// The others closed 21 and 22 as empty.
-	b := l.block(23, 1)
-	ext, err := c.Extend(l.decide(base.State, b), b)
-	if err != nil || ext.Base != 20 {
-		t.Fatalf("back to layer %d, %v", ext.Base, err)
+	h := l.history()
+	base := l.extend(t, h, 20, 0)
+	l.extend(t, h, 21, 1)
+	l.extend(t, h, 22, 2)
+	_, path := l.grow(t, h, base.State, l.block(23, 1))
+	if path.Base.Decision.Layer != 20 || len(path.Undone) != 2 || path.Undone[0].Decision.Layer != 21 || path.Undone[1].Decision.Layer != 22 {
+		t.Fatalf("back to layer %d, %d undone", path.Base.Decision.Layer, len(path.Undone))
 	}
-	if got := c.Tip().State.Account(types.Address{23: 7}).Balance; got != 1000 {
+	if got := h.Tip().State.Account(types.Address{23: 7}).Balance; got != 1000 {
 		t.Errorf("after one payment instead of the two undone ones the balance is %d", got)
 	}
-	// What was undone is no base any more: the history is 19, 20, 23.
-	if len(c.steps) != 3 || c.steps[1].Layer != 20 || c.steps[2].Layer != 23 {
-		t.Errorf("%d steps are left", len(c.steps))
+	if links := h.Links(); len(links) != 3 || links[1].Decision.Layer != 20 || links[2].Decision.Layer != 23 {
+		t.Errorf("%d links are left", len(links))
 	}
-	l.extend(t, c, 24, 2)
+	l.extend(t, h, 24, 2)
 }
 
-func TestADecisionOnAnUnknownStateHasNoBase(t *testing.T) {
+func TestADraftCarriesWhatItBuildsOnWithIt(t *testing.T) {
 	l := newLedger(t)
-	c := NewChain(l.params, l.first)
-	tip := l.extend(t, c, 20, 0)
-	// Somebody else's layer 21 is missing here.
-	theirs := vm.Apply(tip.State, l.block(21, 1), l.params).State
-	b := l.block(22, 2)
-	if _, err := c.Extend(l.decide(theirs, b), b); !errors.Is(err, ErrNoBase) {
-		t.Fatalf("%v", err)
+	h := l.history()
+	base := l.extend(t, h, 20, 0)
+	on, drafts := base.State, []*Draft(nil)
+	for i, layer := range []types.Layer{21, 22, 23} {
+		b := l.block(layer, uint64(i)+1)
+		d, err := h.Execute(l.decide(on, b), &types.Block{Layer: layer}, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.Keep(d)
+		on, drafts = d.Outcome.State, append(drafts, d)
 	}
-	if c.Tip().Layer != 20 || c.Tip().State.Root() != tip.State.Root() {
+	path, err := h.Extend(drafts[2])
+	if err != nil || len(path.Drafts) != 3 || path.Drafts[0] != drafts[0] || path.Base.Decision != base.Decision {
+		t.Fatalf("%d drafts on layer %d, %v", len(path.Drafts), path.Base.Decision.Layer, err)
+	}
+	h.Commit(path)
+	if h.Tip().Decision != drafts[2].Decision {
+		t.Errorf("the tip is layer %d", h.Tip().Decision.Layer)
+	}
+}
+
+func TestADecisionOnAnUnknownStateOrWithAWrongOneIsNoDraft(t *testing.T) {
+	l := newLedger(t)
+	h := l.history()
+	tip := l.extend(t, h, 20, 0)
+	theirs := vm.Apply(tip.State, l.block(21, 1), l.params).State // a layer that is missing here
+	b := l.block(22, 2)
+	if _, err := h.Execute(l.decide(theirs, b), &types.Block{Layer: 22}, b); !errors.Is(err, ErrParent) {
+		t.Errorf("on an unknown state: %v", err)
+	}
+	wrong := l.decide(tip.State, b)
+	wrong.StateRoot[0]++
+	if _, err := h.Execute(wrong, &types.Block{Layer: 22}, b); !errors.Is(err, ErrRoot) {
+		t.Errorf("another state comes out: %v", err)
+	}
+	if h.Tip().Decision != tip.Decision {
 		t.Error("the refused decision moved the tip")
 	}
 }
 
-func TestOnlyTheNewestStatesAreKept(t *testing.T) {
+func TestOnlyTheNewestStatesAndDraftsAreKept(t *testing.T) {
 	l := newLedger(t)
-	c := NewChain(l.params, l.first)
-	var steps []Step
+	h := l.history()
 	for i := range 2 * MaxHistory {
-		steps = append(steps, l.extend(t, c, types.Layer(20+i), uint64(i)))
+		l.extend(t, h, types.Layer(20+i), uint64(i))
 	}
-	if len(c.steps) != MaxHistory {
-		t.Fatalf("%d states are kept, the limit is %d", len(c.steps), MaxHistory)
+	if n := len(h.Links()); n != MaxHistory {
+		t.Errorf("%d states are kept, the limit is %d", n, MaxHistory)
 	}
-	at := func(back int) Step { return steps[len(steps)-1-back] }
-	after := c.Tip().Layer + 1
-	forgotten, oldest := at(MaxHistory), at(MaxHistory-1)
-	b := l.block(after, uint64(forgotten.Layer)-20+1)
-	if _, err := c.Extend(l.decide(forgotten.State, b), b); !errors.Is(err, ErrNoBase) {
-		t.Errorf("a state that is %d layers old is still there: %v", MaxHistory, err)
+	for i := range 2 * MaxDrafts {
+		h.Keep(&Draft{Decision: types.Decision{Layer: types.Layer(1000 + i)}})
 	}
-	b = l.block(after, uint64(oldest.Layer)-20+1)
-	if ext, err := c.Extend(l.decide(oldest.State, b), b); err != nil || ext.Base != oldest.Layer {
-		t.Errorf("the oldest kept state, layer %d: back to %d, %v", oldest.Layer, ext.Base, err)
-	}
-	if len(c.steps) != 2 {
-		t.Errorf("%d steps are left", len(c.steps))
+	if len(h.drafts) != MaxDrafts || h.drafts[0].Decision.Layer != types.Layer(1000+MaxDrafts) {
+		t.Errorf("%d drafts are kept, the limit is %d", len(h.drafts), MaxDrafts)
 	}
 }

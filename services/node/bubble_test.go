@@ -176,13 +176,13 @@ func (b *bubble) until(e types.Epoch, after time.Duration) {
 // same fails unless all nodes have applied the same blocks up to a layer.
 func (b *bubble) same(at types.Layer) {
 	b.t.Helper()
-	want := b.nodes[0].tip.Load()
-	if want.layer < at {
-		b.t.Errorf("layer %d is applied, want %d", want.layer, at)
+	want := b.nodes[0].snapshot.Load().Tip
+	if want.Layer < at {
+		b.t.Errorf("layer %d is applied, want %d", want.Layer, at)
 	}
 	for i, n := range b.nodes[1:] {
-		if got := n.tip.Load(); got.layer != want.layer || got.root != want.root {
-			b.t.Errorf("node %d has layer %d, state %s; node 0 has layer %d, state %s", i+1, got.layer, got.root, want.layer, want.root)
+		if got := n.snapshot.Load().Tip; got != want {
+			b.t.Errorf("node %d has layer %d, state %s; node 0 has layer %d, state %s", i+1, got.Layer, got.StateRoot, want.Layer, want.StateRoot)
 		}
 	}
 }
@@ -271,7 +271,7 @@ func TestTheNetworkResumesAfterEpochsWithoutAnyPoet(t *testing.T) {
 		b.until(3, 0)
 		b.stopPoet()
 		b.until(5, 0)
-		stopped := b.nodes[0].tip.Load().layer
+		stopped := b.nodes[0].snapshot.Load().Tip.Layer
 		if epoch := b.nodes[0].schedule.EpochOf(stopped); epoch > 3 {
 			t.Errorf("blocks in epoch %d, whose ATXs nobody could publish", epoch)
 		}
@@ -307,8 +307,8 @@ func TestASplitNetworkIsOneAgainAfterItHeals(t *testing.T) {
 		b.until(1, -time.Second) // all have met, and no ATX is published yet
 		b.net.Partition([]netip.Addr{virtual.IP(0), virtual.IP(1)}, []netip.Addr{virtual.IP(2), virtual.IP(3)})
 		b.until(2, 35*time.Second) // two layers
-		if a, c := b.nodes[0].tip.Load(), b.nodes[2].tip.Load(); a.layer < b.nodes[0].schedule.First(2) || a.root == c.root {
-			t.Errorf("the halves did not go apart: layers %d and %d", a.layer, c.layer)
+		if a, c := b.nodes[0].snapshot.Load().Tip, b.nodes[2].snapshot.Load().Tip; a.Layer < b.nodes[0].schedule.First(2) || a.StateRoot == c.StateRoot {
+			t.Errorf("the halves did not go apart: layers %d and %d", a.Layer, c.Layer)
 		}
 		b.net.HealAll()
 		b.until(5, 0)

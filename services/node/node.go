@@ -1,8 +1,9 @@
 // Package node is a full node: it smeshes, agrees with others on blocks, keeps
 // the state, and serves users, peers and PoETs.
 //
-// It promises: one goroutine owns all consensus state; what we sign is durable
-// before it is sent; a restart goes on from what was written; nothing that a
+// It drives the machine of package core, which is all of the protocol, and gives
+// it a disk, a network and a clock. It promises: what we sign is durable before
+// it is sent; readers never delay the machine, peers delay only themselves; a restart goes on from what was written; nothing that a
 // peer or user sends ends the process. Run blocks and leaves nothing behind.
 //
 // It leaves to the caller: the network file, the keys' folder, and to start it
@@ -19,14 +20,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
@@ -37,8 +36,8 @@ import (
 	"tweedle/edges/smeshing"
 	"tweedle/edges/store"
 	"tweedle/protocol/activation"
-	"tweedle/protocol/hare"
-	"tweedle/protocol/mesh"
+	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
 	"tweedle/values/signing"
@@ -82,13 +81,6 @@ type Config struct {
 	PoetTransport http.RoundTripper
 }
 
-// tip is the newest applied layer as readers see it. It is immutable.
-type tip struct {
-	layer types.Layer
-	root  types.Hash32
-	state vm.State
-}
-
 // send is a gossip message on its way out.
 type send struct {
 	topic string
@@ -106,45 +98,26 @@ type Node struct {
 	schedule   types.Schedule
 	activation activation.Params
 	vmParams   vm.Params
-	verifier   signing.Verifier
 	signer     *signing.Signer // nil if we do not smesh
+
+	crypto core.Crypto
 
 	db       *store.DB
 	host     *p2p.Host
-	epochs   *epochs
-	catchUp  *catchUp
+	driver   *driver
 	smesher  *smeshing.Smesher // nil if we do not smesh
 	servers  *servers
 	registry *prometheus.Registry
+	disputes prometheus.Counter
 	events   *api.Events
 
-	started time.Time
-	inputs  chan any
-	sends   chan send
-	ending  chan struct{} // closed when Run begins to end
+	snapshot atomic.Pointer[core.Snapshot]
+	sends    chan send
+	ending   chan struct{} // closed when Run begins to end
+	trustIn  types.Epoch   // when an old local.db may sign again; 0: it is not old; the loop owns it
 
-	tip     atomic.Pointer[tip]
-	synced  atomic.Bool
-	waiting atomic.Int64 // transactions in the pool
-	handed  handedOver
-
+	handed   handedOver
 	gateways gateways
-	heavier  *heavier
-	taken    taken
-
-	adding    singleflight.Group // ATXs and PoET proofs that are being verified, by name
-	addingATX sync.Mutex         // one ATX of a smesher and epoch is looked up and added at a time
-
-	// The loop owns the fields below.
-	layer     types.Layer
-	trustIn   types.Epoch // when an old local.db may sign again; 0: it is not old
-	agreement hare.Agreement
-	certifier *hare.Certifier
-	chain     *mesh.Chain
-	pool      *txpool.Pool
-	dropped   []droppedTx // oldest first
-	proposals map[types.Layer]map[types.ProposalID]proposal
-	assigned  assigned
 }
 
 // Open prepares a node: it opens its files and its sockets, so that everything
@@ -154,9 +127,8 @@ func Open(cfg Config) (_ *Node, err error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Log, inputs: make(chan any, maxInputs), sends: make(chan send, maxSends),
-		ending: make(chan struct{}), proposals: make(map[types.Layer]map[types.ProposalID]proposal),
-		registry: prometheus.NewRegistry(), events: api.NewEvents(), heavier: newHeavier(),
+		cfg: cfg, log: cfg.Log, sends: make(chan send, maxSends), ending: make(chan struct{}),
+		registry: prometheus.NewRegistry(), events: api.NewEvents(),
 	}
 	telemetry.CountDropped(cfg.Log, n.registry)
 	defer func() {
@@ -182,14 +154,12 @@ func Open(cfg Config) (_ *Node, err error) {
 	if err := n.identity(); err != nil {
 		return nil, err
 	}
-	if err := n.restore(); err != nil {
-		return nil, err
-	}
 	if err := n.network(); err != nil {
 		return nil, err
 	}
-	n.epochs = newEpochs(n.db, n.activation.Golden)
-	n.catchUp = newCatchUp(n)
+	if err := n.restore(); err != nil {
+		return nil, err
+	}
 	if err := n.newSmesher(); err != nil {
 		return nil, err
 	}
@@ -211,7 +181,6 @@ func (n *Node) rules() error {
 	}
 	n.schedule = n.cfg.Network.Schedule(n.params)
 	n.activation = n.cfg.Network.Activation(n.params)
-	n.verifier = signing.NewVerifier(n.activation.Network)
 	if n.cfg.Smeshing && n.cfg.Coinbase.IsZero() {
 		return errors.New("smeshing needs an account for its rewards: give one with --coinbase")
 	}
@@ -231,40 +200,45 @@ func (n *Node) identity() error {
 	return err
 }
 
-// restore brings the state back to where the store is; a new store gets the
-// genesis accounts.
+// restore builds the machine from the store; a new store gets the genesis
+// accounts.
 func (n *Node) restore() error {
-	last, err := n.db.LastApplied()
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		if err := n.genesis(); err != nil {
-			return err
-		}
-		if last, err = n.db.LastApplied(); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
+	_, err := n.db.LastApplied()
+	if errors.Is(err, store.ErrNotFound) {
+		err = n.genesis()
 	}
-	state, err := n.loadChain(last)
 	if err != nil {
 		return err
 	}
-	n.pool = txpool.New(state, n.vmParams, txpool.DefaultLimits())
-	n.started = n.now()
+	now := n.now()
 	if n.db.RolledBack() {
-		if n.trustIn, err = n.db.DistrustUntil(n.epoch() + 2); err != nil {
+		if n.trustIn, err = n.db.DistrustUntil(n.schedule.EpochAt(now) + 2); err != nil {
 			return err
 		}
 		n.log.Error("local.db is older than what it has signed, as if a copy was restored: nothing is signed until it is safe", "until_epoch", n.trustIn)
 	}
-	n.layer = n.schedule.LayerAt(n.started)
 	if err := n.forget(); err != nil {
 		return err
 	}
-	n.agreement = hare.NewInTime(n.schedule, n.params.ProposalWindow, max(n.layer, last.Layer))
-	n.certifier = hare.NewCertifier(n.schedule.FirstBallotLayer())
-	return n.reloadTxs()
+	n.crypto = core.Real{Verifier: signing.NewVerifier(n.activation.Network), Params: n.activation, Peer: []byte(n.host.ID())}
+	cfg := core.Config{
+		Schedule: n.schedule, Activation: n.activation, Eligibility: n.params.Eligibility(), VM: n.vmParams, Pool: txpool.DefaultLimits(),
+		ProposalWindow: n.params.ProposalWindow, TxsPerProposal: n.params.TxsPerProposal, Crypto: n.crypto, Alone: len(n.cfg.Bootnodes) == 0,
+	}
+	if n.signer != nil {
+		cfg.Identity = n.signer
+	}
+	m, err := core.New(cfg, now, store.Core{Reader: n.db.Loop()})
+	var corrupt *core.CorruptStateError
+	if errors.As(err, &corrupt) {
+		return fmt.Errorf("%w: delete %s, it is fetched again", err, filepath.Join(n.cfg.Dir, "state.db"))
+	}
+	if err != nil {
+		return err
+	}
+	n.driver = newDriver(n, m)
+	n.snapshot.Store(m.Snapshot())
+	return nil
 }
 
 // keptEpochs is for how many epochs before the running one ballots and the
@@ -288,26 +262,6 @@ func (n *Node) forget() error {
 		return err
 	}
 	return n.db.ForgetBallots(first)
-}
-
-// loadChain begins the history with the state that the store has after its
-// newest layer.
-func (n *Node) loadChain(last store.Layer) (vm.State, error) {
-	entries, err := n.db.Accounts()
-	if err != nil {
-		return vm.State{}, err
-	}
-	state, err := vm.Restore(entries)
-	if err != nil {
-		return state, err
-	}
-	if state.Root() != last.StateRoot {
-		return state, fmt.Errorf("stored accounts do not have the state root of layer %d: delete %s, it is fetched again",
-			last.Layer, filepath.Join(n.cfg.Dir, "state.db"))
-	}
-	n.chain = mesh.NewChain(n.vmParams, mesh.Step{Layer: last.Layer, Block: last.Block, State: state})
-	n.setTip(last.Layer, last.StateRoot, state)
-	return state, nil
 }
 
 // genesis writes the state before the first block.
@@ -339,17 +293,13 @@ func (n *Node) network() error {
 	if err != nil {
 		return err
 	}
-	n.host.Register(p2p.Topic{Name: topicATX, MaxSize: maxATXSize}, n.onATX)
-	n.host.Register(p2p.Topic{Name: topicProposal, MaxSize: maxProposalSize}, n.onProposal)
-	n.host.Register(p2p.Topic{Name: topicCertify, MaxSize: maxCertifySize}, n.onCertify)
-	n.host.Register(p2p.Topic{Name: topicTx, MaxSize: types.MaxTransactionSize}, n.onTx)
-	n.host.Register(p2p.Topic{Name: topicPoet, MaxSize: maxPoetSize}, n.onPoet)
-	n.host.Handle(protocolObjects, limits(maxObjects*(maxObjectName+3)+8, maxObjectsSize+maxObjectSize), n.serveObjects)
-	n.host.Handle(protocolEpoch, limits(16, maxEpochATXs*32+8), n.serveEpoch)
-	n.host.Handle(protocolLayers, limits(16, 2*maxCertificate), n.serveLayers)
-	n.host.Handle(protocolPoet, limits(maxPoetSize, 16), n.servePoet)
-	n.host.Handle(protocolGateway, limits(16, maxAddress), n.serveGateway)
+	n.register()
 	return nil
+}
+
+// askTimeout is how long a peer has to answer a request.
+func (n *Node) askTimeout() time.Duration {
+	return syncer.Config{Layer: n.params.LayerDuration}.Timeout()
 }
 
 // Run runs the node until ctx ends, then closes it. It is not to be run again.
@@ -362,9 +312,9 @@ func (n *Node) Run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { return n.host.Run(ctx) })
-	group.Go(func() error { return n.loop(ctx) })
+	group.Go(func() error { return n.driver.loop(ctx) })
 	group.Go(func() error { return n.sender(ctx) })
-	group.Go(func() error { return n.catchUp.Run(ctx) })
+	group.Go(func() error { return n.askGateways(ctx) })
 	group.Go(func() error { return n.runSmesher(ctx) })
 	group.Go(func() error { return n.servers.Run(ctx) })
 	group.Go(func() error { return n.storeFaults(ctx) })
@@ -426,34 +376,7 @@ func (n *Node) sender(ctx context.Context) error {
 	}
 }
 
-func (n *Node) setTip(layer types.Layer, root types.Hash32, state vm.State) {
-	n.tip.Store(&tip{layer, root, state})
-}
-
-func (n *Node) setSynced(yes bool) {
-	if n.synced.Swap(yes) != yes {
-		n.log.Info("sync", "synced", yes, "applied", n.tip.Load().layer)
-	}
-}
-
-// alone tells whether there is nobody to catch up with: a first node before
-// the first block, or one that found no peer for some layers.
-func (n *Node) alone() bool {
-	return len(n.cfg.Bootnodes) == 0 &&
-		(n.tip.Load().layer == n.vmParams.EffectiveGenesis || n.now().Sub(n.started) > maxBehind*n.params.LayerDuration)
-}
-
 // now is the clock of the whole node.
 func (n *Node) now() time.Time { return time.Now() }
 
 func (n *Node) epoch() types.Epoch { return n.schedule.EpochAt(n.now()) }
-
-// storeFailed tells whether err is the store's. A fatal one ends the node
-// wherever it was met (storeFaults).
-func (n *Node) storeFailed(err error) bool {
-	failed := store.Fatal(err) || errors.Is(err, store.ErrNotFound)
-	if failed {
-		n.log.Error("store", "err", err)
-	}
-	return failed
-}

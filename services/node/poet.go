@@ -1,131 +1,75 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"tweedle/edges/api"
 	"tweedle/edges/p2p"
 	"tweedle/edges/store"
-	"tweedle/proofs/posw"
-	"tweedle/protocol/activation"
+	"tweedle/protocol/core"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
 
-// Reasons why a PoET proof is refused.
-var (
-	errPoetForm      = errors.New("malformed PoET proof")
-	errPoetShort     = fmt.Errorf("%w: it has less work than one tick", api.ErrInvalidProof)
-	errPoetFuture    = fmt.Errorf("%w: it claims more work than there was time for", api.ErrInvalidProof)
-	errPoetStatement = fmt.Errorf("%w: it is known, and of another statement", api.ErrInvalidProof)
-)
+// errPoetForm says that bytes are no PoET proof.
+var errPoetForm = errors.New("malformed PoET proof")
 
-// maxLeavesPerSecond is more than any machine computes: proofs that claim
-// more work since genesis are refused before they cost anything.
-const maxLeavesPerSecond = 200_000
-
-// checkPoet verifies a proof. It costs some milliseconds of one core.
-func (n *Node) checkPoet(m *types.PoetProofMessage) error {
-	if m.Proof.NumLeaves < n.params.TickSize {
-		return errPoetShort
-	}
-	// A round began after the network did, give or take an epoch.
-	age := n.now().Sub(n.schedule.Genesis) + n.schedule.EpochDuration()
-	if m.Proof.NumLeaves > uint64(max(age.Seconds(), 1))*maxLeavesPerSecond {
-		return errPoetFuture
-	}
-	if err := posw.Verify(m.Statement[:], &m.Proof, 1); err != nil {
-		return fmt.Errorf("%w: %w", api.ErrInvalidProof, err)
-	}
-	return nil
-}
-
-func hashes(in []types.Hash32) [][32]byte {
-	out := make([][32]byte, len(in))
-	for i := range in {
-		out[i] = in[i]
-	}
-	return out
-}
-
-// addPoet verifies and stores a proof; known tells that it was there before,
-// maybe under another name. A proof that comes from several sides at once is
-// verified once; the reference does not cover the statement, so it is not
-// enough to tell that two are the same.
-func (n *Node) addPoet(m *types.PoetProofMessage) (known bool, err error) {
-	whole := types.Sum(codec.Encode(m))
-	v, err, _ := n.adding.Do(string(whole[:]), func() (any, error) { return n.verifyPoet(m) })
-	return v.(bool), err
-}
-
-func (n *Node) verifyPoet(m *types.PoetProofMessage) (known bool, err error) {
+// addPoet has a proof verified and stored; known tells that it was there
+// before, maybe under another name. The error wraps api.ErrInvalidProof if no
+// repetition will make the proof valid.
+func (n *Node) addPoet(ctx context.Context, from core.Peer, m *types.PoetProofMessage) (known bool, err error) {
 	ref := m.Proof.Ref()
 	stored, err := n.db.PoetProof(ref)
-	switch {
-	case err == nil && stored.Statement != m.Statement:
-		return true, errPoetStatement
-	case err == nil:
+	if err == nil && stored.Statement == m.Statement {
 		return true, nil
-	case !errors.Is(err, store.ErrNotFound):
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return false, err
 	}
-	if err := n.checkPoet(m); err != nil {
+	msg, err := n.check(ctx, from, core.TopicPoet, codec.Encode(m))
+	if err != nil {
+		var refused *core.RefusedError
+		if errors.As(err, &refused) {
+			err = fmt.Errorf("%w: %w", api.ErrInvalidProof, err)
+		}
 		return false, err
 	}
-	// If we stop before this is durable, the PoET has no acknowledgement and
-	// offers the proof again.
-	if err := n.db.AddPoetProof(m); err != nil {
-		return false, err
+	v, ok := n.driver.heard(ctx, from, msg)
+	switch {
+	case !ok:
+		return false, fmt.Errorf("%w: %w", api.ErrNotReady, context.Cause(ctx))
+	case v.Class == core.Reject:
+		return false, fmt.Errorf("%w: %s", api.ErrInvalidProof, v.Reason)
+	case v.Class == core.Ignore:
+		return false, fmt.Errorf("%w: %s", api.ErrNotReady, v.Reason)
 	}
-	n.log.Info("PoET proof", "poet", m.PoetID.Short(), "round", m.RoundID, "leaves", m.Proof.NumLeaves, "ref", ref.Short())
-	n.poetStored(m)
 	return false, nil
 }
 
-// onPoet judges a gossiped proof.
-func (n *Node) onPoet(_ context.Context, _ p2p.PeerID, msg []byte) p2p.Verdict {
-	var m types.PoetProofMessage
-	if err := codec.Decode(msg, &m); err != nil {
-		return p2p.Reject(errPoetForm.Error())
-	}
-	known, err := n.addPoet(&m)
-	switch {
-	case err == nil && known && !n.hasPoet(m.Proof.Ref(), msg):
-		return p2p.Ignore("PoET proof is known under another name")
-	case err == nil:
-		return p2p.Accept()
-	case errors.Is(err, api.ErrInvalidProof):
-		return p2p.Reject(err.Error())
-	}
-	n.storeFailed(err)
-	return p2p.Ignore(err.Error())
-}
-
-// hasPoet tells whether a proof is stored in exactly this form. Everybody can
-// write other names on a proof; if we passed those on there were no end of it.
-func (n *Node) hasPoet(ref types.PoetProofRef, msg []byte) bool {
-	b, err := n.db.Object(store.KindPoetProof, ref[:])
-	return err == nil && bytes.Equal(b, msg)
-}
-
 // servePoet takes a proof that a peer hands over, and says that it is stored.
-func (n *Node) servePoet(_ context.Context, _ p2p.PeerID, req []byte) ([]byte, error) {
+func (n *Node) servePoet(ctx context.Context, from p2p.PeerID, req []byte) ([]byte, error) {
 	var m types.PoetProofMessage
 	if err := codec.Decode(req, &m); err != nil {
 		return nil, errPoetForm
 	}
-	known, err := n.addPoet(&m)
+	known, err := n.addPoet(ctx, core.Peer(from), &m)
 	if err != nil {
 		return nil, err
 	}
 	return codec.Encode(poetAnswer{known}), nil
 }
+
+// poetAnswer tells whether a handed over proof is stored, and was before.
+type poetAnswer struct{ known bool }
+
+func (r poetAnswer) EncodeTo(e *codec.Encoder)    { e.Bool(r.known) }
+func (r *poetAnswer) DecodeFrom(d *codec.Decoder) { r.known = d.Bool() }
 
 // gatewayPeers is to how many peers a gateway hands a proof before it
 // acknowledges; all of them if it has fewer.
@@ -178,17 +122,17 @@ func (n *Node) PublishPoet(ctx context.Context, data []byte) (api.Published, err
 		return api.Published{}, fmt.Errorf("%w: %w", api.ErrInvalidProof, err)
 	}
 	out := api.Published{Ref: m.Proof.Ref()}
-	if !n.synced.Load() {
+	if !n.snapshot.Load().Synced {
 		return out, errNotSynced
 	}
 	var err error
-	if out.Known, err = n.addPoet(&m); err != nil {
+	if out.Known, err = n.addPoet(ctx, core.Self, &m); err != nil {
 		return out, err
 	}
 	if out.Peers = n.handed.get(out.Ref); out.Peers >= gatewayPeers {
 		return out, nil
 	}
-	if err := n.host.Publish(ctx, topicPoet, data); err != nil && !errors.Is(err, p2p.ErrNoPeers) {
+	if err := n.host.Publish(ctx, topicName(core.TopicPoet), data); err != nil && !errors.Is(err, p2p.ErrNoPeers) {
 		n.log.Warn("PoET proof was not gossiped", "ref", out.Ref.Short(), "err", err)
 	}
 	out.Peers = n.handOver(ctx, data)
@@ -233,18 +177,6 @@ func (n *Node) PoetProof(ref types.PoetProofRef) ([]byte, error) {
 	return n.db.Object(store.KindPoetProof, ref[:])
 }
 
-// poetView answers package activation from the store.
-func (n *Node) poetView(ref types.PoetProofRef) (*activation.Poet, error) {
-	m, err := n.db.PoetProof(ref)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &activation.Poet{Statement: m.Statement, NumLeaves: m.Proof.NumLeaves}, nil
-}
-
 // GatewayPeers returns our name as a gateway and the gRPC addresses of those
 // peers that serve as gateways too.
 func (n *Node) GatewayPeers() (id string, addresses []string) {
@@ -284,6 +216,22 @@ func (g *gateways) set(p p2p.PeerID, address string) {
 // serveGateway tells a peer where PoETs can reach us.
 func (n *Node) serveGateway(context.Context, p2p.PeerID, []byte) ([]byte, error) {
 	return []byte(n.servers.advertised()), nil
+}
+
+// askGateways learns once a layer where PoETs can reach some of our peers.
+func (n *Node) askGateways(ctx context.Context) error {
+	for {
+		for _, p := range n.host.Some(gatewayPeers) {
+			n.askGateway(ctx, p)
+		}
+		timer := time.NewTimer(n.params.LayerDuration)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
 }
 
 // askGateway learns where PoETs can reach a peer.

@@ -9,6 +9,7 @@ import (
 	"tweedle/edges/api"
 	"tweedle/edges/p2p"
 	"tweedle/edges/store"
+	"tweedle/protocol/core"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
@@ -17,7 +18,7 @@ import (
 // valid; nothing else is kept.
 func TestAGatewayTakesOnlyValidProofs(t *testing.T) {
 	w := openWorld(t)
-	w.setSynced(true)
+	w.wait(t, func(s *core.Snapshot) bool { return s.Synced })
 	spoilt := func(change func(*types.PoetProofMessage)) []byte {
 		m := w.poet
 		change(&m)
@@ -34,12 +35,12 @@ func TestAGatewayTakesOnlyValidProofs(t *testing.T) {
 		{"cut off", good[:len(good)/2], api.ErrInvalidProof, false},
 		{"something after it", append(bytes.Clone(good), 0), api.ErrInvalidProof, false},
 		{"another statement", spoilt(func(m *types.PoetProofMessage) { m.Statement[31]++ }), api.ErrInvalidProof, false},
-		{"less than a tick", spoilt(func(m *types.PoetProofMessage) { m.Proof.NumLeaves = w.params.TickSize - 1 }), errPoetShort, false},
+		{"less than a tick", spoilt(func(m *types.PoetProofMessage) { m.Proof.NumLeaves = w.params.TickSize - 1 }), api.ErrInvalidProof, false},
 		{"more work than it shows", spoilt(func(m *types.PoetProofMessage) { m.Proof.NumLeaves *= 2 }), api.ErrInvalidProof, false},
-		{"more work than there was time for", spoilt(func(m *types.PoetProofMessage) { m.Proof.NumLeaves = 1 << 62 }), errPoetFuture, false},
+		{"more work than there was time for", spoilt(func(m *types.PoetProofMessage) { m.Proof.NumLeaves = 1 << 62 }), api.ErrInvalidProof, false},
 		{"valid", good, errNoPeers, false},
 		{"known", good, errNoPeers, true},
-		{"known, of another statement", spoilt(func(m *types.PoetProofMessage) { m.Statement[0]++ }), errPoetStatement, true},
+		{"known, of another statement", spoilt(func(m *types.PoetProofMessage) { m.Statement[0]++ }), api.ErrInvalidProof, false},
 	} {
 		out, err := w.PublishPoet(soon(t), tc.data)
 		if !errors.Is(err, tc.want) || out.Known != tc.known || out.Peers != 0 {
@@ -49,14 +50,14 @@ func TestAGatewayTakesOnlyValidProofs(t *testing.T) {
 			t.Errorf("%s: the PoET cannot tell whether to try again: %v", tc.name, err)
 		}
 		stored, err := w.PoetProof(w.poet.Proof.Ref())
-		if kept := tc.want == errNoPeers || tc.known; kept && !bytes.Equal(stored, good) || !kept && !errors.Is(err, store.ErrNotFound) {
+		if kept := tc.want == errNoPeers || tc.name == "known, of another statement"; kept && !bytes.Equal(stored, good) || !kept && !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%s: stored %d bytes, %v", tc.name, len(stored), err)
 		}
 	}
 }
 
 func TestANodeThatIsNotSyncedIsNoGateway(t *testing.T) {
-	w := openWorld(t)
+	w := openWorld(t, "/ip4/127.0.0.1/udp/1/quic-v1/p2p/12D3KooWGRUcMsGP5zXb1Uo1jVFUzBCeYxyKAaMhu1Ns7fVUsT3d")
 	_, err := w.PublishPoet(soon(t), codec.Encode(&w.poet))
 	if !errors.Is(err, errNotSynced) || !errors.Is(err, api.ErrNotReady) {
 		t.Errorf("%v", err)

@@ -2,14 +2,12 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
 	"tweedle/base/telemetry"
-	"tweedle/edges/p2p"
 	"tweedle/edges/smeshing"
-	"tweedle/values/codec"
+	"tweedle/protocol/core"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
@@ -54,7 +52,11 @@ func (n *Node) poetStored(m *types.PoetProofMessage) {
 type chain struct{ n *Node }
 
 // Highest implements activation.Positions.
-func (c chain) Highest(before types.Epoch) (types.ATXID, bool) { return c.n.Highest(before) }
+func (c chain) Highest(before types.Epoch) (types.ATXID, bool) {
+	c.n.driver.mu.Lock() // it may load an epoch
+	defer c.n.driver.mu.Unlock()
+	return c.n.driver.machine.Highest(before)
+}
 
 // Last implements activation.Positions.
 func (c chain) Last() (types.ATXID, types.Epoch, bool) {
@@ -70,7 +72,9 @@ func (c chain) KnowsATX(id types.ATXID) bool {
 
 // AddPoet implements smeshing.Node.
 func (c chain) AddPoet(m *types.PoetProofMessage) error {
-	_, err := c.n.addPoet(m)
+	ctx, cancel := context.WithTimeout(context.Background(), c.n.params.LayerDuration)
+	defer cancel()
+	_, err := c.n.addPoet(ctx, core.Self, m)
 	return err
 }
 
@@ -83,12 +87,36 @@ func (c chain) PublishATX(ctx context.Context, a *types.ATX) error {
 	if err := c.n.db.Guard(signing.ATX, a.SmesherID, uint64(a.PublishEpoch), types.Hash32(id)); err != nil {
 		return err
 	}
-	if _, err := c.n.addATX(a); err != nil {
-		return fmt.Errorf("our own ATX is not valid: %w", err)
-	}
-	if err := c.n.host.Publish(ctx, topicATX, codec.Encode(a)); err != nil && !errors.Is(err, p2p.ErrNoPeers) {
-		return err
+	v, ok := c.n.driver.heard(ctx, core.Self, core.Own(a))
+	switch {
+	case !ok:
+		return ctx.Err()
+	case v.Class != core.Accept && !c.KnowsATX(id):
+		return fmt.Errorf("our own ATX is not valid: %s", v.Reason)
 	}
 	c.n.log.Info("published ATX", "epoch", a.PublishEpoch, "id", id.Short())
 	return nil
+}
+
+// SubmitTransaction takes a transaction from a user, lets it wait for a block,
+// and gossips it. The error says why it is refused, and wraps a reason of
+// package vm or txpool.
+func (n *Node) SubmitTransaction(ctx context.Context, raw types.Transaction) error {
+	m, err := n.check(ctx, core.Self, core.TopicTx, raw)
+	if err != nil {
+		return err
+	}
+	v, ok := n.driver.heard(ctx, core.Self, m)
+	if !ok {
+		return ctx.Err()
+	}
+	return v.Err
+}
+
+// Projected implements api.Node.
+func (n *Node) Projected(_ context.Context, a types.Address) (nextNonce, balance uint64, err error) {
+	n.driver.mu.RLock()
+	defer n.driver.mu.RUnlock()
+	nextNonce, balance = n.driver.machine.Projected(a)
+	return nextNonce, balance, nil
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -16,12 +17,15 @@ import (
 // Status tells where the node is.
 func (n *Node) Status() telemetry.NodeStatus {
 	now := n.now()
-	t := n.tip.Load()
+	t := n.snapshot.Load()
 	st := telemetry.NodeStatus{
 		Network: n.cfg.Network.Name, GenesisID: n.activation.Network.String(), Version: n.cfg.Version,
 		Layer: uint32(n.schedule.LayerAt(now)), Epoch: uint32(n.schedule.EpochAt(now)),
-		AppliedLayer: uint32(t.layer), StateRoot: t.root.String(), Synced: n.synced.Load(),
-		Peers: len(n.host.Peers()), Smesher: n.smesherStatus(), Mempool: int(n.waiting.Load()),
+		AppliedLayer: uint32(t.Tip.Layer), StateRoot: t.Tip.StateRoot.String(), Synced: t.Synced, SyncReason: t.Reason,
+		Peers: len(n.host.Peers()), Smesher: n.smesherStatus(), Mempool: t.Waiting, IdentityElsewhere: t.Elsewhere,
+	}
+	if t.Dispute.Layer != 0 {
+		st.Dispute = fmt.Sprintf("layer %d: %s", t.Dispute.Layer, t.Dispute.Reason)
 	}
 	if n.signer != nil {
 		st.NodeID = n.signer.NodeID().String()
@@ -92,12 +96,22 @@ func (n *Node) gauges() {
 		n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tweedle_node_" + name, Help: help}, value))
 	}
 	gauge("layer", "Layer by the clock.", func() float64 { return float64(n.schedule.LayerAt(n.now())) })
-	gauge("applied_layer", "Newest applied layer.", func() float64 { return float64(n.tip.Load().layer) })
+	gauge("applied_layer", "Newest applied layer.", func() float64 { return float64(n.snapshot.Load().Tip.Layer) })
 	gauge("synced", "1 while the node takes part.", func() float64 {
-		if n.synced.Load() {
+		if n.snapshot.Load().Synced {
 			return 1
 		}
 		return 0
 	})
-	gauge("transactions_waiting", "Transactions in the pool.", func() float64 { return float64(n.waiting.Load()) })
+	gauge("messages_parked", "Messages that wait for what they refer to.", func() float64 { return float64(n.snapshot.Load().Parked) })
+	gauge("objects_wanted", "Objects that are asked for.", func() float64 { return float64(n.snapshot.Load().Wanted) })
+	gauge("identity_elsewhere", "1 if our own identity runs somewhere else too.", func() float64 {
+		if n.snapshot.Load().Elsewhere {
+			return 1
+		}
+		return 0
+	})
+	n.disputes = prometheus.NewCounter(prometheus.CounterOpts{Name: "tweedle_node_disputes_total", Help: "Certified decisions that do not fit our history."})
+	n.registry.MustRegister(n.disputes)
+	gauge("transactions_waiting", "Transactions in the pool.", func() float64 { return float64(n.snapshot.Load().Waiting) })
 }

@@ -14,8 +14,7 @@ import (
 	"tweedle/proofs/post"
 	"tweedle/proofs/posw"
 	"tweedle/protocol/activation"
-	"tweedle/protocol/eligibility"
-	"tweedle/protocol/hare"
+	"tweedle/protocol/core"
 	"tweedle/protocol/vm"
 	"tweedle/values/codec"
 	"tweedle/values/merkle"
@@ -23,28 +22,22 @@ import (
 	"tweedle/values/types"
 )
 
-// stillLayer is the layer in which time stands still: not the first of its
-// epoch, so that there are layers of the epoch before and after it.
+// stillLayer is the layer in which this process began: the second of epoch 2,
+// in which the ATXs of epoch 1 count.
 const stillLayer types.Layer = 9
 
 // peer is somebody who sends messages, but whom nobody can ask anything.
 const peer p2p.PeerID = "somebody"
 
-// world is a node whose layers last for months, so that the clock stands in
-// the middle of stillLayer, and the smeshers of its network.
-type world struct {
-	*Node
-	*material
-	cfg Config
-}
-
-// stillNetwork has a fixed genesis, so that all proofs can be made once.
-func stillNetwork() preset.Network {
+// stillNetwork has one genesis for the whole process, so that all proofs are
+// made once.
+var stillNetwork = sync.OnceValue(func() preset.Network {
+	layer := preset.Test().LayerDuration
 	return preset.Network{
-		Name: "still", Preset: "test", Genesis: time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC),
+		Name: "still", Preset: "test", Genesis: time.Now().Add(-time.Duration(stillLayer)*layer - layer/5).Truncate(time.Second),
 		Accounts: []preset.Account{{Address: vm.WalletAddress(richKey()).Bech32("stest"), Balance: 1000 * vm.Smidges}},
 	}
-}
+})
 
 func richSigner() *signing.Signer {
 	s, err := signing.NewSigner(signing.SeedFrom("rich"), types.GenesisID{})
@@ -61,74 +54,55 @@ func config(dir string) Config {
 	return Config{Network: stillNetwork(), Dir: dir, Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}}
 }
 
-// openWorld opens a node of the still network without peers and ATXs.
-func openWorld(tb testing.TB) *world {
+// world is a node whose machine runs, and nothing else of it, and the smeshers
+// of its network.
+type world struct {
+	*Node
+	*material
+	cfg Config
+}
+
+func openWorld(tb testing.TB, bootnodes ...string) *world {
 	tb.Helper()
 	w := &world{material: proofsOf(tb), cfg: config(filepath.Join(tb.TempDir(), "node"))}
+	w.cfg.Bootnodes = bootnodes
 	var err error
 	if w.Node, err = Open(w.cfg); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(w.Close)
-	// Nothing has run yet, so nobody sees these fields change.
-	sinceGenesis := time.Since(w.schedule.Genesis)
-	w.schedule.LayerDuration = sinceGenesis * 2 / (2*time.Duration(stillLayer) + 1)
-	w.params.LayerDuration, w.params.ProposalWindow = w.schedule.LayerDuration, w.schedule.LayerDuration*3/4
-	w.layer = stillLayer
-	w.agreement = hare.NewInTime(w.schedule, w.params.ProposalWindow, stillLayer-1)
-	w.certifier = hare.NewCertifier(w.schedule.FirstBallotLayer())
-	if got := w.schedule.LayerAt(time.Now()); got != stillLayer {
-		tb.Fatalf("the clock stands in layer %d, not %d", got, stillLayer)
-	}
-	return w
-}
-
-// populated is openWorld with the ATXs that count in the epoch of stillLayer.
-func populated(tb testing.TB) *world {
-	tb.Helper()
-	w := openWorld(tb)
-	w.populate(tb)
-	return w
-}
-
-func (w *world) populate(tb testing.TB) {
-	tb.Helper()
-	if _, err := w.addPoet(&w.poet); err != nil {
-		tb.Fatal(err)
-	}
-	for _, m := range w.miners {
-		if _, err := w.addATX(m.atx); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	w.drain()
-}
-
-// drain throws away what the loop was told, while it does not run.
-func (w *world) drain() {
-	for len(w.inputs) > 0 {
-		<-w.inputs
-	}
-}
-
-// runLoop runs the owner of the consensus state, and nothing else of the node.
-func (w *world) runLoop(tb testing.TB) {
-	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- w.loop(ctx) }()
+	go func() { done <- w.driver.loop(ctx) }()
 	tb.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			tb.Errorf("the loop ended: %v", err)
+			tb.Errorf("the machine's driver ended: %v", err)
 		}
+		w.Close()
 	})
+	return w
+}
+
+// says gives the node a gossip message and returns its verdict.
+func (w *world) says(tb testing.TB, t core.Topic, raw []byte) string {
+	tb.Helper()
+	return w.onGossip(t)(soon(tb), peer, raw).String()
+}
+
+// wait waits until something holds that the machine comes to by itself.
+func (w *world) wait(tb testing.TB, holds func(*core.Snapshot) bool) {
+	tb.Helper()
+	for until := time.Now().Add(20 * time.Second); !holds(w.snapshot.Load()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			tb.Fatalf("it does not come to it: %+v", w.snapshot.Load())
+		}
+	}
 }
 
 // soon bounds what handlers may take.
 func soon(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	tb.Cleanup(cancel)
 	return ctx
 }
@@ -245,49 +219,6 @@ func (m *miner) sign(a *types.ATX) {
 	a.Signature = m.id.Sign(signing.ATX, id[:])
 }
 
-// propose makes the smesher's proposal for stillLayer, the first of its epoch;
-// change may spoil it before it is signed.
-func (w *world) proposal(tb testing.TB, m *miner, change func(*types.Proposal)) *types.Proposal {
-	tb.Helper()
-	epoch := w.schedule.EpochOf(stillLayer)
-	el, err := w.epochs.Electorate(epoch)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	beacon, err := w.epochs.Beacon(epoch)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	rules := w.params.Eligibility()
-	atx := el.atxs[m.atx.ID()]
-	slots := eligibility.Slots(rules, atx.Weight, el.total)
-	p := &types.Proposal{Ballot: types.Ballot{
-		Layer: stillLayer, ATX: m.atx.ID(), Smesher: m.id.NodeID(),
-		EpochData:     &types.EpochData{ActiveSet: el.ids.Hash(), Beacon: beacon, Eligibilities: slots},
-		Eligibilities: eligibility.Assign(rules, m.id, beacon, epoch, m.atx.VRFNonce, slots)[stillLayer],
-	}}
-	if len(p.Ballot.Eligibilities) == 0 {
-		tb.Fatal("the smesher has no slot in the layer")
-	}
-	if change != nil {
-		change(p)
-	}
-	m.signProposal(p)
-	return p
-}
-
-func (m *miner) signProposal(p *types.Proposal) {
-	p.Ballot.Signature = m.id.Sign(signing.Ballot, p.Ballot.SignedBytes())
-	p.Signature = m.id.Sign(signing.Proposal, p.SignedBytes())
-}
-
-// certify makes the smesher's signature under a decision.
-func (m *miner) certify(d types.Decision) types.CertifyMessage {
-	return types.CertifyMessage{Decision: d, By: types.CertifySignature{
-		ATX: m.atx.ID(), Smesher: m.id.NodeID(), Signature: m.id.Sign(signing.Certify, codec.Encode(&d)),
-	}}
-}
-
 // spawn is a transaction that is valid in the genesis state.
 func (w *world) spawn(tb testing.TB, gasPrice uint64) types.Transaction {
 	tb.Helper()
@@ -296,4 +227,13 @@ func (w *world) spawn(tb testing.TB, gasPrice uint64) types.Transaction {
 		tb.Fatal(err)
 	}
 	return vm.Spawn(s, 0, gasPrice)
+}
+
+func copied(tb testing.TB, a *types.ATX) *types.ATX {
+	tb.Helper()
+	var b types.ATX
+	if err := codec.Decode(codec.Encode(a), &b); err != nil {
+		tb.Fatal(err)
+	}
+	return &b
 }

@@ -1,0 +1,315 @@
+package core
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"tweedle/protocol/activation"
+	"tweedle/protocol/malfeasance"
+	"tweedle/protocol/syncer"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+var network = types.GenesisID{7}
+
+// lenient finds every proof of work and space right, and checks signatures.
+type lenient struct{ signing.Verifier }
+
+func (lenient) VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool {
+	return signing.VerifyVRF(id, msg, sig)
+}
+func (lenient) VerifyPoet(*types.PoetProofMessage) error        { return nil }
+func (lenient) VerifySpace(*activation.Claim) error             { return nil }
+func (lenient) WrongLabel(*types.ATX, types.ATXID, uint32) bool { return true }
+
+func crypto() Crypto { return lenient{signing.NewVerifier(network)} }
+
+func signer(name string) *signing.Signer {
+	s, err := signing.NewSigner(signing.SeedFrom(name), network)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+func anATX(s *signing.Signer) *types.ATX {
+	a := &types.ATX{PublishEpoch: 1, SmesherID: s.NodeID(), NIPosts: []types.NIPost{{Posts: []types.SubPost{{}}}}, PreviousATXs: []types.ATXID{{1}}}
+	id := a.ID()
+	a.Signature = s.Sign(signing.ATX, id[:])
+	return a
+}
+
+func aProposal(s *signing.Signer) *types.Proposal {
+	p := &types.Proposal{Ballot: types.Ballot{Layer: 9, Smesher: s.NodeID()}, Txs: []types.TransactionID{{5}}}
+	p.Ballot.Signature = s.Sign(signing.Ballot, p.Ballot.SignedBytes())
+	p.Signature = s.Sign(signing.Proposal, p.SignedBytes())
+	return p
+}
+
+func aDecision(s *signing.Signer, block byte) *types.CertifyMessage {
+	m := &types.CertifyMessage{Decision: types.Decision{Layer: 9, Block: types.BlockID{block}}}
+	m.By = types.CertifySignature{Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(&m.Decision))}
+	return m
+}
+
+// messages has a well formed one of each topic.
+func messages() map[Topic][]byte {
+	s := signer("somebody")
+	return map[Topic][]byte{
+		TopicATX: codec.Encode(anATX(s)), TopicProposal: codec.Encode(aProposal(s)), TopicDecision: codec.Encode(aDecision(s, 1)),
+		TopicPoet:        codec.Encode(&types.PoetProofMessage{RoundID: "1", Proof: types.PoetProof{NumLeaves: 1}}),
+		TopicMalfeasance: codec.Encode(malfeasance.FromDecisions(*aDecision(s, 1), *aDecision(s, 2))),
+	}
+}
+
+func TestOnlyWhatIsSignedPassesTheCheck(t *testing.T) {
+	for topic, raw := range messages() {
+		if _, err := Check(crypto(), topic, raw); err != nil {
+			t.Errorf("%s: %v", topic, err)
+		}
+		if topic == TopicPoet {
+			continue // nobody signs it
+		}
+		for i := range raw {
+			if by := len(raw) - 64 - 32 - 32; topic == TopicDecision && i >= by && i < by+32 {
+				continue // which ATX gives the weight is not signed: the electorate says it
+			}
+			spoilt := bytes.Clone(raw)
+			spoilt[i] ^= 1
+			if _, err := Check(crypto(), topic, spoilt); err == nil {
+				t.Errorf("%s passes with byte %d changed", topic, i)
+			}
+		}
+		if _, err := Check(crypto(), topic, append(bytes.Clone(raw), 0)); err == nil {
+			t.Errorf("%s passes with a byte more", topic)
+		}
+	}
+	if _, err := Check(crypto(), TopicATX, make([]byte, MaxATXSize+1)); err == nil {
+		t.Error("an ATX over its limit passes")
+	}
+}
+
+func FuzzMessagesFromTheNetwork(f *testing.F) {
+	for topic, raw := range messages() {
+		f.Add(uint8(topic), raw)
+	}
+	f.Fuzz(func(t *testing.T, topic uint8, raw []byte) {
+		m, err := Check(crypto(), Topic(topic), raw)
+		if err == nil && m.size() > 2*len(raw)+512 {
+			t.Fatalf("%d bytes count as %d", len(raw), m.size())
+		}
+	})
+}
+
+func asks() []syncer.Ask {
+	return []syncer.Ask{
+		{Objects: []syncer.Name{{Kind: syncer.ATX, ID: anATX(signer("somebody")).ID()}, {Kind: syncer.Transaction, ID: [32]byte{1}}}},
+		{Epochs: &syncer.Epochs{From: 1, To: 5}},
+		{Layers: &syncer.Layers{From: 8}},
+	}
+}
+
+func TestRequestsCrossTheWire(t *testing.T) {
+	for _, a := range asks() {
+		raw := codec.Encode(RequestOf(a))
+		var r Request
+		if err := codec.Decode(raw, &r); err != nil || !bytes.Equal(codec.Encode(&r), raw) {
+			t.Errorf("%+v: %v", a, err)
+		}
+		if len(raw) > MaxRequest {
+			t.Errorf("%d bytes are more than MaxRequest", len(raw))
+		}
+	}
+	full := syncer.Ask{}
+	for range syncer.MaxObjects {
+		full.Objects = append(full.Objects, syncer.Name{Kind: syncer.ATX})
+	}
+	if n := len(codec.Encode(RequestOf(full))); n > MaxRequest {
+		t.Errorf("the largest request has %d bytes, MaxRequest is %d", n, MaxRequest)
+	}
+}
+
+func FuzzAnswersOfPeers(f *testing.F) {
+	s := signer("somebody")
+	cert := types.Certificate{Decision: aDecision(s, 1).Decision, Signatures: []types.CertifySignature{aDecision(s, 1).By}}
+	f.Add(uint8(0), codec.Encode(ObjectsAnswer{codec.Encode(anATX(s)), nil}))
+	f.Add(uint8(1), codec.Encode(&EpochsAnswer{ATXs: [][]types.ATXID{{{1}}, nil}, Malicious: []types.NodeID{{2}}}))
+	f.Add(uint8(2), codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert}, Open: []types.Certificate{cert}}))
+	f.Fuzz(func(t *testing.T, which uint8, raw []byte) {
+		a := asks()[int(which)%3]
+		answer, err := CheckAnswer(crypto(), a, raw)
+		if err != nil {
+			return
+		}
+		for i, o := range answer.Objects {
+			if o == nil {
+				continue
+			}
+			if n, ok := nameOf(o); !ok || n != a.Objects[i] {
+				t.Fatalf("asked for %v, took %v", a.Objects[i], n)
+			}
+		}
+		for _, c := range answer.Layers.Certs {
+			if c.Decision.Layer < a.Layers.From {
+				t.Fatalf("took layer %d, asked from %d", c.Decision.Layer, a.Layers.From)
+			}
+		}
+	})
+}
+
+func FuzzRequestsOfPeers(f *testing.F) {
+	for _, a := range asks() {
+		f.Add(codec.Encode(RequestOf(a)))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var r Request
+		if codec.Decode(raw, &r) == nil && !bytes.Equal(codec.Encode(&r), raw) {
+			t.Fatal("two encodings of one request")
+		}
+	})
+}
+
+func TestAnAnswerIsWhatWasAskedFor(t *testing.T) {
+	s := signer("somebody")
+	a := anATX(s)
+	ask := syncer.Ask{Objects: []syncer.Name{{Kind: syncer.ATX, ID: a.ID()}}}
+	other := anATX(signer("other"))
+	forged := *a
+	forged.Signature[0] ^= 1
+	cert := func(l types.Layer, parent, root byte, signed bool) types.Certificate {
+		m := types.CertifyMessage{Decision: types.Decision{Layer: l, Parent: types.Hash32{parent}, StateRoot: types.Hash32{root}}}
+		c := types.Certificate{Decision: m.Decision}
+		if signed {
+			c.Signatures = []types.CertifySignature{{Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(&m.Decision))}}
+		}
+		return c
+	}
+	layers := syncer.Ask{Layers: &syncer.Layers{From: 8}}
+	lie := cert(9, 1, 2, true)
+	lie.Decision.Block[0] ^= 1
+	for name, tc := range map[string]struct {
+		ask  syncer.Ask
+		raw  []byte
+		good bool
+	}{
+		"the ATX":                {ask, codec.Encode(ObjectsAnswer{codec.Encode(a)}), true},
+		"nothing":                {ask, codec.Encode(ObjectsAnswer{nil}), true},
+		"less":                   {ask, codec.Encode(ObjectsAnswer{}), true},
+		"another ATX":            {ask, codec.Encode(ObjectsAnswer{codec.Encode(other)}), false},
+		"a forged ATX":           {ask, codec.Encode(ObjectsAnswer{codec.Encode(&forged)}), false},
+		"more than asked":        {ask, codec.Encode(ObjectsAnswer{codec.Encode(a), codec.Encode(a)}), false},
+		"layers in order":        {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert(8, 0, 1, true), cert(9, 1, 2, true)}}), true},
+		"one said by the next":   {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert(8, 0, 1, false), cert(9, 1, 2, true)}}), true},
+		"one said by nobody":     {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert(8, 0, 5, false), cert(9, 1, 2, true)}}), false},
+		"layers twice":           {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert(8, 0, 1, true), cert(8, 0, 1, true)}}), false},
+		"older than asked":       {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert(7, 0, 1, true)}}), false},
+		"a signature of nothing": {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{lie}}), false},
+		"and among open ones":    {layers, codec.Encode(&LayersAnswer{Open: []types.Certificate{lie}}), false},
+	} {
+		if _, err := CheckAnswer(crypto(), tc.ask, tc.raw); (err == nil) != tc.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func park(q *intake, from Peer, size int, until time.Time, names ...syncer.Name) (*parked, bool) {
+	p := &parked{from: from, msg: &setMessage{make(types.ActiveSet, size/32)}, until: until, missing: names}
+	return p, q.park(p)
+}
+
+func name(i int) syncer.Name {
+	return syncer.Name{Kind: syncer.ATX, ID: [32]byte{byte(i), byte(i >> 8), 1}}
+}
+
+func TestWhatWaitsIsBoundedForEachPeerAndInAll(t *testing.T) {
+	q := newIntake()
+	until := time.Unix(100, 0)
+	n := 0
+	for ; ; n++ {
+		if _, ok := park(&q, "a", 32, until, name(n)); !ok {
+			break
+		}
+	}
+	if n != MaxParkedPerPeer {
+		t.Errorf("one peer has %d messages waiting", n)
+	}
+	if _, ok := park(&q, "b", 32, until, name(1)); !ok {
+		t.Error("another peer's message finds no place")
+	}
+	bytes := 0
+	for i := 0; ; i++ {
+		if _, ok := park(&q, "c", 1<<20, until, name(i)); !ok {
+			break
+		}
+		bytes += 1 << 20
+	}
+	if bytes > MaxParkedBytesPerPeer {
+		t.Errorf("one peer has %d bytes waiting", bytes)
+	}
+	for i := range 1000 {
+		for {
+			if _, ok := park(&q, Peer(fmt.Sprint("peer", i)), 1<<20, until, name(i)); !ok {
+				break
+			}
+		}
+	}
+	if q.all.count > MaxParked || q.all.bytes > MaxParkedBytes {
+		t.Errorf("%d messages of %d bytes wait", q.all.count, q.all.bytes)
+	}
+	if got := len(q.expire(until.Add(1))); got == 0 || q.all != (account{}) || len(q.by) != 0 || len(q.peers) != 0 || len(q.hand) != 0 {
+		t.Errorf("%d expired; left: %+v, %d names, %d peers", got, q.all, len(q.by), len(q.peers))
+	}
+}
+
+func TestAMessageIsReadyWhenAllIsThere(t *testing.T) {
+	q := newIntake()
+	p, _ := park(&q, "a", 32, time.Unix(100, 0), name(1), name(2))
+	q.arrived(name(1))
+	if len(q.ready) != 0 {
+		t.Fatal("ready with one of two")
+	}
+	q.arrived(name(2))
+	if len(q.ready) != 1 || q.ready[0] != p || q.all.count != 0 {
+		t.Fatalf("%d ready, %d waiting", len(q.ready), q.all.count)
+	}
+	// It may wait again, for something else.
+	p.missing = []syncer.Name{name(3)}
+	if !q.park(p) {
+		t.Fatal("it does not wait again")
+	}
+	if lost := q.lost(name(3)); len(lost) != 1 || q.all.count != 0 {
+		t.Fatalf("%d lost, %d waiting", len(lost), q.all.count)
+	}
+}
+
+func TestJunkProofsDoNotPushOutARealOne(t *testing.T) {
+	b := poetBudget{proofs: make(map[types.PoetProofRef]poetCost)}
+	realProof := types.PoetProofRef{255}
+	if _, ok := b.add(realProof, poetCost{leaves: 1_000_000, size: 20_000}); !ok {
+		t.Fatal("no room for the first")
+	}
+	refused := 0
+	for i := range 3 * MaxUnreferredPoets {
+		gone, ok := b.add(types.PoetProofRef{byte(i), byte(i >> 8), 1}, poetCost{leaves: 100, size: 20_000})
+		if !ok {
+			refused++
+		}
+		for _, ref := range gone {
+			if ref == realProof {
+				t.Fatal("junk pushed out a proof of much work")
+			}
+		}
+	}
+	if len(b.proofs) > MaxUnreferredPoets || b.bytes > MaxUnreferredPoetBytes || refused == 0 {
+		t.Fatalf("%d proofs of %d bytes, %d refused", len(b.proofs), b.bytes, refused)
+	}
+	b.referred(realProof)
+	b.forget(100)
+	if len(b.proofs) != 0 || b.bytes != 0 {
+		t.Fatalf("%d proofs of %d bytes are left when their time is over", len(b.proofs), b.bytes)
+	}
+}

@@ -1,0 +1,185 @@
+package syncer
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+var start = time.Unix(1_000_000, 0)
+
+func machine(peers ...Peer) *Machine {
+	m := New(Config{Layer: 2 * time.Second})
+	m.SetPeers(peers)
+	return m
+}
+
+func atx(i int) Name { return Name{Kind: ATX, ID: [32]byte{byte(i), byte(i >> 8), 1}} }
+
+// objects are the asks for objects among those that a step gives; the others
+// are answered.
+func objects(m *Machine, now time.Time, out Output) (asks []Ask) {
+	for _, a := range out.Asks {
+		if a.Objects != nil {
+			asks = append(asks, a)
+		} else {
+			m.Answered(now, a.ID, None, nil)
+		}
+	}
+	return asks
+}
+
+func points(out Output, p Peer) (sum float64) {
+	for _, k := range out.Penalties {
+		if k.Peer == p {
+			sum += k.Points
+		}
+	}
+	return sum
+}
+
+func TestWhoNamesAnObjectIsAskedFirstThenTheOthers(t *testing.T) {
+	m := machine("a", "b", "c")
+	m.Want(atx(1), "b", start.Add(time.Minute))
+	asked := map[Peer]bool{}
+	for now := start; len(asked) < 3; now = now.Add(time.Second) {
+		for _, a := range objects(m, now, m.Step(now, View{})) {
+			if len(asked) == 0 && a.Peer != "b" {
+				t.Fatalf("%s is asked first", a.Peer)
+			}
+			if asked[a.Peer] {
+				t.Fatalf("%s is asked twice for what it does not have", a.Peer)
+			}
+			asked[a.Peer] = true
+			m.Answered(now, a.ID, None, []bool{false})
+		}
+		if now.After(start.Add(time.Minute)) {
+			t.Fatalf("asked only %v", asked)
+		}
+	}
+	out := m.Step(start.Add(50*time.Second), View{})
+	if len(out.GaveUp) != 1 || m.Wants() != 0 {
+		t.Fatalf("nobody has it: %+v", out)
+	}
+}
+
+func TestWhoNamesWhatIsNotTherePays(t *testing.T) {
+	m := machine("liar", "honest")
+	for i := range 500 {
+		m.WantFrom(atx(i), "liar", start.Add(time.Hour))
+	}
+	sum, asked := 0.0, 0
+	for now := start; now.Before(start.Add(10 * time.Minute)); now = now.Add(time.Second) {
+		out := m.Step(now, View{})
+		sum += points(out, "liar")
+		if points(out, "honest") > 0 {
+			t.Fatal("the wrong one pays")
+		}
+		for _, a := range objects(m, now, out) {
+			if a.Peer == "honest" {
+				t.Fatal("somebody else is asked for what only the liar named")
+			}
+			asked++
+			m.Answered(now, a.ID, None, make([]bool, len(a.Objects)))
+		}
+	}
+	if sum < 100 || m.Wants() != 0 {
+		t.Fatalf("500 made-up ids cost %v points in %d asks, %d are still wanted", sum, asked, m.Wants())
+	}
+}
+
+func TestAPeerThatDoesNotAnswerDelaysNothing(t *testing.T) {
+	m := machine("hung", "well")
+	m.Want(atx(1), "hung", start.Add(time.Minute))
+	got := false
+	for now := start; !got; now = now.Add(100 * time.Millisecond) {
+		if now.After(start.Add(3 * m.cfg.Timeout())) {
+			t.Fatal("nobody else was asked")
+		}
+		for _, a := range objects(m, now, m.Step(now, View{})) {
+			if a.Peer == "well" {
+				got = true
+			}
+		}
+		for id, a := range m.asks { // the driver's deadline
+			if now.After(a.Until) {
+				m.Answered(now, id, Timeout, nil)
+			}
+		}
+	}
+}
+
+func TestAsksAreBoundedForEachPeer(t *testing.T) {
+	m := machine("a", "b")
+	for i := range 5000 {
+		m.Want(atx(i), "a", start.Add(time.Minute))
+	}
+	open := map[Peer]int{}
+	for range 20 {
+		for _, a := range objects(m, start, m.Step(start, View{})) {
+			open[a.Peer]++
+			if len(a.Objects) > MaxObjects {
+				t.Fatalf("%d objects in one ask", len(a.Objects))
+			}
+		}
+	}
+	if open["a"] > MaxAsksPerPeer || open["b"] > MaxAsksPerPeer {
+		t.Fatalf("open asks %v", open)
+	}
+	for i := range 2 * MaxWants {
+		m.Want(Name{Kind: Block, ID: [32]byte{byte(i), byte(i >> 8), byte(i >> 16)}}, Peer(fmt.Sprint(i%3)), start)
+	}
+	if m.Wants() > MaxWants {
+		t.Fatalf("%d wanted", m.Wants())
+	}
+}
+
+func TestGarbageCostsItsSenderAndIsNotAskedAgainAtOnce(t *testing.T) {
+	m := machine("liar")
+	for _, a := range m.Step(start, View{}).Asks {
+		m.Answered(start, a.ID, Garbage, nil)
+	}
+	out := m.Step(start.Add(time.Millisecond), View{})
+	if points(out, "liar") < PointsGarbage || len(out.Asks) != 0 {
+		t.Fatalf("%+v", out)
+	}
+}
+
+func TestBusyPeersAreAskedLaterAndPayNothing(t *testing.T) {
+	m := machine("a")
+	m.Want(atx(1), "a", start.Add(time.Hour))
+	for _, a := range m.Step(start, View{}).Asks {
+		m.Answered(start, a.ID, Busy, nil)
+	}
+	asked := false
+	for now := start; now.Before(start.Add(30 * time.Second)); now = now.Add(time.Second) {
+		out := m.Step(now, View{})
+		if points(out, "a") != 0 {
+			t.Fatal("being busy costs")
+		}
+		for _, a := range objects(m, now, out) {
+			asked = true
+			m.Answered(now, a.ID, None, []bool{true})
+			m.Have(atx(1))
+		}
+	}
+	if !asked || m.Wants() != 0 {
+		t.Fatal("what a busy peer has is not asked for again")
+	}
+}
+
+func TestManyEpochsAreAskedForInOne(t *testing.T) {
+	m := machine("a", "b")
+	asks := 0
+	for _, a := range m.Step(start, View{Epoch: 250, From: 1}).Asks {
+		if a.Epochs != nil {
+			asks++
+			if a.Epochs.From != 1 || a.Epochs.To != 251 {
+				t.Errorf("asked for %+v", a.Epochs)
+			}
+		}
+	}
+	if asks == 0 {
+		t.Fatal("nobody was asked")
+	}
+}

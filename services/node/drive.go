@@ -1,0 +1,324 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"tweedle/edges/api"
+	"tweedle/edges/p2p"
+	"tweedle/edges/store"
+	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
+	"tweedle/values/codec"
+	"tweedle/values/types"
+)
+
+// maxInputs bounds the inputs that wait for the loop.
+const maxInputs = 1024
+
+// driver does what the machine of package core says. The goroutine of loop owns
+// the machine; others only read it, under the lock.
+type driver struct {
+	n       *Node
+	inputs  chan core.Input
+	work    sync.WaitGroup // asks and checks that run
+	checks  *pool
+	mu      sync.RWMutex // held for writing by Step
+	machine *core.Machine
+
+	judging  sync.Mutex // guards what follows
+	token    uint64
+	verdicts map[uint64]chan core.Verdict
+}
+
+func newDriver(n *Node, m *core.Machine) *driver {
+	return &driver{n: n, inputs: make(chan core.Input, maxInputs), checks: newPool(), machine: m, verdicts: make(map[uint64]chan core.Verdict)}
+}
+
+// peersEvery is how often the machine is told who is connected.
+func (n *Node) peersEvery() time.Duration { return min(time.Second, n.params.LayerDuration/8) }
+
+// loop feeds the machine until ctx ends, or with an error that the node cannot
+// live with. It returns when all that it started has ended.
+func (d *driver) loop(ctx context.Context) error {
+	defer d.work.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ticker := time.NewTicker(d.n.peersEvery())
+	defer ticker.Stop()
+	peers := []core.Peer(nil)
+	wake, err := d.step(ctx, core.Tick{})
+	for err == nil {
+		timer := time.NewTimer(min(max(time.Until(wake), 0), d.n.params.LayerDuration))
+		in := core.Input(core.Tick{})
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case in = <-d.inputs:
+		case <-ticker.C:
+			now := d.n.peers()
+			if slices.Equal(now, peers) {
+				timer.Stop()
+				continue
+			}
+			peers, in = now, core.Peers{Connected: now}
+		case <-timer.C:
+		}
+		timer.Stop()
+		wake, err = d.step(ctx, in)
+	}
+	return err
+}
+
+// peers returns who is connected, sorted.
+func (n *Node) peers() (out []core.Peer) {
+	for _, p := range n.host.Peers() {
+		out = append(out, core.Peer(p.ID))
+	}
+	return out
+}
+
+// step gives the machine one input, and what follows from it at once: our own
+// messages that the guard let pass. It returns when the machine is to be woken.
+func (d *driver) step(ctx context.Context, in core.Input) (wake time.Time, err error) {
+	own := []core.Input{in}
+	for len(own) > 0 {
+		in, own = own[0], own[1:]
+		now := d.n.now()
+		if err := d.n.trust(now); err != nil {
+			return wake, err
+		}
+		d.mu.Lock()
+		out, err := d.machine.Step(now, in)
+		d.mu.Unlock()
+		if err != nil {
+			return wake, fmt.Errorf("state: %w", err)
+		}
+		// If we stop before this is written, the machine is built again from
+		// what was there before, and nothing of the rest has happened.
+		if err := d.n.db.Commit(out.Writes); err != nil {
+			return wake, fmt.Errorf("write: %w", err)
+		}
+		d.n.snapshot.Store(d.machine.Snapshot())
+		for _, s := range out.Signs {
+			passed, err := d.guard(s)
+			if err != nil {
+				return wake, err
+			}
+			if passed {
+				own = append(own, core.Heard{From: core.Self, Message: s.Message})
+			}
+		}
+		d.effects(ctx, out)
+		wake = out.Wake
+	}
+	return wake, nil
+}
+
+// guard asks local.db whether a message of ours may go out.
+func (d *driver) guard(s core.Sign) (bool, error) {
+	for _, k := range s.Slots {
+		err := d.n.db.Guard(k.Domain, d.n.signer.NodeID(), uint64(k.Layer), k.Hash)
+		switch {
+		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrRolledBack):
+			d.n.log.Error("we do not sign", "layer", k.Layer, "err", err)
+			return false, nil
+		case err != nil:
+			return false, fmt.Errorf("guard: %w", err)
+		}
+	}
+	return true, nil
+}
+
+// effects does what follows the writes, in the order of Output.
+func (d *driver) effects(ctx context.Context, out core.Output) {
+	for _, s := range out.Sends {
+		d.n.send(topicName(s.Topic), s.Raw)
+	}
+	for _, a := range out.Asks {
+		d.work.Go(func() { d.ask(ctx, a) })
+	}
+	for _, v := range out.Verdicts {
+		d.end(v)
+	}
+	for _, p := range out.Penalties {
+		d.n.host.Penalise(p2p.PeerID(p.Peer), p.Points, p.Reason)
+	}
+	for _, w := range out.Work {
+		d.work.Go(func() {
+			if leave, ok := d.checks.enter(ctx, core.Self); ok {
+				verified := w.Do(d.n.crypto)
+				leave()
+				d.input(ctx, verified)
+			}
+		})
+	}
+	for _, e := range out.Events {
+		if own, ok := e.(core.OwnSeen); ok {
+			d.n.seen(own.Slot)
+			continue
+		}
+		d.n.happened(e)
+	}
+}
+
+// input hands something to the loop; false if ctx ended first.
+func (d *driver) input(ctx context.Context, in core.Input) bool {
+	select {
+	case d.inputs <- in:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ask brings a request to a peer, and tells the machine what came of it.
+func (d *driver) ask(ctx context.Context, a syncer.Ask) {
+	out := core.Answered{Ask: a.ID}
+	request, cancel := context.WithDeadline(ctx, a.Until)
+	raw, err := d.n.host.Request(request, p2p.PeerID(a.Peer), protocolAsk, codec.Encode(core.RequestOf(a)))
+	cancel()
+	if err != nil {
+		out.Failure = failure(err)
+		d.input(ctx, out)
+		return
+	}
+	leave, ok := d.checks.enter(ctx, a.Peer)
+	if !ok {
+		return
+	}
+	if out.Answer, err = core.CheckAnswer(d.n.crypto, a, raw); err != nil {
+		out.Failure = syncer.Garbage
+	}
+	leave()
+	d.input(ctx, out)
+}
+
+// failure classes the error of a request.
+func failure(err error) syncer.Failure {
+	var remote *p2p.RemoteError
+	switch {
+	case errors.Is(err, p2p.ErrBusy), errors.Is(err, p2p.ErrRateLimited), errors.As(err, &remote):
+		return syncer.Busy
+	case errors.Is(err, p2p.ErrTooLarge):
+		return syncer.Garbage
+	case errors.Is(err, p2p.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		return syncer.Timeout
+	}
+	return syncer.Gone
+}
+
+// Heard gives a checked message to the machine and waits for its verdict; false
+// if ctx ended first. The machine goes on with it all the same.
+func (d *driver) heard(ctx context.Context, from core.Peer, m core.Message) (core.Verdict, bool) {
+	verdict := make(chan core.Verdict, 1)
+	d.judging.Lock()
+	d.token++
+	token := d.token
+	d.verdicts[token] = verdict
+	d.judging.Unlock()
+	if d.input(ctx, core.Heard{From: from, Token: token, Message: m}) {
+		select {
+		case v := <-verdict:
+			return v, true
+		case <-ctx.Done():
+		}
+	}
+	d.judging.Lock()
+	delete(d.verdicts, token)
+	d.judging.Unlock()
+	return core.Verdict{}, false
+}
+
+// end hands a verdict to who waits for it, if somebody still does.
+func (d *driver) end(v core.Verdict) {
+	d.judging.Lock()
+	verdict, ok := d.verdicts[v.Token]
+	delete(d.verdicts, v.Token)
+	d.judging.Unlock()
+	if ok {
+		verdict <- v
+	}
+}
+
+// Open implements core.Library.
+func (d *driver) open() []types.Certificate {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.machine.Open()
+}
+
+// trust lets an old local.db sign again when nothing that it may have signed can
+// conflict any more.
+func (n *Node) trust(now time.Time) error {
+	if n.trustIn == 0 || n.schedule.EpochAt(now) < n.trustIn {
+		return nil
+	}
+	n.trustIn = 0
+	if err := n.db.TrustLocal(); err != nil {
+		return fmt.Errorf("trust local.db: %w", err)
+	}
+	n.log.Info("signing again: nothing that was signed before the rollback can conflict any more")
+	return nil
+}
+
+// seen asks the guard whether a message of our identity that came from elsewhere
+// is one of ours. If not, a copy of us signs, or did: we do not, until what it
+// may have signed binds nobody any more. Faults of the store end the node by
+// themselves.
+func (n *Node) seen(s core.Slot) {
+	err := n.db.Seen(s.Domain, n.signer.NodeID(), uint64(s.Layer), s.Hash)
+	if !errors.Is(err, store.ErrRolledBack) || n.trustIn != 0 {
+		return
+	}
+	until, distrust := n.db.DistrustUntil(n.schedule.EpochAt(n.now()) + 2)
+	if distrust != nil {
+		return
+	}
+	n.trustIn = until
+	n.log.Error("our identity signed what this copy does not know: the directory was restored, or the identity runs twice; nothing is signed until it is safe",
+		"until_epoch", until, "err", err)
+}
+
+// happened tells people and streams.
+func (n *Node) happened(e core.Event) {
+	switch e := e.(type) {
+	case core.Activated:
+		n.events.Publish(api.Activated{ATXRecord: e.Entry})
+		n.log.Info("ATX", "id", e.Entry.ID.Short(), "smesher", e.Entry.Smesher.Short(), "epoch", e.Entry.PublishEpoch, "weight", e.Entry.Weight)
+	case core.PoetStored:
+		n.log.Info("PoET proof", "poet", e.Message.PoetID.Short(), "round", e.Message.RoundID, "leaves", e.Message.Proof.NumLeaves, "ref", e.Ref.Short())
+		n.poetStored(e.Message)
+	case core.Admitted:
+		n.events.Publish(api.Accepted{Raw: e.Raw})
+	case core.Applied:
+		d := e.Certificate.Decision
+		n.events.Publish(api.Applied{LayerResult: store.LayerOf(e.WriteLayer)})
+		n.log.Info("layer applied", "layer", d.Layer, "block", d.Block.Short(), "txs", len(e.Txs),
+			"state", d.StateRoot.Short(), "signatures", len(e.Certificate.Signatures))
+	case core.Undone:
+		n.log.Error("applied layers are taken back", "from", e.From, "back_to", e.To, "fault", e.Fault, "signed_against_each_other", len(e.Smeshers))
+	case core.Disputed:
+		n.disputes.Inc()
+		n.log.Error("we disagree with what others certified", "layer", e.Layer, "reason", e.Reason,
+			"their_state", e.Theirs.StateRoot.Short(), "our_state", e.Ours.StateRoot.Short())
+	case core.Caught:
+		if e.Own {
+			n.log.Error("our own identity signs somewhere else too: nothing is signed here any more, it has no weight from the next epoch on; "+
+				"stop one of the two, and use another identity", "what", e.Proof.Kind)
+			return
+		}
+		n.log.Warn("smesher is malicious and loses its weight", "smesher", e.Proof.Smesher.Short(), "what", e.Proof.Kind)
+	case core.Synced:
+		n.log.Info("sync", "synced", e.Yes, "why", e.Reason, "applied", n.snapshot.Load().Tip.Layer)
+	case core.Silent:
+		n.log.Warn("we do not take part in a layer", "layer", e.Layer, "why", e.Reason)
+	case core.Left:
+		n.log.Debug("transaction left the pool", "id", e.ID.Short(), "why", e.Reason)
+	}
+}

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"time"
+
+	"tweedle/edges/p2p"
+	"tweedle/edges/store"
+	"tweedle/protocol/core"
+	"tweedle/values/types"
+)
+
+// Protocols of requests.
+const (
+	protocolAsk     = "/tweedle/ask/1"     // what package core asks
+	protocolPoet    = "/tweedle/poet/1"    // hands over a PoET proof, for an acknowledgement
+	protocolGateway = "/tweedle/gateway/1" // the gRPC address at which a node takes PoET proofs
+)
+
+// Limits of requests.
+const (
+	maxAddress      = 256 // bytes of a gRPC address
+	requestsPerPeer = 50  // a second
+)
+
+// Places of a topic. A message holds one while it is checked and while its
+// verdict is waited for, which is a moment; those that miss something leave it
+// and go on in the machine, which has its own limits for each peer.
+const (
+	topicWorkers = 256
+	topicQueue   = 256
+	topicShare   = 32 // of one peer
+)
+
+func topics() []core.Topic {
+	return []core.Topic{core.TopicATX, core.TopicProposal, core.TopicDecision, core.TopicTx, core.TopicPoet, core.TopicMalfeasance}
+}
+
+func topicName(t core.Topic) string {
+	return "tweedle/" + map[core.Topic]string{
+		core.TopicATX: "atx", core.TopicProposal: "proposal", core.TopicDecision: "certify", core.TopicTx: "tx",
+		core.TopicPoet: "poet", core.TopicMalfeasance: "malfeasance",
+	}[t] + "/2"
+}
+
+// patience is how long a gossip message holds its place for a verdict. An ATX
+// is waited for longer: checking its proofs of space takes long.
+func (n *Node) patience(t core.Topic) time.Duration {
+	if t == core.TopicATX {
+		return min(n.params.LayerDuration, p2p.DefaultTopicTimeout)
+	}
+	return min(n.params.LayerDuration/8, time.Second)
+}
+
+// register tells the host which topics and requests we serve.
+func (n *Node) register() {
+	for _, t := range topics() {
+		n.host.Register(p2p.Topic{
+			Name: topicName(t), MaxSize: t.MaxSize(), Workers: topicWorkers, Queue: topicQueue, Share: topicShare, Timeout: p2p.DefaultTopicTimeout,
+		}, n.onGossip(t))
+	}
+	limits := func(request, response int) p2p.Limits {
+		return p2p.Limits{
+			MaxRequest: request, MaxResponse: response, Timeout: n.askTimeout(), Rate: requestsPerPeer, Burst: 4 * requestsPerPeer,
+		}
+	}
+	n.host.Handle(protocolAsk, limits(core.MaxRequest, core.MaxAnswer), n.serveAsk)
+	n.host.Handle(protocolPoet, limits(core.MaxPoetSize, 16), n.servePoet)
+	n.host.Handle(protocolGateway, limits(16, maxAddress), n.serveGateway)
+}
+
+// onGossip checks and judges the messages of a topic.
+func (n *Node) onGossip(t core.Topic) p2p.Handler {
+	return func(ctx context.Context, from p2p.PeerID, raw []byte) p2p.Verdict {
+		ctx, cancel := context.WithTimeout(ctx, n.patience(t))
+		defer cancel()
+		m, err := n.check(ctx, core.Peer(from), t, raw)
+		if err != nil {
+			var refused *core.RefusedError
+			if errors.As(err, &refused) {
+				return p2p.Reject(err.Error())
+			}
+			return p2p.Ignore("busy")
+		}
+		v, ok := n.driver.heard(ctx, core.Peer(from), m)
+		switch {
+		case !ok:
+			return p2p.Ignore("it waits for what it refers to")
+		case v.Class == core.Accept:
+			return p2p.Accept()
+		case v.Class == core.Reject:
+			n.log.Warn("refused "+t.String(), "from", from, "err", v.Reason)
+			return p2p.Reject(v.Reason)
+		}
+		return p2p.Ignore(v.Reason)
+	}
+}
+
+// check runs core.Check in the pool.
+func (n *Node) check(ctx context.Context, from core.Peer, t core.Topic, raw []byte) (core.Message, error) {
+	leave, ok := n.driver.checks.enter(ctx, from)
+	if !ok {
+		return nil, ctx.Err()
+	}
+	defer leave()
+	return core.Check(n.crypto, t, bytes.Clone(raw))
+}
+
+// library is what we serve to peers.
+type library struct {
+	store.Core
+	n *Node
+}
+
+// Open implements core.Library.
+func (l library) Open() []types.Certificate { return l.n.driver.open() }
+
+// serveAsk answers a peer's request.
+func (n *Node) serveAsk(_ context.Context, _ p2p.PeerID, req []byte) ([]byte, error) {
+	raw, err := core.Serve(library{store.Core{Reader: n.db.Reader}, n}, req)
+	if err != nil && !errors.Is(err, core.ErrMalformed) {
+		n.log.Error("store", "err", err)
+		return nil, errors.New("cannot read it now")
+	}
+	return raw, err
+}

@@ -1,0 +1,219 @@
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
+	"tweedle/protocol/vm"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// lab is a calm network that a script plays with: it runs to a time, and then
+// one core gets what the script gives it.
+func lab(t *testing.T, nodes int) *world {
+	t.Helper()
+	w := newWorld(Options{Seed: 3, Nodes: nodes, Epochs: 4, Hostile: []string{}, Strangers: []string{}, Faults: calm()})
+	t.Cleanup(func() {
+		for _, v := range w.result.Violations {
+			t.Error(v)
+		}
+	})
+	return w
+}
+
+// run plays until a time after the start of a layer.
+func (w *world) run(l types.Layer, after time.Duration) {
+	until := w.cfg.Schedule.LayerStart(l).Add(after)
+	for len(w.queue) > 0 && !w.queue[0].at.After(until) {
+		e := w.pop()
+		w.now = e.at
+		e.do()
+	}
+	w.now = until
+}
+
+// give gives a core one input and returns what it says; the script is the
+// driver, so that nothing of it is done but the writes.
+func (n *node) give(t *testing.T, in core.Input) core.Output {
+	t.Helper()
+	out, err := n.m.Step(n.now(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.store.commit(out.Writes); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// hearRaw gives a core a message of a peer, as gossip would.
+func (n *node) hearRaw(t *testing.T, from core.Peer, topic core.Topic, raw []byte) core.Output {
+	t.Helper()
+	m, err := core.Check(n.crypto, topic, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.token++
+	return n.give(t, core.Heard{From: from, Token: n.token, Message: m})
+}
+
+// proposal is what a smesher proposes in a layer, with transactions of the
+// script's choice.
+func (n *node) proposal(t *testing.T, l types.Layer, txs []types.TransactionID) *types.Proposal {
+	t.Helper()
+	for _, b := range n.store.ballots {
+		if b.Smesher != n.key.NodeID() || b.EpochData == nil || n.w.cfg.Schedule.EpochOf(b.Layer) != n.w.cfg.Schedule.EpochOf(l) {
+			continue
+		}
+		if b.Layer != l {
+			continue
+		}
+		p := &types.Proposal{Ballot: *b, Txs: txs}
+		p.Ballot.Opinion[0]++ // another ballot than the one that is known
+		p.Ballot.Signature = n.key.Sign(signing.Ballot, p.Ballot.SignedBytes())
+		p.Signature = n.key.Sign(signing.Proposal, p.SignedBytes())
+		return p
+	}
+	return nil
+}
+
+// A stranger sends references to nothing, as fast as it can. What it sends
+// waits within its limits, costs it, and delays nobody's message.
+func TestAStrangerFillsItsOwnShareAndNobodyElses(t *testing.T) {
+	w := lab(t, 5)
+	w.run(10, time.Second)
+	n := w.nodes[0]
+	stranger := w.key("stranger")
+	for i := range 3 * core.MaxParkedPerPeer {
+		p := &types.Proposal{Ballot: types.Ballot{Layer: 10, ATX: types.ATXID{1, byte(i), byte(i >> 8)}, Smesher: stranger.NodeID()}}
+		p.Ballot.Signature = stranger.Sign(signing.Ballot, p.Ballot.SignedBytes())
+		p.Signature = stranger.Sign(signing.Proposal, p.SignedBytes())
+		n.hearRaw(t, "stranger", core.TopicProposal, codec.Encode(p))
+	}
+	if parked := n.m.Snapshot().Parked; parked > core.MaxParkedPerPeer+10 {
+		t.Errorf("%d messages of one stranger wait", parked)
+	}
+	// An honest message is judged in the same step.
+	tx := vm.Spend(w.rich, types.Address{23: 1}, 5, w.nonce, 7)
+	out := n.hearRaw(t, "n01", core.TopicTx, tx)
+	if len(out.Verdicts) != 1 || out.Verdicts[0].Class != core.Accept {
+		t.Errorf("an honest transaction got %+v", out.Verdicts)
+	}
+	// When their time is over, all get a verdict that blames nobody.
+	w.now = w.now.Add(20 * time.Second)
+	ended := 0
+	for _, v := range n.give(t, core.Tick{}).Verdicts {
+		if v.From == "stranger" {
+			ended++
+			if v.Class != core.Ignore {
+				t.Fatalf("verdict %v", v)
+			}
+		}
+	}
+	if ended < core.MaxParkedPerPeer-10 {
+		t.Errorf("%d of %d messages were ended", ended, core.MaxParkedPerPeer)
+	}
+}
+
+// Nothing is stored before it is judged: what a proposal names is fetched into
+// memory, and a proposal that is not taken leaves nothing on the disk.
+func TestWhatIsNotTakenIsNotStored(t *testing.T) {
+	w := lab(t, 5)
+	var l types.Layer
+	var p *types.Proposal
+	var by, n *node
+	junk := vm.Spawn(w.rich, 0, 99) // the account is spawned: it cannot wait
+	for l = 9; p == nil && l < 20; l++ {
+		w.run(l, 3*time.Second)
+		for _, s := range w.nodes {
+			if p = s.proposal(t, l, []types.TransactionID{junk.ID()}); p != nil {
+				by, n = s, w.nodes[(s.i+1)%len(w.nodes)]
+				break
+			}
+		}
+	}
+	if p == nil {
+		t.Fatal("no reference ballot in ten layers")
+	}
+	l = p.Ballot.Layer
+	w.run(l, 4*time.Second)
+	before := len(n.store.txs)
+	out := n.hearRaw(t, by.peer, core.TopicProposal, codec.Encode(p))
+	for _, k := range out.Writes {
+		if _, evil := k.(core.WriteMalfeasance); !evil {
+			t.Errorf("a second proposal made the core write %T", k)
+		}
+	}
+	if len(n.store.txs) != before {
+		t.Error("its transactions are stored")
+	}
+	if !n.m.Snapshot().Synced {
+		t.Error("it unsettled the node")
+	}
+}
+
+// A peer's word about the history counts for nothing without its proof.
+func TestACertificateOfNobodyUnsettlesNothingAndCosts(t *testing.T) {
+	w := lab(t, 5)
+	w.run(12, 10*time.Second)
+	n := w.nodes[0]
+	tip := n.m.Snapshot().Tip
+	stranger := w.key("stranger")
+	c := types.Certificate{Decision: types.Decision{Layer: tip.Layer + 1, Electorate: tip.Electorate, Parent: tip.StateRoot, StateRoot: types.Hash32{1}}}
+	c.Signatures = []types.CertifySignature{{Smesher: stranger.NodeID(), Signature: stranger.Sign(signing.Certify, codec.Encode(&c.Decision))}}
+	ask, found := syncer.Ask{}, false
+	for range 40 {
+		w.now = w.now.Add(w.cfg.Schedule.LayerDuration / 4)
+		for _, a := range n.give(t, core.Tick{}).Asks {
+			if a.Layers != nil {
+				ask, found = a, true
+			}
+		}
+		if found {
+			break
+		}
+	}
+	if !found {
+		t.Fatal("nobody was asked about the history")
+	}
+	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{c}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+	points := 0.0
+	for _, k := range out.Penalties {
+		if k.Peer == ask.Peer {
+			points += k.Points
+		}
+	}
+	if points == 0 {
+		t.Error("the lie cost nothing")
+	}
+	if s := n.m.Snapshot(); s.Tip != tip {
+		t.Errorf("the tip went from layer %d to %d", tip.Layer, s.Tip.Layer)
+	}
+}
+
+// The same inputs give the same outputs, also to a machine that was rebuilt
+// from its store in between.
+func TestAMachineThatIsRebuiltGoesOnWhereItWas(t *testing.T) {
+	w := lab(t, 5)
+	w.run(13, 12*time.Second)
+	n := w.nodes[2]
+	before := n.m.Snapshot()
+	cfg := w.cfg
+	cfg.Crypto, cfg.Identity = n.crypto, n.key
+	m, err := core.New(cfg, n.now(), n.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := m.Snapshot()
+	if after.Tip != before.Tip || after.State.Root() != before.State.Root() || after.Waiting != before.Waiting {
+		t.Errorf("rebuilt at layer %d with %d transactions, was at %d with %d", after.Tip.Layer, after.Waiting, before.Tip.Layer, before.Waiting)
+	}
+}

@@ -1,0 +1,105 @@
+package sim
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"tweedle/edges/store"
+	"tweedle/protocol/activation"
+	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
+	"tweedle/protocol/vm"
+	"tweedle/values/types"
+)
+
+// A node's writes go to SQLite and to the simulator's memory alike, through a
+// run with layers, malfeasance and transactions: both answer the machine and
+// the peers the same, and a machine that is built from either is the same.
+func TestTheDiskAnswersAsTheMemory(t *testing.T) {
+	db, err := store.Open(t.TempDir(), types.GenesisID{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	w := newWorld(Options{Seed: 4, Nodes: 6, Epochs: 2, Hostile: []string{"two-atxs"}, Strangers: []string{"junk-transactions"}, Faults: calm()})
+	n := w.nodes[3]
+	state, err := vm.Genesis(w.cfg.VM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Apply(store.LayerResult{Layer: w.cfg.VM.EffectiveGenesis, Outcome: vm.Outcome{State: state, Changed: entriesOf(state)}}); err != nil {
+		t.Fatal(err)
+	}
+	n.mirror = func(writes []core.Write) {
+		if err := db.Commit(writes); err != nil {
+			t.Fatalf("%v: %v", writes, err)
+		}
+	}
+	for len(w.queue) > 0 && !w.queue[0].at.After(w.end()) {
+		e := w.pop()
+		w.now = e.at
+		e.do()
+	}
+	disk := store.Core{Reader: db.Loop()}
+	same := func(what string, a, b any) {
+		t.Helper()
+		if !reflect.DeepEqual(a, b) {
+			t.Errorf("%s: memory %v, disk %v", what, a, b)
+		}
+	}
+	one := func(v any, err error) any {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	last := n.store.tip().decision.Layer
+	if last < 12 || len(n.store.evil) != 1 {
+		t.Fatalf("the run has %d layers and %d malicious smeshers: it shows too little", last, len(n.store.evil))
+	}
+	same("tip", one(n.store.Tip()), one(disk.Tip()))
+	evil, err := disk.Malicious()
+	if err != nil || len(evil) != len(n.store.evil) {
+		t.Errorf("malicious: memory %v, disk %v, %v", n.store.evil, evil, err)
+	}
+	same("malicious ids", one(n.store.MaliciousIDs()), one(disk.MaliciousIDs()))
+	for l := types.Layer(0); l <= last+1; l++ {
+		same("before", one(n.store.Before(l)), one(disk.Before(l)))
+		same("decisions", one(n.store.Decisions(l, 3)), one(disk.Decisions(l, 3)))
+		same("transactions", len(one(n.store.LayerTransactions(l)).([]types.Transaction)), len(one(disk.LayerTransactions(l)).([]types.Transaction)))
+	}
+	for _, l := range n.store.layers {
+		restored, err := vm.Restore(one(disk.Accounts(l.decision.Layer)).([]vm.Entry))
+		if err != nil || restored.Root() != l.decision.StateRoot {
+			t.Errorf("accounts after layer %d do not have its state root: %v", l.decision.Layer, err)
+		}
+	}
+	for e := range types.Epoch(6) {
+		same("epoch", one(n.store.EpochATXs(e)), one(disk.EpochATXs(e)))
+		same("records", len(one(n.store.EpochEntries(e)).([]activation.Entry)), len(one(disk.EpochEntries(e)).([]activation.Entry)))
+	}
+	for name, body := range n.store.objects {
+		got, err := disk.Object(name)
+		if name.Kind == syncer.Transaction && n.store.txs[name.ID] == nil {
+			continue
+		}
+		if err != nil || !bytes.Equal(got, body) {
+			t.Errorf("%v: memory has %d bytes, disk %d, %v", name, len(body), len(got), err)
+		}
+	}
+	cfg := w.cfg
+	cfg.Crypto, cfg.Identity = n.crypto, n.key
+	a, err := core.New(cfg, n.now(), n.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := core.New(cfg, n.now(), disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, y := a.Snapshot(), b.Snapshot(); x.Tip != y.Tip || x.State.Root() != y.State.Root() || x.Waiting != y.Waiting {
+		t.Errorf("a machine from memory has layer %d and %d transactions, one from disk %d and %d", x.Tip.Layer, x.Waiting, y.Tip.Layer, y.Waiting)
+	}
+}
