@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"tweedle/base/durable"
 	"tweedle/base/durable/durabletest"
@@ -174,6 +176,39 @@ func TestReserveKeepsTheLength(t *testing.T) {
 	}
 	if size, err := f.Size(); err != nil || size != 0 {
 		t.Fatalf("size %d, %v", size, err)
+	}
+}
+
+// Somebody who only looks whether a directory is in use keeps nobody out of it.
+func TestWhoLooksAtALockDoesNotHoldIt(t *testing.T) {
+	dir := t.TempDir()
+	if lock, err := durable.Lock(dir); err != nil || lock.Close() != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var lookers sync.WaitGroup
+	for range 4 {
+		lookers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+					_, _ = durable.Locked(dir) // its answer is not what is asked for
+				}
+			}
+		})
+	}
+	defer lookers.Wait()
+	defer close(stop)
+	for range 300 {
+		lock, err := durable.Lock(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lock.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -8,12 +8,17 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // LockName is the file in a locked directory that carries the lock.
 const LockName = "LOCK"
+
+// lookTime is for how long Lock tries: who asks Locked has a share of the lock for a
+// moment.
+const lookTime = 100 * time.Millisecond
 
 // ErrLocked says that another process has the directory.
 var ErrLocked = errors.New("another process uses this directory: stop it, or choose another directory")
@@ -25,7 +30,12 @@ func Lock(dir string) (io.Closer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for begin := time.Now(); errors.Is(err, unix.EWOULDBLOCK) && time.Since(begin) < lookTime; {
+		time.Sleep(time.Millisecond)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%s: %w", dir, ErrLocked)

@@ -15,6 +15,7 @@ package front
 
 import (
 	"log/slog"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -31,7 +32,8 @@ type Limits struct {
 	Connections, AddressConnections int // open at a time
 	Calls, AddressCalls             int // running at a time, streams and REST too
 	// Replies and AddressReplies bound the bytes of replies that are not sent
-	// yet. A single larger reply passes when nothing else is on its way.
+	// yet. A single larger reply passes when nothing else is on its way. Shared
+	// ones are bounded alike, beside an address's own.
 	Replies, AddressReplies int
 	Rate                    float64 // requests a second of an address; 0: no limit
 	Burst                   int     // requests at once of an address
@@ -93,6 +95,7 @@ type Guard struct {
 	options Options
 
 	connections, calls, replies *shares
+	shared                      *shares // of shared replies, for each address
 	rates, networks             *Rates[netip.Prefix]
 
 	mu      sync.Mutex // guards what follows
@@ -118,6 +121,7 @@ func New(l Limits, o Options) *Guard {
 		connections: newShares(l.Connections, l.AddressConnections),
 		calls:       newShares(l.Calls, l.AddressCalls),
 		replies:     newShares(l.Replies, l.AddressReplies),
+		shared:      newShares(math.MaxInt, l.AddressReplies),
 		rates:       NewRates[netip.Prefix](l.Rate, l.Burst),
 		networks:    NewRates[netip.Prefix](networkShare*l.Rate, networkShare*l.Burst),
 	}

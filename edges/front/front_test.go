@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -522,7 +523,7 @@ func TestAClientThatReadsNothingIsCutOff(t *testing.T) {
 	}
 }
 
-// What many ask for counts once, and for no address.
+// What many ask for counts once, also for an address; a single larger one passes.
 func TestASharedReplyCountsOnce(t *testing.T) {
 	const size = 1 << 20
 	message, err := proto.Marshal(wrapperspb.Bytes(make([]byte, size)))
@@ -551,6 +552,32 @@ func TestASharedReplyCountsOnce(t *testing.T) {
 	}
 	_ = c.Close()
 	d.until("replies are given back", func() bool { return d.held(d.guard.replies) == 0 })
+}
+
+// Who asks for one shared reply after another and reads none has its share, and the
+// others are answered.
+func TestSharedRepliesOfAnAddressAreBounded(t *testing.T) {
+	const size = 1 << 20
+	var all []*Shared
+	for range 8 {
+		message, err := proto.Marshal(wrapperspb.Bytes(make([]byte, size)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, NewShared(message))
+	}
+	l := testLimits()
+	l.AddressReplies, l.Replies = 3*size+3000, 4*size+4000
+	var next atomic.Int64
+	d := open(t, l, &service{call: func(context.Context, []byte) (any, error) { return all[next.Add(1)%8], nil }})
+	hog := d.dial("127.0.0.2")
+	unread(t, hog, 8)
+	d.until("three wait and five are refused", func() bool { return d.refused(limitAddressReplies) == 5 })
+	if n, err := ask(short(t), d.dial("127.0.0.3")); err != nil || n != size {
+		t.Errorf("another client gets %d bytes, %v", n, err)
+	}
+	_ = hog.Close()
+	d.until("replies are given back", func() bool { return d.held(d.guard.replies) == 0 && d.held(d.guard.shared) == 0 })
 }
 
 // A stream's messages count like replies: who does not read them is cut off.

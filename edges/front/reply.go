@@ -32,12 +32,13 @@ func (r *reply) Put(*[]byte) { r.sent() }
 const tracked = 1<<10 + 128
 
 // Shared is a reply that is encoded once for all who ask for it. Its bytes
-// count once, however many calls they are under way in.
+// count once, however many calls they are under way in, and once for each address.
 type Shared struct {
 	data []byte
 
 	mu    sync.Mutex
 	users int
+	from  map[client]int
 }
 
 // NewShared keeps the bytes, which must not be changed any more.
@@ -45,28 +46,42 @@ func NewShared(data []byte) *Shared {
 	if cap(data) < tracked {
 		data = append(make([]byte, 0, tracked), data...)
 	}
-	return &Shared{data: data}
+	return &Shared{data: data, from: make(map[client]int)}
 }
 
 // Bytes returns the encoded reply, which must not be changed.
 func (s *Shared) Bytes() []byte { return s.data }
 
-// take counts the bytes for their first user.
-func (s *Shared) take(g *Guard) taken {
+// take counts the bytes for their first user, and for the first one of an address:
+// else who asks for one after another and reads none would keep the others out.
+func (s *Shared) take(g *Guard, who client) taken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.from[who] == 0 {
+		if t := g.shared.take(who, len(s.data)); t != granted {
+			return t
+		}
+	}
 	if s.users == 0 {
 		if t := g.replies.take(client{free: true}, len(s.data)); t != granted {
+			if s.from[who] == 0 {
+				g.shared.give(who, len(s.data))
+			}
 			return t
 		}
 	}
 	s.users++
+	s.from[who]++
 	return granted
 }
 
-func (s *Shared) give(g *Guard) {
+func (s *Shared) give(g *Guard, who client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.from[who]--; s.from[who] == 0 {
+		delete(s.from, who)
+		g.shared.give(who, len(s.data))
+	}
 	if s.users--; s.users == 0 {
 		g.replies.give(client{free: true}, len(s.data))
 	}
@@ -76,8 +91,8 @@ func (s *Shared) give(g *Guard) {
 func (g *Guard) hold(who client, s *Shared, n int) (give func(), err error) {
 	t := granted
 	if s != nil {
-		t = s.take(g)
-		give = func() { s.give(g) }
+		t = s.take(g, who)
+		give = func() { s.give(g, who) }
 	} else {
 		t = g.replies.take(who, n)
 		give = func() { g.replies.give(who, n) }

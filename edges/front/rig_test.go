@@ -125,7 +125,7 @@ func open(t testing.TB, l Limits, s *service, adjust ...func(*Options)) *door {
 // empty checks that nothing is held any more, once what is ending has ended.
 func (d *door) empty() {
 	d.t.Helper()
-	for name, s := range map[string]*shares{"connections": d.guard.connections, "calls": d.guard.calls, "replies": d.guard.replies} {
+	for name, s := range map[string]*shares{"connections": d.guard.connections, "calls": d.guard.calls, "replies": d.guard.replies, "shared replies": d.guard.shared} {
 		d.until(name+" are given back", func() bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -47,7 +47,7 @@ type Clock struct {
 	mu    sync.Mutex
 	base  time.Time     // what Now was at start, going by what is believed today
 	doubt bool          // the wall clock has jumped, and is not followed yet
-	off   time.Duration // by so much
+	there time.Time     // to where: what base would be
 	since time.Duration // seen so long after start
 }
 
@@ -74,15 +74,16 @@ func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wall, passed := c.read(), time.Since(c.start)
-	off := wall.Sub(c.base.Add(passed))
+	there := wall.Add(-passed)
+	off := there.Sub(c.base)
 	switch {
 	case off.Abs() <= c.tolerance:
-		c.base, c.doubt = wall.Add(-passed), false
-	case !c.doubt || (off-c.off).Abs() > c.tolerance:
-		c.doubt, c.off, c.since = true, off, passed
+		c.base, c.doubt = there, false
+	case !c.doubt || there.Sub(c.there).Abs() > c.tolerance:
+		c.doubt, c.there, c.since = true, there, passed
 		c.tell(Jump{wall, off, false})
 	case passed-c.since >= c.patience:
-		c.base, c.doubt = wall.Add(-passed), false
+		c.base, c.doubt = there, false
 		c.tell(Jump{wall, off, true})
 	}
 	return c.base.Add(passed)

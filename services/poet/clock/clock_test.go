@@ -88,6 +88,26 @@ func TestAMillennium(t *testing.T) {
 	})
 }
 
+// Two readings that are further apart than a duration can say are two readings.
+func TestFromOneMillenniumToAnother(t *testing.T) {
+	for _, years := range [][2]int{{1000, -1000}, {1000, 2000}, {-1000, 1000}} {
+		synctest.Test(t, func(t *testing.T) {
+			wall := time.Now
+			c := New(time.Hour, func() time.Time { return wall() }, nil)
+			for _, y := range years {
+				wall = func() time.Time { return time.Now().AddDate(y, 0, 0) }
+				if off(c) != 0 {
+					t.Fatal("one reading is believed")
+				}
+				time.Sleep(c.Patience() * 3 / 4)
+			}
+			if off(c) != 0 {
+				t.Fatalf("%v: two readings that did not last are believed", years)
+			}
+		})
+	}
+}
+
 // What a time service does all day is followed at once and told nobody.
 func TestSmallStepsAreFollowed(t *testing.T) {
 	bubble(t, func(t *testing.T, c *Clock, wall *wrong, told *[]string) {

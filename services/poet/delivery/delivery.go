@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"strconv"
 	"time"
@@ -76,6 +77,9 @@ func DefaultConfig() Config { return Config{Acks: 2, Slots: 5, MinPeers: 1, Agai
 func (c Config) validate() error {
 	if c.Acks < 1 || c.Slots < 1 {
 		return errors.New("delivery needs at least one acknowledgement and one slot")
+	}
+	if c.MinPeers < 0 || c.MinPeers > math.MaxUint32 {
+		return fmt.Errorf("a gateway cannot have %d peers", c.MinPeers)
 	}
 	if c.Acks > c.Slots {
 		return fmt.Errorf("%d acknowledgements cannot come from %d gateway slots: lower the one or raise the other", c.Acks, c.Slots)

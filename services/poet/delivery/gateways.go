@@ -130,10 +130,13 @@ func (m *Machine) AddGateway(addr string, source Source, now time.Time) error {
 // RemoveGateway forgets a gateway and tells whether it was known. The command
 // line does not bring it back.
 func (m *Machine) RemoveGateway(addr string) (known bool) {
-	known = m.find(addr) != nil
-	m.gateways = slices.DeleteFunc(m.gateways, func(g *gateway) bool { return g.Addr == addr })
+	g := m.find(addr)
+	if g == nil {
+		return false
+	}
+	m.gateways = slices.DeleteFunc(m.gateways, func(o *gateway) bool { return o == g })
 	m.apiSet, m.dirty = true, true
-	return known
+	return true
 }
 
 // Gateways lists the table by rank.

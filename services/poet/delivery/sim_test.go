@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -251,6 +252,30 @@ func TestARemovedGatewayIsNotBroughtBackByTheCommandLine(t *testing.T) {
 	w.addGateway(b, FromAPI)
 	if w.m.find(b) == nil {
 		t.Fatal("a removed gateway cannot be added again")
+	}
+}
+
+// A slip of the finger in a removal changes nothing: the command line still counts.
+func TestARemovalOfNoGatewayChangesNothing(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	a, b := w.node(honest), w.node(honest)
+	w.configure(a)
+	if w.m.RemoveGateway("10.9.9.9:9") {
+		t.Fatal("it was known")
+	}
+	w.run(time.Second)
+	w.restart()
+	if unused := w.m.Configure([]string{a, b}, w.now); len(unused) != 0 {
+		t.Fatalf("%v are not used any more", unused)
+	}
+}
+
+// Nothing can have fewer peers than none: such a setting would refuse every gateway.
+func TestACountOfPeersBelowZeroIsRefused(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.MinPeers = -1
+	if _, err := Open(openDB(t, filepath.Join(t.TempDir(), "delivery.db")), newShelf(), cfg, nil, nil, Options{}); err == nil {
+		t.Fatal("it is taken")
 	}
 }
 
