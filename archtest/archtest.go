@@ -47,7 +47,7 @@ func plan() []floor {
 			why:     "values are pure data that everything else trusts",
 		},
 		{
-			name: "proofs", rooms: []string{"posw", "post"}, below: []string{"base", "values"},
+			name: "proofs", rooms: []string{"gen", "processor", "posw", "post"}, below: []string{"base", "values"},
 			outside: []string{"github.com/zeebo/blake3", "golang.org/x/crypto", "golang.org/x/sys"},
 			why:     "proofs are byte-exact functions that must not depend on the network around them",
 		},

@@ -13,6 +13,7 @@ import (
 	"tweedle/edges/api"
 	"tweedle/edges/p2p"
 	"tweedle/edges/preset"
+	"tweedle/proofs/post"
 	"tweedle/proofs/posw"
 	"tweedle/services/node"
 	"tweedle/values/types"
@@ -119,6 +120,10 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 		log.Error("a SHA-256 kernel failed its self test", "used", kernel, "err", err)
 	}
 	log.Info("SHA-256 kernel", "name", kernel, "processor", posw.Processor())
+	if kernel, err = post.Kernel(); err != nil {
+		log.Error("a kernel of space failed its self test", "used", kernel, "err", err)
+	}
+	log.Info("kernel of space", "name", kernel)
 	return n.Run(cmd.Context())
 }
 

@@ -20,9 +20,9 @@ const (
 	// MaxWorkers bounds the workers of Init and Prove.
 	MaxWorkers = 1024
 
-	// runLabels is what a worker takes at once. Between two runs progress is
-	// reported and cancellation asked for.
-	runLabels = 8
+	// runLabels is what a worker takes at once, a multiple of the lanes of each kernel.
+	// Between two runs progress is reported and cancellation asked for.
+	runLabels = 12
 )
 
 // Setup is whose space Init fills, and how much.
@@ -94,7 +94,7 @@ func initialise(fs durable.FS, dir string, p Params, setup Setup, opts InitOptio
 		fs: fs, opts: opts,
 		commitment: Commitment(setup.NodeID, setup.CommitmentATX),
 		threshold:  vrfThreshold(labels),
-		judge:      newLabeler(p.ScryptN, romixPortable),
+		judge:      newLabeler(p.ScryptN, portableLabels),
 	}
 	if in.meta, err = claim(fs, dir, p, setup); err != nil {
 		return Metadata{}, err
@@ -287,6 +287,8 @@ func (in *initialiser) compute(first, n uint64) error {
 	var stop atomic.Bool
 	found := make([]candidate, len(in.labelers))
 	work := func(w int, between func()) {
+		var indices [runLabels]uint64
+		var labels [runLabels][32]byte
 		for !stop.Load() {
 			from := taken.Add(runLabels) - runLabels
 			if from >= n {
@@ -294,9 +296,13 @@ func (in *initialiser) compute(first, n uint64) error {
 			}
 			to := min(from+runLabels, n)
 			for k := from; k < to; k++ {
-				label := in.labelers[w].Label(in.commitment, first+k)
+				indices[k-from] = first + k
+			}
+			in.labelers[w].Labels(in.commitment, indices[:to-from], labels[:to-from])
+			for k := from; k < to; k++ {
+				label := &labels[k-from]
 				copy(in.buf[k*LabelSize:], label[:LabelSize])
-				found[w].offer(first+k, &label, &in.threshold)
+				found[w].offer(first+k, label, &in.threshold)
 			}
 			done.Add(to - from)
 			between()

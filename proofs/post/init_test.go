@@ -452,16 +452,30 @@ func TestWrongVRFNonceInMetadataIsRefused(t *testing.T) {
 }
 
 func TestKernelThatDiffersFromThePortableOneIsCaught(t *testing.T) {
-	real := romix
-	defer func() { romix = real }()
-	romix = func(x *block, v []block) {
-		romixPortable(x, v)
-		x[3] ^= 1
-	}
+	useLabels(t, wrongLabels(portableLabels))
 	var damaged *DamagedError
 	if _, err := Init(t.TempDir(), TestParams(), testSetup(), InitOptions{}); !errors.As(err, &damaged) {
 		t.Fatalf("got %v", err)
 	}
+}
+
+// useLabels has labels computed by a kernel until the test ends.
+func useLabels(t *testing.T, k labelKernel) {
+	real := inUse
+	t.Cleanup(func() { inUse = real })
+	inUse = func() choice { return choice{labels: k} }
+}
+
+// wrongLabels spoils the last lane of each mixer.
+func wrongLabels(k labelKernel) labelKernel {
+	wrong := labelKernel{name: "wrong"}
+	for _, m := range k.mixers {
+		wrong.mixers = append(wrong.mixers, mixer{m.lanes, func(x, v []block) {
+			m.mix(x, v)
+			x[m.lanes-1][3] ^= 1
+		}})
+	}
+	return wrong
 }
 
 func TestTimeLeft(t *testing.T) {

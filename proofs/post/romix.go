@@ -5,10 +5,6 @@ import "math/bits"
 // block is ROMix's state at r=1: two ChaCha blocks of 16 words.
 type block [32]uint32
 
-// romix is the kernel that labels are computed with. A faster kernel is chosen
-// here and nowhere else; romixPortable stays the judge of it.
-var romix func(x *block, v []block) = romixPortable
-
 // romixPortable mixes x in place through the scratch v, whose length is the
 // cost N, a power of two (reference/post.md 1.2).
 func romixPortable(x *block, v []block) {

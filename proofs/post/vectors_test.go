@@ -58,8 +58,17 @@ func TestLabelsMatchTheVectors(t *testing.T) {
 			"00001f81fadfc488b990c940aba8367a97e85cbb5bc0720a308d293b22902a74"},
 	} {
 		t.Run(v.name, func(t *testing.T) {
-			if got := NewLabeler(v.n).Label(v.commitment, v.index); got != id32(t, v.label) {
-				t.Fatalf("got %x, want %s", got, v.label)
+			for _, k := range labelKernels() {
+				l := newLabeler(v.n, k)
+				for _, m := range k.mixers { // the label last of as many as are computed at once
+					indices, labels := make([]uint64, m.lanes), make([][32]byte, m.lanes)
+					for i := range indices {
+						indices[i] = v.index - uint64(m.lanes-1) + uint64(i)
+					}
+					if l.Labels(v.commitment, indices, labels); labels[m.lanes-1] != id32(t, v.label) {
+						t.Errorf("%s, %d at once: got %x, want %s", k.name, m.lanes, labels[m.lanes-1], v.label)
+					}
+				}
 			}
 		})
 	}

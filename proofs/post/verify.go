@@ -1,6 +1,9 @@
 package post
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Mode says which of a proof's labels Verify recomputes. The zero value is
 // All. Everything else about a proof is checked in every mode.
@@ -81,12 +84,31 @@ func Verify(p Proof, m ProofMetadata, params Params, mode Mode) error {
 	}
 
 	t := newTester(&m.Challenge, p.Nonce, p.Pow, newDifficulty(params.K1, numLabels))
-	labeler := NewLabeler(params.ScryptN)
+	return checkLabels(NewLabeler(params.ScryptN), t, &m, params, indices, ordinals)
+}
+
+// checkLabels recomputes the labels at the ordinals, as many at once as is cheap. One that
+// does not pass is computed once more by the portable kernel, since the error makes
+// somebody guilty.
+func checkLabels(labeler *Labeler, t *tester, m *ProofMetadata, params Params, indices []uint64, ordinals []int) error {
 	commitment := Commitment(m.NodeID, m.CommitmentATX)
-	for _, o := range ordinals {
-		label := labeler.Label(commitment, indices[o])
-		if !t.passes(label[:LabelSize]) {
-			return &InvalidIndexError{Ordinal: o, Index: indices[o]}
+	var wanted []uint64
+	var labels [][32]byte
+	for some := range slices.Chunk(ordinals, labeler.Lanes()) {
+		wanted = wanted[:0]
+		for _, o := range some {
+			wanted = append(wanted, indices[o])
+		}
+		labels = slices.Grow(labels[:0], len(some))[:len(some)]
+		labeler.Labels(commitment, wanted, labels)
+		for k, o := range some {
+			if t.passes(labels[k][:LabelSize]) {
+				continue
+			}
+			label := newLabeler(params.ScryptN, portableLabels).Label(commitment, indices[o])
+			if !t.passes(label[:LabelSize]) {
+				return &InvalidIndexError{Ordinal: o, Index: indices[o]}
+			}
 		}
 	}
 	return nil

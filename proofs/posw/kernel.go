@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 )
 
-//go:generate go run ./gen .
+//go:generate go run ../gen ..
 
 // kernel is one way to compute SHA-256 on this processor.
 type kernel struct {

@@ -57,12 +57,14 @@ func genesisDelay(p preset.Params, nodes, cores int, label time.Duration) time.D
 	return min(startUp+max(initialize-spare, 0), maxGenesisDelay)
 }
 
-// labelTime measures how long a label takes on this machine now.
+// labelTime measures how long a label takes on this machine now, of many at once.
 func labelTime(p preset.Params) time.Duration {
 	l, began := post.NewLabeler(p.Post.ScryptN), time.Now()
-	for i := range uint64(measuredLabels) {
-		l.Label([32]byte{}, i)
+	indices, labels := make([]uint64, measuredLabels), make([][32]byte, measuredLabels)
+	for i := range indices {
+		indices[i] = uint64(i)
 	}
+	l.Labels([32]byte{}, indices, labels)
 	return time.Since(began) / measuredLabels
 }
 

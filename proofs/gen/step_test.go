@@ -23,6 +23,14 @@ func (m *machine) step(in *instruction) {
 		m.gather(in)
 	case in.op == "VPSCATTERDD":
 		m.scatter(in)
+	case in.op == "VEXTRACTI128":
+		half := int(immediateOf(in.args[0])) * 16
+		m.write(in.args[2], append([]byte(nil), m.read(in.args[1], 32)[half:half+16]...))
+	case in.op == "VINSERTI128":
+		half := int(immediateOf(in.args[0])) * 16
+		value := append([]byte(nil), m.read(in.args[2], 32)...)
+		copy(value[half:half+16], m.read(in.args[1], 16))
+		m.write(in.args[3], value)
 	case in.op[0] == 'V':
 		to := in.args[len(in.args)-1]
 		_, size, ok := vector(to)
@@ -83,6 +91,8 @@ func (m *machine) scalar(in *instruction) {
 		result = value(in.args[0]) + value(to)
 	case "ANDQ":
 		result = value(in.args[0]) & value(to)
+	case "IMULQ":
+		result = value(in.args[0]) * value(to)
 	case "DECQ":
 		result = value(to) - 1
 	default:
@@ -134,6 +144,8 @@ func (m *machine) avx(in *instruction, size int) []byte {
 		return each(func(a, b uint32) uint32 { return b - a })
 	case "VPXOR":
 		return each(func(a, b uint32) uint32 { return a ^ b })
+	case "VPOR":
+		return each(func(a, b uint32) uint32 { return a | b })
 	case "VPAND":
 		return each(func(a, b uint32) uint32 { return a & b })
 	case "VPRORD":

@@ -201,10 +201,10 @@ func (f *function) aligned(p *program, operand string, at int) bool {
 }
 
 func TestTheTextKeepsTheRulesOfIntel(t *testing.T) {
-	text := amd64()
-	for _, line := range broken(t, text) {
+	for _, line := range append(broken(t, amd64()), broken(t, space())...) {
 		t.Error(line)
 	}
+	text := amd64()
 	for what, spoiled := range map[string]string{
 		"scratch space where the stack begins":  unaligned(text),
 		"a frame without bytes to spare":        strings.Replace(text, "$272-16", "$256-16", 1),

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// romixSlow is scrypt's ROMix at r = 1 with ChaCha20/8, written from its description.
+func romixSlow(x [32]uint32, n int) [32]uint32 {
+	mix := func(x [32]uint32) (out [32]uint32) {
+		t := [16]uint32(x[16:])
+		for half := range 2 {
+			for i := range t {
+				t[i] ^= x[16*half+i]
+			}
+			before := t
+			for i := range 8 { // rounds, by columns and diagonals
+				for q := range 4 {
+					var at [4]int
+					for row := range at {
+						at[row] = 4*row + (q+i%2*row)%4
+					}
+					for k, by := range []int{16, 12, 8, 7} {
+						to, other := at[2*(k%2)], [2][2]int{{at[1], at[3]}, {at[3], at[1]}}[k%2]
+						t[to] += t[other[0]]
+						t[other[1]] = bits.RotateLeft32(t[other[1]]^t[to], by)
+					}
+				}
+			}
+			for i := range t {
+				t[i] += before[i]
+			}
+			copy(out[16*half:], t[:])
+		}
+		return out
+	}
+	v := make([][32]uint32, n)
+	for k := range v {
+		v[k] = x
+		x = mix(x)
+	}
+	for range n {
+		for i, w := range v[int(x[16])%n] {
+			x[i] ^= w
+		}
+		x = mix(x)
+	}
+	return x
+}
+
+// tryRomix calls a kernel for that many labels on random states and compares what comes
+// out. It returns the fault that ended it, and whether all is right.
+func tryRomix(p *program, name string, labels, n int, sp uint64, rng *rand.Rand) (fault, bool) {
+	m := newMachine(p, rng)
+	states := make([][32]uint32, labels)
+	x := make([]byte, 128*labels)
+	word := func(label, w int) []byte { return x[256*(label/2)+32*(w/4)+16*(label%2)+4*(w%4):] }
+	for l := range states {
+		for w := range states[l] {
+			states[l][w] = rng.Uint32()
+			binary.LittleEndian.PutUint32(word(l, w), states[l][w])
+		}
+	}
+	m.place(digests, x)
+	m.place(buffer, make([]byte, 128*labels*n))
+	if ended := m.call(name, sp, digests, buffer, uint64(n)); ended != "" {
+		return ended, false
+	}
+	for l := range states {
+		want := romixSlow(states[l], n)
+		for w := range want {
+			if binary.LittleEndian.Uint32(word(l, w)) != want[w] {
+				return "", false
+			}
+		}
+	}
+	return "", true
+}
+
+var romixLabels = map[string]int{"romix2AVX2": 2, "romix6AVX2": 6}
+
+func TestEveryKernelOfSpaceForX86IsRunOnAnyMachine(t *testing.T) {
+	p := parse(t, space())
+	rng := rand.New(rand.NewPCG(31, 32))
+	for name := range p.functions {
+		labels, ok := romixLabels[name]
+		if !ok {
+			t.Fatalf("%s: a kernel that nothing tests", name)
+		}
+		for i, n := range []int{2, 4, 16} {
+			if ended, right := tryRomix(p, name, labels, n, stack+8*uint64(i), rng); !right {
+				t.Errorf("%s at N=%d: wrong labels (%s)", name, n, ended)
+			}
+		}
+	}
+}
+
+// A wrong rotation, turn or place in any one instruction is seen.
+func TestAWrongInstructionOfSpaceIsFound(t *testing.T) {
+	rng := rand.New(rand.NewPCG(33, 34))
+	text := space()
+	for _, change := range [][2]string{
+		{"VPSLLD $12, Y1, Y12", "VPSLLD $13, Y1, Y12"},
+		{"VPSHUFD $0x93, Y11, Y11", "VPSHUFD $0x39, Y11, Y11"},
+		{"VINSERTI128 $1, 640(R9)", "VINSERTI128 $1, 624(R9)"},
+		{"VPADDD 32(AX), Y1, Y1", "VPADDD 64(AX), Y1, Y1"},
+	} {
+		begin := strings.Index(text, "TEXT ·romix6AVX2(SB)")
+		spoiled := text[:begin] + strings.Replace(text[begin:], change[0], change[1], 1)
+		if spoiled == text {
+			t.Errorf("there is no %s", change[0])
+			continue
+		}
+		if _, right := tryRomix(parse(t, spoiled), "romix6AVX2", 6, 4, stack, rng); right {
+			t.Errorf("%s is not noticed", change[1])
+		}
+	}
+}
+
+func TestKernelsOfSpaceLeaveNoUpperHalvesInUse(t *testing.T) {
+	rng := rand.New(rand.NewPCG(35, 36))
+	p := parse(t, strings.ReplaceAll(space(), "\tVZEROUPPER\n\tRET\n", "\tRET\n"))
+	for name, labels := range romixLabels {
+		if ended, _ := tryRomix(p, name, labels, 2, stack, rng); !strings.Contains(string(ended), "in use") {
+			t.Errorf("%s without VZEROUPPER: %q", name, ended)
+		}
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package post
+
+// labelKernels returns the kernels for labels that this processor can run: only the
+// portable one is written for it.
+func labelKernels() []labelKernel { return []labelKernel{portableLabels} }

@@ -1,0 +1,90 @@
+package post
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// countSets are how many labels are asked for: less, as many and more than lanes.
+var countSets = []int{0, 1, 2, 3, 5, 6, 7, 8, 13, 37}
+
+func TestLabelsAtOnceAreThoseOneByOne(t *testing.T) {
+	for _, k := range labelKernels() {
+		l, twin := newLabeler(16, k), newLabeler(16, portableLabels)
+		for _, n := range countSets {
+			indices, labels := make([]uint64, n), make([][32]byte, n)
+			for i := range indices {
+				indices[i] = uint64(i) * 0x9e3779b97f4a7c15
+			}
+			l.Labels(testID, indices, labels)
+			for i, index := range indices {
+				if labels[i] != twin.Label(testID, index) {
+					t.Errorf("%s: label %d of %d is wrong", k.name, i, n)
+				}
+			}
+		}
+	}
+}
+
+// A cost whose scratch would be large for many lanes is computed in few.
+func TestScratchIsBounded(t *testing.T) {
+	for _, k := range labelKernels() {
+		for n := uint32(2); n <= MaxScryptN; n *= 2 {
+			l := newLabeler(n, k)
+			if l.Lanes() > k.mixers[0].lanes && l.Lanes()*int(n)*128 > 64<<20 {
+				t.Errorf("%s: %d lanes at N=%d", k.name, l.Lanes(), n)
+			}
+		}
+	}
+}
+
+func TestAWrongKernelIsNotChosen(t *testing.T) {
+	for _, k := range labelKernels() {
+		got, err := chooseLabels([]labelKernel{wrongLabels(k)})
+		if got.name != portable || err == nil || !strings.Contains(err.Error(), "wrong kernel of post") {
+			t.Errorf("%s spoiled in its last lane: %s is chosen, %v", k.name, got.name, err)
+		}
+		if got, err := chooseLabels([]labelKernel{k}); got.name != k.name || err != nil {
+			t.Errorf("%s alone: %s is chosen, %v", k.name, got.name, err)
+		}
+	}
+}
+
+func TestAKernelIsChosenByNameBeforeUse(t *testing.T) {
+	names := Kernels()
+	if names[0] != portable {
+		t.Fatalf("kernels are %v", names)
+	}
+	inUse, err := Kernel()
+	if err != nil || !slices.Contains(names, inUse) {
+		t.Fatalf("%s of %v is in use, %v", inUse, names, err)
+	}
+	if err := UseKernel("abacus"); err == nil || !strings.Contains(err.Error(), "choose one of: "+strings.Join(names, ", ")) {
+		t.Errorf("an unknown kernel: %v", err)
+	}
+	for _, name := range names {
+		if err := UseKernel(name); (err == nil) != (name == inUse) {
+			t.Errorf("%s, while %s is in use: %v", name, inUse, err)
+		}
+	}
+}
+
+// Nobody is guilty because our kernel computes a wrong label.
+func TestAWrongKernelAccusesNobody(t *testing.T) {
+	p := TestParams()
+	_, proof, m := proveInTemp(t, p, [32]byte{1})
+	for _, k := range labelKernels() {
+		useLabels(t, wrongLabels(k))
+		if err := Verify(proof, m, p, All()); err != nil {
+			t.Errorf("%s spoiled: %v", k.name, err)
+		}
+		var wrong *InvalidIndexError
+		bad := m
+		bad.CommitmentATX[0] ^= 1
+		if err := Verify(proof, bad, p, All()); !errors.As(err, &wrong) {
+			t.Errorf("%s spoiled, a false proof: %v", k.name, err)
+		}
+	}
+}
