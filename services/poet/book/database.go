@@ -3,11 +3,14 @@ package book
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
+	"tweedle/base/durable"
 	"tweedle/services/poet"
 )
 
@@ -17,6 +20,7 @@ type database struct {
 	*bbolt.DB
 	writing sync.Mutex   // held by a write transaction from its begin to its end
 	durable atomic.Int64 // the last transaction known to be on the disk
+	lost    bool         // under writing: the system may have dropped a write
 }
 
 // newDatabase syncs the file first: a process that was killed may have left its
@@ -50,10 +54,20 @@ func (d *database) View(fn func(*bbolt.Tx) error) error {
 		return err
 	}
 	d.writing.Lock() // until the write has ended
-	d.writing.Unlock()
-	if read > d.durable.Load() {
+	defer d.writing.Unlock()
+	if read <= d.durable.Load() {
+		return err
+	}
+	if d.lost {
 		return fmt.Errorf("%w: the last write of %s did not reach the disk", poet.ErrStopped, d.Path())
 	}
+	// A write without room may have left its head behind. The next write builds on
+	// it; so may a reader, once it is on the disk.
+	if err := d.Sync(); err != nil {
+		d.lost = true
+		return fmt.Errorf("%w: sync %s: %w", poet.ErrStopped, d.Path(), err)
+	}
+	d.durable.Store(read)
 	return err
 }
 
@@ -61,8 +75,15 @@ func (d *database) View(fn func(*bbolt.Tx) error) error {
 func (d *database) commit(tx *bbolt.Tx) error {
 	written := int64(tx.ID())
 	if err := tx.Commit(); err != nil {
+		d.lost = d.lost || !isFull(err)
 		return err
 	}
 	d.durable.Store(written)
 	return nil
+}
+
+// isFull tells whether a write failed for lack of room. bbolt passes some errors on
+// as text only.
+func isFull(err error) bool {
+	return durable.IsFull(err) || strings.Contains(err.Error(), syscall.ENOSPC.Error())
 }

@@ -47,7 +47,8 @@ func TestNothingIsShownBeforeItIsSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	for _, reaches := range []bool{true, false} {
+	const reached, left, lost = "reached the disk", "was left behind by a full disk", "was lost"
+	for _, end := range []string{reached, left, lost} {
 		// A transaction whose head is written, and whose sync has not ended.
 		b.db.writing.Lock()
 		tx, err := b.db.Begin(true)
@@ -68,12 +69,18 @@ func TestNothingIsShownBeforeItIsSynced(t *testing.T) {
 			t.Fatalf("it was shown before it was synced: %v", err)
 		case <-time.After(50 * time.Millisecond):
 		}
-		if reaches {
+		switch end {
+		case reached:
 			b.db.durable.Store(written)
+		case lost:
+			b.db.lost = true
 		}
 		b.db.writing.Unlock()
-		if err := <-shown; reaches != (err == nil) || !reaches && !errors.Is(err, poet.ErrStopped) {
-			t.Fatalf("it reached the disk is %t, and readers are told %v", reaches, err)
+		if err := <-shown; (end != lost) != (err == nil) || end == lost && !errors.Is(err, poet.ErrStopped) {
+			t.Fatalf("it %s, and readers are told %v", end, err)
+		}
+		if b.db.durable.Load() != written && end != lost {
+			t.Fatalf("it %s, and a reader has not synced it", end)
 		}
 	}
 }

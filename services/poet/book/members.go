@@ -49,7 +49,8 @@ type Entry struct {
 // them, in one transaction. choose is called when no other write is under way,
 // and no round closes before they are stored. An entry whose key is there already
 // gets the member that is stored, and ErrExists if the challenge is another. An
-// error means that nothing was stored.
+// error means that nothing is acknowledged: of a write without room all or nothing
+// may be stored.
 func (s *Book) Register(entries []*Entry, limit uint64, choose func() (round uint32, ends, now time.Time)) (added uint64, err error) {
 	// Neighbours share pages of the tree.
 	slices.SortStableFunc(entries, func(a, b *Entry) int { return bytes.Compare(a.NodeID[:], b.NodeID[:]) })

@@ -16,9 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -291,8 +289,7 @@ func (s *Book) diskError(name string, err error) error {
 	if errors.Is(err, bbolterrors.ErrDatabaseNotOpen) {
 		return fmt.Errorf("%w: %w", poet.ErrStopped, err)
 	}
-	// bbolt passes some errors on as text only.
-	if durable.IsFull(err) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+	if isFull(err) {
 		return fmt.Errorf("%w: write %s of %s: %w", poet.ErrDiskFull, name, s.path, err)
 	}
 	err = fmt.Errorf("write %s of %s: %w: check the disk, then start again", name, s.path, err)

@@ -209,7 +209,7 @@ func (s *registrar) storeBatch(batch []*submission) {
 // plain is what the public learns of an error of the book, which names files.
 func plain(err error) error {
 	if errors.Is(err, poet.ErrDiskFull) {
-		return fmt.Errorf("%w: nothing was stored, try again later", poet.ErrDiskFull)
+		return fmt.Errorf("%w: nothing is acknowledged, try again later", poet.ErrDiskFull)
 	}
 	return poet.ErrStopped
 }
