@@ -91,16 +91,13 @@ func (f *poetFlags) takeOver(from, fromDB string) (report importReport, err erro
 		PoetID: fmt.Sprintf("%x", key.Public().(ed25519.PublicKey)), Proofs: []uint32{}, Skipped: map[string]string{},
 		Members: map[uint32]int{}, Restarted: []uint32{}, Lost: []string{},
 	}
-	f.cfg.Poet.Dir, f.cfg.Poet.Key = f.dir, key
+	f.cfg.Poet.Dir, f.cfg.Poet.Key, f.cfg.Poet.Importing = f.dir, key, true
 	service, err := rounds.Open(f.cfg.Poet)
 	if err != nil {
 		return report, fmt.Errorf("%w (the data directory must be new, or have this key)", err)
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
 	archive := legacy.OpenArchive(service)
-	if err := archive.Begin(); err != nil {
-		return report, err
-	}
 	err = legacy.Proofs(fromDB, runtime.GOMAXPROCS(0), func(p legacy.Proof) error {
 		report.Proofs = append(report.Proofs, p.Round)
 		return archive.Put(p)
@@ -121,7 +118,7 @@ func (f *poetFlags) takeOver(from, fromDB string) (report importReport, err erro
 			return report, err
 		}
 	}
-	return report, archive.End()
+	return report, service.Imported()
 }
 
 func (r *importReport) lose(format string, args ...any) {

@@ -53,38 +53,6 @@ func (a *archived) DecodeFrom(d *codec.Decoder) {
 	}
 }
 
-// bucketImport has a key as long as an import is under way.
-const bucketImport = "legacy import"
-
-var keyBegun = []byte("begun")
-
-// Begin notes durably that an import begins, and End that it is complete. If we
-// stop between the two, no server starts on the directory until an import ended.
-func (a Archive) Begin() error {
-	return a.store.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists([]byte(bucketImport))
-		if err != nil {
-			return err
-		}
-		return b.Put(keyBegun, book.SealValue(bucketImport, keyBegun, nil))
-	})
-}
-
-// End is the other half of Begin.
-func (a Archive) End() error {
-	return a.store.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucketImport)).Delete(keyBegun) })
-}
-
-// Complete returns an error if an import began and did not end.
-func (a Archive) Complete() error {
-	return a.store.DB().View(func(tx *bbolt.Tx) error {
-		if b := tx.Bucket([]byte(bucketImport)); b != nil && b.Get(keyBegun) != nil {
-			return errors.New("an import was stopped before its end, and registrations may be missing: run the same `tweedle poet import` again")
-		}
-		return nil
-	})
-}
-
 // Put keeps a proof durably. Putting it again changes nothing. If we stop
 // before it returns, the archive is as before, and an import may be repeated.
 func (a Archive) Put(p Proof) error {

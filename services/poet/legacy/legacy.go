@@ -4,9 +4,9 @@
 //
 // It promises: nothing in the reference's directories is changed; a proof is
 // taken over only after it was verified, with its members; whatever cannot be
-// taken over is named, and a server does not start on half an import. It leaves
-// to the caller that the reference server has stopped, where proofs are served
-// from, and which rounds still have time.
+// taken over is named. It leaves to the caller that the reference server has
+// stopped, where proofs are served from, which rounds still have time, and that no
+// server starts on half an import.
 package legacy
 
 import (

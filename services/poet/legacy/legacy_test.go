@@ -288,31 +288,3 @@ func TestRegistrationsAreRead(t *testing.T) {
 		t.Fatalf("no rounds: %v, %v", none, err)
 	}
 }
-
-// No server starts on half an import.
-func TestHalfAnImportIsTold(t *testing.T) {
-	service, err := rounds.Open(rounds.Config{Dir: filepath.Join(t.TempDir(), "poet"), Work: work.Config{LeavesPerSecond: 1}, BallastBytes: 1 << 16,
-		Schedule: types.PoetSchedule{Genesis: time.Unix(1e9, 0), EpochDuration: time.Hour, PhaseShift: time.Minute, CycleGap: time.Minute}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer service.Close()
-	a := OpenArchive(service)
-	if err := a.Complete(); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := a.Begin(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := a.Complete(); err == nil || !strings.Contains(err.Error(), "tweedle poet import") {
-		t.Fatalf("half an import: %v", err)
-	}
-	if err := a.End(); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Complete(); err != nil {
-		t.Fatal(err)
-	}
-}

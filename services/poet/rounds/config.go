@@ -21,6 +21,7 @@
 //	rounds/N.journal the kept nodes of round N while it executes; one that was
 //	                 damaged is kept as N.journal.bad
 //	ballast          room that is given up to save a proof on a full disk
+//	import.unfinished as long as an import is under way
 //	admin.token      the door's: tokens of the admin API
 //	endpoints.json   the command's: where the running server listens
 //
@@ -61,6 +62,10 @@ type Config struct {
 	// NewIdentity makes a key where a database is and its key is missing, which
 	// is an error otherwise.
 	NewIdentity bool
+
+	// Importing opens the directory for an import. Until Imported is called, also
+	// if we stop in between, it opens for nothing else.
+	Importing bool
 
 	// PowDifficulty is the number of leading zero bits in a registration's
 	// proof of work.

@@ -96,6 +96,9 @@ func Open(cfg Config) (_ *Service, err error) {
 			s.Close()
 		}
 	}()
+	if err := s.checkImport(); err != nil {
+		return nil, err
+	}
 	if s.key, err = loadIdentity(cfg.FS, cfg.Dir, cfg.Key, cfg.NewIdentity); err != nil {
 		return nil, err
 	}

@@ -93,9 +93,6 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
 	all := shelf{service, legacy.OpenArchive(service), cfg.Poet.Schedule}
-	if err := all.archive.Complete(); err != nil {
-		return fmt.Errorf("%s: %w", cfg.Poet.Dir, err)
-	}
 	if cfg.Gateway == nil {
 		cfg.Gateway = delivery.GRPC(cfg.Delivery.Genesis)
 	}
