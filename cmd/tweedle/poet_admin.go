@@ -86,6 +86,12 @@ func (a *adminFlags) connected(ctx context.Context, timeout time.Duration, do fu
 	if err != nil {
 		return err
 	}
+	// Whoever answers there may be somebody else by now, who must not see the token.
+	if running, err := durable.Locked(a.dir); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	} else if !running {
+		return a.notRunning(fmt.Sprintf("its %s is left from one that was killed", telemetry.EndpointsFile))
+	}
 	conn, err := door.DialAdmin(e.Admin, filepath.Join(a.dir, door.TokenFile))
 	if err != nil {
 		return err
@@ -98,13 +104,6 @@ func (a *adminFlags) connected(ctx context.Context, timeout time.Duration, do fu
 		return nil
 	}
 	said := status.Convert(err)
-	switch said.Code() {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Unauthenticated, codes.Unimplemented, codes.Unknown:
-		// Whoever answers there may be somebody else by now.
-		if running, lockErr := durable.Locked(a.dir); lockErr == nil && !running {
-			return a.notRunning(fmt.Sprintf("its %s is left from one that was killed", telemetry.EndpointsFile))
-		}
-	}
 	if said.Code() == codes.Unavailable || said.Code() == codes.DeadlineExceeded {
 		return fmt.Errorf("the PoET server of %s does not answer at %s: see its log (%s)", a.dir, e.Admin, said.Message())
 	}

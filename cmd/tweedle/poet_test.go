@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -221,6 +222,40 @@ func TestAnAddressThatWasLeftBehindIsNoServer(t *testing.T) {
 		if got := refused(t, false, "poet", "gateways", "list", "--dir", dead); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", admin, got)
 		}
+	}
+}
+
+// Who listens by now where a killed server did is not shown its token.
+func TestATokenIsNotShownToAStranger(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "poet")
+	_, stop := poetServer(t, dir)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	asked := make(chan struct{}, 1)
+	go func() {
+		if c, err := stranger.Accept(); err == nil {
+			asked <- struct{}{}
+			_ = c.Close() // it is enough that it came
+		}
+	}()
+	b, err := json.Marshal(telemetry.Endpoints{Admin: stranger.Addr().String(), PID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, telemetry.EndpointsFile), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, false, "poet", "rounds", "--dir", dir)
+	select {
+	case <-asked:
+		t.Error("it is connected to")
+	default:
 	}
 }
 
