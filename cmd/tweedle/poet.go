@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -313,8 +316,7 @@ func parseGenesisID(s string) (types.GenesisID, error) {
 
 // startProfile writes a profile. An earlier one is replaced, and nothing else is.
 func startProfile(path string) (stop func(), err error) {
-	gzip := []byte{0x1f, 0x8b} // what a profile begins with
-	if b, err := os.ReadFile(path); err == nil && len(b) > 0 && !bytes.HasPrefix(b, gzip) {
+	if !isProfile(path) {
 		return nil, usageError{fmt.Errorf("--cpuprofile: %s is there and no profile: choose another file", path)}
 	}
 	file, err := os.Create(path)
@@ -328,4 +330,26 @@ func startProfile(path string) (stop func(), err error) {
 		pprof.StopCPUProfile()
 		_ = file.Close() // a profile that is cut short says so when it is read
 	}, nil
+}
+
+// isProfile tells whether a file is missing, empty as a killed process leaves it, or a
+// CPU profile: compressed, and after its time it says that it counts samples
+// (github.com/google/pprof/proto/profile.proto, as package runtime/pprof writes it).
+func isProfile(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() == 0 {
+		return true
+	}
+	unzipped, err := gzip.NewReader(f)
+	if err != nil {
+		return false
+	}
+	samples := []byte{0x0a, 4, 0x08, 1, 0x10, 2} // sample_type: {type: 1, unit: 2}
+	have := make([]byte, 1+binary.MaxVarintLen64+len(samples))
+	_, err = io.ReadFull(unzipped, have)
+	return err == nil && bytes.Contains(have, samples)
 }

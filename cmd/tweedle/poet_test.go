@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -387,4 +388,33 @@ func register(t *testing.T, base string) (round string) {
 		t.Fatalf("%d %s", status, b)
 	}
 	return out.RoundID
+}
+
+// A profile takes the place of a profile, and of nothing that is only compressed too.
+func TestAProfileReplacesAProfileOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "profile")
+	for range 2 {
+		stop, err := startProfile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop()
+	}
+	var backup bytes.Buffer
+	w := gzip.NewWriter(&backup)
+	if _, err := w.Write([]byte("identity.key")); err != nil || w.Close() != nil {
+		t.Fatal(err)
+	}
+	for _, content := range [][]byte{backup.Bytes(), backup.Bytes()[:5], []byte("x")} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if stop, err := startProfile(path); err == nil {
+			stop()
+			t.Fatalf("%q is replaced", content)
+		}
+		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, content) {
+			t.Fatalf("%q has become %q, %v", content, b, err)
+		}
+	}
 }

@@ -31,7 +31,7 @@ var (
 	ErrBusy         = errors.New("server is busy, retry later") // Unavailable, 503
 	// ErrUnfinished says that a registration was found right and may be stored
 	// or not; it comes with the context's error.
-	ErrUnfinished = errors.New("not stored yet")
+	ErrUnfinished = errors.New("maybe not stored yet")
 	ErrStopped    = errors.New("server is stopping")     // Unavailable, 503
 	ErrDamaged    = errors.New("stored data is damaged") // Internal, 500
 	ErrBadProof   = errors.New("proof is wrong")         // InvalidArgument, 400

@@ -317,8 +317,9 @@ func (s *Service) statement(number uint32) ([32]byte, error) {
 // lowest number first.
 func (s *Service) Rounds() []poet.RoundStatus {
 	var out []poet.RoundStatus
+	open := s.latest.Load().open
 	// Damage is found and told by those who need the data.
-	proved, _ := s.book.Proofs(s.latest.Load().open - min(s.latest.Load().open, provedShown))
+	proved, _ := s.book.Proofs(open - min(open, provedShown))
 	for _, n := range proved {
 		if m, err := s.book.Proof(n); err == nil {
 			out = append(out, s.status(poet.Round{Number: n, State: poet.StateProved, Members: s.book.Members(n)}, m.Proof.NumLeaves))

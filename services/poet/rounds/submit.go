@@ -106,7 +106,7 @@ func (s *registrar) submit(ctx context.Context, r poet.Registration) (poet.Recei
 	case s.crypto <- struct{}{}:
 		defer func() { <-s.crypto }()
 	case <-ctx.Done():
-		return poet.Receipt{}, ctx.Err()
+		return poet.Receipt{}, fmt.Errorf("%w: %w", poet.ErrUnfinished, ctx.Err())
 	}
 	return s.receipt(sub.Round, sub.NodeID, sub.Member), nil
 }

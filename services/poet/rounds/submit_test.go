@@ -382,3 +382,31 @@ func TestStopWhileProving(t *testing.T) {
 	s.close()
 	time.Sleep(time.Second) // what was left behind by the first stop ends now
 }
+
+// Whose registration is stored and who goes before the receipt is signed has had a
+// registration like others: its key pays for it.
+func TestWhoLeavesBeforeTheReceiptIsUnfinished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config(t, time.Now())
+		cfg.SubmitFlush = time.Second
+		s := start(t, cfg)
+		defer s.close()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.Submit(ctx, request(s.PowParams(), 1))
+			ended <- err
+		}()
+		synctest.Wait() // it waits for others to be stored with
+		for range cap(s.registrar.crypto) {
+			s.registrar.crypto <- struct{}{}
+		}
+		if err := <-ended; !errors.Is(err, poet.ErrUnfinished) || !errors.Is(err, context.DeadlineExceeded) || s.Members(0)+s.Members(1) != 1 {
+			t.Fatalf("%v, and %d are stored", err, s.Members(0)+s.Members(1))
+		}
+		for range cap(s.registrar.crypto) {
+			<-s.registrar.crypto
+		}
+	})
+}
