@@ -11,6 +11,10 @@ func space() string {
 		r := romix{text: t, chains: chains}
 		r.function()
 	}
+	for _, vaes := range []bool{false, true} {
+		eager(t, vaes)
+	}
+	lazy(t)
 	return t.String()
 }
 

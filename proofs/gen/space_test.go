@@ -86,6 +86,14 @@ func TestEveryKernelOfSpaceForX86IsRunOnAnyMachine(t *testing.T) {
 	p := parse(t, space())
 	rng := rand.New(rand.NewPCG(31, 32))
 	for name := range p.functions {
+		if size := aesSize[name]; size != 0 {
+			for range 20 {
+				if ended, right := tryAES(p, name, size, rng); !right {
+					t.Errorf("%s: wrong cipher texts (%s)", name, ended)
+				}
+			}
+			continue
+		}
 		labels, ok := romixLabels[name]
 		if !ok {
 			t.Fatalf("%s: a kernel that nothing tests", name)
@@ -102,6 +110,25 @@ func TestEveryKernelOfSpaceForX86IsRunOnAnyMachine(t *testing.T) {
 func TestAWrongInstructionOfSpaceIsFound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(33, 34))
 	text := space()
+	for name, change := range map[string][2]string{
+		"eagerAES":  {"VAESENCLAST X8, X7, X7", "VAESENC X8, X7, X7"},
+		"eagerVAES": {"VMOVDQU 96(BX), Y9", "VMOVDQU 64(BX), Y9"},
+		"lazyAES":   {"IMULQ $176, R10", "IMULQ $160, R10"},
+	} {
+		begin := strings.Index(text, "TEXT ·"+name+"(SB)")
+		spoiled := text[:begin] + strings.Replace(text[begin:], change[0], change[1], 1)
+		if spoiled == text {
+			t.Errorf("%s has no %s", name, change[0])
+		} else if p, all := parse(t, spoiled), true; true {
+			for range 20 {
+				_, right := tryAES(p, name, aesSize[name], rng)
+				all = all && right
+			}
+			if all {
+				t.Errorf("%s with %s is not noticed", name, change[1])
+			}
+		}
+	}
 	for _, change := range [][2]string{
 		{"VPSLLD $12, Y1, Y12", "VPSLLD $13, Y1, Y12"},
 		{"VPSHUFD $0x93, Y11, Y11", "VPSHUFD $0x39, Y11, Y11"},

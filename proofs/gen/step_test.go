@@ -31,6 +31,15 @@ func (m *machine) step(in *instruction) {
 		value := append([]byte(nil), m.read(in.args[2], 32)...)
 		copy(value[half:half+16], m.read(in.args[1], 16))
 		m.write(in.args[3], value)
+	case in.op == "VPMOVMSKB":
+		_, size, _ := vector(in.args[0])
+		mask := uint64(0)
+		for i, b := range m.read(in.args[0], size) {
+			mask |= uint64(b>>7) << i
+		}
+		m.regs[in.args[1]] = mask
+	case in.op == "VMOVQ":
+		copy(m.memory(m.address(in.args[1]), 8), m.read(in.args[0], 8))
 	case in.op[0] == 'V':
 		to := in.args[len(in.args)-1]
 		_, size, ok := vector(to)
@@ -82,10 +91,21 @@ func (m *machine) scalar(in *instruction) {
 		}
 		m.regs[to] = value(in.args[0])
 		return
+	case "SETNE":
+		m.regs[to] &^= 0xff
+		if !m.zero {
+			m.regs[to] |= 1
+		}
+		return
+	case "LEAQ":
+		base, index, _ := strings.Cut(in.args[0], ")(")
+		name, scale, _ := strings.Cut(strings.TrimSuffix(index, ")"), "*")
+		m.regs[to] = m.address(base+")") + m.regs[name]*decimal(scale)
+		return
 	case "BSWAPL":
 		m.regs[to] = uint64(bits.ReverseBytes32(uint32(value(to))))
 		return
-	case "TESTQ":
+	case "TESTQ", "TESTL":
 		result = value(in.args[0]) & value(to)
 	case "ADDQ":
 		result = value(in.args[0]) + value(to)
@@ -93,13 +113,21 @@ func (m *machine) scalar(in *instruction) {
 		result = value(in.args[0]) & value(to)
 	case "IMULQ":
 		result = value(in.args[0]) * value(to)
+	case "XORL":
+		result = value(in.args[0]) ^ value(to)
+	case "SUBQ":
+		result = value(to) - value(in.args[0])
+	case "SHRQ":
+		result = value(to) >> value(in.args[0])
+	case "INCQ":
+		result = value(to) + 1
 	case "DECQ":
 		result = value(to) - 1
 	default:
 		m.fault("unknown instruction: %s", in.line)
 	}
 	m.zero, m.sign = result == 0, int64(result) < 0
-	if in.op != "TESTQ" {
+	if !strings.HasPrefix(in.op, "TEST") {
 		m.regs[to] = result
 	}
 }
@@ -154,6 +182,20 @@ func (m *machine) avx(in *instruction, size int) []byte {
 		return each(func(a, _ uint32) uint32 { return a >> immediate })
 	case "VPSLLD":
 		return each(func(a, _ uint32) uint32 { return a << immediate })
+	case "VPCMPEQB":
+		out := make([]byte, size)
+		for i, b := range m.read(args[1], size) {
+			if a[i] == b {
+				out[i] = 0xff
+			}
+		}
+		return out
+	case "VAESENC", "VAESENCLAST":
+		var out []byte
+		for at := 0; at < size; at += 16 {
+			out = append(out, aesRound(m.read(args[1], size)[at:][:16], a[at:][:16], op == "VAESENCLAST")...)
+		}
+		return out
 	case "VPTERNLOGD":
 		return m.ternary(immediate, a, m.read(args[1], size), m.read(args[2], size))
 	}

@@ -34,7 +34,7 @@ func BenchmarkScan(b *testing.B) {
 			b.SetBytes(int64(len(labels)))
 			for b.Loop() {
 				for _, g := range groups {
-					hits = scan(hits[:0], labels, 0, g, d)
+					hits = inUse().scan.scan(hits[:0], labels, 0, g, d)
 				}
 			}
 			scanned := float64(b.N) * float64(len(labels)) / (1 << 30) / b.Elapsed().Seconds()

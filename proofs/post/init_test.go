@@ -463,7 +463,7 @@ func TestKernelThatDiffersFromThePortableOneIsCaught(t *testing.T) {
 func useLabels(t *testing.T, k labelKernel) {
 	real := inUse
 	t.Cleanup(func() { inUse = real })
-	inUse = func() choice { return choice{labels: k} }
+	inUse = func() choice { return choice{labels: k, scan: portableScan} }
 }
 
 // wrongLabels spoils the last lane of each mixer.

@@ -37,11 +37,31 @@ var portableLabels = labelKernel{portable, []mixer{{lanes: 1, mix: func(x, v []b
 // choice is the kernels in use, and why better ones are not.
 type choice struct {
 	labels labelKernel
+	scan   scanKernel
 	err    error
 }
 
-// name is the name by which the choice is made.
-func (c choice) name() string { return c.labels.name }
+// name is the name by which the choice is made: of what is not portable.
+func (c choice) name() string {
+	switch {
+	case c.scan.name == portable:
+		return c.labels.name
+	case c.labels.name == portable:
+		return c.scan.name
+	}
+	return c.labels.name + "+" + c.scan.name
+}
+
+// choices returns all kernels for labels with all for scanning.
+func choices() []choice {
+	var all []choice
+	for _, labels := range labelKernels() {
+		for _, scan := range scanKernels() {
+			all = append(all, choice{labels: labels, scan: scan})
+		}
+	}
+	return all
+}
 
 // byHand is the name that UseKernel wants, nil if it was not called.
 var byHand atomic.Pointer[string]
@@ -51,12 +71,19 @@ var inUse = func() choice { return chosen() }
 
 // chosen chooses the kernels at first use.
 var chosen = sync.OnceValue(func() choice {
-	var c choice
-	labels := labelKernels()
+	labels, scans := labelKernels(), scanKernels()
 	if name := byHand.Load(); name != nil {
-		labels = slices.DeleteFunc(labels, func(k labelKernel) bool { return k.name != *name })
+		for _, c := range choices() {
+			if c.name() == *name {
+				labels, scans = []labelKernel{c.labels}, []scanKernel{c.scan}
+			}
+		}
 	}
-	c.labels, c.err = chooseLabels(labels)
+	var c choice
+	var wrongLabels, wrongScan error
+	c.labels, wrongLabels = fastest(labels, portableLabels)
+	c.scan, wrongScan = fastest(scans, portableScan)
+	c.err = errors.Join(wrongLabels, wrongScan)
 	return c
 })
 
@@ -64,8 +91,8 @@ var chosen = sync.OnceValue(func() choice {
 // what they ask of it, beginning with "portable".
 func Kernels() []string {
 	var names []string
-	for _, k := range labelKernels() {
-		names = append(names, choice{labels: k}.name())
+	for _, c := range choices() {
+		names = append(names, c.name())
 	}
 	return names
 }
@@ -93,11 +120,17 @@ func UseKernel(name string) error {
 	return err
 }
 
-// chooseLabels returns the fastest of the kernels that pass their self test, else the
-// portable one. The error names those that do not pass.
-func chooseLabels(kernels []labelKernel) (labelKernel, error) {
+// tested is what a kernel is chosen by.
+type tested interface {
+	selfTest() error
+	cost() float64
+}
+
+// fastest returns the fastest of the kernels that pass their self test, else the portable
+// one. The error names those that do not pass.
+func fastest[K tested](kernels []K, portable K) (K, error) {
 	var errs error
-	best, least := portableLabels, math.Inf(1)
+	best, least := portable, math.Inf(1)
 	for _, k := range kernels {
 		if err := k.selfTest(); err != nil {
 			errs = errors.Join(errs, err)
@@ -110,7 +143,7 @@ func chooseLabels(kernels []labelKernel) (labelKernel, error) {
 
 // selfTest compares a kernel with the portable one, on states that differ from lane to
 // lane, and so in what they read.
-func (k *labelKernel) selfTest() error {
+func (k labelKernel) selfTest() error {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, m := range k.mixers {
 		for _, n := range []int{2, 16, 64} {
@@ -132,17 +165,49 @@ func (k *labelKernel) selfTest() error {
 	return nil
 }
 
-// cost measures how long the widest mixer takes for a label of a small cost. It believes
-// the shortest of some calls: all else is what disturbs the machine.
-func (k *labelKernel) cost() float64 {
-	const n, calls = 128, 10
+// cost measures how long the widest mixer takes for a label of a small cost.
+func (k labelKernel) cost() float64 {
+	const n = 128
 	m := k.mixers[len(k.mixers)-1]
 	x, v := make([]block, m.lanes), make([]block, n*m.lanes)
+	return shortest(func() { m.mix(x, v) }) / float64(m.lanes)
+}
+
+// selfTest compares a kernel with the portable one, on labels of which many pass the
+// eager cipher and half of those the lazy one.
+func (k scanKernel) selfTest() error {
+	labels, g := scanSample()
+	d := difficulty{lsb: 1 << 55}
+	for _, n := range []int{len(labels), 0, LabelSize, 17 * LabelSize} {
+		if !slices.Equal(k.scan(nil, labels[:n], 1<<40, g, d), scanPortable(nil, labels[:n], 1<<40, g, d)) {
+			return fmt.Errorf("the %s kernel of post finds wrong labels on this processor: do not trust this machine", k.name)
+		}
+	}
+	return nil
+}
+
+// cost measures how long a scan takes, in which as good as nothing passes.
+func (k scanKernel) cost() float64 {
+	labels, g := scanSample()
+	return shortest(func() { k.scan(nil, labels, 0, g, difficulty{lsb: 1}) })
+}
+
+// scanSample returns labels to try a kernel on.
+func scanSample() ([]byte, *nonceGroup) {
+	labels := make([]byte, (1<<10+9)*LabelSize)
+	random := rand.NewChaCha8([32]byte{1})
+	random.Read(labels) //nolint:errcheck // it never fails
+	return labels, newNonceGroup(&[32]byte{2}, nonceGroupSize, 3)
+}
+
+// shortest returns the shortest time of some calls: all else is what disturbs the
+// machine.
+func shortest(f func()) float64 {
 	least := math.Inf(1)
-	for range calls {
+	for range 10 {
 		start := processor.Ticks()
-		m.mix(x, v)
+		f()
 		least = min(least, float64(processor.Ticks()-start))
 	}
-	return least / float64(m.lanes)
+	return least
 }

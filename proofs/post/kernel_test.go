@@ -42,11 +42,11 @@ func TestScratchIsBounded(t *testing.T) {
 
 func TestAWrongKernelIsNotChosen(t *testing.T) {
 	for _, k := range labelKernels() {
-		got, err := chooseLabels([]labelKernel{wrongLabels(k)})
+		got, err := fastest([]labelKernel{wrongLabels(k)}, portableLabels)
 		if got.name != portable || err == nil || !strings.Contains(err.Error(), "wrong kernel of post") {
 			t.Errorf("%s spoiled in its last lane: %s is chosen, %v", k.name, got.name, err)
 		}
-		if got, err := chooseLabels([]labelKernel{k}); got.name != k.name || err != nil {
+		if got, err := fastest([]labelKernel{k}, portableLabels); got.name != k.name || err != nil {
 			t.Errorf("%s alone: %s is chosen, %v", k.name, got.name, err)
 		}
 	}
@@ -85,6 +85,45 @@ func TestAWrongKernelAccusesNobody(t *testing.T) {
 		bad.CommitmentATX[0] ^= 1
 		if err := Verify(proof, bad, p, All()); !errors.As(err, &wrong) {
 			t.Errorf("%s spoiled, a false proof: %v", k.name, err)
+		}
+	}
+}
+
+func TestAWrongScanIsNotChosen(t *testing.T) {
+	for _, k := range scanKernels() {
+		wrong := scanKernel{"wrong", func(hits []hit, labels []byte, first uint64, g *nonceGroup, d difficulty) []hit {
+			hits = k.scan(hits, labels, first, g, d)
+			return hits[:max(0, len(hits)-1)]
+		}}
+		got, err := fastest([]scanKernel{wrong}, portableScan)
+		if got.name != portable || err == nil || !strings.Contains(err.Error(), "wrong kernel of post") {
+			t.Errorf("%s without its last hit: %s is chosen, %v", k.name, got.name, err)
+		}
+		if got, err := fastest([]scanKernel{k}, portableScan); got.name != k.name || err != nil {
+			t.Errorf("%s alone: %s is chosen, %v", k.name, got.name, err)
+		}
+	}
+}
+
+// The space is large enough that no byte of a cipher text is decisive by itself, which is
+// what kernels are for.
+func TestAProofDoesNotDependOnTheKernel(t *testing.T) {
+	p := TestParams()
+	p.LabelsPerUnit = 300 * uint64(p.K1)
+	d, want, m := proveInTemp(t, p, [32]byte{7})
+	if newDifficulty(p.K1, d.Metadata.NumLabels()).msb != 0 {
+		t.Fatal("the space is too small for this test")
+	}
+	real := inUse
+	defer func() { inUse = real }()
+	for _, c := range choices() {
+		inUse = func() choice { return c }
+		got, err := d.Prove(m.Challenge, p, ProveOptions{Workers: 2})
+		if err != nil || got.Nonce != want.Nonce || !slices.Equal(got.Indices, want.Indices) {
+			t.Errorf("%s: nonce %d, want %d, %v", c.name(), got.Nonce, want.Nonce, err)
+		}
+		if err := Verify(got, m, p, All()); err != nil {
+			t.Errorf("%s: %v", c.name(), err)
 		}
 	}
 }

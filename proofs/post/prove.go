@@ -123,6 +123,7 @@ type search struct {
 	opts       ProveOptions
 	difficulty difficulty
 	labeler    *Labeler
+	scan       scanKernel
 	buf        []byte          // a batch of labels
 	hits       [][]hit         // by block of the batch
 	lost       map[uint64]bool // labels that are damaged, and the first ones of unreadable pieces
@@ -140,6 +141,7 @@ func newSearch(d *Data, challenge [32]byte, p Params, opts ProveOptions) *search
 		data: d, challenge: challenge, params: p, opts: opts,
 		difficulty: newDifficulty(p.K1, d.layout.labels),
 		labeler:    NewLabeler(p.ScryptN),
+		scan:       inUse().scan,
 		lost:       map[uint64]bool{},
 		buf:        make([]byte, min(batchBlocks*blockLabels, d.layout.labels, d.layout.perFile)*LabelSize),
 		hits:       make([][]hit, batchBlocks),
@@ -276,7 +278,7 @@ func (s *search) scanBatch(labels []byte, first uint64) {
 			block := labels[b*blockSize : min((b+1)*blockSize, len(labels))]
 			s.hits[b] = s.hits[b][:0]
 			for _, g := range s.groups {
-				s.hits[b] = scan(s.hits[b], block, first+uint64(b*blockLabels), g, s.difficulty)
+				s.hits[b] = s.scan.scan(s.hits[b], block, first+uint64(b*blockLabels), g, s.difficulty)
 			}
 		}
 	}

@@ -14,10 +14,15 @@ type hit struct {
 	index uint64
 }
 
-// scan is the kernel that proofs are found with: it appends the hits of one
-// nonce group among labels, which start at index first, ordered by index and
-// then nonce. A faster kernel is chosen here and nowhere else.
-var scan func(hits []hit, labels []byte, first uint64, g *nonceGroup, d difficulty) []hit = scanPortable
+// scanKernel is one way to scan labels on this processor.
+type scanKernel struct {
+	name string
+	// scan appends the hits of one nonce group among labels, which start at index
+	// first, ordered by index and then nonce.
+	scan func(hits []hit, labels []byte, first uint64, g *nonceGroup, d difficulty) []hit
+}
+
+var portableScan = scanKernel{portable, scanPortable}
 
 // nonceGroup is the ciphers of nonceGroupSize nonces. The eager cipher gives a
 // byte of its output to each of them; where that byte is not decisive, the
@@ -27,12 +32,21 @@ type nonceGroup struct {
 	pow   uint64
 	eager cipher.Block
 	lazy  [nonceGroupSize]cipher.Block
+
+	// The round keys of the same ciphers, for kernels: of the eager one each twice.
+	eagerKeys [11][2][16]byte
+	lazyKeys  [nonceGroupSize][11][16]byte
 }
 
 func newNonceGroup(challenge *[32]byte, first uint32, pow uint64) *nonceGroup {
-	g := &nonceGroup{first: first, pow: pow, eager: newAES(groupKey(challenge, first/nonceGroupSize, pow))}
+	key := groupKey(challenge, first/nonceGroupSize, pow)
+	g := &nonceGroup{first: first, pow: pow, eager: newAES(key)}
+	for i, round := range expandKey(key) {
+		g.eagerKeys[i] = [2][16]byte{round, round}
+	}
 	for i := range g.lazy {
-		g.lazy[i] = newAES(lazyKey(challenge, first+uint32(i), pow))
+		key := lazyKey(challenge, first+uint32(i), pow)
+		g.lazy[i], g.lazyKeys[i] = newAES(key), expandKey(key)
 	}
 	return g
 }

@@ -121,23 +121,34 @@ func TestProofMatchesTheVector(t *testing.T) {
 	if d != (difficulty{msb: 8}) {
 		t.Fatalf("difficulty of 4 in 128 is %+v", d)
 	}
-	s := search{
-		params: Params{K2: 32}, difficulty: d, hits: make([][]hit, 1),
-		groups: []*nonceGroup{newNonceGroup(&challenge, 0, 0)},
-		passed: make([][]uint64, nonceGroupSize), opts: ProveOptions{Workers: 1},
-		checked: slices.Repeat([]int{32}, nonceGroupSize), // these labels are no scrypt
-	}
-	nonce, found, err := s.scanRun(labels, 0)
-	if err != nil || !found || nonce != 3 {
-		t.Fatalf("got nonce %d (found: %t, %v), want 3", nonce, found, err)
-	}
-	for i, index := range s.passed[nonce] {
-		if index != uint64(3*i) {
-			t.Fatalf("got indices %v, want 0, 3, 6, ..", s.passed[nonce])
+	for _, k := range scanKernels() {
+		s := search{
+			params: Params{K2: 32}, difficulty: d, hits: make([][]hit, 1),
+			groups: []*nonceGroup{newNonceGroup(&challenge, 0, 0)},
+			passed: make([][]uint64, nonceGroupSize), opts: ProveOptions{Workers: 1},
+			checked: slices.Repeat([]int{32}, nonceGroupSize), // these labels are no scrypt
+			scan:    k,
+		}
+		nonce, found, err := s.scanRun(labels, 0)
+		if err != nil || !found || nonce != 3 {
+			t.Fatalf("%s: got nonce %d (found: %t, %v), want 3", k.name, nonce, found, err)
+		}
+		for i, index := range s.passed[nonce] {
+			if index != uint64(3*i) {
+				t.Fatalf("%s: got indices %v, want 0, 3, 6, ..", k.name, s.passed[nonce])
+			}
+		}
+		if last := s.passed[nonce][31]; last != 93 {
+			t.Fatalf("%s: last index is %d, want 93", k.name, last)
 		}
 	}
-	if last := s.passed[nonce][31]; last != 93 {
-		t.Fatalf("last index is %d, want 93", last)
+}
+
+// The example of FIPS 197, appendix A.1.
+func TestRoundKeysAreThoseOfTheStandard(t *testing.T) {
+	round := expandKey([16]byte(unhex(t, "2b7e151628aed2a6abf7158809cf4f3c")))
+	if got := hex.EncodeToString(round[10][:]); got != "d014f9a8c9ee2589e13f0cc8b6630ca6" {
+		t.Fatalf("the last round key is %s", got)
 	}
 }
 
