@@ -8,30 +8,26 @@ import (
 	"tweedle/values/types"
 )
 
-// twoATXs publishes two ATXs for one proof, the coinbase ground so that both
-// look good, one to each half of its peers, and its own core has only one.
-type twoATXs struct {
-	honesty
-	halves map[types.Hash32]bool
-}
+// twoATXs publishes three ATXs for one proof, the coinbase ground so that each
+// looks better than the one before, one to each third of its peers: those who
+// have two of them must still take what builds on the third.
+type twoATXs struct{ honesty }
 
 func (*twoATXs) provable() bool { return true }
 
 func (s *twoATXs) publishes(n *node, a *types.ATX) bool {
-	second := *a
-	for grind := byte(1); ; grind++ { // an id below the first one's
-		second.Coinbase[22] = grind
-		if id, old := second.ID(), a.ID(); string(id[:]) < string(old[:]) || grind == 255 {
-			break
+	variants := []*types.ATX{a}
+	for grind := byte(1); len(variants) < 3 && grind < 255; grind++ {
+		next := *a
+		next.Coinbase[22] = grind
+		last, id := variants[len(variants)-1].ID(), next.ID()
+		if string(id[:]) < string(last[:]) || grind > 200 {
+			n.seal(&next)
+			variants = append(variants, &next)
 		}
 	}
-	n.seal(&second)
 	for i, o := range n.links {
-		raw := codec.Encode(a)
-		if i%2 == 0 {
-			raw = codec.Encode(&second)
-		}
-		n.push(o, core.TopicATX, raw)
+		n.push(o, core.TopicATX, codec.Encode(variants[i%len(variants)]))
 	}
 	n.acted = true
 	n.last, n.made[a.PublishEpoch] = a.ID(), a.ID()

@@ -35,7 +35,7 @@ type Options struct {
 	Nodes  int // smeshers; 0: 5 to 20
 	Epochs int // with ballots; 0: 4
 	Age    int // epochs that passed since genesis before anybody came
-	Late   int // of the nodes, so many join when the others have had two epochs of ballots
+	Late   int // of the nodes, so many join when the others have had two epochs of ballots, or three quarters of the run
 
 	// Hostile are the strategies of the smeshers that do not keep the rules, one
 	// for each; together they have at most a fifth of the weight. Nil: drawn.
@@ -301,7 +301,7 @@ func (w *world) add(i int, key core.Identity) *node {
 	w.byPeer[n.peer] = n
 	boot := w.start.Add(time.Duration(w.rng.IntN(900)) * time.Millisecond)
 	if i < w.opts.Nodes && i >= w.opts.Nodes-w.opts.Late {
-		boot = w.cfg.Schedule.EpochStart(w.first() + 4).Add(time.Second)
+		boot = w.cfg.Schedule.EpochStart(w.first() + types.Epoch(max(4, w.opts.Epochs*3/4))).Add(time.Second)
 	}
 	w.at(boot, n.boot)
 	return n
