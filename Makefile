@@ -8,7 +8,7 @@ LDFLAGS := -s -w
 # virtual time without, because the race runtime of Go 1.26 crashes now and then
 # in them (golang/go#78156), the rest with it.
 RACE := ./base/... ./edges/... ./services/...
-PLAIN := ./values/... ./proofs/... ./protocol/... ./archtest ./cmd/... ./services/node
+PLAIN := ./values/... ./proofs/... ./protocol/... ./sim/... ./archtest ./cmd/... ./services/node
 FUZZTIME ?= 15s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -48,7 +48,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 
 # The campaigns, in parts that end within an hour each on two cores. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY := packages writes damage kills deliveries machine memory fuzz network outages runs
+NIGHTLY := packages writes damage kills deliveries machine simulator memory fuzz network outages runs
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
 nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs some of them
@@ -68,6 +68,8 @@ nightly-deliveries: # and while it delivers
 	$(NIGHTLY_TEST) -run '^TestKilledAtRandomMoments' ./services/poet/server
 nightly-machine: # seeds of its machine of rounds
 	$(NIGHTLY_TEST) -run '^TestMachineUnderFaults$$' ./services/poet/rounds
+nightly-simulator: # seeds of whole networks of cores, with adversaries
+	$(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
 nightly-memory: # of a round of 2^26 leaves
 	$(NIGHTLY_TEST) -run '^TestMemory' ./proofs/posw
 nightly-fuzz: # every fuzz target

@@ -2,7 +2,10 @@ package sim
 
 import (
 	"os"
+	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -92,18 +95,33 @@ func TestAnOldNetworkTakesUpTwoFreshNodesAtOnce(t *testing.T) {
 	}
 }
 
-// Seeds draw everything: nodes, weather, adversaries.
+// Seeds draw everything: nodes, weather, adversaries. Each run is one goroutine;
+// so many of them run side by side as there are processors.
 func TestSeeds(t *testing.T) {
-	seeds := 60
-	if s, err := strconv.Atoi(os.Getenv("TWEEDLE_SIM_SEEDS")); err == nil {
-		seeds = s
+	seeds := 300
+	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
+		seeds = 10_000
+	}
+	if n, err := strconv.Atoi(os.Getenv("TWEEDLE_SIM_SEEDS")); err == nil {
+		seeds = n
 	}
 	if testing.Short() {
 		seeds = 10
 	}
-	virtual, start := time.Duration(0), time.Now()
-	for seed := range uint64(seeds) {
-		virtual += play(t, Options{Seed: seed}).Virtual
+	start := time.Now()
+	var next, virtual atomic.Int64
+	var all sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for seed := next.Add(1); seed <= int64(seeds); seed = next.Add(1) {
+				r := Run(Options{Seed: uint64(seed)})
+				virtual.Add(int64(r.Virtual))
+				for _, v := range r.Violations {
+					t.Errorf("seed %d: %s (go run ./sim/cmd --seed %d)", seed, v, seed)
+				}
+			}
+		})
 	}
-	t.Logf("%d seeds, %.1f virtual hours, %.1f s", seeds, virtual.Hours(), time.Since(start).Seconds())
+	all.Wait()
+	t.Logf("%d seeds, %.1f virtual hours, %.1f s", seeds, time.Duration(virtual.Load()).Hours(), time.Since(start).Seconds())
 }
