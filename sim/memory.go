@@ -35,6 +35,7 @@ type memory struct {
 	blocks  map[types.BlockID]*types.Block
 	txs     map[types.TransactionID]types.Transaction
 	waiting []types.TransactionID
+	applied map[types.TransactionID]bool
 	layers  []layer // ascending; the first is genesis
 }
 
@@ -47,7 +48,7 @@ func newMemory(p vm.Params) *memory {
 		entries: make(map[types.ATXID]activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
 		objects: make(map[syncer.Name][]byte), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
 		sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
-		txs: make(map[types.TransactionID]types.Transaction),
+		txs: make(map[types.TransactionID]types.Transaction), applied: make(map[types.TransactionID]bool),
 	}
 	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, accounts: entriesOf(state)}}
 	return s
@@ -91,6 +92,9 @@ func (s *memory) commit(writes []core.Write) error {
 			s.waiting = append(s.waiting, w.Raw.ID())
 		case core.DropTxs:
 			for _, id := range w.IDs {
+				if s.applied[id] {
+					continue
+				}
 				delete(s.txs, id)
 				delete(s.objects, syncer.Name{Kind: syncer.Transaction, ID: id})
 			}
@@ -135,6 +139,9 @@ func (s *memory) addTx(raw types.Transaction) {
 
 func (s *memory) revert(to types.Layer) {
 	for len(s.layers) > 1 && s.layers[len(s.layers)-1].decision.Layer > to {
+		for _, tx := range s.tip().txs {
+			delete(s.applied, tx.ID())
+		}
 		s.layers = s.layers[:len(s.layers)-1]
 	}
 }
@@ -146,6 +153,9 @@ func (s *memory) apply(w core.WriteLayer) error {
 		return fmt.Errorf("layer %d on %d, but the newest stored is %d", d.Layer, w.Base, last.Layer)
 	}
 	s.addBlock(w.Block, w.Txs)
+	for _, tx := range w.Txs {
+		s.applied[tx.ID()] = true
+	}
 	s.layers = append(s.layers, layer{d, *w.Certificate, w.Txs, entriesOf(w.Outcome.State)})
 	return nil
 }
@@ -247,14 +257,8 @@ func (s *memory) Accounts(at types.Layer) ([]vm.Entry, error) {
 }
 
 func (s *memory) Pending(limit int) (out []types.Transaction, err error) {
-	applied := make(map[types.TransactionID]bool)
-	for _, l := range s.layers {
-		for _, tx := range l.txs {
-			applied[tx.ID()] = true
-		}
-	}
 	for _, id := range s.waiting {
-		if raw := s.txs[id]; raw != nil && !applied[id] && len(out) < limit {
+		if raw := s.txs[id]; raw != nil && !s.applied[id] && len(out) < limit {
 			out = append(out, raw)
 		}
 	}

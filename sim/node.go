@@ -294,9 +294,10 @@ func (n *node) charge(o *node, points float64, reason string) {
 	if o == nil {
 		return
 	}
-	if o.bad == nil && n.bad == nil && points >= syncer.PointsGarbage {
+	if o.bad == nil && n.bad == nil && points >= syncer.PointsWaste {
 		n.w.violated(n, "charges honest %s: %s", o.peer, reason)
 	}
+	n.w.logf(n, "charges %s %g points: %s", o.peer, points, reason)
 	before := n.points[o]
 	n.points[o] += points
 	if before < banned && n.points[o] >= banned {

@@ -217,3 +217,77 @@ func TestAMachineThatIsRebuiltGoesOnWhereItWas(t *testing.T) {
 		t.Errorf("rebuilt at layer %d with %d transactions, was at %d with %d", after.Tip.Layer, after.Waiting, before.Tip.Layer, before.Waiting)
 	}
 }
+
+// A node with nothing joins a network of sixty epochs, among a liar and a peer
+// that has nothing either. What it verifies in one step counts in that step,
+// also when the registry has let its epoch go in between.
+func TestAFreshNodeCatchesUpSixtyEpochs(t *testing.T) {
+	w := newWorld(Options{Seed: 5, Nodes: 6, Epochs: 60, Late: 1, Hostile: []string{}, Strangers: []string{"lying-peer", "empty-peer"}, Faults: calm()})
+	joins := types.Epoch(45)
+	w.run(w.cfg.Schedule.First(joins), 31*time.Second)
+	s := w.nodes[5].m.Snapshot()
+	if clock := w.cfg.Schedule.LayerAt(w.now); s.Tip.Layer+4 < clock || !s.Synced {
+		t.Errorf("half a minute after it joined it is at layer %d of %d: %s", s.Tip.Layer, clock, s.Reason)
+	}
+	for _, v := range w.result.Violations {
+		t.Error(v)
+	}
+}
+
+// A smesher that publishes three ATXs gives each to others. Who has two of them
+// must take the third when an honest ATX builds on it, and keeps nothing more
+// of that smesher otherwise.
+func TestWhatBuildsOnAThirdATXOfACheatIsTaken(t *testing.T) {
+	w := lab(t, 5)
+	cheat, honest, n := w.nodes[0], w.nodes[1], w.nodes[3]
+	s := w.cfg.Schedule
+	w.run(s.First(2)-1, 0) // before the PoET round for epoch 2 closes
+	first := *cheat.store.atxs[cheat.made[1]]
+	var variants []*types.ATX
+	for i := byte(1); i <= 3; i++ {
+		v := first
+		v.Coinbase[21] = i
+		cheat.seal(&v)
+		variants = append(variants, &v)
+	}
+	w.run(s.First(2)-1, 14*time.Second)
+	round := w.poet.rounds[2]
+	c := round.challenges[honest]
+	c.PositioningATX = variants[2].ID()
+	round.challenges[honest] = c
+	round.members[round.places[honest]] = c.Hash()
+	w.run(s.First(2), 5*time.Second) // the PoET has delivered
+	hear := func(topic core.Topic, raw []byte) core.Output {
+		out := n.hearRaw(t, "n04", topic, raw)
+		for len(out.Work) > 0 {
+			out = n.give(t, out.Work[0].Do(n.crypto))
+		}
+		return out
+	}
+	hear(core.TopicATX, codec.Encode(variants[0]))
+	if out := hear(core.TopicATX, codec.Encode(variants[1])); len(out.Verdicts) != 1 || out.Verdicts[0].Class != core.Ignore {
+		t.Errorf("one more ATX that nobody refers to: %+v", out.Verdicts)
+	}
+	a := w.poet.atx(honest, 2)
+	out := hear(core.TopicATX, codec.Encode(a))
+	var ask syncer.Ask
+	for _, k := range out.Asks {
+		if k.Objects != nil && k.Objects[0].ID == [32]byte(variants[2].ID()) {
+			ask = k
+		}
+	}
+	if ask.ID == 0 {
+		t.Fatalf("what the honest ATX builds on is not asked for: %+v", out)
+	}
+	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(core.ObjectsAnswer{codec.Encode(variants[2])}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out = n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+	for len(out.Work) > 0 {
+		out = n.give(t, out.Work[0].Do(n.crypto))
+	}
+	if _, ok := n.store.entries[a.ID()]; !ok {
+		t.Errorf("the honest ATX is not taken: %+v", out)
+	}
+}

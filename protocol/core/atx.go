@@ -12,7 +12,7 @@ import (
 )
 
 // MaxVerifying is how many ATXs may be in work.
-const MaxVerifying = 1024
+const MaxVerifying = 2048
 
 // verifying is an ATX whose proofs of space are being checked.
 type verifying struct {

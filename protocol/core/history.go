@@ -101,6 +101,10 @@ func (m *Machine) judgeCert(msg *certMessage) judgement {
 	}
 	el, j, ok := m.certElectorate(d)
 	if !ok {
+		// One question for all that is missing, as the history is asked for in long rows.
+		if len(j.missing) > 0 && m.history.Draft(*d) == nil && m.read.block(d.Block) == nil {
+			j.missing = append(j.missing, syncer.Name20(syncer.Block, d.Block))
+		}
 		return j
 	}
 	if !msg.implied {

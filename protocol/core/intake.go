@@ -166,11 +166,18 @@ func rejected(err error) judgement       { return judgement{class: Reject, err: 
 func missing(n ...syncer.Name) judgement { return judgement{missing: n} }
 
 // parkTime is how long a message waits for what it refers to.
-func (m *Machine) parkTime(msg Message) time.Duration {
-	switch msg.(type) {
+func (m *Machine) parkTime(p *parked) time.Duration {
+	switch msg := p.msg.(type) {
 	case *proposalMessage:
 		return m.cfg.ProposalWindow
+	case *atxMessage:
+		if p.token == 0 { // asked for: it may stand at the end of a long row that is being verified
+			return 4 * m.cfg.Schedule.EpochDuration()
+		}
 	case *certMessage:
+		if msg.asked {
+			return 4 * m.cfg.Schedule.EpochDuration()
+		}
 		return 8 * m.cfg.Schedule.LayerDuration
 	case *decisionMessage:
 		return m.cfg.Schedule.LayerDuration
@@ -195,7 +202,7 @@ func (m *Machine) take(p *parked) {
 
 func (m *Machine) park(p *parked, names []syncer.Name) {
 	if p.until.IsZero() {
-		p.until = m.now.Add(m.parkTime(p.msg))
+		p.until = m.now.Add(m.parkTime(p))
 	}
 	p.missing = slices.Clone(names)
 	if !m.intake.park(p) {
@@ -227,6 +234,7 @@ func (m *Machine) verdict(p *parked, j judgement) {
 	}
 	if c, ok := p.msg.(*certMessage); ok {
 		m.certEnded(p.from, c, j)
+		m.breakRow(c, j)
 	} else if n, ok := nameOf(p.msg); ok && j.class != Accept {
 		m.notTaken(n, j)
 	}
@@ -267,6 +275,9 @@ func (m *Machine) notTaken(n syncer.Name, j judgement) {
 	switch {
 	case j.err == errKnown:
 		m.arrived(n)
+		return
+	case j.err == errBusy && m.intake.wantedBy(n):
+		m.sync.Want(n, Self, m.now.Add(m.cfg.Schedule.LayerDuration)) // once more, when there is room
 		return
 	case j.class == Reject, j.err == errTooMany:
 		m.refuse(n)

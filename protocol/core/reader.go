@@ -1,6 +1,9 @@
 package core
 
 import (
+	"bytes"
+	"maps"
+	"slices"
 	"time"
 
 	"tweedle/protocol/activation"
@@ -174,8 +177,16 @@ func (v *view) source() activation.Source { return source{v} }
 
 type source struct{ v *view }
 
+// EpochEntries has what this Step writes too: the registry may let an epoch go
+// and read it again before the Step ends.
 func (s source) EpochEntries(e types.Epoch) []activation.Entry {
-	return get(s.v, func() ([]activation.Entry, error) { return s.v.r.EpochEntries(e) })
+	out := get(s.v, func() ([]activation.Entry, error) { return s.v.r.EpochEntries(e) })
+	for _, id := range slices.SortedFunc(maps.Keys(s.v.entries), func(a, b types.ATXID) int { return bytes.Compare(a[:], b[:]) }) {
+		if w := s.v.entries[id]; w.PublishEpoch == e {
+			out = append(out, *w) // the registry takes one of two
+		}
+	}
+	return out
 }
 
 func (s source) HighestEntry(last types.Epoch) (activation.Entry, bool) {

@@ -16,6 +16,7 @@ const maxBehind = 3
 type batch struct {
 	left   int
 	useful bool
+	wrong  bool // one of them no honest peer would give
 }
 
 const kindCert syncer.Kind = 254
@@ -213,6 +214,7 @@ func (m *Machine) certEnded(p Peer, c *certMessage, j judgement) {
 	}
 	b.left--
 	b.useful = b.useful || j.class == Accept || j.err == errKnown
+	b.wrong = b.wrong || j.class == Reject
 	if b.left > 0 {
 		return
 	}
@@ -221,8 +223,23 @@ func (m *Machine) certEnded(p Peer, c *certMessage, j judgement) {
 		m.sync.Urge()
 		return
 	}
-	m.sync.Waste(m.now, p, "its certificates lead nowhere")
+	// What was missing has cost whoever named it and did not have it.
+	if b.wrong {
+		m.sync.Waste(m.now, p, "its certificates lead nowhere")
+	}
 	m.sync.Stands(m.now, p, syncer.Differs)
+}
+
+// breakRow ends the certificates that build on one that came to nothing: they are
+// asked for again, maybe of somebody else.
+func (m *Machine) breakRow(c *certMessage, j judgement) {
+	root := c.cert.Decision.StateRoot
+	if j.class == Accept || j.err == errKnown || m.history.Knows(root) {
+		return
+	}
+	for _, q := range m.intake.lost(stateOf(root)) {
+		m.giveUp(q, "what it builds on could not be had")
+	}
 }
 
 // ask lets the syncer say what is to be asked of whom.
@@ -230,7 +247,7 @@ func (m *Machine) ask() {
 	tip := m.history.Tip().Decision.Layer
 	first := m.cfg.Schedule.FirstBallotLayer()
 	v := syncer.View{
-		Tip: max(tip-min(tip, maxBehind), first-1), Epoch: m.epoch(), Synced: m.synced, Working: len(m.batches) > 0,
+		Tip: max(tip-min(tip, maxBehind), first-1), Epoch: m.epoch(), Synced: m.synced, Busy: func(p Peer) bool { return m.batches[p] != nil },
 		From: max(min(m.cfg.Schedule.EpochOf(tip), m.epoch()), 2) - 1,
 	}
 	for range 4 { // what nobody has ends messages, which may ask for something else

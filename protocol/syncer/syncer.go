@@ -379,11 +379,11 @@ func (m *Machine) Count(s Standing, since time.Time) (n int) {
 
 // View is what the machine must know of the node.
 type View struct {
-	Tip     types.Layer // newest applied
-	Epoch   types.Epoch // by the clock
-	From    types.Epoch // the first publish epoch whose ATXs are asked for
-	Synced  bool
-	Working bool // certificates of an answer are in work: no more are asked for
+	Tip    types.Layer // newest applied
+	Epoch  types.Epoch // by the clock
+	From   types.Epoch // the first publish epoch whose ATXs are asked for
+	Synced bool
+	Busy   func(Peer) bool // what a peer answered is in work: no more is asked of it; nil: of nobody
 }
 
 // Step returns what is to be asked now.
@@ -539,7 +539,7 @@ func (m *Machine) history(now time.Time, v View) {
 		if now.Before(p.backoff) || p.history || p.epochs {
 			continue
 		}
-		if v.Working && p.standing != Unknown {
+		if v.Busy != nil && v.Busy(name) {
 			continue
 		}
 		from := v.Tip
