@@ -291,3 +291,30 @@ func TestWhatBuildsOnAThirdATXOfACheatIsTaken(t *testing.T) {
 		t.Errorf("the honest ATX is not taken: %+v", out)
 	}
 }
+
+// A node whose clock was ahead, and is right again, has a history that has not
+// happened yet: it says so, and takes no part.
+func TestATipBeyondTheClockIsNotSynced(t *testing.T) {
+	w := lab(t, 5)
+	w.run(13, 12*time.Second)
+	n := w.nodes[2]
+	cfg := w.cfg
+	cfg.Crypto, cfg.Identity, cfg.Alone = n.crypto, n.key, true
+	for _, behind := range []types.Layer{0, 4} {
+		now := n.now().Add(-time.Duration(behind) * w.cfg.Schedule.LayerDuration)
+		m, err := core.New(cfg, now, n.store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(4 * w.cfg.Schedule.LayerDuration)
+		if behind > 0 {
+			now = now.Add(-3 * w.cfg.Schedule.LayerDuration)
+		}
+		if _, err := m.Step(now, core.Tick{}); err != nil {
+			t.Fatal(err)
+		}
+		if s := m.Snapshot(); s.Synced != (behind == 0) {
+			t.Errorf("clock %d layers back: synced %v, %s", behind, s.Synced, s.Reason)
+		}
+	}
+}
