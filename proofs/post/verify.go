@@ -51,6 +51,10 @@ func (e *InvalidIndexError) Error() string {
 // program cannot tell; any other error that the proof is malformed. The work
 // is at most one PoW hash and K2 labels (reference/post.md 1.2, 5.2).
 func Verify(p Proof, m ProofMetadata, params Params, mode Mode) error {
+	return verify(inUse(), p, m, params, mode)
+}
+
+func verify(kernel choice, p Proof, m ProofMetadata, params Params, mode Mode) error {
 	numLabels, err := params.NumLabels(m.NumUnits)
 	if err != nil {
 		return err
@@ -84,7 +88,7 @@ func Verify(p Proof, m ProofMetadata, params Params, mode Mode) error {
 	}
 
 	t := newTester(&m.Challenge, p.Nonce, p.Pow, newDifficulty(params.K1, numLabels))
-	return checkLabels(NewLabeler(params.ScryptN), t, &m, params, indices, ordinals)
+	return checkLabels(newLabeler(params.ScryptN, kernel.labels), t, &m, params, indices, ordinals)
 }
 
 // checkLabels recomputes the labels at the ordinals, as many at once as is cheap. One that
