@@ -27,7 +27,9 @@ func TestNoServerStartsOnTheFirstStepOfAnImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := poetArgs(dir)
-	times := slices.DeleteFunc(slices.Clone(server[3:]), func(arg string) bool { return !strings.Contains(arg, "=") || strings.Contains(arg, "listen") || strings.Contains(arg, "memory") })
+	times := slices.DeleteFunc(slices.Clone(server[3:]), func(arg string) bool {
+		return !strings.Contains(arg, "=") || strings.Contains(arg, "listen") || strings.Contains(arg, "memory")
+	})
 	refused(t, false, append([]string{"poet", "import", "--from-datadir", from, "--from-dbdir", from, "--dir", dir}, times...)...)
 	if err := os.Remove(inTheWay); err != nil {
 		t.Fatal(err)

@@ -131,9 +131,6 @@ func (s RoundState) String() string {
 	return fmt.Sprintf("state(%d)", uint8(s))
 }
 
-// MarshalText writes the state's name.
-func (s RoundState) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
 // Round is a round on its way. Statement and Members are set from StateExecuting on.
 type Round struct {
 	Number    uint32

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"tweedle/services/poet"
 )
@@ -17,21 +18,18 @@ type Metrics struct {
 
 // NewMetrics registers the metrics of delivery.
 func NewMetrics(r prometheus.Registerer) *Metrics {
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
-	}
+	with := promauto.With(r)
 	m := &Metrics{
-		gateways: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		gateways: with.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "poet_gateways", Help: "Gateways by state: live ones have a slot, candidates are live without one."}, []string{"state"}),
-		pending: gauge("poet_proofs_undelivered", "Proofs that wait for delivery."),
-		oldest:  gauge("poet_proof_undelivered_age_seconds", "How long the oldest undelivered proof has waited."),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+		pending: with.NewGauge(prometheus.GaugeOpts{Name: "poet_proofs_undelivered", Help: "Proofs that wait for delivery."}),
+		oldest:  with.NewGauge(prometheus.GaugeOpts{Name: "poet_proof_undelivered_age_seconds", Help: "How long the oldest undelivered proof has waited."}),
+		events: with.NewCounterVec(prometheus.CounterOpts{
 			Name: "poet_delivery_events_total", Help: "Events of delivery by kind."}, []string{"event"}),
 	}
 	for _, k := range kinds() {
 		m.events.WithLabelValues(string(k)) // an absent series cannot raise an alert
 	}
-	r.MustRegister(m.gateways, m.pending, m.oldest, m.events)
 	return m
 }
 

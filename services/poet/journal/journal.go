@@ -433,12 +433,6 @@ func (j *Journal) Close() error {
 	return err
 }
 
-// Remove closes and deletes a journal.
-func (j *Journal) Remove() error {
-	j.Close()
-	return Remove(j.fs, j.path)
-}
-
 // Remove deletes a journal file. It may be missing.
 func Remove(fs durable.FS, path string) error {
 	for _, name := range []string{path, path + ".new"} {

@@ -474,7 +474,7 @@ func TestDamagedFilesAreKept(t *testing.T) {
 			t.Fatalf("%d leaves after the repair, %v", q.Leaves(), lost)
 		}
 	}
-	if err := j.Remove(); err != nil {
+	if err := errors.Join(j.Close(), Remove(j.fs, j.path)); err != nil {
 		t.Fatal(err)
 	}
 	if names, _ := mem.ReadDir("/rounds"); len(names) != 3 {

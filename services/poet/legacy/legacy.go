@@ -22,6 +22,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 
 	"tweedle/proofs/posw"
+	"tweedle/services/poet"
 	"tweedle/values/merkle"
 	"tweedle/values/types"
 )
@@ -202,9 +203,5 @@ func parse(key string, value []byte) (Proof, error) {
 }
 
 func (p *Proof) verify(workers int) error {
-	var statement []byte // empty for a round without members
-	if len(p.Members) > 0 {
-		statement = p.Message.Statement[:]
-	}
-	return posw.Verify(statement, &p.Message.Proof, workers)
+	return posw.Verify(poet.Statement(p.Message.Statement, uint64(len(p.Members))), &p.Message.Proof, workers)
 }

@@ -177,7 +177,9 @@ func (m *Machine) tick(now time.Time, out *Output) {
 		switch {
 		case r.overdue:
 		case now.Before(late):
-			out.Timer = earlier(out.Timer, late)
+			if late.Before(out.Timer) {
+				out.Timer = late
+			}
 		default:
 			r.overdue = true
 			out.tell(poet.EventOverdue, n, "proof is overdue: round is still "+r.State.String())
@@ -250,11 +252,4 @@ func (m *Machine) stored(in Stored, out *Output) {
 
 func (out *Output) tell(kind poet.EventKind, round uint32, text string) {
 	out.Events = append(out.Events, poet.Event{Kind: kind, Round: poet.RoundID(round), Text: text})
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -2,6 +2,7 @@ package rounds
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"tweedle/services/poet"
 )
@@ -26,32 +27,22 @@ type metrics struct {
 
 // newMetrics makes the metrics and registers them, if there is a registry.
 func newMetrics(reg prometheus.Registerer) *metrics {
-	if reg == nil {
-		reg = prometheus.NewRegistry()
-	}
+	with := promauto.With(reg)
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-		reg.MustRegister(c)
-		return c
+		return with.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
-		reg.MustRegister(g)
-		return g
+	gauge := func(name, help string) prometheus.Gauge {
+		return with.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
-	gauge := func(name, help string) prometheus.Gauge { return gauges(name, help).WithLabelValues() }
-	latency := prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:    "poet_round_batch_write_latency_seconds",
-		Help:    "time to store a batch of registrations durably",
-		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
-	})
-	reg.MustRegister(latency)
 	return &metrics{
 		membersTotal: counters("poet_round_members_total", "members registered in a round", "id"),
-		batchLatency: latency,
+		batchLatency: with.NewHistogram(prometheus.HistogramOpts{
+			Name: "poet_round_batch_write_latency_seconds", Help: "time to store a batch of registrations durably",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
 		withCert:     counters("poet_registration_with_cert_total", "registrations that came with a certificate", "result"),
 		withPow:      counters("poet_registration_with_pow_total", "registrations that came with a proof of work", "result"),
-		rounds:       gauges("poet_rounds", "rounds in a state, of those without a stored proof", "state"),
+		rounds:       with.NewGaugeVec(prometheus.GaugeOpts{Name: "poet_rounds", Help: "rounds in a state, of those without a stored proof"}, []string{"state"}),
 		paused:       gauge("poet_journals_paused", "journals that the disk does not take"),
 		diskFree:     gauge("poet_disk_free_bytes", "bytes that can be written to the disk of the data directory"),
 		diskNeeded:   gauge("poet_disk_round_bytes", "bytes that one round needs"),

@@ -11,6 +11,7 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
+	"tweedle/services/poet/clock"
 	"tweedle/values/types"
 )
 
@@ -82,7 +83,7 @@ func (w *Worker) compute(ctx context.Context, r *run) {
 		if left > 0 {
 			var wait time.Duration
 			if n, wait = pace.next(slice, now); n == 0 {
-				sleep(ctx, min(wait, left))
+				clock.Sleep(ctx, min(wait, left))
 				now = time.Now()
 				continue
 			}
@@ -135,16 +136,6 @@ func nextSlice(n uint64, took time.Duration) uint64 {
 		return maxSlice
 	}
 	return min(max(n*uint64(sliceTime)/uint64(took), 1), maxSlice)
-}
-
-// sleep waits, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // pacer spreads leaves evenly over time, perSecond of them, or lets everything

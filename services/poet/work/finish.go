@@ -8,6 +8,7 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
+	"tweedle/services/poet/clock"
 	"tweedle/values/types"
 )
 
@@ -56,7 +57,7 @@ func (w *Worker) prove(ctx context.Context, r *run) (types.PoetProof, error) {
 			return proof, err
 		}
 		w.tell(r.job.Round, poet.EventDamage, "proof is not right, it is made again", err)
-		sleep(ctx, retryInterval)
+		clock.Sleep(ctx, retryInterval)
 		if m := (*posw.Mismatch)(nil); !errors.As(err, &m) {
 			continue
 		}
@@ -107,13 +108,13 @@ func (w *Worker) handOver(ctx context.Context, source Source, result Result) err
 				refused = true
 				w.tell(result.Round, poet.EventProofRefused, "a proof that is right here is refused where it is to be stored: the processor or the database there is broken; the round's data stays, and it is tried again every minute", err)
 			}
-			sleep(ctx, refusedInterval)
+			clock.Sleep(ctx, refusedInterval)
 		default:
 			if !told {
 				told = true
 				w.tell(result.Round, poet.EventWriteFailed, "proof could not be stored, it is tried again until it is", err)
 			}
-			sleep(ctx, retryInterval)
+			clock.Sleep(ctx, retryInterval)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
+	"tweedle/services/poet/clock"
 	"tweedle/services/poet/journal"
 )
 
@@ -49,7 +50,7 @@ func (w *Worker) load(ctx context.Context, job Job) (*run, error) {
 // open opens a journal, again and again while the disk fails, up to openPatience.
 func (w *Worker) open(ctx context.Context, want journal.Header) (*journal.Journal, error, error) {
 	told := false
-	for begin := time.Now(); ; sleep(ctx, retryInterval) {
+	for begin := time.Now(); ; clock.Sleep(ctx, retryInterval) {
 		j, lost, err := journal.Open(w.fs, journal.Path(w.dir, want.Round), want)
 		if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, journal.ErrOther) {
 			return j, lost, err

@@ -2,6 +2,7 @@ package work
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"tweedle/services/poet"
 )
@@ -15,16 +16,13 @@ type metrics struct {
 
 // newMetrics makes the metrics and registers them, if there is a registry.
 func newMetrics(reg prometheus.Registerer) *metrics {
-	m := &metrics{
-		leavesTotal: prometheus.NewCounterVec(prometheus.CounterOpts{
+	with := promauto.With(reg)
+	return &metrics{
+		leavesTotal: with.NewCounterVec(prometheus.CounterOpts{
 			Name: "poet_round_leaves_total", Help: "leaves computed in a round"}, []string{"id"}),
-		rate: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		rate: with.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "poet_round_leaves_per_second", Help: "leaves per second of a round, lately"}, []string{"id"}),
 	}
-	if reg != nil {
-		reg.MustRegister(m.leavesTotal, m.rate)
-	}
-	return m
 }
 
 func (m *metrics) computed(round uint32, leaves uint64) {
