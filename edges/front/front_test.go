@@ -880,3 +880,33 @@ func TestAnotherUsersSocketIsLeft(t *testing.T) {
 		_ = c.Close()
 	}
 }
+
+// What a browser asks before it asks is a request like others.
+func TestPreflightsAreLimited(t *testing.T) {
+	l := testLimits()
+	l.Rate, l.Burst = 0.001, 3
+	d := open(t, l, &service{get: func(http.ResponseWriter, *http.Request) {}}, func(o *Options) { o.Origins = []string{"*"} })
+	c, limited := d.web("127.0.0.2"), 0
+	for range 5 {
+		r, err := http.NewRequest(http.MethodOptions, d.rest+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Origin", "https://explorer.example")
+		r.Header.Set("Access-Control-Request-Method", "GET")
+		res, err := c.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode == http.StatusTooManyRequests {
+			limited++
+			if res.Header.Get("Access-Control-Allow-Origin") == "" {
+				t.Error("the page may not read why")
+			}
+		}
+	}
+	if limited != 2 {
+		t.Errorf("%d of 5 are refused", limited)
+	}
+}

@@ -27,9 +27,13 @@ const restIdle = 2 * time.Minute
 // once, and a context with the deadline of a call.
 func (g *Guard) HTTP(h http.Handler) *http.Server {
 	l := g.limits
-	h = g.bounded(h)
 	if len(g.options.Origins) > 0 {
-		h = cors.New(cors.Options{AllowedOrigins: g.options.Origins, ExposedHeaders: []string{"ETag"}}).Handler(h)
+		// Outermost, so that a page may read a refusal; but what a browser asks
+		// before it asks is counted too.
+		rules := cors.New(cors.Options{AllowedOrigins: g.options.Origins, ExposedHeaders: []string{"ETag"}, OptionsPassthrough: true})
+		h = rules.Handler(g.bounded(preflight(h)))
+	} else {
+		h = g.bounded(h)
 	}
 	return &http.Server{
 		Handler: h, MaxHeaderBytes: l.Header, ErrorLog: slog.NewLogLogger(g.options.Log.Handler(), slog.LevelDebug),
@@ -38,6 +42,17 @@ func (g *Guard) HTTP(h http.Handler) *http.Server {
 			return peer.NewContext(ctx, &peer.Peer{Addr: c.RemoteAddr()})
 		},
 	}
+}
+
+// preflight answers what a browser asks before it asks; the headers are there.
+func preflight(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Mux returns a mux for the JSON form of services, which counts its calls.

@@ -161,7 +161,9 @@ func (c *Courier) look() {
 	c.blind = err != nil
 	for _, d := range due {
 		if c.m.Lacks(d.Round) {
+			c.mu.Unlock() // an operator who asks does not wait for the disk
 			p, err := c.read(d.Round)
+			c.mu.Lock()
 			c.m.Found(d, p, err, time.Now())
 		}
 	}
