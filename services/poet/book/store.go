@@ -171,7 +171,7 @@ func (s *Book) checkMeta(schedule types.PoetSchedule) error {
 	err := s.db.View(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
-			return fmt.Errorf("%s is not the database of a PoET: choose another data directory", s.path)
+			return fmt.Errorf("%s is damaged, or is not the database of a PoET: restore a copy of it, or choose another data directory", s.path)
 		}
 		version, err := get(meta, bucketMeta, keyFormat)
 		if err != nil {
