@@ -7,8 +7,8 @@ func space() string {
 	t := new(text)
 	t.head("")
 	romixTables(t)
-	for _, chains := range []int{1, 3} {
-		r := romix{text: t, chains: chains}
+	for _, shape := range [][2]int{{1, 1}, {3, 1}, {3, 2}} {
+		r := romix{text: t, chains: shape[0], groups: shape[1]}
 		r.function()
 	}
 	for _, vaes := range []bool{false, true} {
@@ -24,16 +24,18 @@ func space() string {
 // mixed down columns; between two rounds rows turn, so that diagonals become columns.
 // One such chain of instructions waits for itself most of the time, so chains are
 // interleaved. Three fill the registers: twelve rows, two that shifts need, two masks.
+// Such a group waits for the entries of V that it names, which are anywhere in memory:
+// with two groups, those of one are fetched while the other is mixed.
 //
 // Between two blocks the state lies in memory, for each pair of labels eight rows, that
 // is 2 blocks, of 32 bytes. The entries of V lie side by side: label l of entry k begins
 // at 128*(k*labels + l), so that writing is one stream.
 type romix struct {
 	*text
-	chains int
+	chains, groups int
 }
 
-func (r *romix) labels() int  { return 2 * r.chains }
+func (r *romix) labels() int  { return 2 * r.chains * r.groups }
 func (r *romix) name() string { return fmt.Sprintf("romix%dAVX2", r.labels()) }
 
 // row and temp are registers of a chain. What is in temp is used at once.
@@ -70,44 +72,48 @@ func (r *romix) function() {
 	r.line("VMOVDQU by8<>+0(SB), Y15")
 	r.line("PCALIGN $64")
 	r.label(name + "Fill")
-	r.fill()
-	r.mix()
+	for g := range r.groups {
+		r.fill(g)
+		r.mix(g, false)
+	}
 	r.line("ADDQ $%d, DI", 128*r.labels())
 	r.line("DECQ CX")
 	r.line("JNZ %sFill", name)
 	r.line("MOVQ n+16(FP), CX")
 	r.line("PCALIGN $64")
 	r.label(name + "Read")
-	r.read()
-	r.mix()
+	for g := range r.groups {
+		r.read(g)
+		r.mix(g, r.groups > 1)
+	}
 	r.line("DECQ CX")
 	r.line("JNZ %sRead", name)
 	r.line("VZEROUPPER")
 	r.line("RET")
 }
 
-// each does something for all chains in turn.
+// each does something for all chains of a group in turn.
 func (r *romix) each(f func(chain int)) {
 	for c := range r.chains {
 		f(c)
 	}
 }
 
-// fill stores the state in V at DI, and leaves what the first block is mixed from in
+// fill stores the states of a group in V at DI, and leaves what the first block is mixed from in
 // registers and in its slots.
-func (r *romix) fill() {
+func (r *romix) fill(g int) {
 	for i := range 4 {
 		r.each(func(c int) {
 			x, t := r.row(c, i), r.temp(c)
-			at := func(label, row int) string { return fmt.Sprintf("%d(DI)", 128*(2*c+label)+16*row) }
-			r.line("VMOVDQU %s, %s", slot(c, i), x)
-			r.line("VMOVDQU %s, %s", slot(c, 4+i), t)
+			at := func(label, row int) string { return fmt.Sprintf("%d(DI)", 128*(2*(g*r.chains+c)+label)+16*row) }
+			r.line("VMOVDQU %s, %s", slot(g*r.chains+c, i), x)
+			r.line("VMOVDQU %s, %s", slot(g*r.chains+c, 4+i), t)
 			r.line("VMOVDQU X%s, %s", x[1:], at(0, i))
 			r.line("VEXTRACTI128 $1, %s, %s", x, at(1, i))
 			r.line("VMOVDQU X%s, %s", t[1:], at(0, 4+i))
 			r.line("VEXTRACTI128 $1, %s, %s", t, at(1, 4+i))
 			r.line("VPXOR %s, %s, %s", t, x, x)
-			r.line("VMOVDQU %s, %s", x, slot(c, i))
+			r.line("VMOVDQU %s, %s", x, slot(g*r.chains+c, i))
 		})
 	}
 }
@@ -123,38 +129,39 @@ func (r *romix) find(pair int) {
 	}
 }
 
-// read joins the state with the entries of V that it names.
-func (r *romix) read() {
+// read joins the states of a group with the entries of V that it names.
+func (r *romix) read(g int) {
 	r.each(func(c int) {
-		r.find(c)
+		r.find(g*r.chains + c)
 		t := r.temp(c)
 		entry := func(i int, to string) {
-			r.line("VMOVDQU %d(R8), X%s", 256*c+16*i, to[1:])
-			r.line("VINSERTI128 $1, %d(R9), %s, %s", 256*c+128+16*i, to, to)
+			r.line("VMOVDQU %d(R8), X%s", 256*(g*r.chains+c)+16*i, to[1:])
+			r.line("VINSERTI128 $1, %d(R9), %s, %s", 256*(g*r.chains+c)+128+16*i, to, to)
 		}
 		for i := range 4 {
 			x := r.row(c, i)
 			entry(i, x)
 			entry(4+i, t)
-			r.line("VPXOR %s, %s, %s", slot(c, i), x, x)
-			r.line("VPXOR %s, %s, %s", slot(c, 4+i), t, t)
-			r.line("VMOVDQU %s, %s", t, slot(c, 4+i))
+			r.line("VPXOR %s, %s, %s", slot(g*r.chains+c, i), x, x)
+			r.line("VPXOR %s, %s, %s", slot(g*r.chains+c, 4+i), t, t)
+			r.line("VMOVDQU %s, %s", t, slot(g*r.chains+c, 4+i))
 			r.line("VPXOR %s, %s, %s", t, x, x)
-			r.line("VMOVDQU %s, %s", x, slot(c, i))
+			r.line("VMOVDQU %s, %s", x, slot(g*r.chains+c, i))
 		}
 	})
 }
 
-// mix mixes both blocks. The rows of the first are in registers and slots.
-func (r *romix) mix() {
+// mix mixes both blocks of a group. The rows of the first are in registers and slots. It
+// may fetch what is read next ahead of that.
+func (r *romix) mix(g int, ahead bool) {
 	for half := range 2 {
 		at := 4 * half
 		if half == 1 {
 			for i := range 4 {
 				r.each(func(c int) {
 					x := r.row(c, i)
-					r.line("VPXOR %s, %s, %s", slot(c, at+i), x, x)
-					r.line("VMOVDQU %s, %s", x, slot(c, at+i))
+					r.line("VPXOR %s, %s, %s", slot(g*r.chains+c, at+i), x, x)
+					r.line("VMOVDQU %s, %s", x, slot(g*r.chains+c, at+i))
 				})
 			}
 		}
@@ -167,10 +174,21 @@ func (r *romix) mix() {
 		for i := range 4 {
 			r.each(func(c int) {
 				x := r.row(c, i)
-				r.line("VPADDD %s, %s, %s", slot(c, at+i), x, x)
-				r.line("VMOVDQU %s, %s", x, slot(c, at+i))
+				r.line("VPADDD %s, %s, %s", slot(g*r.chains+c, at+i), x, x)
+				r.line("VMOVDQU %s, %s", x, slot(g*r.chains+c, at+i))
 			})
 		}
+	}
+	if ahead {
+		r.each(func(c int) {
+			pair := g*r.chains + c
+			r.find(pair)
+			for label := range 2 {
+				for line := range 2 {
+					r.line("PREFETCHT0 %d(R%d)", 256*pair+128*label+64*line, 8+label)
+				}
+			}
+		})
 	}
 }
 

@@ -80,7 +80,7 @@ func tryRomix(p *program, name string, labels, n int, sp uint64, rng *rand.Rand)
 	return "", true
 }
 
-var romixLabels = map[string]int{"romix2AVX2": 2, "romix6AVX2": 6}
+var romixLabels = map[string]int{"romix2AVX2": 2, "romix6AVX2": 6, "romix12AVX2": 12}
 
 func TestEveryKernelOfSpaceForX86IsRunOnAnyMachine(t *testing.T) {
 	p := parse(t, space())

@@ -31,6 +31,8 @@ func (m *machine) step(in *instruction) {
 		value := append([]byte(nil), m.read(in.args[2], 32)...)
 		copy(value[half:half+16], m.read(in.args[1], 16))
 		m.write(in.args[3], value)
+	case in.op == "PREFETCHT0": // anything may be fetched, but what is no memory is of no use
+		m.memory(m.address(in.args[0]), 64)
 	case in.op == "VPMOVMSKB":
 		_, size, _ := vector(in.args[0])
 		mask := uint64(0)

@@ -12,13 +12,16 @@ func romix2AVX2(x, v *block, n int)
 //go:noescape
 func romix6AVX2(x, v *block, n int)
 
+//go:noescape
+func romix12AVX2(x, v *block, n int)
+
 // labelKernels returns the kernels for labels that this processor can run, simplest
 // first.
 func labelKernels() []labelKernel {
 	kernels := []labelKernel{portableLabels}
 	if processor.Detect().AVX2 {
 		kernels = append(kernels, labelKernel{"avx2", []mixer{
-			{lanes: 2, mix: inPairs(romix2AVX2)}, {lanes: 6, mix: inPairs(romix6AVX2)},
+			{lanes: 2, mix: inPairs(romix2AVX2)}, {lanes: 6, mix: inPairs(romix6AVX2)}, {lanes: 12, mix: inPairs(romix12AVX2)},
 		}})
 	}
 	return kernels

@@ -8,7 +8,7 @@ import (
 )
 
 // countSets are how many labels are asked for: less, as many and more than lanes.
-var countSets = []int{0, 1, 2, 3, 5, 6, 7, 8, 13, 37}
+var countSets = []int{0, 1, 2, 3, 5, 6, 7, 8, 11, 12, 13, 37}
 
 func TestLabelsAtOnceAreThoseOneByOne(t *testing.T) {
 	for _, k := range labelKernels() {

@@ -7,6 +7,8 @@ import (
 	"io"
 
 	"golang.org/x/crypto/sha3"
+
+	"tweedle/proofs/processor"
 )
 
 // keccakRate is the block of Keccak-512, and of HMAC over it. A label's
@@ -106,6 +108,7 @@ func (l *Labeler) mixer(labels int) mixer {
 	}
 	if len(l.x) < m.lanes {
 		l.x, l.v, l.pads = make([]block, m.lanes), make([]block, m.lanes*l.n), make([]pads, m.lanes)
+		processor.PreferHugePages(l.v) // it is read in no order
 	}
 	return m
 }

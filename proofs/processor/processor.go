@@ -1,6 +1,7 @@
 // Package processor tells which of the instructions that kernels need this processor
-// has. It promises not to name one that faults; it leaves it to the caller to test what
-// kernels compute.
+// has, and asks for the memory that they are fast on. It promises not to name an
+// instruction that faults, and to change nothing that is computed; it leaves it to the
+// caller to test what kernels compute.
 package processor
 
 // Features is what processor and operating system support of what kernels for x86 need.
