@@ -31,7 +31,7 @@ compile:
 
 test-packages: ## each package by itself
 	$(GO) vet ./...
-	$(GO) test -timeout 5m $(PLAIN)
+	$(GO) test -timeout 9m $(PLAIN)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 9m $(RACE)
 	$(GO) test -timeout 4m -run '^TestTheMemory' ./services/poet/server
 
