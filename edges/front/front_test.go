@@ -910,3 +910,32 @@ func TestPreflightsAreLimited(t *testing.T) {
 		t.Errorf("%d of 5 are refused", limited)
 	}
 }
+
+// A REST answer of which a later part has no room breaks off, rather than to
+// look whole.
+func TestHalfAnAnswerDoesNotLookWhole(t *testing.T) {
+	var d *door
+	other := clientOf(netip.MustParseAddr("192.0.2.9"))
+	d = open(t, testLimits(), &service{get: func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, 1<<10))
+		give, err := d.guard.hold(other, nil, testLimits().Replies)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer give()
+		_, _ = w.Write(make([]byte, 1<<10))
+	}})
+	r, err := d.web().Get(d.rest + "/")
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if err == nil {
+		b, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err == nil {
+			t.Fatalf("status %d and %d bytes, as if that were all", r.StatusCode, len(b))
+		}
+	}
+	d.empty()
+}

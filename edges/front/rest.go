@@ -95,7 +95,11 @@ func (g *Guard) bounded(next http.Handler) http.Handler {
 		}
 		defer leave()
 		defer func() {
-			if p := recover(); p != nil {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(p)
+			default:
 				out.fail(g.rescue(r.URL.Path, p))
 			}
 		}()
@@ -159,12 +163,14 @@ func Fail(w http.ResponseWriter, err error) {
 	refuse(w, runtime.HTTPStatusFromCode(status.Code(err)), err)
 }
 
-// fail is Fail, if it is not too late for that.
+// fail is Fail. Where the answer has begun it breaks the connection instead, so
+// that half an answer does not look like a whole one.
 func (w *response) fail(err error) {
-	if !w.begun {
-		w.begun = true
-		Fail(w.ResponseWriter, err)
+	if w.begun {
+		panic(http.ErrAbortHandler)
 	}
+	w.begun = true
+	Fail(w.ResponseWriter, err)
 }
 
 // WriteShared writes a shared reply, whose bytes count once for all.
