@@ -261,6 +261,9 @@ func (m *Machine) fetched(g *gateway, r Result, now time.Time) {
 		g.next = now.Add(longBan)
 	case r.Err != nil:
 		m.refused(g, r.Err, now)
+		if a != nil { // once it lives again, other proofs come first
+			a.due = g.next.Add(retryMax)
+		}
 		return
 	default:
 		g.refusals, g.LastSuccess = 0, now

@@ -118,6 +118,19 @@ func TestAProofThatAGatewayCallsInvalidGoesToTheOthers(t *testing.T) {
 	}
 }
 
+func TestAProofThatCannotBeGivenBackHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t, DefaultConfig())
+	a, b := w.node(honest), w.node(honest)
+	w.nodes[a].jams, w.nodes[b].jams = "0", "0"
+	w.configure(a, b)
+	w.add(0, time.Hour)
+	w.run(10 * time.Second)
+	w.add(1, time.Hour)
+	w.run(10 * time.Minute)
+	w.wantState(0, Pending)
+	w.wantState(1, Delivered)
+}
+
 func TestAllDeadAndCandidatesAtHandIsHealedWithin30Seconds(t *testing.T) {
 	for _, death := range []manner{refuses, stalls, unfit, lies} {
 		for seed := range uint64(20) {

@@ -37,6 +37,7 @@ type fakeNode struct {
 	manner manner
 	flaps  time.Duration // swaps honest and refuses in turns of this length
 	kept   map[types.PoetProofRef]bool
+	jams   string   // the round whose proof it takes and fails to give back
 	got    []string // rounds, in the order of first arrival
 }
 
@@ -85,6 +86,9 @@ func (n *fakeNode) answer(c Call, now time.Time) (Result, bool) {
 	case CallFetch:
 		if !n.kept[c.Ref] {
 			r.Err = ErrMissing
+		}
+		if c.Round == n.jams {
+			r.Err = errors.New("internal error")
 		}
 	}
 	return r, true
