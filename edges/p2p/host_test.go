@@ -367,7 +367,7 @@ func TestPeersAreFoundThroughABootnodeAndRememberedWithoutIt(t *testing.T) {
 	stopB()
 	stopBoot()
 	b, _ = start(cfg2)
-	within(t, patience, "b finds a from its file", connected(b, a))
+	within(t, 3*patience, "b finds a from its file", connected(b, a))
 }
 
 func TestCloseTwice(t *testing.T) {
