@@ -133,7 +133,7 @@ func createDatabase(path string, schedule types.PoetSchedule) error {
 		return err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketMembers, bucketProofs} {
+		for _, name := range topBuckets() {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
@@ -165,14 +165,20 @@ func encodeSchedule(s types.PoetSchedule) []byte {
 	return b
 }
 
+// topBuckets are in every database.
+func topBuckets() [][]byte { return [][]byte{bucketMeta, bucketMembers, bucketProofs} }
+
 // checkMeta refuses the databases of others, and brings one of format 1 up to date.
 func (s *Book) checkMeta(schedule types.PoetSchedule) error {
 	old := false
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
-		if meta == nil {
-			return fmt.Errorf("%s is damaged, or is not the database of a PoET: restore a copy of it, or choose another data directory", s.path)
+		// The names at the top are under no checksum.
+		for _, name := range topBuckets() {
+			if tx.Bucket(name) == nil {
+				return fmt.Errorf("%s is damaged, or is not the database of a PoET: restore a copy of it, or choose another data directory", s.path)
+			}
 		}
+		meta := tx.Bucket(bucketMeta)
 		version, err := get(meta, bucketMeta, keyFormat)
 		if err != nil {
 			return err

@@ -127,3 +127,21 @@ func TestADamagedListOfFreePages(t *testing.T) {
 		t.Errorf("%d lists of free pages, %d damages found", lists, found)
 	}
 }
+
+// What a flipped bit in the count of the topmost page does.
+func TestALostBucketIsDamage(t *testing.T) {
+	for _, name := range topBuckets() {
+		dir, schedule := t.TempDir(), types.PoetSchedule{EpochDuration: time.Hour}
+		b, err := Open(dir, schedule, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = b.Update("test", func(tx *bbolt.Tx) error { return tx.DeleteBucket(name) })
+		if err := errors.Join(err, b.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir, schedule, false); err == nil || !strings.Contains(err.Error(), "restore") {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+}
