@@ -32,9 +32,8 @@ import (
 // DatabaseName is the database's file in the data directory.
 const DatabaseName = "poet.db"
 
-// format is the version of the data directory. Format 1, which also had a bucket
-// of rounds and the difficulty of the proof of work, is brought up to it; others
-// are refused.
+// format is the version of the data directory; others are refused. Format 1 was
+// never published.
 const format = 2
 
 // Buckets of the book. Other packages of the server have their own.
@@ -168,10 +167,9 @@ func encodeSchedule(s types.PoetSchedule) []byte {
 // topBuckets are in every database.
 func topBuckets() [][]byte { return [][]byte{bucketMeta, bucketMembers, bucketProofs} }
 
-// checkMeta refuses the databases of others, and brings one of format 1 up to date.
+// checkMeta refuses the databases of others.
 func (s *Book) checkMeta(schedule types.PoetSchedule) error {
-	old := false
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
 		// The names at the top are under no checksum.
 		for _, name := range topBuckets() {
 			if tx.Bucket(name) == nil {
@@ -183,9 +181,8 @@ func (s *Book) checkMeta(schedule types.PoetSchedule) error {
 		if err != nil {
 			return err
 		}
-		old = len(version) == 1 && version[0] == 1
-		if len(version) != 1 || version[0] != format && !old {
-			return fmt.Errorf("%s has format %v and this program reads format %d: use the program that wrote it, or a new data directory", s.path, version, format)
+		if !bytes.Equal(version, []byte{format}) {
+			return fmt.Errorf("%s has format %x, and this program reads format %02x only: use the program that wrote it, or a new data directory", s.path, version, format)
 		}
 		stored, err := get(meta, bucketMeta, keySchedule)
 		if err != nil {
@@ -196,36 +193,6 @@ func (s *Book) checkMeta(schedule types.PoetSchedule) error {
 		}
 		return nil
 	})
-	if err != nil || !old {
-		return err
-	}
-	return s.Update("format", fromFormat1)
-}
-
-// fromFormat1 drops the bucket of rounds, which follow from their members and
-// proofs, and the difficulties. If we stop before it is done, the next start finds
-// format 1 again.
-func fromFormat1(tx *bbolt.Tx) error {
-	meta := tx.Bucket(bucketMeta)
-	v, err := get(meta, bucketMeta, keyPow)
-	if err != nil {
-		return err
-	}
-	if v != nil {
-		var p Pow
-		d := codec.NewDecoder(v)
-		for _, challenge := range []*[]byte{&p.Current, &p.Previous} {
-			*challenge = slices.Clone(d.ByteSlice(registration.MaxPowChallenge))
-			d.Compact() // the difficulty
-		}
-		if err := errors.Join(d.Done(), put(meta, bucketMeta, keyPow, p.encode())); err != nil {
-			return err
-		}
-	}
-	if err := tx.DeleteBucket([]byte("rounds")); err != nil && !errors.Is(err, bbolterrors.ErrBucketNotFound) {
-		return err
-	}
-	return put(meta, bucketMeta, keyFormat, []byte{format})
 }
 
 // Close closes the database once nobody reads it any more.

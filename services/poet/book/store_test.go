@@ -3,6 +3,7 @@ package book
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,13 +19,14 @@ import (
 // A database of another format is left alone, and the message says what to do.
 func TestOtherFormats(t *testing.T) {
 	dir, schedule := t.TempDir(), types.PoetSchedule{EpochDuration: time.Hour}
-	for _, version := range []byte{0, format + 1} {
+	for _, version := range []byte{0, 1, format + 1} {
 		b, err := Open(dir, schedule, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.writeFormat(t, version)
-		if _, err := Open(dir, schedule, false); err == nil || !strings.Contains(err.Error(), "this program reads format") {
+		want := fmt.Sprintf("has format %02x, and this program reads format %02x only: use the program that wrote it, or a new data directory", version, format)
+		if _, err := Open(dir, schedule, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("format %d: %v", version, err)
 		}
 		// As the other program would.

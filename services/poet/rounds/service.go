@@ -111,9 +111,6 @@ func Open(cfg Config) (_ *Service, err error) {
 		return nil, err
 	}
 	s.storage.Service, s.registrar.Service = s, s
-	if err := s.storage.dropReserve(); err != nil {
-		return nil, err
-	}
 	if err := s.registrar.load(); err != nil {
 		return nil, err
 	}

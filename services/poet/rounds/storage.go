@@ -3,9 +3,7 @@ package rounds
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -133,13 +131,4 @@ func (s *storage) release() bool {
 	}
 	s.emit(poet.Event{Kind: poet.EventBallast, Text: "ballast was given up to write on a full disk: make room"})
 	return true
-}
-
-// dropReserve removes the room that older versions set aside for the next journal.
-func (s *storage) dropReserve() error {
-	err := s.cfg.FS.Remove(filepath.Join(s.cfg.Dir, roundsDir, "reserve"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
 }
