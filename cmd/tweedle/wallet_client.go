@@ -53,12 +53,21 @@ func (n *nodeClient) close() { n.conn.Close() }
 func call[Req, Resp any](
 	ctx context.Context, n *nodeClient, f func(context.Context, Req, ...grpc.CallOption) (Resp, error), req Req,
 ) (Resp, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	resp, err := f(ctx, req)
+	resp, err := f(limited, req)
 	switch s := status.Convert(err); s.Code() {
 	case codes.OK:
 		return resp, nil
+	case codes.DeadlineExceeded:
+		// The node knows our deadline and may answer with it before our clock does:
+		// whose waiting is over must not depend on who is first.
+		whole, bounded := ctx.Deadline()
+		if one, _ := limited.Deadline(); bounded && !whole.After(one) {
+			<-ctx.Done()
+			return resp, fmt.Errorf("node %s did not answer within --timeout", n.node)
+		}
+		return resp, fmt.Errorf("node %s did not answer within %v, is it busy?", n.node, callTimeout)
 	case codes.Unavailable:
 		return resp, fmt.Errorf("node %s cannot be reached, is it running? (%s)", n.node, s.Message())
 	case codes.Unimplemented:

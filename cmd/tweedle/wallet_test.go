@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	pb "github.com/spacemeshos/api/release/go/spacemesh/v1"
@@ -428,6 +429,29 @@ func TestANodeThatAppliesNothingIsWaitedForNoLongerThanAsked(t *testing.T) {
 	if n.pool.Len() != 1 {
 		t.Errorf("%d transactions wait", n.pool.Len())
 	}
+}
+
+// The deadline goes to the node with the call, so its answer can come first.
+func TestANodeThatKnowsOurDeadlineFirstChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		busy := func(ctx context.Context, _ *pb.AccountRequest, _ ...grpc.CallOption) (*pb.AccountResponse, error) {
+			at, _ := ctx.Deadline()
+			time.Sleep(time.Until(at) - time.Millisecond)
+			return nil, status.Error(codes.DeadlineExceeded, "context deadline exceeded")
+		}
+		err := poll(ctx, "account x did not advance", func() (bool, error) {
+			_, err := call(ctx, &nodeClient{node: "here"}, busy, &pb.AccountRequest{})
+			return false, err
+		})
+		if err == nil || !strings.Contains(err.Error(), "did not advance within --timeout") {
+			t.Error(err)
+		}
+		if _, err := call(t.Context(), &nodeClient{node: "here"}, busy, &pb.AccountRequest{}); err == nil || !strings.Contains(err.Error(), "within 15s") {
+			t.Error(err)
+		}
+	})
 }
 
 func TestANodeThatIsNotThereIsSaidToBe(t *testing.T) {
