@@ -58,8 +58,9 @@ type Gateway interface {
 	PublishPoet(ctx context.Context, data []byte) (Published, error)
 	// PoetProof returns a stored proof, or store.ErrNotFound.
 	PoetProof(ref types.PoetProofRef) ([]byte, error)
-	// GatewayID returns our name as a gateway, the same after a restart.
-	GatewayID() string
+	// GatewayPeers returns our name as a gateway, the same after a restart,
+	// and the gRPC addresses of others.
+	GatewayPeers() (id string, addresses []string)
 }
 
 // Published is what a gateway acknowledges.

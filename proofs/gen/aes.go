@@ -2,67 +2,90 @@ package main
 
 import "fmt"
 
-// eagerBlocks is how many labels eager encrypts in a step.
-const eagerBlocks = 16
+// An eager writes the function that encrypts n times so many labels as a step takes
+// with the cipher of a nonce group, and lists those where a byte of the cipher text is 0.
+// It takes eight registers at once, of one label each, of two (VAES) or of four (AVX-512
+// too), as an AES instruction takes long but a processor starts two in a cycle.
+type eager struct {
+	*text
+	name string
+	size int // bytes of a register
+}
 
-// eager writes the function that encrypts n times 16 labels with the cipher of a nonce
-// group and lists those where a byte of the cipher text is 0. It takes eight registers
-// at once, of one label each or of two (VAES), as an AES instruction takes long but a
-// processor starts two in a cycle.
-//
-// keys are 11 round keys, each twice. found gets, behind the number of entries, an entry
-// for each register with such bytes: which register, and below it a bit for each byte.
-// An entry is always written, and stays if the number goes on: most have none, some do,
-// and a jump would often be foreseen wrongly.
-func eager(t *text, vaes bool) {
-	name, size := "eagerAES", 16
-	if vaes {
-		name, size = "eagerVAES", 32
+var eagers = []eager{{name: "eagerAES", size: 16}, {name: "eagerVAES", size: 32}, {name: "eagerVAES512", size: 64}}
+
+// step is how many labels it encrypts before it counts one.
+func (e *eager) step() int { return max(16, 8*e.size/16) }
+
+func (e *eager) reg(i int) string { return fmt.Sprintf("%c%d", "XY_Z"[e.size/32+e.size/64], i) }
+
+// key loads a round key, which is in memory twice.
+func (e *eager) key(round int, to string) {
+	if e.size == 64 {
+		e.line("VBROADCASTI32X4 %d(BX), %s", 32*round, to)
+		return
 	}
-	reg := func(i int) string { return fmt.Sprintf("%c%d", "XY"[size/32], i) }
-	t.function(name+"(labels *byte, keys *[11][2][16]byte, found *uint64, n int)", name, "$0-32")
+	e.line("VMOVDQU %d(BX), %s", 32*round, to)
+}
+
+// function writes func(labels *byte, keys *[11][2][16]byte, found *[eagerMost+2]uint64, numbers *[eagerMost+1]uint64, n int).
+//
+// keys are 11 round keys, each twice. found gets, behind how many there are, a bit for
+// each byte of a register with such bytes, and numbers which register it was. Both are
+// always written, and stay if their place goes on: most registers have none, some do,
+// and a jump would often be foreseen wrongly.
+func (e *eager) function() {
+	t := e.text
+	t.function(e.name+"(labels *byte, keys *[11][2][16]byte, found, numbers *uint64, n int)", e.name, "$0-40")
 	t.line("VZEROUPPER")
 	t.line("MOVQ labels+0(FP), AX")
 	t.line("MOVQ keys+8(FP), BX")
 	t.line("MOVQ found+16(FP), DI")
-	t.line("MOVQ n+24(FP), CX")
-	t.line("MOVQ DI, DX") // the end of the entries, 8 before the next
+	t.line("MOVQ numbers+24(FP), R10")
+	t.line("MOVQ n+32(FP), CX")
+	t.line("MOVQ $0, DX") // how many there are
 	t.line("MOVQ $0, SI") // the number of a register
-	t.line("VPXOR %s, %s, %s", reg(15), reg(15), reg(15))
+	t.line("VPXOR X15, X15, X15")
 	t.line("PCALIGN $64")
-	t.label(name + "Loop")
-	for at := 0; at < 16*eagerBlocks; at += 8 * size {
-		t.line("VMOVDQU (BX), %s", reg(8))
+	t.label(e.name + "Loop")
+	for at := 0; at < 16*e.step(); at += 8 * e.size {
+		e.key(0, e.reg(8))
 		for i := range 8 {
-			t.line("VPXOR %d(AX), %s, %s", at+size*i, reg(8), reg(i))
+			if e.size == 64 {
+				t.line("VPXORD %d(AX), %s, %s", at+e.size*i, e.reg(8), e.reg(i))
+			} else {
+				t.line("VPXOR %d(AX), %s, %s", at+e.size*i, e.reg(8), e.reg(i))
+			}
 		}
 		for round := 1; round <= 10; round++ {
-			op, key := "VAESENC", reg(8+round%2)
+			op, key := "VAESENC", e.reg(8+round%2)
 			if round == 10 {
 				op = "VAESENCLAST"
 			}
-			t.line("VMOVDQU %d(BX), %s", 32*round, key)
+			e.key(round, key)
 			for i := range 8 {
-				t.line("%s %s, %s, %s", op, key, reg(i), reg(i))
+				t.line("%s %s, %s, %s", op, key, e.reg(i), e.reg(i))
 			}
 		}
 		for i := range 8 {
-			t.line("VPCMPEQB %s, %s, %s", reg(15), reg(i), reg(i))
-			t.line("VPMOVMSKB %s, R8", reg(i))
-			t.line("MOVL R8, 8(DX)")
-			t.line("MOVL SI, 12(DX)")
-			t.line("XORL R9, R9")
-			t.line("TESTL R8, R8")
-			t.line("SETNE R9")
-			t.line("LEAQ (DX)(R9*8), DX")
+			x := e.reg(i)
+			if e.size == 64 {
+				t.line("VPTESTNMB %s, %s, K1", x, x)
+				t.line("KMOVQ K1, R8")
+			} else {
+				t.line("VPCMPEQB %s, %s, %s", e.reg(15), x, x)
+				t.line("VPMOVMSKB %s, R8", x)
+			}
+			t.line("MOVQ R8, 8(DI)(DX*8)")
+			t.line("MOVQ SI, (R10)(DX*8)")
+			t.line("CMPQ R8, $1")
+			t.line("SBBQ $-1, DX") // DX++ if R8 is not 0
 			t.line("INCQ SI")
 		}
 	}
-	t.line("ADDQ $%d, AX", 16*eagerBlocks)
+	t.line("ADDQ $%d, AX", 16*e.step())
 	t.line("DECQ CX")
-	t.line("JNZ %sLoop", name)
-	t.line("SUBQ DI, DX")
-	t.line("SHRQ $3, DX")
+	t.line("JNZ %sLoop", e.name)
 	t.line("MOVQ DX, (DI)")
 	t.line("VZEROUPPER")
 	t.line("RET")

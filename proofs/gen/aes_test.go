@@ -80,7 +80,7 @@ func roundKeysOf(key []byte) [][]byte {
 }
 
 // aesSize is how many bytes each kernel encrypts in a register.
-var aesSize = map[string]int{"eagerAES": 16, "eagerVAES": 32, "lazyAES": 16}
+var aesSize = map[string]int{"eagerAES": 16, "eagerVAES": 32, "eagerVAES512": 64, "lazyAES": 16}
 
 // tryAES calls a kernel on random labels and compares with crypto/aes. It returns the
 // fault that ended it, and whether all is right.
@@ -103,7 +103,11 @@ func tryAES(p *program, name string, size int, rng *rand.Rand) (fault, bool) {
 		return text
 	}
 	m := newMachine(p, rng)
-	labels := random(16 * eagerBlocks * steps)
+	step := 16
+	if name == "eagerVAES512" {
+		step = 32
+	}
+	labels := random(16 * step * steps)
 	m.place(buffer, labels)
 	const keysAt, listAt, textsAt = 0x5000_0001, 0x6000_0004, 0x6100_0008
 	if name == "lazyAES" {
@@ -132,7 +136,7 @@ func tryAES(p *program, name string, size int, rng *rand.Rand) (fault, bool) {
 	for _, k := range roundKeysOf(key) {
 		keys = append(append(keys, k...), k...)
 	}
-	want := []uint64{0}
+	want, numbers := []uint64{0}, []uint64(nil)
 	for at := 0; at < len(labels); at += size {
 		mask := uint64(0)
 		for i := range size {
@@ -141,18 +145,21 @@ func tryAES(p *program, name string, size int, rng *rand.Rand) (fault, bool) {
 			}
 		}
 		if mask != 0 {
-			want = append(want, uint64(at/size)<<32|mask)
+			want, numbers = append(want, mask), append(numbers, uint64(at/size))
 		}
 	}
-	want[0] = uint64(len(want) - 1)
-	list := make([]byte, 8*(len(labels)/size+2))
+	want[0] = uint64(len(numbers))
+	found, places := make([]byte, 8*(len(labels)/size+2)), make([]byte, 8*(len(labels)/size+1))
 	m.place(keysAt, keys)
-	m.place(listAt, list)
-	ended := m.call(name, stack, buffer, keysAt, listAt, steps)
-	for i, entry := range want {
-		if binary.LittleEndian.Uint64(list[8*i:]) != entry {
-			return ended, false
-		}
+	m.place(listAt, found)
+	m.place(textsAt, places)
+	ended := m.call(name, stack, buffer, keysAt, listAt, textsAt, steps)
+	right := ended == ""
+	for i, mask := range want {
+		right = right && binary.LittleEndian.Uint64(found[8*i:]) == mask
 	}
-	return ended, ended == ""
+	for i, number := range numbers {
+		right = right && binary.LittleEndian.Uint64(places[8*i:]) == number
+	}
+	return ended, right
 }

@@ -97,9 +97,10 @@ type machine struct {
 	regs  map[string]uint64
 	vec   [32][64]byte
 	dirty [16]bool // upper halves of these registers are in use
-	mask  map[string]uint16
+	mask  map[string]uint64
 	zero  bool // flags of the last arithmetic
 	sign  bool
+	carry bool
 	heap  []region
 	where map[string]uint64 // address of each symbol
 }
@@ -119,7 +120,7 @@ func (m *machine) fault(format string, args ...any) {
 // newMachine puts the tables into memory, each aligned as Go's linker does: to its size
 // rounded down to a power of two, at most 32. What is in registers is random.
 func newMachine(p *program, rng *rand.Rand) *machine {
-	m := &machine{p: p, regs: map[string]uint64{}, mask: map[string]uint16{}, where: map[string]uint64{}}
+	m := &machine{p: p, regs: map[string]uint64{}, mask: map[string]uint64{}, where: map[string]uint64{}}
 	at := uint64(0x1000_0000)
 	for _, name := range slices.Sorted(maps.Keys(p.symbols)) {
 		size := uint64(len(p.symbols[name]))
@@ -218,6 +219,10 @@ func (m *machine) jumps(op string) bool {
 
 // address returns where an operand like 16(AX), 4(AX)(R8*1), d+0(FP) or keys<>+16(SB) is.
 func (m *machine) address(operand string) uint64 {
+	if base, index, ok := strings.Cut(operand, ")("); ok {
+		name, scale, _ := strings.Cut(strings.TrimSuffix(index, ")"), "*")
+		return m.address(base+")") + m.regs[name]*decimal(scale)
+	}
 	inner := strings.TrimSuffix(operand, ")")
 	before, base, _ := strings.Cut(inner, "(")
 	switch base {

@@ -57,7 +57,11 @@ func tryRomix(p *program, name string, labels, n int, sp uint64, rng *rand.Rand)
 	m := newMachine(p, rng)
 	states := make([][32]uint32, labels)
 	x := make([]byte, 128*labels)
-	word := func(label, w int) []byte { return x[256*(label/2)+32*(w/4)+16*(label%2)+4*(w%4):] }
+	wide := 2 // labels of a register
+	if strings.HasSuffix(name, "AVX512") {
+		wide = 4
+	}
+	word := func(label, w int) []byte { return x[16*(wide*(8*(label/wide)+w/4)+label%wide)+4*(w%4):] }
 	for l := range states {
 		for w := range states[l] {
 			states[l][w] = rng.Uint32()
@@ -80,7 +84,9 @@ func tryRomix(p *program, name string, labels, n int, sp uint64, rng *rand.Rand)
 	return "", true
 }
 
-var romixLabels = map[string]int{"romix2AVX2": 2, "romix6AVX2": 6, "romix12AVX2": 12}
+var romixLabels = map[string]int{
+	"romix2AVX2": 2, "romix6AVX2": 6, "romix12AVX2": 12, "romix4AVX512": 4, "romix16AVX512": 16, "romix40AVX512": 40,
+}
 
 func TestEveryKernelOfSpaceForX86IsRunOnAnyMachine(t *testing.T) {
 	p := parse(t, space())
@@ -111,9 +117,10 @@ func TestAWrongInstructionOfSpaceIsFound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(33, 34))
 	text := space()
 	for name, change := range map[string][2]string{
-		"eagerAES":  {"VAESENCLAST X8, X7, X7", "VAESENC X8, X7, X7"},
-		"eagerVAES": {"VMOVDQU 96(BX), Y9", "VMOVDQU 64(BX), Y9"},
-		"lazyAES":   {"IMULQ $176, R10", "IMULQ $160, R10"},
+		"eagerAES":     {"VAESENCLAST X8, X7, X7", "VAESENC X8, X7, X7"},
+		"eagerVAES":    {"VMOVDQU 96(BX), Y9", "VMOVDQU 64(BX), Y9"},
+		"eagerVAES512": {"SBBQ $-1, DX", "ADDQ $1, DX"},
+		"lazyAES":      {"IMULQ $176, R10", "IMULQ $160, R10"},
 	} {
 		begin := strings.Index(text, "TEXT ·"+name+"(SB)")
 		spoiled := text[:begin] + strings.Replace(text[begin:], change[0], change[1], 1)
@@ -129,20 +136,24 @@ func TestAWrongInstructionOfSpaceIsFound(t *testing.T) {
 			}
 		}
 	}
-	for _, change := range [][2]string{
-		{"VPSLLD $12, Y1, Y12", "VPSLLD $13, Y1, Y12"},
-		{"VPSHUFD $0x93, Y11, Y11", "VPSHUFD $0x39, Y11, Y11"},
-		{"VINSERTI128 $1, 640(R9)", "VINSERTI128 $1, 624(R9)"},
-		{"VPADDD 32(AX), Y1, Y1", "VPADDD 64(AX), Y1, Y1"},
+	for _, change := range [][3]string{
+		{"romix6AVX2", "VPSLLD $12, Y1, Y12", "VPSLLD $13, Y1, Y12"},
+		{"romix6AVX2", "VPSHUFD $0x93, Y11, Y11", "VPSHUFD $0x39, Y11, Y11"},
+		{"romix6AVX2", "VINSERTI128 $1, 640(R9)", "VINSERTI128 $1, 624(R9)"},
+		{"romix6AVX2", "VPADDD 32(AX), Y1, Y1", "VPADDD 64(AX), Y1, Y1"},
+		{"romix16AVX512", "VPROLD $12, Z1, Z1", "VPROLD $13, Z1, Z1"},
+		{"romix16AVX512", "VSHUFI32X4 $0xdd, Z31, Z30, Z27", "VSHUFI32X4 $0x88, Z31, Z30, Z27"},
+		{"romix16AVX512", "VMOVDQU32 448(R11), Z27", "VMOVDQU32 448(R10), Z27"},
 	} {
-		begin := strings.Index(text, "TEXT ·romix6AVX2(SB)")
-		spoiled := text[:begin] + strings.Replace(text[begin:], change[0], change[1], 1)
+		name := change[0]
+		begin := strings.Index(text, "TEXT ·"+name+"(SB)")
+		spoiled := text[:begin] + strings.Replace(text[begin:], change[1], change[2], 1)
 		if spoiled == text {
-			t.Errorf("there is no %s", change[0])
+			t.Errorf("%s has no %s", name, change[1])
 			continue
 		}
-		if _, right := tryRomix(parse(t, spoiled), "romix6AVX2", 6, 4, stack, rng); right {
-			t.Errorf("%s is not noticed", change[1])
+		if _, right := tryRomix(parse(t, spoiled), name, romixLabels[name], 4, stack, rng); right {
+			t.Errorf("%s with %s is not noticed", name, change[2])
 		}
 	}
 }

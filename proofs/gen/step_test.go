@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 	"strings"
@@ -18,7 +19,7 @@ func (m *machine) step(in *instruction) {
 			clear(m.vec[i][16:])
 		}
 	case in.op == "KXNORW":
-		m.mask[in.args[2]] = ^(m.mask[in.args[0]] ^ m.mask[in.args[1]])
+		m.mask[in.args[2]] = uint64(^uint16(m.mask[in.args[0]] ^ m.mask[in.args[1]]))
 	case in.op == "VPGATHERDD":
 		m.gather(in)
 	case in.op == "VPSCATTERDD":
@@ -40,6 +41,18 @@ func (m *machine) step(in *instruction) {
 			mask |= uint64(b>>7) << i
 		}
 		m.regs[in.args[1]] = mask
+	case in.op == "VPTESTNMB":
+		mask, b := uint64(0), m.read(in.args[1], 64)
+		for i, a := range m.read(in.args[0], 64) {
+			if a&b[i] == 0 {
+				mask |= 1 << i
+			}
+		}
+		m.mask[in.args[2]] = mask
+	case in.op == "KMOVQ":
+		m.regs[in.args[1]] = m.mask[in.args[0]]
+	case in.op == "VBROADCASTI32X4":
+		m.write(in.args[1], bytes.Repeat(m.read(in.args[0], 16), 4))
 	case in.op == "VMOVQ":
 		copy(m.memory(m.address(in.args[1]), 8), m.read(in.args[0], 8))
 	case in.op[0] == 'V':
@@ -64,6 +77,9 @@ func (m *machine) scalar(in *instruction) {
 		var b [8]byte
 		switch {
 		case operand[0] == '$':
+			if n, negative := strings.CutPrefix(operand[1:], "-"); negative {
+				return -decimal(n)
+			}
 			n, inverted := strings.CutPrefix(operand[1:], "~")
 			if inverted {
 				return ^decimal(n)
@@ -100,10 +116,16 @@ func (m *machine) scalar(in *instruction) {
 		}
 		return
 	case "LEAQ":
-		base, index, _ := strings.Cut(in.args[0], ")(")
-		name, scale, _ := strings.Cut(strings.TrimSuffix(index, ")"), "*")
-		m.regs[to] = m.address(base+")") + m.regs[name]*decimal(scale)
+		m.regs[to] = m.address(in.args[0])
 		return
+	case "CMPQ": // of the flags that it sets, the carry is of use to us
+		m.carry = value(in.args[0]) < value(to)
+		return
+	case "SBBQ":
+		result = value(to) - value(in.args[0])
+		if m.carry {
+			result--
+		}
 	case "BSWAPL":
 		m.regs[to] = uint64(bits.ReverseBytes32(uint32(value(to))))
 		return
@@ -172,12 +194,14 @@ func (m *machine) avx(in *instruction, size int) []byte {
 		return each(func(a, b uint32) uint32 { return a + b })
 	case "VPSUBD":
 		return each(func(a, b uint32) uint32 { return b - a })
-	case "VPXOR":
+	case "VPXOR", "VPXORD":
 		return each(func(a, b uint32) uint32 { return a ^ b })
 	case "VPOR":
 		return each(func(a, b uint32) uint32 { return a | b })
 	case "VPAND":
 		return each(func(a, b uint32) uint32 { return a & b })
+	case "VPROLD":
+		return each(func(a, _ uint32) uint32 { return bits.RotateLeft32(a, immediate) })
 	case "VPRORD":
 		return each(func(a, _ uint32) uint32 { return bits.RotateLeft32(a, -immediate) })
 	case "VPSRLD":
@@ -196,6 +220,13 @@ func (m *machine) avx(in *instruction, size int) []byte {
 		var out []byte
 		for at := 0; at < size; at += 16 {
 			out = append(out, aesRound(m.read(args[1], size)[at:][:16], a[at:][:16], op == "VAESENCLAST")...)
+		}
+		return out
+	case "VSHUFI32X4":
+		b := m.read(args[1], size)
+		var out []byte
+		for i, from := range [][]byte{b, b, a, a} {
+			out = append(out, from[16*(immediate>>(2*i)&3):][:16]...)
 		}
 		return out
 	case "VPTERNLOGD":

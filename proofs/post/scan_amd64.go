@@ -6,14 +6,17 @@ import (
 	"tweedle/proofs/processor"
 )
 
-// These encrypt n times 16 labels with the cipher of a nonce group, and n times four
-// labels with those of nonces. They are written and described by proofs/gen.
+// These encrypt n times 16 labels, the last of the eager ones 32, with the cipher of a
+// nonce group, and n times four labels with those of nonces. They are written and described by proofs/gen.
 //
 //go:noescape
-func eagerAES(labels *byte, keys *[11][2][16]byte, found *uint64, n int)
+func eagerAES(labels *byte, keys *[11][2][16]byte, found, numbers *uint64, n int)
 
 //go:noescape
-func eagerVAES(labels *byte, keys *[11][2][16]byte, found *uint64, n int)
+func eagerVAES(labels *byte, keys *[11][2][16]byte, found, numbers *uint64, n int)
+
+//go:noescape
+func eagerVAES512(labels *byte, keys *[11][2][16]byte, found, numbers *uint64, n int)
 
 //go:noescape
 func lazyAES(labels *byte, keys *[16][11][16]byte, at *uint32, texts *uint64, n int)
@@ -24,17 +27,20 @@ func scanKernels() []scanKernel {
 	kernels := []scanKernel{portableScan}
 	has := processor.Detect()
 	if has.AES {
-		kernels = append(kernels, scanKernel{"aes", batched(eagerAES, 1)})
+		kernels = append(kernels, scanKernel{"aes", batched(eagerAES, 1, 16)})
 	}
 	if has.VAES {
-		kernels = append(kernels, scanKernel{"vaes", batched(eagerVAES, 2)})
+		kernels = append(kernels, scanKernel{"vaes", batched(eagerVAES, 2, 16)})
+	}
+	if has.VAES && has.AVX512 {
+		kernels = append(kernels, scanKernel{"vaes512", batched(eagerVAES512, 4, 32)})
 	}
 	return kernels
 }
 
 const (
-	// eagerStep and lazyStep are how many labels a step of the kernels takes.
-	eagerStep, lazyStep = 16, 4
+	// lazyStep is how many labels a step of the lazy kernel takes.
+	lazyStep = 4
 	// eagerMost is how many labels are looked at by the one before the other.
 	eagerMost = 1024
 	// lazyMost is how many labels wait for their lazy ciphers at most. On average there
@@ -42,29 +48,32 @@ const (
 	lazyMost = 256
 )
 
-// batched is scanKernel.scan by an eager kernel that takes so many labels in a register.
-func batched(eager func(labels *byte, keys *[11][2][16]byte, found *uint64, n int), each int) func([]hit, []byte, uint64, *nonceGroup, difficulty) []hit {
+// batched is scanKernel.scan by an eager kernel that takes each labels in a register
+// and step of them at once.
+func batched(eager func(labels *byte, keys *[11][2][16]byte, found, numbers *uint64, n int), each, step int) func([]hit, []byte, uint64, *nonceGroup, difficulty) []hit {
 	return func(hits []hit, labels []byte, first uint64, g *nonceGroup, d difficulty) []hit {
 		if d.msb != 0 { // so few labels that it matters nothing
 			return scanPortable(hits, labels, first, g, d)
 		}
-		var found [eagerMost + 2]uint64 // the number of entries, them, and one that is overwritten
+		// One more than there can be: it is overwritten.
+		var found [1 + eagerMost + 1]uint64 // how many, and of each the bytes
+		var numbers [eagerMost + 1]uint64
 		var wait waiting
-		for len(labels) >= eagerStep*LabelSize {
-			n := min(len(labels)/LabelSize, eagerMost) / eagerStep
-			eager(&labels[0], &g.eagerKeys, &found[0], n)
-			for _, entry := range found[1 : 1+found[0]] {
-				at := uint32(entry>>32) * uint32(each*LabelSize)
-				for mask := uint32(entry); mask != 0; mask &= mask - 1 {
+		for len(labels) >= step*LabelSize {
+			n := min(len(labels)/LabelSize, eagerMost) / step
+			eager(&labels[0], &g.eagerKeys, &found[0], &numbers[0], n)
+			for i, mask := range found[1 : 1+found[0]] {
+				at := uint32(numbers[i]) * uint32(each*LabelSize)
+				for ; mask != 0; mask &= mask - 1 {
 					// The bits are those of one label after another.
-					wait.at[wait.n] = at + uint32(bits.TrailingZeros32(mask))
+					wait.at[wait.n] = at + uint32(bits.TrailingZeros64(mask))
 					if wait.n++; wait.n == lazyMost {
 						hits = wait.test(hits, labels, first, g, d)
 					}
 				}
 			}
 			hits = wait.test(hits, labels, first, g, d)
-			labels, first = labels[n*eagerStep*LabelSize:], first+uint64(n*eagerStep)
+			labels, first = labels[n*step*LabelSize:], first+uint64(n*step)
 		}
 		return scanPortable(hits, labels, first, g, d)
 	}
