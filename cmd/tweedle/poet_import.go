@@ -97,7 +97,7 @@ func (f *poetFlags) takeOver(from, fromDB string) (report importReport, err erro
 		return report, fmt.Errorf("%w (the data directory must be new, or have this key)", err)
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
-	archive := legacy.OpenArchive(service)
+	archive := legacy.OpenArchive(service.Book().DB)
 	err = legacy.Proofs(fromDB, runtime.GOMAXPROCS(0), func(p legacy.Proof) error {
 		report.Proofs = append(report.Proofs, p.Round)
 		return archive.Put(p)

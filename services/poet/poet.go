@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"tweedle/base/sealed"
 	"tweedle/protocol/registration"
 	"tweedle/values/types"
 )
@@ -27,14 +28,14 @@ var (
 	ErrExists       = errors.New("already registered")          // AlreadyExists, 409
 	ErrTooLate      = errors.New("round ends too late")         // FailedPrecondition, 400
 	ErrNotFound     = errors.New("not found")                   // NotFound, 404
-	ErrDiskFull     = errors.New("disk of the server is full")  // Unavailable, 503
+	ErrDiskFull     = sealed.ErrFull                            // Unavailable, 503
 	ErrBusy         = errors.New("server is busy, retry later") // Unavailable, 503
 	// ErrUnfinished says that a registration was found right and may be stored
 	// or not; it comes with the context's error.
 	ErrUnfinished = errors.New("maybe not stored yet")
-	ErrStopped    = errors.New("server is stopping")     // Unavailable, 503
-	ErrDamaged    = errors.New("stored data is damaged") // Internal, 500
-	ErrBadProof   = errors.New("proof is wrong")         // InvalidArgument, 400
+	ErrStopped    = sealed.ErrStopped            // Unavailable, 503
+	ErrDamaged    = sealed.ErrDamaged            // Internal, 500
+	ErrBadProof   = errors.New("proof is wrong") // InvalidArgument, 400
 )
 
 // Registration is a request to become a member of the open round

@@ -26,34 +26,44 @@ func Node(left, right [32]byte) [32]byte {
 	return blake3.Sum256(b[:])
 }
 
-// Root returns the root over leaves. A right sibling that is missing is 32
-// zero bytes, at whichever layer it is missing. One leaf is its own root; the
-// root of no leaves is zero.
-func Root(leaves [][32]byte) [32]byte {
-	if len(leaves) == 0 {
-		return [32]byte{}
-	}
-	layer := leaves
-	for len(layer) > 1 {
+// Tree is the tree over an ordered list of leaves. Its layers take twice the memory
+// of the leaves, which it shares.
+type Tree struct{ layers [][][32]byte }
+
+// NewTree computes the tree over leaves.
+func NewTree(leaves [][32]byte) Tree {
+	t := Tree{[][][32]byte{leaves}}
+	for layer := leaves; len(layer) > 1; {
 		layer = parents(layer)
+		t.layers = append(t.layers, layer)
 	}
-	return layer[0]
+	return t
 }
 
-// Proof returns the siblings of leaf i from the bottom up. It panics when
-// there is no such leaf.
-func Proof(leaves [][32]byte, i uint64) [][32]byte {
-	if i >= uint64(len(leaves)) {
+// Root returns the root. A right sibling that is missing is 32 zero bytes, at
+// whichever layer it is missing. One leaf is its own root; the root of no leaves
+// is zero.
+func (t Tree) Root() [32]byte { return at(t.layers[len(t.layers)-1], 0) }
+
+// Proof returns the siblings of leaf i from the bottom up. It panics when there is
+// no such leaf.
+func (t Tree) Proof(i uint64) [][32]byte {
+	if i >= uint64(len(t.layers[0])) {
 		panic("merkle: proof of a leaf that is not there")
 	}
 	var proof [][32]byte
-	layer := leaves
-	for len(layer) > 1 {
+	for _, layer := range t.layers[:len(t.layers)-1] {
 		proof = append(proof, at(layer, int(i^1)))
-		layer, i = parents(layer), i/2
+		i /= 2
 	}
 	return proof
 }
+
+// Root returns the root of the tree over leaves.
+func Root(leaves [][32]byte) [32]byte { return NewTree(leaves).Root() }
+
+// Proof returns the siblings of leaf i in the tree over leaves, as Tree.Proof does.
+func Proof(leaves [][32]byte, i uint64) [][32]byte { return NewTree(leaves).Proof(i) }
 
 // Height returns the number of siblings in a proof for a tree of n leaves.
 func Height(n uint64) int {

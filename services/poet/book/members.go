@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"tweedle/base/sealed"
 	"tweedle/services/poet"
 	"tweedle/values/types"
 )
@@ -24,15 +25,16 @@ func (m Member) encode() []byte {
 	return binary.BigEndian.AppendUint64(slices.Clone(m.Challenge[:]), uint64(m.Time))
 }
 
-func decodeMember(round, key, sealed []byte) (Member, error) {
-	v, err := openValue(round, key, sealed)
-	if err != nil {
-		return Member{}, err
-	}
+func decodeMember(key, v []byte) (Member, error) {
 	if len(key) != 32 || len(v) != 40 {
 		return Member{}, fmt.Errorf("%s: member %x: %w: restore the file from a copy", DatabaseName, key, poet.ErrDamaged)
 	}
 	return Member{Challenge: [32]byte(v), Time: int64(binary.BigEndian.Uint64(v[32:]))}, nil
+}
+
+// membersOf returns the bucket of a round's members.
+func membersOf(tx *bbolt.Tx, number uint32) sealed.Bucket {
+	return sealed.Top(tx, members).Sub(roundKey(number))
 }
 
 // Entry is a registration on its way into the book: the time in Member is set
@@ -51,56 +53,46 @@ type Entry struct {
 // gets the member that is stored, and ErrExists if the challenge is another. An
 // error means that nothing is acknowledged: of a write without room all or nothing
 // may be stored.
-func (s *Book) Register(entries []*Entry, limit uint64, choose func() (round uint32, ends, now time.Time)) (added uint64, err error) {
+func (b *Book) Register(entries []*Entry, limit uint64, choose func() (round uint32, ends, now time.Time)) (added uint64, err error) {
 	// Neighbours share pages of the tree.
 	slices.SortStableFunc(entries, func(a, b *Entry) int { return bytes.Compare(a.NodeID[:], b.NodeID[:]) })
-	err = s.Update("register", func(tx *bbolt.Tx) error {
+	err = b.Update(func(tx *bbolt.Tx) error {
 		number, ends, now := choose()
-		key := roundKey(number)
-		b, err := membersOf(tx, key)
+		in, err := sealed.Top(tx, members).MakeSub(roundKey(number))
 		if err != nil {
 			return err
 		}
-		first := b.Sequence()
+		first := in.Len()
 		for _, e := range entries {
 			e.Round, e.Member.Time = number, now.UnixMilli()
 			if !e.Deadline.IsZero() && ends.After(e.Deadline) {
 				e.Err = fmt.Errorf("%w: round %d ends at %s", poet.ErrTooLate, number, ends.UTC().Format(time.RFC3339))
 				continue
 			}
-			if e.Err, err = e.join(b, key, limit); err != nil {
+			if e.Err, err = e.join(in, limit); err != nil {
 				return err
 			}
 		}
-		added = b.Sequence() - first
+		added = in.Len() - first
 		return nil
 	})
 	return added, err
 }
 
-// membersOf returns the bucket of a round's members, making it if there is none.
-func membersOf(tx *bbolt.Tx, round []byte) (*bbolt.Bucket, error) {
-	all := tx.Bucket(bucketMembers)
-	if b := all.Bucket(round); b != nil {
-		return b, nil
-	}
-	if err := all.SetSequence(all.Sequence() + 1); err != nil {
-		return nil, err
-	}
-	return all.CreateBucket(round)
-}
-
 // join puts one registration into its round's bucket, unless it is there. refused
 // is the answer to its sender; err means that the transaction failed.
-func (e *Entry) join(b *bbolt.Bucket, round []byte, limit uint64) (refused, err error) {
-	sealed := b.Get(e.NodeID[:])
-	if sealed == nil {
-		if b.Sequence() >= limit {
+func (e *Entry) join(in sealed.Bucket, limit uint64) (refused, err error) {
+	v, refused := in.Get(e.NodeID[:])
+	if refused != nil {
+		return refused, nil
+	}
+	if v == nil {
+		if in.Len() >= limit {
 			return fmt.Errorf("%w: round %d takes no more than %d members", poet.ErrExhausted, e.Round, limit), nil
 		}
-		return nil, put(b, round, e.NodeID[:], e.Member.encode())
+		return nil, in.Put(e.NodeID[:], e.Member.encode())
 	}
-	old, refused := decodeMember(round, e.NodeID[:], sealed)
+	old, refused := decodeMember(e.NodeID[:], v)
 	if refused == nil && old.Challenge != e.Member.Challenge {
 		refused = fmt.Errorf("%w in round %d with another challenge", poet.ErrExists, e.Round)
 	}
@@ -109,46 +101,33 @@ func (e *Entry) join(b *bbolt.Bucket, round []byte, limit uint64) (refused, err 
 }
 
 // Members returns the number of registrations in a round.
-func (s *Book) Members(number uint32) (n uint64) {
-	s.db.View(func(tx *bbolt.Tx) error {
-		if b := tx.Bucket(bucketMembers).Bucket(roundKey(number)); b != nil {
-			n = b.Sequence()
-		}
+func (b *Book) Members(number uint32) (n uint64) {
+	// A book that is closing has none to show.
+	_ = b.View(func(tx *bbolt.Tx) error {
+		n = membersOf(tx, number).Len()
 		return nil
 	})
 	return n
 }
 
-// EachMember calls fn for every member of a round, in the order of the membership
+// eachMember calls fn for every member of a round, in the order of the membership
 // tree: ascending public key (reference/poet.md 1.1).
-func (s *Book) EachMember(number uint32, fn func(nodeID [32]byte, m Member) error) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		key := roundKey(number)
-		b := tx.Bucket(bucketMembers).Bucket(key)
-		if b == nil {
-			return nil
-		}
-		var count uint64
-		err := b.ForEach(func(k, sealed []byte) error {
-			m, err := decodeMember(key, k, sealed)
+func (b *Book) eachMember(number uint32, fn func(id types.NodeID, m Member) error) error {
+	return b.View(func(tx *bbolt.Tx) error {
+		return membersOf(tx, number).Each(func(key, v []byte) error {
+			m, err := decodeMember(key, v)
 			if err != nil {
 				return err
 			}
-			count++
-			return fn([32]byte(k), m)
+			return fn(types.NodeID(key), m)
 		})
-		if err == nil && count != b.Sequence() {
-			err = fmt.Errorf("%s: round %d has %d members, %d were acknowledged: %w: restore the file from a copy",
-				DatabaseName, number, count, b.Sequence(), poet.ErrDamaged)
-		}
-		return err
 	})
 }
 
 // Challenges returns the leaves of a round's membership tree.
-func (s *Book) Challenges(number uint32) ([][32]byte, error) {
-	leaves := make([][32]byte, 0, s.Members(number))
-	err := s.EachMember(number, func(_ [32]byte, m Member) error {
+func (b *Book) Challenges(number uint32) ([][32]byte, error) {
+	leaves := make([][32]byte, 0, b.Members(number))
+	err := b.eachMember(number, func(_ types.NodeID, m Member) error {
 		leaves = append(leaves, m.Challenge)
 		return nil
 	})

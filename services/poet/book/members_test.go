@@ -67,7 +67,7 @@ func TestMemberTreeAgainstThePlainOne(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if leaves[m.Index] != m.Challenge || fmt.Sprint(m.Proof) != fmt.Sprint(merkle.Proof(leaves, m.Index)) || m.Root != want || m.Members != uint64(n) {
+			if leaves[m.Index] != m.Challenge || fmt.Sprint(m.Proof) != fmt.Sprint(merkle.Proof(leaves, m.Index)) || m.Statement != want || m.Members != uint64(n) {
 				t.Fatalf("%d members: proof of member %d differs", n, m.Index)
 			}
 		}

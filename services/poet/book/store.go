@@ -1,28 +1,25 @@
-// Package book keeps what a PoET server must not lose, in one bbolt database:
-// registrations, rounds and proofs, each value under a checksum.
+// Package book keeps what a PoET server must not lose, in one database:
+// registrations, which round takes them, and proofs. All the rest follows.
 //
-// It promises: what a write has stored is durable when it returns, all of it or
-// nothing; damage of the file is found when it is opened or read, and never
-// answered from; after a failed sync nothing is acknowledged any more. It leaves
-// to the caller when which round opens, and everything that needs a clock.
+// It promises what package sealed does: what a write has stored is durable when it
+// returns, all of it or nothing; damage is found when the file is opened or read, and
+// never answered from. It leaves to the caller when which round opens, and everything
+// that needs a clock.
 package book
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 
-	"tweedle/base/durable"
+	"tweedle/base/kept"
+	"tweedle/base/sealed"
 	"tweedle/protocol/registration"
 	"tweedle/services/poet"
 	"tweedle/values/codec"
@@ -37,123 +34,50 @@ const DatabaseName = "poet.db"
 const format = 2
 
 // Buckets of the book. Other packages of the server have their own.
-var (
-	bucketMeta    = []byte("meta")
-	bucketMembers = []byte("members") // number, big endian -> bucket of public key -> Member
-	bucketProofs  = []byte("proofs")  // number -> types.PoetProofMessage
+const (
+	meta    = "meta"
+	members = "members" // number, big endian -> bucket of public key -> Member
+	proofs  = "proofs"  // number -> types.PoetProofMessage
+)
 
+// Keys of the bucket meta.
+var (
 	keyFormat   = []byte("format")
 	keySchedule = []byte("schedule")
 	keyOpen     = []byte("open")
 	keyPow      = []byte("pow")
 )
 
-// Book is what the server keeps in poet.db. Every value carries a checksum over
-// its bucket, key and content, for the database has none. All writes go through
-// Update. Its methods may be called concurrently.
+// Book is what the server keeps in poet.db. Its methods may be called concurrently.
 type Book struct {
-	db    *database
-	path  string
-	trees trees
-	open  context.Context // ends with Close, which calls done
-	done  context.CancelFunc
-
-	// failed is closed, with err set before, when a write failed in a way that
-	// leaves the state of the file unknown: nothing is acknowledged any more.
-	failed    chan struct{}
-	err       error
-	hasFailed atomic.Bool
-
-	// Point, if not nil, is called before and after each write, by its name. Only
-	// tests set it, before the first write.
-	Point func(name string, after bool)
+	*sealed.DB
+	trees *kept.Values[uint32, *tree]
 }
 
 func roundKey(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
-// Open opens the database of a data directory, or makes it: under another name first, so that a
-// file of that name is always complete.
+// Open opens the database of a data directory, or makes it. With acceptOlder it does
+// so although one of the two heads of the file is damaged: the last transaction may
+// be missing then.
 func Open(dir string, schedule types.PoetSchedule, acceptOlder bool) (*Book, error) {
-	path := filepath.Join(dir, DatabaseName)
-	switch _, err := os.Stat(path); {
-	case errors.Is(err, os.ErrNotExist):
-		if err := createDatabase(path, schedule); err != nil {
-			return nil, fmt.Errorf("make %s: %w", path, err)
-		}
-	case err != nil:
+	db, err := sealed.Open(filepath.Join(dir, DatabaseName), sealed.Options{
+		Buckets: []string{meta, members, proofs}, AcceptOlder: acceptOlder,
+		New: func(tx *bbolt.Tx) error {
+			b := sealed.Top(tx, meta)
+			return errors.Join(b.Put(keyFormat, []byte{format}), b.Put(keySchedule, encodeSchedule(schedule)))
+		},
+	})
+	if errors.Is(err, sealed.ErrHead) {
+		err = fmt.Errorf("%w; or, if the power failed while it was written, start once with --accept-older-state", err)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := checkFile(path, acceptOlder); err != nil {
-		return nil, err
+	b := &Book{DB: db, trees: kept.New[uint32](keptTrees, (*tree).size)}
+	if err := b.View(func(tx *bbolt.Tx) error { return checkMeta(tx, schedule) }); err != nil {
+		return nil, errors.Join(err, b.Close())
 	}
-	bolt, err := openBolt(path)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	db, err := newDatabase(bolt)
-	if err != nil {
-		return nil, errors.Join(err, bolt.Close())
-	}
-	s := newBook(db, path)
-	if err := s.checkMeta(schedule); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return s, nil
-}
-
-func newBook(db *database, path string) *Book {
-	s := &Book{db: db, path: path, failed: make(chan struct{})}
-	s.open, s.done = context.WithCancel(context.Background())
-	return s
-}
-
-func openBolt(path string) (*bbolt.DB, error) {
-	return bbolt.Open(path, 0o600, &bbolt.Options{
-		// The directory's lock keeps others away; this is for a person with
-		// another tool.
-		Timeout: time.Second,
-		// The list of free pages is stored: else bbolt reads the whole file for
-		// it, at a start and after each write that the disk refused. checkFile
-		// sees to it that no page in use is on it.
-		FreelistType: bbolt.FreelistMapType,
-		// Long readers (a membership tree) would hold up a writer that must
-		// map a larger file. It is address space, not memory.
-		InitialMmapSize: 1 << 30,
-	})
-}
-
-func createDatabase(path string, schedule types.PoetSchedule) error {
-	temp := path + ".new"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	db, err := openBolt(temp)
-	if err != nil {
-		return err
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range topBuckets() {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		meta := tx.Bucket(bucketMeta)
-		return errors.Join(
-			put(meta, bucketMeta, keyFormat, []byte{format}),
-			put(meta, bucketMeta, keySchedule, encodeSchedule(schedule)))
-	})
-	if err := errors.Join(err, db.Close()); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	// If we stop here, the next start makes it again.
-	err = durable.OS{}.Move(temp, path)
-	if errors.Is(err, os.ErrExist) { // we looked: it leads nowhere
-		return fmt.Errorf("%s is a link: make the place that it leads to available, or remove the link", path)
-	}
-	if err != nil {
-		return err
-	}
-	return durable.OS{}.SyncDir(filepath.Dir(path))
+	return b, nil
 }
 
 func encodeSchedule(s types.PoetSchedule) []byte {
@@ -164,113 +88,24 @@ func encodeSchedule(s types.PoetSchedule) []byte {
 	return b
 }
 
-// topBuckets are in every database.
-func topBuckets() [][]byte { return [][]byte{bucketMeta, bucketMembers, bucketProofs} }
-
-// checkMeta refuses the databases of others.
-func (s *Book) checkMeta(schedule types.PoetSchedule) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		// The names at the top are under no checksum.
-		for _, name := range topBuckets() {
-			if tx.Bucket(name) == nil {
-				return fmt.Errorf("%s is damaged, or is not the database of a PoET: restore a copy of it, or choose another data directory", s.path)
-			}
-		}
-		meta := tx.Bucket(bucketMeta)
-		version, err := get(meta, bucketMeta, keyFormat)
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(version, []byte{format}) {
-			return fmt.Errorf("%s has format %x, and this program reads format %02x only: use the program that wrote it, or a new data directory", s.path, version, format)
-		}
-		stored, err := get(meta, bucketMeta, keySchedule)
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(stored, encodeSchedule(schedule)) {
-			return fmt.Errorf("%s was made for another genesis, epoch duration, phase shift or cycle gap: correct the settings, or choose another data directory", s.path)
-		}
-		return nil
-	})
-}
-
-// Close closes the database once nobody reads it any more.
-func (s *Book) Close() error {
-	s.done()
-	return s.db.Close()
-}
-
-// DB returns the database, for reading buckets of other packages. They write with
-// Update.
-func (s *Book) DB() *bbolt.DB { return s.db.DB }
-
-// Failed is closed when a write failed in a way that only a restart can clear;
-// Err says why.
-func (s *Book) Failed() <-chan struct{} { return s.failed }
-
-// Err returns why the book failed, or nil.
-func (s *Book) Err() error {
-	if s.hasFailed.Load() {
-		return s.err
-	}
-	return nil
-}
-
-// Settle returns when every write that had begun before has ended.
-func (s *Book) Settle() {
-	s.db.writing.Lock()
-	s.db.writing.Unlock()
-}
-
-// Update runs a transaction that is durable when it returns nil. name names the
-// write point. An error of fn comes back as it is; one of the disk wraps
-// ErrDiskFull if there was no room, and otherwise fails the store.
-func (s *Book) Update(name string, fn func(tx *bbolt.Tx) error) error {
-	if s.hasFailed.Load() {
-		return fmt.Errorf("%w: %w", poet.ErrStopped, s.err)
-	}
-	if s.Point != nil {
-		s.Point(name, false)
-	}
-	s.db.writing.Lock()
-	defer s.db.writing.Unlock()
-	tx, err := s.db.Begin(true)
+// checkMeta refuses the databases of other programs and networks.
+func checkMeta(tx *bbolt.Tx, schedule types.PoetSchedule) error {
+	path := tx.DB().Path()
+	version, err := sealed.Top(tx, meta).Get(keyFormat)
 	if err != nil {
-		return s.diskError(name, err)
-	}
-	defer tx.Rollback()
-	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := s.db.commit(tx); err != nil {
-		return s.diskError(name, err)
+	if !bytes.Equal(version, []byte{format}) {
+		return fmt.Errorf("%s has format %x, and this program reads format %02x only: use the program that wrote it, or a new data directory", path, version, format)
 	}
-	if s.Point != nil {
-		s.Point(name, true)
+	stored, err := sealed.Top(tx, meta).Get(keySchedule)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(stored, encodeSchedule(schedule)) {
+		return fmt.Errorf("%s was made for another genesis, epoch duration, phase shift or cycle gap: correct the settings, or choose another data directory", path)
 	}
 	return nil
-}
-
-// diskError sorts an error of a commit. For lack of room bbolt goes on from the
-// last good state; where the system tells of it only when it syncs (XFS, btrfs,
-// NFS) the transaction may be there all the same, so whoever is told
-// poet.ErrDiskFull may write the same again, and all our writes can be. After any
-// other error the system may have dropped what it said it would write, so we stop,
-// and the next start reads what is really there.
-func (s *Book) diskError(name string, err error) error {
-	if errors.Is(err, bbolterrors.ErrDatabaseNotOpen) {
-		return fmt.Errorf("%w: %w", poet.ErrStopped, err)
-	}
-	if isFull(err) {
-		return fmt.Errorf("%w: write %s of %s: %w", poet.ErrDiskFull, name, s.path, err)
-	}
-	err = fmt.Errorf("write %s of %s: %w: check the disk, then start again", name, s.path, err)
-	if s.hasFailed.CompareAndSwap(false, true) {
-		s.err = err
-		close(s.failed)
-	}
-	return err
 }
 
 // State is what the book says about the rounds: all the rest follows from it. A
@@ -283,41 +118,38 @@ type State struct {
 }
 
 // State reads it.
-func (s *Book) State() (st State, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		v, err := get(tx.Bucket(bucketMeta), bucketMeta, keyOpen)
+func (b *Book) State() (st State, err error) {
+	err = b.View(func(tx *bbolt.Tx) error {
+		v, err := sealed.Top(tx, meta).Get(keyOpen)
 		if err != nil {
 			return err
 		}
 		if st.New = len(v) != 4; !st.New {
 			st.Open = binary.BigEndian.Uint32(v)
 		}
-		if st.Members, err = numbers(tx.Bucket(bucketMembers), 0); err != nil {
+		if st.Members, err = numbers(sealed.Top(tx, members), 0); err != nil {
 			return err
 		}
-		st.Proved, err = numbers(tx.Bucket(bucketProofs), 0)
+		st.Proved, err = numbers(sealed.Top(tx, proofs), 0)
 		return err
 	})
 	return st, err
 }
 
 // numbers returns the rounds that a bucket has keys of, from first on, ascending.
-func numbers(b *bbolt.Bucket, first uint32) (list []uint32, err error) {
-	c := b.Cursor()
-	for k, _ := c.Seek(roundKey(first)); k != nil; k, _ = c.Next() {
-		if len(k) != 4 {
-			return nil, fmt.Errorf("%s: key %x of a round: %w: restore the file from a copy", DatabaseName, k, poet.ErrDamaged)
+func numbers(b sealed.Bucket, first uint32) (list []uint32, err error) {
+	for key := range b.Keys(roundKey(first)) {
+		if len(key) != 4 {
+			return nil, fmt.Errorf("%s: key %x of a round: %w: restore the file from a copy", DatabaseName, key, poet.ErrDamaged)
 		}
-		list = append(list, binary.BigEndian.Uint32(k))
+		list = append(list, binary.BigEndian.Uint32(key))
 	}
 	return list, nil
 }
 
 // WriteOpen stores the round that takes registrations.
-func (s *Book) WriteOpen(open uint32) error {
-	return s.Update("open", func(tx *bbolt.Tx) error {
-		return put(tx.Bucket(bucketMeta), bucketMeta, keyOpen, roundKey(open))
-	})
+func (b *Book) WriteOpen(open uint32) error {
+	return b.Update(func(tx *bbolt.Tx) error { return sealed.Top(tx, meta).Put(keyOpen, roundKey(open)) })
 }
 
 // Pow are the challenges that a registration's proof of work may be about. How
@@ -339,9 +171,9 @@ func decodePow(b []byte) (p Pow, err error) {
 }
 
 // Pow returns the stored challenges; they are empty in a new book.
-func (s *Book) Pow() (p Pow, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		v, err := get(tx.Bucket(bucketMeta), bucketMeta, keyPow)
+func (b *Book) Pow() (p Pow, err error) {
+	err = b.View(func(tx *bbolt.Tx) error {
+		v, err := sealed.Top(tx, meta).Get(keyPow)
 		if v == nil || err != nil {
 			return err
 		}
@@ -352,28 +184,26 @@ func (s *Book) Pow() (p Pow, err error) {
 }
 
 // WritePow stores the challenges.
-func (s *Book) WritePow(p Pow) error {
-	return s.Update("pow", func(tx *bbolt.Tx) error {
-		return put(tx.Bucket(bucketMeta), bucketMeta, keyPow, p.encode())
-	})
+func (b *Book) WritePow(p Pow) error {
+	return b.Update(func(tx *bbolt.Tx) error { return sealed.Top(tx, meta).Put(keyPow, p.encode()) })
 }
 
 // WriteProof stores a round's proof, and what must not be missing beside it: the
 // round that takes registrations, lest this one takes more of them, and the
 // challenges that follow from the proof. It reads the proof back.
-func (s *Book) WriteProof(number, open uint32, m *types.PoetProofMessage, p Pow) error {
+func (b *Book) WriteProof(number, open uint32, m *types.PoetProofMessage, p Pow) error {
 	data := codec.Encode(m)
-	err := s.Update("proof", func(tx *bbolt.Tx) error {
-		meta := tx.Bucket(bucketMeta)
+	err := b.Update(func(tx *bbolt.Tx) error {
+		about := sealed.Top(tx, meta)
 		return errors.Join(
-			put(tx.Bucket(bucketProofs), bucketProofs, roundKey(number), data),
-			put(meta, bucketMeta, keyOpen, roundKey(open)),
-			put(meta, bucketMeta, keyPow, p.encode()))
+			sealed.Top(tx, proofs).Put(roundKey(number), data),
+			about.Put(keyOpen, roundKey(open)),
+			about.Put(keyPow, p.encode()))
 	})
 	if err != nil {
 		return err
 	}
-	back, err := s.Proof(number)
+	back, err := b.Proof(number)
 	if err != nil {
 		return err
 	}
@@ -384,9 +214,9 @@ func (s *Book) WriteProof(number, open uint32, m *types.PoetProofMessage, p Pow)
 }
 
 // Proof returns a stored proof, or ErrNotFound.
-func (s *Book) Proof(n uint32) (m types.PoetProofMessage, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		v, err := get(tx.Bucket(bucketProofs), bucketProofs, roundKey(n))
+func (b *Book) Proof(n uint32) (m types.PoetProofMessage, err error) {
+	err = b.View(func(tx *bbolt.Tx) error {
+		v, err := sealed.Top(tx, proofs).Get(roundKey(n))
 		if err != nil {
 			return err
 		}
@@ -399,19 +229,10 @@ func (s *Book) Proof(n uint32) (m types.PoetProofMessage, err error) {
 }
 
 // Proofs returns the rounds from first on whose proof is stored, ascending.
-func (s *Book) Proofs(first uint32) (list []uint32, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
-		list, err = numbers(tx.Bucket(bucketProofs), first)
+func (b *Book) Proofs(first uint32) (list []uint32, err error) {
+	err = b.View(func(tx *bbolt.Tx) error {
+		list, err = numbers(sealed.Top(tx, proofs), first)
 		return err
 	})
 	return list, err
-}
-
-// Size returns the length of the file, in bytes.
-func (s *Book) Size() uint64 {
-	info, err := os.Stat(s.path)
-	if err != nil {
-		return 0
-	}
-	return uint64(info.Size())
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"tweedle/services/poet"
 	"tweedle/values/types"
 )
@@ -30,10 +32,18 @@ func TestTheRootWaitsForNoReader(t *testing.T) {
 	for n := range ids {
 		ids[n] = fill(t, b, uint32(n), 300)
 	}
-	b.trees.turn.Lock() // somebody builds a tree, and is slow
-	ctx, cancel := context.WithCancel(t.Context())
-	before := b.DB().Stats()
+	building, slow := make(chan struct{}), make(chan struct{})
 	var group sync.WaitGroup
+	group.Go(func() {
+		_, _ = b.trees.Get(t.Context(), 99, func() (*tree, error) {
+			close(building)
+			<-slow
+			return nil, errors.New("there is no such round")
+		})
+	})
+	<-building
+	ctx, cancel := context.WithCancel(t.Context())
+	before := stats(t, b)
 	answers := make(chan error, readers)
 	for i := range readers {
 		group.Go(func() {
@@ -54,7 +64,7 @@ func TestTheRootWaitsForNoReader(t *testing.T) {
 			t.Fatalf("a reader that has gone: %v", err)
 		}
 	}
-	b.trees.turn.Unlock()
+	close(slow)
 	group.Wait()
 	for range readers / 2 {
 		if err := <-answers; err != nil {
@@ -62,29 +72,22 @@ func TestTheRootWaitsForNoReader(t *testing.T) {
 		}
 	}
 	// A transaction for each look at the number of members, for each that has
-	// waited, and for each of the trees: no round was read twice.
-	after := b.DB().Stats()
-	if n := after.Sub(&before).TxN; n > readers+readers/2+rounds+1 {
+	// waited, two for each of the trees, and one for this look: no round was read twice.
+	after := stats(t, b)
+	if n := after.Sub(&before).TxN; n > readers+readers/2+2*(rounds+1)+1 {
 		t.Errorf("%d transactions", n)
 	}
 }
 
-// The trees of many rounds are kept, up to a bound; those asked for last stay.
-func TestTreesAreKeptWithinABound(t *testing.T) {
-	var c trees
-	big := func() *tree { return &tree{roots: make([][32]byte, maxGroups/3)} }
-	for n := range uint32(3) {
-		c.keep(n, big())
+func stats(t *testing.T, b *Book) (s bbolt.Stats) {
+	err := b.View(func(tx *bbolt.Tx) error {
+		s = tx.DB().Stats()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	c.get(0)
-	c.keep(3, big())
-	if c.get(0) == nil || c.get(1) != nil || c.get(2) == nil || c.get(3) == nil || c.groups > maxGroups || len(c.order) != len(c.kept) {
-		t.Errorf("%d trees with %d groups are kept: %v", len(c.kept), c.groups, c.order)
-	}
-	c.keep(4, &tree{roots: make([][32]byte, maxGroups+1)})
-	if c.get(4) == nil || len(c.kept) != 1 {
-		t.Errorf("a tree beyond the bound is kept alone, not with %d others", len(c.kept)-1)
-	}
+	return s
 }
 
 // A bit that flips under a running server is found when it is read.
@@ -100,9 +103,9 @@ func TestDamageAtRunTimeIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, id := range ids[:10] {
-		restore := flip(t, b, bucketMembers, roundKey(1), id[:])
+		restore := flip(t, b, members, roundKey(1), id[:])
 		if _, err := b.Prove(t.Context(), 1, id); !errors.Is(err, poet.ErrDamaged) {
-			t.Fatalf("member %d of a damaged group: %v", i, err)
+			t.Fatalf("damaged member %d: %v", i, err)
 		}
 		if _, err := b.Challenges(1); !errors.Is(err, poet.ErrDamaged) {
 			t.Fatalf("members with a damaged one: %v", err)
@@ -112,7 +115,7 @@ func TestDamageAtRunTimeIsFound(t *testing.T) {
 		}
 		restore()
 	}
-	flip(t, b, bucketProofs, nil, roundKey(1))
+	flip(t, b, proofs, nil, roundKey(1))
 	if _, err := b.Proof(1); !errors.Is(err, poet.ErrDamaged) {
 		t.Fatalf("a damaged proof: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"tweedle/base/sealed"
 	"tweedle/values/types"
 )
 
@@ -40,7 +41,7 @@ func migrate(b *bbolt.Bucket) error {
 		s.Gateways = slices.DeleteFunc(slices.Concat(pool.Slots, pool.Candidates),
 			func(g Named) bool { return g.Source != Configured && g.Source != FromAPI })
 	}
-	if err := s.write(b); err != nil {
+	if err := s.write(sealed.Top(b.Tx(), bucket)); err != nil {
 		return err
 	}
 	for _, name := range []string{"records", "data"} {
@@ -53,12 +54,12 @@ func migrate(b *bbolt.Bucket) error {
 
 // openOld decodes a value with the checksum of the first version behind it, which
 // did not cover the bucket.
-func openOld(key, sealed []byte, into any) bool {
+func openOld(key, old []byte, into any) bool {
 	const size = 8
-	if len(sealed) < size {
+	if len(old) < size {
 		return false
 	}
-	value := sealed[:len(sealed)-size]
+	value := old[:len(old)-size]
 	sum := types.Sum(key, value)
-	return bytes.Equal(sum[:size], sealed[len(value):]) && json.Unmarshal(value, into) == nil
+	return bytes.Equal(sum[:size], old[len(value):]) && json.Unmarshal(value, into) == nil
 }

@@ -8,7 +8,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"tweedle/services/poet/book"
+	"tweedle/base/sealed"
 )
 
 // The bucket, and in it two values, sealed JSON: Table, and a list of Record. Both
@@ -79,7 +79,8 @@ func load(db DB) (saved Saved, damaged, err error) {
 			return err
 		}
 		saved = Saved{}
-		damaged = errors.Join(get(b, keyTable, &saved.Table), get(b, keyRecords, &saved.Records))
+		in := sealed.Top(tx, bucket)
+		damaged = errors.Join(get(in, keyTable, &saved.Table), get(in, keyRecords, &saved.Records))
 		return nil
 	})
 	if err != nil {
@@ -88,33 +89,29 @@ func load(db DB) (saved Saved, damaged, err error) {
 	return saved, damaged, nil
 }
 
-func get(b *bbolt.Bucket, key string, into any) error {
-	sealed := b.Get([]byte(key))
-	if sealed == nil {
-		return nil
-	}
-	value, err := book.OpenValue(bucket, []byte(key), sealed)
-	if err != nil {
+func get(b sealed.Bucket, key string, into any) error {
+	value, err := b.Get([]byte(key))
+	if value == nil || err != nil {
 		return err
 	}
 	return json.Unmarshal(value, into)
 }
 
-func put(b *bbolt.Bucket, key string, value any) error {
+func put(b sealed.Bucket, key string, value any) error {
 	raw, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
-	return b.Put([]byte(key), book.SealValue(bucket, []byte(key), raw))
+	return b.Put([]byte(key), raw)
 }
 
 // write puts all of it into the bucket.
-func (s *Saved) write(b *bbolt.Bucket) error {
+func (s *Saved) write(b sealed.Bucket) error {
 	return errors.Join(put(b, keyTable, s.Table), put(b, keyRecords, s.Records))
 }
 
 // save makes a state durable. If we stop before the commit, load finds the one
 // before.
 func save(db DB, s *Saved) error {
-	return db.Update(func(tx *bbolt.Tx) error { return s.write(tx.Bucket([]byte(bucket))) })
+	return db.Update(func(tx *bbolt.Tx) error { return s.write(sealed.Top(tx, bucket)) })
 }

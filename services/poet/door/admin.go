@@ -200,8 +200,8 @@ func (a *admin) GetStorage(context.Context, *poetadminpb.GetStorageRequest) (*po
 	return out, nil
 }
 
-// maxBackup bounds the time of a backup. As long as it lasts the database cannot
-// use its free pages again.
+// maxBackup bounds the time of a backup. As long as it lasts a copy of the database
+// takes room on the disk.
 const maxBackup = 10 * time.Minute
 
 // Backup streams a copy of key and database.

@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	lru "github.com/hashicorp/golang-lru/v2/simplelru"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"tweedle/base/kept"
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/edges/front"
 	"tweedle/services/poet"
@@ -24,15 +23,10 @@ import (
 const cacheBytes = 64 << 20
 
 // proofCache keeps the proofs that were asked for lately, encoded for gRPC and
-// for REST. They never change.
+// for REST.
 type proofCache struct {
 	backend Backend
-	limit   int           // cacheBytes
-	turn    chan struct{} // one proof is read and encoded at a time
-
-	mu    sync.Mutex // guards what follows
-	ready *lru.LRU[string, *cachedProof]
-	bytes int
+	ready   *kept.Values[string, *cachedProof]
 }
 
 type cachedProof struct {
@@ -43,56 +37,21 @@ type cachedProof struct {
 func (e *cachedProof) size() int { return len(e.grpc.Bytes()) + len(e.json.Bytes()) }
 
 func newProofCache(b Backend) *proofCache {
-	c := &proofCache{backend: b, limit: cacheBytes, turn: make(chan struct{}, 1)}
-	var err error
-	// An encoded proof has more than a hundred bytes.
-	c.ready, err = lru.NewLRU(cacheBytes/100, func(_ string, e *cachedProof) { c.bytes -= e.size() })
-	if err != nil {
-		panic(err) // the size is a constant
-	}
-	return c
+	return &proofCache{b, kept.New[string](cacheBytes, (*cachedProof).size)}
 }
 
-// get returns a proof. Who asks for one that is ready waits for nobody; of
-// those who ask for the same other one the first reads it.
 func (c *proofCache) get(ctx context.Context, round string) (*cachedProof, error) {
 	if len(round) > types.MaxPoetRoundID {
 		round = round[:types.MaxPoetRoundID] // longer than any: not found
 	}
-	if e, ready := c.look(round); ready {
-		return e, nil
-	}
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if e, ready := c.look(round); ready {
-		return e, nil
-	}
-	record, err := c.backend.Proof(round)
-	if err != nil {
-		return nil, err
-	}
-	e, err := encodeProof(record)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.bytes += e.size()
-	c.ready.Add(strings.Clone(round), e)
-	for c.bytes > c.limit && c.ready.Len() > 1 {
-		c.ready.RemoveOldest()
-	}
-	return e, nil
-}
-
-func (c *proofCache) look(round string) (*cachedProof, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ready.Get(round)
+	round = strings.Clone(round) // it may be part of a whole request
+	return c.ready.Get(ctx, round, func() (*cachedProof, error) {
+		record, err := c.backend.Proof(round)
+		if err != nil {
+			return nil, err
+		}
+		return encodeProof(record)
+	})
 }
 
 func encodeProof(record poet.ProofRecord) (*cachedProof, error) {

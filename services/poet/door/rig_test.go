@@ -55,7 +55,7 @@ func newRig(t *testing.T, dir string, schedule types.PoetSchedule, change func(*
 	if r.service, err = rounds.Open(pc); err != nil {
 		t.Fatal(err)
 	}
-	if r.courier, err = delivery.Open(r.service, emptyShelf{}, delivery.DefaultConfig(), delivery.GRPC(types.GenesisID{}), nil, delivery.Options{}); err != nil {
+	if r.courier, err = delivery.Open(r.service.Book(), emptyShelf{}, delivery.DefaultConfig(), delivery.GRPC(types.GenesisID{}), nil, delivery.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, r.courier, r.cfg)

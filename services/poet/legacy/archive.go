@@ -7,25 +7,19 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"tweedle/base/sealed"
 	"tweedle/services/poet"
-	"tweedle/services/poet/book"
 	"tweedle/values/codec"
 )
 
 // bucketArchive holds the proofs taken over, by round in big-endian order.
 const bucketArchive = "legacy proofs"
 
-// Store is where an Archive lives: a *rounds.Service.
-type Store interface {
-	Update(fn func(tx *bbolt.Tx) error) error
-	DB() *bbolt.DB
-}
-
-// Archive keeps proofs that were taken over, beside a server's own.
-type Archive struct{ store Store }
+// Archive keeps proofs that were taken over, beside a server's own: in its database.
+type Archive struct{ db *sealed.DB }
 
 // OpenArchive returns the archive of a server.
-func OpenArchive(s Store) Archive { return Archive{s} }
+func OpenArchive(db *sealed.DB) Archive { return Archive{db} }
 
 // archived is the stored form of a Proof.
 type archived struct{ Proof }
@@ -57,12 +51,11 @@ func (a *archived) DecodeFrom(d *codec.Decoder) {
 // before it returns, the archive is as before, and an import may be repeated.
 func (a Archive) Put(p Proof) error {
 	key := binary.BigEndian.AppendUint32(nil, p.Round)
-	return a.store.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists([]byte(bucketArchive))
-		if err != nil {
+	return a.db.Update(func(tx *bbolt.Tx) error {
+		if _, err := tx.CreateBucketIfNotExists([]byte(bucketArchive)); err != nil {
 			return err
 		}
-		return b.Put(key, book.SealValue(bucketArchive, key, codec.Encode(&archived{p})))
+		return sealed.Top(tx, bucketArchive).Put(key, codec.Encode(&archived{p}))
 	})
 }
 
@@ -74,14 +67,13 @@ func (a Archive) Proof(round string) (poet.ProofRecord, error) {
 	}
 	key := binary.BigEndian.AppendUint32(nil, number)
 	var out archived
-	err = a.store.DB().View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(bucketArchive))
-		if b == nil || b.Get(key) == nil {
-			return fmt.Errorf("proof of round %s: %w", round, poet.ErrNotFound)
-		}
-		raw, err := book.OpenValue(bucketArchive, key, b.Get(key))
+	err = a.db.View(func(tx *bbolt.Tx) error {
+		raw, err := sealed.Top(tx, bucketArchive).Get(key)
 		if err != nil {
 			return err
+		}
+		if raw == nil {
+			return fmt.Errorf("proof of round %s: %w", round, poet.ErrNotFound)
 		}
 		if err := codec.Decode(raw, &out); err != nil {
 			return fmt.Errorf("taken over proof of round %s: %w", round, errors.Join(poet.ErrDamaged, err))

@@ -111,7 +111,7 @@ func TestKeyAndProofsAreTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	archive, skipped := OpenArchive(service), map[string]error{}
+	archive, skipped := OpenArchive(service.Book().DB), map[string]error{}
 	if _, err := archive.Proof("12"); !errors.Is(err, poet.ErrNotFound) {
 		t.Fatalf("an empty archive: %v", err)
 	}
@@ -133,7 +133,7 @@ func TestKeyAndProofsAreTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer service.Close()
-	archive = OpenArchive(service)
+	archive = OpenArchive(service.Book().DB)
 	got, err := archive.Proof("12")
 	if err != nil || got.Message.Proof.Root != types.Hash32(p.Root) || !slices.Equal(got.Members, members) || got.Message.PoetID[0] != 7 {
 		t.Fatalf("%+v, %v", got, err)

@@ -2,6 +2,7 @@ package rounds
 
 import (
 	"archive/tar"
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -13,29 +14,52 @@ import (
 	"go.etcd.io/bbolt"
 
 	"tweedle/base/durable"
+	"tweedle/services/poet"
 	"tweedle/services/poet/book"
 )
 
 // Backup writes a tar archive with the server's key and database as they are at
 // one moment. Unpacked, it is a data directory that a server goes on from. The
 // rounds' journals are not in it: a round that executes would start anew.
+//
+// However slowly w takes it, the database is read only as long as the disk needs for
+// a copy, which is there until Backup returns: a read that lasts would hold up
+// registrations as soon as the database has to grow.
 func (s *Service) Backup(w io.Writer) error {
-	key := base64.StdEncoding.AppendEncode(nil, s.key)
-	return s.book.DB().View(func(tx *bbolt.Tx) error {
-		return archive(w, append(key, '\n'), tx.Size(), func(w io.Writer) error {
-			_, err := tx.WriteTo(w)
-			return err
-		})
-	})
-}
-
-// BackupStopped does the same where no server runs.
-func BackupStopped(dir string, w io.Writer) error {
-	lock, err := durable.Lock(dir)
+	if st := s.Storage(); st.Free < st.Database+st.Needed {
+		return fmt.Errorf("backup: %w: it needs %d bytes for a copy of the database beside what a round needs, and %d are free", poet.ErrDiskFull, st.Database+st.Needed, st.Free)
+	}
+	// If we stop before it has no name, an empty file stays that nobody reads.
+	db, err := os.CreateTemp(s.cfg.Dir, "backup-*.tmp")
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer db.Close()
+	if err := os.Remove(db.Name()); err != nil {
+		return err
+	}
+	err = s.book.View(func(tx *bbolt.Tx) error {
+		_, err := tx.WriteTo(db)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("backup: %w", err)
+	}
+	return archive(w, base64.StdEncoding.AppendEncode(nil, s.key), db)
+}
+
+// BackupStopped does the same where no server runs, and changes nothing there.
+func BackupStopped(dir string, w io.Writer) error {
+	// Where no server ever ran there is no lock to take, and none is left behind.
+	lock := filepath.Join(dir, durable.LockName)
+	_, unused := os.Stat(lock)
+	if unused == nil {
+		held, err := durable.Lock(dir)
+		if err != nil {
+			return err
+		}
+		defer held.Close()
+	}
 	key, err := durable.ReadFile(durable.OS{}, filepath.Join(dir, IdentityName), 1<<10)
 	if err != nil {
 		return err
@@ -45,29 +69,32 @@ func BackupStopped(dir string, w io.Writer) error {
 		return err
 	}
 	defer db.Close()
+	if err := archive(w, key, db); err != nil {
+		return err
+	}
+	if _, err := os.Stat(lock); unused != nil && err == nil {
+		return fmt.Errorf("backup: a server was started on %s meanwhile: make it again", dir)
+	}
+	return nil
+}
+
+// archive writes a key and a whole file.
+func archive(w io.Writer, key []byte, db *os.File) error {
 	info, err := db.Stat()
 	if err != nil {
 		return err
 	}
-	return archive(w, key, info.Size(), func(w io.Writer) error {
-		_, err := io.Copy(w, db)
-		return err
-	})
-}
-
-func archive(w io.Writer, key []byte, size int64, database func(io.Writer) error) error {
 	t := tar.NewWriter(w)
-	add := func(name string, size int64, write func(io.Writer) error) error {
-		if err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: time.Now(), Format: tar.FormatPAX}); err != nil {
-			return err
+	add := func(name string, size int64, content io.Reader) error {
+		err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: time.Now(), Format: tar.FormatPAX})
+		if err == nil {
+			_, err = io.Copy(t, content)
 		}
-		return write(t)
+		return err
 	}
-	err := add(IdentityName, int64(len(key)), func(w io.Writer) error { _, err := w.Write(key); return err })
-	if err == nil {
-		err = add(book.DatabaseName, size, database)
-	}
-	if err := errors.Join(err, t.Close()); err != nil {
+	key = append(bytes.TrimSpace(key), '\n')
+	err = errors.Join(add(IdentityName, int64(len(key)), bytes.NewReader(key)), add(book.DatabaseName, info.Size(), io.NewSectionReader(db, 0, info.Size())), t.Close())
+	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
 	return nil

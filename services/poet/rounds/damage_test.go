@@ -173,9 +173,9 @@ func closedJob(t *testing.T, svc *Service, number uint32) work.Job {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range svc.machine.Step(time.Now(), Sealed{number, root, members}).Work {
-		if e, ok := w.(Execute); ok && e.Job.Round == number {
-			return e.Job
+	for _, job := range svc.machine.Step(time.Now(), Sealed{number, root, members}).Execute {
+		if job.Round == number {
+			return job
 		}
 	}
 	t.Fatalf("round %d does not execute", number)

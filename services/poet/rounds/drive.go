@@ -23,18 +23,11 @@ const (
 	storeRetry = time.Second
 )
 
-// call is an input for the machine from another goroutine; done, with room for one,
-// is told whether the round that is open then is stored.
+// call is what another goroutine has the driver do; done, with room for one, is told
+// what became of it.
 type call struct {
-	in   Input
+	do   func(*driver) error
 	done chan error
-}
-
-// made is a verified proof on its way into the book; done is closed when it is
-// there.
-type made struct {
-	work.Result
-	done chan struct{}
 }
 
 // driver owns the machine: it turns the clock and what others report into steps,
@@ -52,8 +45,7 @@ type driver struct {
 
 	due     time.Time // of the next step
 	unsaved bool      // the open round is not stored yet
-	proofs  []made    // that are not stored yet, in order
-	failed  bool      // the last write did, which was told
+	failed  bool      // the last try to store it did, which was told
 	strayed bool      // a later round is open than should be, which was told
 }
 
@@ -71,14 +63,9 @@ func (d *driver) drive() {
 		case <-timer.C:
 			d.step(nil) // only time passed
 		case c := <-d.calls:
-			d.step(c.in)
-			c.done <- d.saveOpen()
-		case p := <-d.made:
-			d.proofs = append(d.proofs, p)
-			d.saveProofs()
+			c.done <- c.do(d)
 		case <-retry.C:
-			d.saveProofs()
-			d.saveOpen()
+			_ = d.saveOpen() // it was told
 		}
 	}
 }
@@ -93,10 +80,13 @@ func (d *driver) step(in Input) {
 	if out.Open != nil {
 		// If we stop before it is stored, the next start closes the round again.
 		d.unsaved = true
-		d.saveOpen()
+		_ = d.saveOpen() // it is tried again
 	}
-	for _, w := range out.Work {
-		d.start(w)
+	for _, n := range out.Seal {
+		d.group.Go(func() { d.seal(n) })
+	}
+	for _, job := range out.Execute {
+		d.jobs <- job // never full, see Open
 	}
 	for _, e := range out.Events {
 		d.told(e)
@@ -129,76 +119,44 @@ func (d *driver) told(e poet.Event) {
 	}
 }
 
-// saveOpen stores the open round, if that is not done.
+// saveOpen stores the open round, if that is not done, and tells of the first of some
+// failures in a row.
 func (d *driver) saveOpen() error {
 	if !d.unsaved {
 		return nil
 	}
 	err := d.book.WriteOpen(d.machine.Open())
-	if d.wrote(err) {
-		d.unsaved = false
+	if err != nil && !d.failed {
+		d.emit(poet.Event{Kind: poet.EventWriteFailed, Text: "state could not be stored, it is tried again every second", Err: err})
 	}
+	d.failed, d.unsaved = err != nil, err != nil
 	return err
 }
 
-// saveProofs stores the proofs that wait, as far as there is room. The ballast is
-// for them only.
-func (d *driver) saveProofs() {
-	for len(d.proofs) > 0 {
-		p := d.proofs[0]
-		err := d.saveProof(p)
-		if errors.Is(err, poet.ErrDiskFull) && d.storage.release() {
-			err = d.saveProof(p)
-		}
-		if !d.wrote(err) {
-			return
-		}
-		// If we stop here, the next start finds the proof and removes the round's
-		// data; delivery finds it too.
-		d.proofs = d.proofs[1:]
-		d.step(Stored{p.Round, p.Proof.NumLeaves})
-		close(p.done)
-	}
-}
-
-// saveProof stores a proof, unless it is there already, and rotates the challenge of
-// the registration's proof of work.
-func (d *driver) saveProof(p made) error {
+// saveProof stores a proof and rotates the challenge of the registration's proof of
+// work. The ballast is for proofs only. Whoever brings the proof tries again if it
+// fails; nobody else waits for that.
+func (d *driver) saveProof(p work.Result) error {
 	r, found := d.executing(p.Round)
-	if !found {
+	if !found { // it was stored meanwhile
 		return nil
 	}
 	pow := *d.registrar.pow.Load()
 	pow.Previous, pow.Current = pow.Current, p.Proof.Root[:]
 	m := types.PoetProofMessage{Proof: p.Proof, PoetID: d.id(), RoundID: r.ID(), Statement: r.Statement}
-	if err := d.book.WriteProof(p.Round, d.machine.Open(), &m, pow); err != nil {
+	err := d.book.WriteProof(p.Round, d.machine.Open(), &m, pow)
+	if errors.Is(err, poet.ErrDiskFull) && d.storage.release() {
+		err = d.book.WriteProof(p.Round, d.machine.Open(), &m, pow)
+	}
+	if err != nil {
 		return err
 	}
-	d.unsaved = false
+	// If we stop here, the next start finds the proof and removes the round's data;
+	// delivery finds it too.
+	d.unsaved, d.failed = false, false
 	d.registrar.pow.Store(&pow)
+	d.step(Stored{p.Round, p.Proof.NumLeaves})
 	return nil
-}
-
-// wrote tells of the first of some failed writes in a row, and whether this one was
-// none.
-func (d *driver) wrote(err error) bool {
-	if err != nil && !d.failed {
-		d.emit(poet.Event{Kind: poet.EventWriteFailed, Text: "state could not be stored, it is tried again every second", Err: err})
-	}
-	d.failed = err != nil
-	return err == nil
-}
-
-// start begins heavy work.
-func (d *driver) start(w Work) {
-	switch w := w.(type) {
-	case Seal:
-		d.group.Go(func() { d.seal(w.Round) })
-	case Execute:
-		d.jobs <- w.Job // never full, see Open
-	default:
-		panic(fmt.Sprintf("poet: %T is not work", w))
-	}
 }
 
 // seal computes the membership root of a closed round. It stands in no line with
@@ -209,7 +167,10 @@ func (d *driver) seal(number uint32) {
 		d.book.Settle()
 		root, members, err := d.book.Root(d.ctx, number)
 		if err == nil {
-			_ = d.ask(d.ctx, Sealed{number, root, members}) // what it could not store is tried again
+			_ = d.ask(d.ctx, func(d *driver) error { // the error is that ctx ended
+				d.step(Sealed{number, root, members})
+				return nil
+			})
 			return
 		}
 		if d.ctx.Err() != nil {
@@ -220,25 +181,16 @@ func (d *driver) seal(number uint32) {
 	}
 }
 
-// ask gives an input to the machine and waits for what follows. A full disk is no
-// error: what could not be stored is tried again.
-func (s *Service) ask(ctx context.Context, in Input) error {
-	c := call{in, make(chan error, 1)}
+// ask has the driver do something, and returns what became of it.
+func (s *Service) ask(ctx context.Context, do func(*driver) error) error {
+	c := call{do, make(chan error, 1)}
 	select {
 	case s.calls <- c:
+		return <-c.done
 	case <-s.stopped:
 		return poet.ErrStopped
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-	select {
-	case err := <-c.done:
-		if errors.Is(err, poet.ErrDiskFull) {
-			return nil
-		}
-		return err
-	case <-s.stopped:
-		return poet.ErrStopped
 	}
 }
 
@@ -248,7 +200,11 @@ func (s *Service) ask(ctx context.Context, in Input) error {
 // Nothing is lost: the later round keeps its members, and is opened when its time
 // comes.
 func (s *Service) Reopen(ctx context.Context) (round string, err error) {
-	if err := s.ask(ctx, Reopen{}); err != nil {
+	err = s.ask(ctx, func(d *driver) error {
+		d.step(Reopen{})
+		return d.saveOpen()
+	})
+	if err != nil && !errors.Is(err, poet.ErrDiskFull) { // it is tried again
 		return "", err
 	}
 	return s.Info().OpenRound, nil
@@ -286,34 +242,16 @@ func (s source) Stored(_ context.Context, round uint32) (bool, error) {
 }
 
 func (s source) Finish(ctx context.Context, r work.Result) error {
-	if stored, err := s.Stored(ctx, r.Round); stored || err != nil {
-		return err
-	}
 	about, found := s.executing(r.Round)
 	if !found {
-		return fmt.Errorf("round %d does not execute: %w", r.Round, poet.ErrNotFound)
+		stored, err := s.Stored(ctx, r.Round)
+		if !stored && err == nil {
+			err = fmt.Errorf("round %d does not execute: %w", r.Round, poet.ErrNotFound)
+		}
+		return err
 	}
 	if err := posw.Verify(poet.Statement(about.Statement, about.Members), &r.Proof, s.cfg.Work.ProveWorkers); err != nil {
 		return fmt.Errorf("%w: %w", poet.ErrBadProof, err)
 	}
-	p := made{r, make(chan struct{})}
-	select {
-	case s.made <- p:
-	case <-s.stopped:
-		return poet.ErrStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-p.done:
-	case <-s.stopped:
-		return poet.ErrStopped
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	// The caller deletes the round's data next, so look at what is stored.
-	if stored, err := s.Stored(ctx, r.Round); !stored || err != nil {
-		return fmt.Errorf("proof of round %d is not stored: %w", r.Round, errors.Join(poet.ErrBusy, err))
-	}
-	return nil
+	return s.ask(ctx, func(d *driver) error { return d.saveProof(r) })
 }

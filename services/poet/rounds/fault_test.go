@@ -1,6 +1,7 @@
 package rounds
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -25,6 +27,18 @@ import (
 	"tweedle/services/poet/book"
 	"tweedle/services/poet/clock"
 )
+
+// bolt is the database below a service.
+func bolt(s *Service) (db *bbolt.DB) {
+	err := s.book.View(func(tx *bbolt.Tx) error {
+		db = tx.DB()
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	return db
+}
 
 // hookWrites puts itself between bbolt and its file.
 func hookWrites(db *bbolt.DB, hook func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error)) {
@@ -202,18 +216,18 @@ func (b *bench) live(d time.Duration, fault durabletest.Fault, during func(*Serv
 		b.t.Fatal(err)
 	}
 	b.disk = &boltDisk{faults: b.faults, safe: image}
-	hookWrites(s.book.DB(), b.disk.write)
-	if db := s.book.DB(); db.NoSync || db.NoGrowSync {
+	hookWrites(bolt(s), b.disk.write)
+	if db := bolt(s); db.NoSync || db.NoGrowSync {
 		b.t.Fatal("the database does not sync, and boltDisk takes for granted that it does")
 	}
 	mend := func() {}
-	s.book.Point = func(_ string, after bool) {
+	s.book.Point = func(after bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		if after {
 			b.disk.committed()
 		} else if b.commits++; b.commits == b.failSync {
-			mend = breakSync(b.t, filepath.Join(cfg.Dir, book.DatabaseName), s.DB())
+			mend = breakSync(b.t, filepath.Join(cfg.Dir, book.DatabaseName), bolt(s))
 		}
 	}
 	b.faults.Set(fault)
@@ -437,6 +451,56 @@ func TestEveryFailedSyncEndsTheServer(t *testing.T) {
 	if commits < 10 {
 		t.Errorf("there are only %d commits", commits)
 	}
+}
+
+// A proof that cannot be stored, for whatever reason, holds up no other one: this
+// one is damaged on its way to the disk each time, until the disk is mended.
+func TestAProofThatCannotBeStoredHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config(t, time.Now())
+		cfg.Work.LeavesPerSecond, cfg.Work.MaxLeavesPerSecond = 200, 200
+		s := start(t, cfg)
+		defer s.close()
+		s.register(1)
+		s.register(3) // the root of one member is its challenge
+		time.Sleep(time.Until(cfg.Schedule.Start(0)) + 100*time.Millisecond)
+		root, _, err := s.book.Root(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var broken atomic.Bool
+		broken.Store(true)
+		tx, err := bolt(s.Service).Begin(true) // nobody writes meanwhile
+		if err != nil {
+			t.Fatal(err)
+		}
+		hookWrites(bolt(s.Service), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
+			at := bytes.Index(p, root[:])
+			if at < 0 || !broken.Load() {
+				return write(p, off)
+			}
+			bad := bytes.Clone(p)
+			bad[at] ^= 1
+			return write(bad, off)
+		})
+		tx.Rollback()
+		s.register(2)
+		if round := <-s.proofs; round != "1" {
+			t.Fatalf("proof of round %s is told", round)
+		}
+		if _, err := s.Proof("0"); !errors.Is(err, poet.ErrDamaged) {
+			t.Fatalf("proof of round 0: %v", err)
+		}
+		s.checkProof("1")
+		if n := s.count(poet.EventWriteFailed); n != 1 {
+			t.Errorf("it is told %d times that the proof cannot be stored", n)
+		}
+		broken.Store(false)
+		if round := <-s.proofs; round != "0" {
+			t.Fatalf("proof of round %s is told", round)
+		}
+		s.checkProof("0")
+	})
 }
 
 // breakSync lets the next sync of the database fail: it gets a descriptor that only

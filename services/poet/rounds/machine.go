@@ -61,27 +61,22 @@ type Stored struct {
 // again when its time has come, and keeps those that it has.
 type Reopen struct{}
 
-// Output says what to do. Open, if not nil, is the round that takes registrations
-// from now on: none joins an earlier one once the caller has begun with Work. It
-// must be stored, but may be stored later if the disk has no room: it follows from
-// the clock and from what is stored of the rounds, and a round must not wait for
-// room. Timer is when to Step again at the latest, with a nil input.
+// Output says what to do.
 type Output struct {
-	Open   *uint32
-	Timer  time.Time
-	Work   []Work
-	Events []poet.Event
+	// Open, if not nil, is the round that takes registrations from now on: none
+	// joins an earlier one once the caller has begun with the rest. It must be
+	// stored, but may be stored later if the disk has no room: it follows from the
+	// clock and from what is stored of the rounds, and a round must not wait for room.
+	Open *uint32
+	// Timer is when to Step again at the latest, with a nil input.
+	Timer time.Time
+	// Seal are rounds whose membership root is asked for, once all their
+	// registrations are durable. It ends with Sealed.
+	Seal []uint32
+	// Execute are rounds to be executed and proved. It ends with Stored.
+	Execute []work.Job
+	Events  []poet.Event
 }
-
-// Work is Seal or Execute; its end is an input.
-type Work any
-
-// Seal asks for the membership root of a round, all whose registrations are
-// durable. It ends with Sealed.
-type Seal struct{ Round uint32 }
-
-// Execute asks for the execution and the proof of a round. It ends with Stored.
-type Execute struct{ Job work.Job }
 
 // NewMachine restores a machine from what the book says; a new one opens the round
 // of the schedule. The write that opened a round may be missing, but no round with
@@ -169,7 +164,7 @@ func (m *Machine) tick(now time.Time, out *Output) {
 		r := m.rounds[n]
 		if !r.working {
 			r.working = true
-			out.Work = append(out.Work, m.work(r.Round))
+			m.give(r.Round, out)
 		}
 		// A proof that is not there when the next round starts is late: its
 		// members wait for it from the end of the round on.
@@ -217,14 +212,16 @@ func (m *Machine) reopen(now time.Time, out *Output) {
 	}
 }
 
-func (m *Machine) work(r poet.Round) Work {
+// give gives out the work of a round's state.
+func (m *Machine) give(r poet.Round, out *Output) {
 	if r.State == poet.StateClosed {
-		return Seal{r.Number}
+		out.Seal = append(out.Seal, r.Number)
+		return
 	}
-	return Execute{work.Job{
+	out.Execute = append(out.Execute, work.Job{
 		Round: r.Number, Statement: r.Statement, Members: r.Members,
 		Start: m.schedule.Start(r.Number), End: m.schedule.End(r.Number),
-	}}
+	})
 }
 
 func (m *Machine) sealed(in Sealed, out *Output) {

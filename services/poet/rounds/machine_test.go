@@ -136,13 +136,11 @@ func show(out Output) (s string) {
 		add("open %d", *out.Open)
 	}
 	add("timer %d", second(out.Timer))
-	for _, w := range out.Work {
-		switch w := w.(type) {
-		case Seal:
-			add("seal %d", w.Round)
-		case Execute:
-			add("execute %d from %d to %d", w.Job.Round, second(w.Job.Start), second(w.Job.End))
-		}
+	for _, n := range out.Seal {
+		add("seal %d", n)
+	}
+	for _, job := range out.Execute {
+		add("execute %d from %d to %d", job.Round, second(job.Start), second(job.End))
 	}
 	for _, e := range out.Events {
 		add("%s %s", e.Kind, e.Round)
@@ -199,23 +197,21 @@ func (w *world) step(in Input, full bool) {
 	if w.unsaved && !full {
 		w.open, w.unsaved = w.m.Open(), false
 	}
-	for _, work := range out.Work {
-		ready := w.now.Add(time.Duration(w.r.IntN(150)) * time.Second)
-		switch work := work.(type) {
-		case Seal:
-			// A round may be sealed only once nobody can join it.
-			if work.Round == w.m.Open() {
-				w.t.Fatalf("round %d is sealed while it is open", work.Round)
-			}
-			n := w.taken[work.Round]
-			w.roots[work.Round] = n
-			w.work = append(w.work, pendingWork{ready, Sealed{work.Round, [32]byte{byte(work.Round), byte(n)}, uint64(n)}})
-		case Execute:
-			if n := w.taken[work.Job.Round]; work.Job.Statement != ([32]byte{byte(work.Job.Round), byte(n)}) || n == 0 {
-				w.t.Fatalf("round %d executes for another statement than that of %d members", work.Job.Round, n)
-			}
-			w.work = append(w.work, pendingWork{ready.Add(time.Second), Stored{work.Job.Round, 200}})
+	ready := func() time.Time { return w.now.Add(time.Duration(w.r.IntN(150)) * time.Second) }
+	for _, number := range out.Seal {
+		// A round may be sealed only once nobody can join it.
+		if number == w.m.Open() {
+			w.t.Fatalf("round %d is sealed while it is open", number)
 		}
+		n := w.taken[number]
+		w.roots[number] = n
+		w.work = append(w.work, pendingWork{ready(), Sealed{number, [32]byte{byte(number), byte(n)}, uint64(n)}})
+	}
+	for _, job := range out.Execute {
+		if n := w.taken[job.Round]; job.Statement != ([32]byte{byte(job.Round), byte(n)}) || n == 0 {
+			w.t.Fatalf("round %d executes for another statement than that of %d members", job.Round, n)
+		}
+		w.work = append(w.work, pendingWork{ready().Add(time.Second), Stored{job.Round, 200}})
 	}
 	if in == nil && !out.Timer.After(w.now) {
 		w.t.Fatalf("timer of the past: %s at %s", out.Timer, w.now)

@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"tweedle/base/durable"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
@@ -41,7 +39,6 @@ type Service struct {
 	machine *Machine                 // owned by the driver
 	latest  atomic.Pointer[snapshot] // of it, for all others
 	calls   chan call                // to the driver
-	made    chan made                // to the driver
 	jobs    chan work.Job            // to the worker
 	stopped chan struct{}            // closed when Run ends
 }
@@ -85,7 +82,7 @@ func Open(cfg Config) (_ *Service, err error) {
 	}
 	s := &Service{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics),
-		calls: make(chan call), made: make(chan made), stopped: make(chan struct{}),
+		calls: make(chan call), stopped: make(chan struct{}),
 	}
 	s.clock = clock.New(cfg.Schedule.EpochDuration, cfg.Wall, s.jumped)
 	if s.lock, err = durable.Lock(cfg.Dir); err != nil {
@@ -228,6 +225,10 @@ func (s *Service) Now() time.Time { return s.clock.Now() }
 
 func (s *Service) id() types.NodeID { return types.NodeID(s.key.Public().(ed25519.PublicKey)) }
 
+// Book returns what the service keeps, for those who read it and have buckets of
+// their own in it.
+func (s *Service) Book() *book.Book { return s.book }
+
 // Info describes the server.
 func (s *Service) Info() poet.Info {
 	now := s.latest.Load()
@@ -258,16 +259,6 @@ func (s *Service) Proof(round string) (poet.ProofRecord, error) {
 	return p, err
 }
 
-// Message returns the stored proof of a round as nodes take it, without its
-// members, or ErrNotFound.
-func (s *Service) Message(round uint32) (types.PoetProofMessage, error) { return s.book.Proof(round) }
-
-// Members returns how many members a round has.
-func (s *Service) Members(round uint32) uint64 { return s.book.Members(round) }
-
-// Proofs returns the rounds whose proof is stored, from a number on, lowest first.
-func (s *Service) Proofs(from uint32) ([]uint32, error) { return s.book.Proofs(from) }
-
 // Member returns a registration with its membership proof, once its round is
 // closed; poet.ErrNotFound before, and if there is no such member.
 func (s *Service) Member(ctx context.Context, round string, nodeID []byte) (poet.MembershipProof, error) {
@@ -282,20 +273,14 @@ func (s *Service) Member(ctx context.Context, round string, nodeID []byte) (poet
 	if err != nil {
 		return poet.MembershipProof{}, err
 	}
-	m, err := s.book.Prove(ctx, number, [32]byte(nodeID))
+	p, err := s.book.Prove(ctx, number, types.NodeID(nodeID))
 	if errors.Is(err, poet.ErrNotFound) {
-		return poet.MembershipProof{}, fmt.Errorf("%x is no member of round %s: %w", nodeID, round, poet.ErrNotFound)
+		err = fmt.Errorf("%x is no member of round %s: %w", nodeID, round, poet.ErrNotFound)
 	}
-	if err == nil && m.Root != statement {
+	if err == nil && p.Statement != statement {
 		err = fmt.Errorf("%s: members of round %s do not give its root: %w: restore the file from a copy", book.DatabaseName, round, poet.ErrDamaged)
 	}
-	if err != nil {
-		return poet.MembershipProof{}, err
-	}
-	return poet.MembershipProof{
-		Round: round, NodeID: types.NodeID(nodeID), Challenge: m.Challenge, Time: time.UnixMilli(m.Time),
-		Index: m.Index, Members: m.Members, Statement: statement, Proof: m.Proof,
-	}, nil
+	return p, err
 }
 
 // statement returns the membership root of a round that has one.
@@ -349,12 +334,3 @@ func (s *Service) status(r poet.Round, leaves uint64) poet.RoundStatus {
 		Start: s.cfg.Schedule.Start(r.Number), End: s.cfg.Schedule.End(r.Number),
 	}
 }
-
-// DB returns the database, for reading buckets of other packages. They write with
-// Update.
-func (s *Service) DB() *bbolt.DB { return s.book.DB() }
-
-// Update runs a transaction that is durable when it returns nil. The error wraps
-// poet.ErrDiskFull if there is no room; the same may be written again then. Values
-// should be stored with book.SealValue.
-func (s *Service) Update(fn func(tx *bbolt.Tx) error) error { return s.book.Update("delivery", fn) }

@@ -157,11 +157,11 @@ func TestFullDiskRefusesRegistrations(t *testing.T) {
 		defer s.close()
 		kept := s.register(1)
 		var full atomic.Bool
-		tx, err := s.book.DB().Begin(true) // nobody writes meanwhile
+		tx, err := bolt(s.Service).Begin(true) // nobody writes meanwhile
 		if err != nil {
 			t.Fatal(err)
 		}
-		hookWrites(s.book.DB(), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
+		hookWrites(bolt(s.Service), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
 			if full.Load() {
 				n, _ := write(p[:len(p)/2], off)
 				return n, &os.PathError{Op: "write", Path: "poet.db", Err: syscall.ENOSPC}
@@ -253,13 +253,13 @@ func TestBallastSavesTheProof(t *testing.T) {
 		if !s.Storage().Ballast {
 			t.Fatal("no ballast")
 		}
-		tx, err := s.book.DB().Begin(true)
+		tx, err := bolt(s.Service).Begin(true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		// The database has room only where the ballast was.
 		var roomy atomic.Bool
-		hookWrites(s.book.DB(), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
+		hookWrites(bolt(s.Service), func(p []byte, off int64, write func([]byte, int64) (int, error)) (int, error) {
 			if roomy.Load() {
 				return write(p, off)
 			}
@@ -402,8 +402,8 @@ func TestWhoLeavesBeforeTheReceiptIsUnfinished(t *testing.T) {
 		for range cap(s.registrar.crypto) {
 			s.registrar.crypto <- struct{}{}
 		}
-		if err := <-ended; !errors.Is(err, poet.ErrUnfinished) || !errors.Is(err, context.DeadlineExceeded) || s.Members(0)+s.Members(1) != 1 {
-			t.Fatalf("%v, and %d are stored", err, s.Members(0)+s.Members(1))
+		if err := <-ended; !errors.Is(err, poet.ErrUnfinished) || !errors.Is(err, context.DeadlineExceeded) || s.book.Members(0)+s.book.Members(1) != 1 {
+			t.Fatalf("%v, and %d are stored", err, s.book.Members(0)+s.book.Members(1))
 		}
 		for range cap(s.registrar.crypto) {
 			<-s.registrar.crypto

@@ -92,12 +92,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return startError(err, cfg.Poet.Dir)
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
-	all := shelf{service, legacy.OpenArchive(service), cfg.Poet.Schedule}
+	all := shelf{service, legacy.OpenArchive(service.Book().DB), cfg.Poet.Schedule}
 	if cfg.Gateway == nil {
 		cfg.Gateway = delivery.GRPC(cfg.Delivery.Genesis)
 	}
 	cfg.Delivery.Again = cfg.Poet.Schedule.EpochDuration
-	courier, err := delivery.Open(service, all, cfg.Delivery, cfg.Gateway, cfg.Gateways, delivery.Options{
+	courier, err := delivery.Open(service.Book(), all, cfg.Delivery, cfg.Gateway, cfg.Gateways, delivery.Options{
 		Metrics: delivery.NewMetrics(registry), Stored: stored, Date: service.Now, Tell: func(e poet.Event) { poet.Tell(cfg.Log, e) },
 	})
 	if err != nil {

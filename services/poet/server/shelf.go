@@ -41,9 +41,9 @@ func (s shelf) Due(at time.Time) (due []delivery.Due, err error) {
 	// A round ends about an epoch after the one before, so two more are looked at
 	// than can be of use.
 	first := s.schedule.Open(at)
-	rounds, err := s.Proofs(first - min(first, usefulEpochs+3))
+	rounds, err := s.Book().Proofs(first - min(first, usefulEpochs+3))
 	for _, n := range rounds {
-		if until := s.usefulUntil(n); at.Before(until) && s.Members(n) > 0 {
+		if until := s.usefulUntil(n); at.Before(until) && s.Book().Members(n) > 0 {
 			due = append(due, delivery.Due{Round: poet.RoundID(n), UsefulUntil: until})
 		}
 	}
@@ -60,7 +60,7 @@ func (s shelf) Load(round string) (delivery.Proof, error) {
 	if err != nil {
 		return delivery.Proof{}, err
 	}
-	m, err := s.Message(n)
+	m, err := s.Book().Proof(n)
 	if errors.Is(err, poet.ErrNotFound) {
 		var taken poet.ProofRecord
 		if taken, err = s.archive.Proof(round); err == nil && len(taken.Members) == 0 {

@@ -52,7 +52,7 @@ func TestOneBadProofHoldsUpNoLaterOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer service.Close()
-		if err := service.Update(func(tx *bbolt.Tx) error {
+		if err := service.Book().Update(func(tx *bbolt.Tx) error {
 			b := tx.Bucket([]byte("proofs"))
 			k, v := b.Cursor().First()
 			return b.Put(k, append([]byte{v[0] ^ 1}, v[1:]...))
@@ -60,11 +60,11 @@ func TestOneBadProofHoldsUpNoLaterOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		loseDeliveriesOf(t, service)
-		all := shelf{service, legacy.OpenArchive(service), cfg.Poet.Schedule}
+		all := shelf{service, legacy.OpenArchive(service.Book().DB), cfg.Poet.Schedule}
 		a := n.node("a:9")
 		n.node("b:9")
 		var told []poet.Event
-		c, err := delivery.Open(service, all, cfg.Delivery, cfg.Gateway, []string{"a:9", "b:9"}, delivery.Options{Tell: func(e poet.Event) { told = append(told, e) }})
+		c, err := delivery.Open(service.Book(), all, cfg.Delivery, cfg.Gateway, []string{"a:9", "b:9"}, delivery.Options{Tell: func(e poet.Event) { told = append(told, e) }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestOneBadProofHoldsUpNoLaterOne(t *testing.T) {
 
 func loseDeliveriesOf(t *testing.T, s *rounds.Service) {
 	t.Helper()
-	if err := s.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("delivery")) }); err != nil {
+	if err := s.Book().Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("delivery")) }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -149,8 +149,8 @@ func TestWhatIsOfUse(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer service.Close()
-		all := shelf{service, legacy.OpenArchive(service), cfg.Poet.Schedule}
-		stored, err := service.Proofs(0)
+		all := shelf{service, legacy.OpenArchive(service.Book().DB), cfg.Poet.Schedule}
+		stored, err := service.Book().Proofs(0)
 		if err != nil || len(stored) < 10 {
 			t.Fatal(stored, err)
 		}
@@ -188,7 +188,7 @@ func TestWhatIsOfUse(t *testing.T) {
 				t.Errorf("round %s: %v", round, err)
 			}
 		}
-		if first, err := service.Proofs(stored[3]); err != nil || first[0] != stored[3] || len(first) != len(stored)-3 {
+		if first, err := service.Book().Proofs(stored[3]); err != nil || first[0] != stored[3] || len(first) != len(stored)-3 {
 			t.Fatalf("from %d on: %v, %v", stored[3], first, err)
 		}
 	})

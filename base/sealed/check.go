@@ -1,4 +1,4 @@
-package book
+package sealed
 
 import (
 	"bytes"
@@ -9,8 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
-
-	"tweedle/services/poet"
+	"slices"
 )
 
 // The layout of a bbolt file, version 2 (go.etcd.io/bbolt/internal/common). Its
@@ -37,18 +36,17 @@ const (
 
 var native = binary.NativeEndian
 
-// checkFile reads every page of the database that is in use, before bbolt
-// does, which trusts its pages and panics, loops or answers wrongly if they are
-// damaged. It checks the structure of all buckets, and the values of ours: their
-// checksums, that there are as many as the bucket's sequence says, and that no page
-// in use is on the list of free ones.
+// checkFile reads every page of the file that is in use, before bbolt does, which
+// trusts its pages and panics, loops or answers wrongly if they are damaged. It checks
+// the structure of all buckets, that no page in use is on the list of free ones, and
+// in sealed buckets the checksums, and that there are as many keys as were stored.
 //
 // It looks like more than a program should do for its database, and is not: bbolt
 // walks damaged pages in a goroutine of its own, whose panic nobody can recover.
 //
 // A damaged head is reported too. bbolt would go on with the state before the last
-// transaction, which may lack acknowledged registrations; acceptOlder allows it.
-func checkFile(path string, acceptOlder bool) error {
+// transaction, which may lack what was acknowledged.
+func checkFile(path string, o Options) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -58,9 +56,9 @@ func checkFile(path string, acceptOlder bool) error {
 	if err != nil {
 		return err
 	}
-	c := checker{file: f, size: info.Size(), seen: map[uint64]bool{}}
-	err = c.check(acceptOlder)
-	if err != nil && !errors.Is(err, poet.ErrDamaged) {
+	c := checker{file: f, size: info.Size(), sealed: o.Buckets, seen: map[uint64]bool{}}
+	err = c.check(o.AcceptOlder)
+	if err != nil && !errors.Is(err, ErrDamaged) {
 		return fmt.Errorf("check %s: %w", path, err)
 	}
 	if err != nil {
@@ -73,12 +71,13 @@ type checker struct {
 	file     io.ReaderAt
 	size     int64
 	pageSize int64
-	pages    uint64 // the first page beyond all that are in use
+	pages    uint64   // the first page beyond all that are in use
+	sealed   []string // buckets at the top
 	seen     map[uint64]bool
 }
 
 func damaged(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", poet.ErrDamaged, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))
 }
 
 // metaPage is one of the two heads of the file.
@@ -119,7 +118,7 @@ func (c *checker) check(acceptOlder bool) error {
 	case !ok && !ok2:
 		return damaged("it has no valid head, or is no database")
 	case ok != ok2 && !acceptOlder:
-		return damaged("one of its two heads; the last transaction may be missing; if the power failed while it was written, start once with --accept-older-state")
+		return ErrHead
 	case !ok || ok2 && second.tx > first.tx:
 		first = second
 	}
@@ -127,7 +126,7 @@ func (c *checker) check(acceptOlder bool) error {
 		return damaged("it is shorter than its head says")
 	}
 	c.pageSize, c.pages = first.pageSize, first.pages
-	if err := c.walk(first.root, 0, bounds{}, &bucket{kind: topBucket}); err != nil || first.free == noFreelist {
+	if err := c.walk(first.root, 0, bounds{}, &keeper{top: true}); err != nil || first.free == noFreelist {
 		return err
 	}
 	return c.freelist(first.free)
@@ -160,44 +159,27 @@ func (c *checker) freelist(id uint64) error {
 // is no bound.
 type bounds struct{ low, high []byte }
 
-// bucketKind says what a bucket may hold.
-type bucketKind uint8
-
-const (
-	topBucket     bucketKind = iota // buckets, each of its own kind
-	sealedBucket                    // values under our checksums
-	membersBucket                   // a sealedBucket for each round
-	foreignBucket                   // what another package likes: only its structure is checked
-)
-
-// bucket checks the keys of one bucket as they come, in order.
-type bucket struct {
-	kind bucketKind
-	name []byte // of a sealedBucket: its checksums are over it
-	keys uint64
-	last []byte
+// keeper checks the keys of one bucket as they come, in order.
+type keeper struct {
+	top    bool // it holds buckets only
+	sealed bool
+	name   []byte
+	keys   uint64
+	last   []byte
 }
 
-// child returns the check of the bucket under a key, or nil if none may be there.
-func (b *bucket) child(key []byte) *bucket {
-	switch {
-	case b.kind == sealedBucket:
-		return nil
-	case b.kind == membersBucket, b.kind == topBucket && (bytes.Equal(key, bucketMeta) || bytes.Equal(key, bucketProofs)):
-		return &bucket{kind: sealedBucket, name: bytes.Clone(key)}
-	case b.kind == topBucket && bytes.Equal(key, bucketMembers):
-		return &bucket{kind: membersBucket}
-	}
-	return &bucket{kind: foreignBucket}
+// child returns the check of the bucket under a key.
+func (c *checker) child(of *keeper, key []byte) *keeper {
+	return &keeper{name: bytes.Clone(key), sealed: of.sealed || of.top && slices.Contains(c.sealed, string(key))}
 }
 
 // mayHold tells whether a value may be under a key.
-func (b *bucket) mayHold(key, value []byte) bool {
-	if b.kind == sealedBucket {
-		_, err := openValue(b.name, key, value)
-		return err == nil
+func (b *keeper) mayHold(key, value []byte) bool {
+	if b.sealed {
+		_, ok := unseal(b.name, key, value)
+		return ok
 	}
-	return b.kind == foreignBucket
+	return !b.top
 }
 
 // page reads a page with those that overflow from it.
@@ -228,7 +210,7 @@ func (c *checker) page(id uint64) ([]byte, error) {
 	return buf, nil
 }
 
-func (c *checker) walk(id uint64, depth int, in bounds, b *bucket) error {
+func (c *checker) walk(id uint64, depth int, in bounds, b *keeper) error {
 	if depth > maxTreeDepth {
 		return damaged("pages form a loop at page %d", id)
 	}
@@ -243,7 +225,7 @@ func (c *checker) walk(id uint64, depth int, in bounds, b *bucket) error {
 }
 
 // elements checks a page, which may be one inside of a value.
-func (c *checker) elements(buf []byte, depth int, in bounds, b *bucket) error {
+func (c *checker) elements(buf []byte, depth int, in bounds, b *keeper) error {
 	flags, count := native.Uint16(buf[8:]), int(native.Uint16(buf[10:]))
 	if pageHeader+count*pageElement > len(buf) {
 		return damaged("%d elements do not fit", count)
@@ -294,18 +276,17 @@ func (c *checker) elements(buf []byte, depth int, in bounds, b *bucket) error {
 	return nil
 }
 
-func (c *checker) leaf(key, value []byte, isBucket bool, in bounds, b *bucket) error {
+func (c *checker) leaf(key, value []byte, isBucket bool, in bounds, b *keeper) error {
 	if b.keys > 0 && bytes.Compare(key, b.last) <= 0 || bytes.Compare(key, in.low) < 0 || in.high != nil && bytes.Compare(key, in.high) >= 0 {
 		return damaged("key %x is out of order", key)
 	}
 	b.keys++
 	b.last = append(b.last[:0], key...)
 	if isBucket {
-		child := b.child(key)
-		if child == nil || len(value) < bucketHead {
+		if len(value) < bucketHead {
 			return damaged("bucket %x", key)
 		}
-		return c.bucket(key, value, child)
+		return c.bucket(value, c.child(b, key))
 	}
 	if !b.mayHold(key, value) {
 		return damaged("value of %x", key)
@@ -313,7 +294,7 @@ func (c *checker) leaf(key, value []byte, isBucket bool, in bounds, b *bucket) e
 	return nil
 }
 
-func (c *checker) bucket(key, value []byte, b *bucket) error {
+func (c *checker) bucket(value []byte, b *keeper) error {
 	root, sequence := native.Uint64(value), native.Uint64(value[8:])
 	var err error
 	switch {
@@ -325,10 +306,10 @@ func (c *checker) bucket(key, value []byte, b *bucket) error {
 		err = c.elements(value[bucketHead:], 0, bounds{}, b)
 	}
 	if err != nil {
-		return fmt.Errorf("bucket %q: %w", key, err)
+		return fmt.Errorf("bucket %q: %w", b.name, err)
 	}
-	if b.kind != foreignBucket && b.keys != sequence {
-		return damaged("bucket %q has %d of %d keys", key, b.keys, sequence)
+	if b.sealed && b.keys != sequence {
+		return damaged("bucket %q has %d of %d keys", b.name, b.keys, sequence)
 	}
 	return nil
 }
