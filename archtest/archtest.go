@@ -42,7 +42,7 @@ func plan() []floor {
 			outside: []string{
 				"github.com/prometheus/client_golang", "golang.org/x/sys", "go.etcd.io/bbolt", "github.com/zeebo/blake3", "github.com/hashicorp/golang-lru",
 			},
-			why:     "everything stands on it, so it stands on nothing of ours",
+			why: "everything stands on it, so it stands on nothing of ours",
 		},
 		{
 			name: "values", rooms: []string{"codec", "merkle", "types", "signing"},
