@@ -52,7 +52,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 
 # The campaigns, in parts that end within an hour each on two cores. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY := packages writes damage kills deliveries machine simulator memory fuzz network outages runs
+NIGHTLY := packages writes damage kills deliveries machine simulator memory space fuzz network outages runs
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
 nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs some of them
@@ -76,6 +76,8 @@ nightly-simulator: # seeds of whole networks of cores, with adversaries
 	$(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
 nightly-memory: # of a round of 2^26 leaves
 	$(NIGHTLY_TEST) -run '^TestMemory' ./proofs/posw
+nightly-space: # a smesher that fills its space is killed
+	$(NIGHTLY_TEST) -run '^TestInitIsResumedAfterKillOfTheProcess$$' ./proofs/post
 nightly-fuzz: # every fuzz target
 	./scripts/fuzz.sh 30s
 nightly-network: # the real programs, and outside judges

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"tweedle/base/durable"
 )
@@ -24,15 +25,12 @@ type Data struct {
 func Open(dir string) (*Data, error) { return open(durable.OS{}, dir) }
 
 func open(fs durable.FS, dir string) (*Data, error) {
-	m, err := loadMetadata(fs, dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("post: %s has no %s: initialise it first", dir, MetadataFile)
-	}
+	d, err := opened(fs, dir)
 	if err != nil {
 		return nil, err
 	}
-	d := &Data{Metadata: m, fs: fs, layout: m.layout(dir)}
-	stored, err := d.layout.stored(fs)
+	m := d.Metadata
+	stored, err := d.layout.stored(fs, 0, m.NumFiles()-1, func(uint64) bool { return false })
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +41,18 @@ func open(fs durable.FS, dir string) (*Data, error) {
 		return nil, fmt.Errorf("post: %s: restore the file, or finish initialising", d.layout.end(stored))
 	}
 	return d, nil
+}
+
+// opened is open that does not look at the data files.
+func opened(fs durable.FS, dir string) (*Data, error) {
+	m, err := loadMetadata(fs, filepath.Join(dir, MetadataFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("post: %s has no %s: initialise it first", dir, MetadataFile)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Data{Metadata: m, fs: fs, layout: m.layout(dir)}, nil
 }
 
 // Locate returns the path of the file that holds label i, and the byte where

@@ -54,12 +54,11 @@ func (l layout) size(number uint64) int64 {
 	return int64(min(l.perFile, l.labels-number*l.perFile) * LabelSize)
 }
 
-// stored returns how many labels the files hold from the first one on without
-// a gap. It is an error if more data follows after a gap, or a file is too
-// long: then labels would be read from a wrong place.
-func (l layout) stored(fs durable.FS) (labels uint64, err error) {
-	last := (l.labels - 1) / l.perFile
-	number := uint64(0)
+// stored returns how many labels the files from first to last hold without a gap. It is
+// an error if more data follows after a gap, or a file is too long: then labels would be
+// read from a wrong place. Files that are covered may follow after a gap.
+func (l layout) stored(fs durable.FS, first, last uint64, covered func(number uint64) bool) (labels uint64, err error) {
+	number := first
 	for ; number <= last; number++ {
 		size, err := fileSize(fs, l.name(number))
 		if err != nil {
@@ -78,12 +77,12 @@ func (l layout) stored(fs durable.FS) (labels uint64, err error) {
 		return 0, err
 	}
 	for _, later := range numbers {
-		if later <= number || later > last {
+		if later <= number || later > last || covered(later) {
 			continue
 		}
 		if size, err := fileSize(fs, l.name(later)); err != nil || size > 0 {
 			return 0, cmp.Or(err, fmt.Errorf("post: %s, but %s has data: restore the missing data or choose another directory",
-				l.end(labels), l.name(later)))
+				l.end(first*l.perFile+labels), l.name(later)))
 		}
 	}
 	return labels, nil
@@ -124,9 +123,8 @@ func readAll(f durable.File, p []byte, offset int64) error {
 	return err
 }
 
-// loadMetadata returns os.ErrNotExist if there is no metadata.
-func loadMetadata(fs durable.FS, dir string) (m Metadata, err error) {
-	name := filepath.Join(dir, MetadataFile)
+// loadMetadata returns os.ErrNotExist if there is no such file.
+func loadMetadata(fs durable.FS, name string) (m Metadata, err error) {
 	in, err := durable.ReadFile(fs, name, MaxMetadataSize)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -144,8 +142,8 @@ func loadMetadata(fs durable.FS, dir string) (m Metadata, err error) {
 
 // saveMetadata replaces the metadata. Stopped before it returns, the next start
 // finds the old file or the new one.
-func saveMetadata(fs durable.FS, dir string, m Metadata) error {
-	return advise(durable.WriteFile(fs, filepath.Join(dir, MetadataFile), encodeMetadata(m), 0o600))
+func saveMetadata(fs durable.FS, name string, m Metadata) error {
+	return advise(durable.WriteFile(fs, name, encodeMetadata(m), 0o600))
 }
 
 // dataFiles returns the numbers of the data files in dir, in no order.
@@ -168,4 +166,6 @@ func dataFile(number uint64) string { return fmt.Sprintf("postdata_%d.bin", numb
 
 // ReadMetadata returns what a directory's metadata says of its data, whether or
 // not all of that is there; fs.ErrNotExist of io/fs if there is none.
-func ReadMetadata(dir string) (Metadata, error) { return loadMetadata(durable.OS{}, dir) }
+func ReadMetadata(dir string) (Metadata, error) {
+	return loadMetadata(durable.OS{}, filepath.Join(dir, MetadataFile))
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,10 +20,6 @@ const (
 	MaxBatchLabels = 1 << 20
 	// MaxWorkers bounds the workers of Init and Prove.
 	MaxWorkers = 1024
-
-	// runLabels is what a worker takes at once, a multiple of the lanes of each kernel.
-	// Between two runs progress is reported and cancellation asked for.
-	runLabels = 12
 )
 
 // Setup is whose space Init fills, and how much.
@@ -35,6 +32,9 @@ type Setup struct {
 	// and at least MinFileSize. 0 means what the directory has, or
 	// DefaultFileSize.
 	MaxFileSize uint64
+
+	// Part is the part to fill, the whole space if it is zero.
+	Part Part
 }
 
 // InitOptions change how Init works, not which labels and nonce it writes. The callbacks are
@@ -46,12 +46,12 @@ type InitOptions struct {
 	Cancel      func() bool // true stops Init with ErrCancelled
 }
 
-// InitProgress counts labels.
+// InitProgress counts labels, of the part that is filled.
 type InitProgress struct {
 	// Done labels are computed; all but the last batch of them is durable. It
 	// exceeds Total while a VRF nonce is sought beyond the space.
 	Done uint64
-	// Total labels make the space.
+	// Total labels make the space, or the part.
 	Total uint64
 	// Resumed labels were there when Init started.
 	Resumed uint64
@@ -91,15 +91,21 @@ func initialise(fs durable.FS, dir string, p Params, setup Setup, opts InitOptio
 		return Metadata{}, err
 	}
 	in := &initialiser{
-		fs: fs, opts: opts,
+		fs: fs, opts: opts, part: setup.Part,
 		commitment: Commitment(setup.NodeID, setup.CommitmentATX),
 		threshold:  vrfThreshold(labels),
 		judge:      newLabeler(p.ScryptN, portableLabels),
+	}
+	if setup.Part == (Part{}) {
+		if in.parts, err = partsIn(fs, dir, p, setup); err != nil {
+			return Metadata{}, err
+		}
 	}
 	if in.meta, err = claim(fs, dir, p, setup); err != nil {
 		return Metadata{}, err
 	}
 	in.layout = in.meta.layout(dir)
+	in.begin, in.end = in.layout.part(setup.Part)
 	if err := in.resume(); err != nil {
 		return Metadata{}, err
 	}
@@ -148,44 +154,53 @@ func claim(fs durable.FS, dir string, p Params, s Setup) (Metadata, error) {
 	if err := fs.Mkdir(dir, 0o700); err != nil {
 		return Metadata{}, advise(err)
 	}
-	m, err := loadMetadata(fs, dir)
+	name := filepath.Join(dir, s.Part.MetadataName())
+	m, err := loadMetadata(fs, name)
 	if err == nil {
-		return m, s.belongs(m, p, dir)
+		return m, s.belongs(m, p, name)
 	}
 	if !errors.Is(err, os.ErrNotExist) {
+		return Metadata{}, err
+	}
+	shared, err := hasParts(fs, dir)
+	if err != nil {
 		return Metadata{}, err
 	}
 	switch numbers, err := dataFiles(fs, dir); {
 	case err != nil:
 		return Metadata{}, err
-	case len(numbers) > 0:
+	case len(numbers) > 0 && !shared:
 		return Metadata{}, fmt.Errorf("post: %s has data files but no %s: restore it, or choose an empty directory", dir, MetadataFile)
 	}
 	m = Metadata{
 		NodeID: s.NodeID, CommitmentATX: s.CommitmentATX,
 		LabelsPerUnit: p.LabelsPerUnit, NumUnits: s.NumUnits, MaxFileSize: s.MaxFileSize,
-		LastPosition: new(uint64),
 	}
 	if m.MaxFileSize == 0 {
 		m.MaxFileSize = DefaultFileSize
 	}
-	return m, saveMetadata(fs, dir, m)
+	if s.Part != (Part{}) && (s.Part.From >= s.Part.To || s.Part.To > m.NumFiles()) {
+		return Metadata{}, fmt.Errorf("post: files %d to %d, but the space has %d, numbered from 0", s.Part.From, s.Part.To, m.NumFiles())
+	}
+	first, _ := m.layout(dir).part(s.Part)
+	m.LastPosition = &first
+	return m, saveMetadata(fs, name, m)
 }
 
-// belongs reports how m, found in dir, differs from what s asks for.
-func (s Setup) belongs(m Metadata, p Params, dir string) error {
+// belongs reports how m, of that file, differs from what s asks for.
+func (s Setup) belongs(m Metadata, p Params, name string) error {
 	const advice = "choose another directory (nothing was changed)"
 	switch {
 	case m.NodeID != s.NodeID:
-		return fmt.Errorf("post: %s was made for identity %x, not %x: start with that identity, or %s", dir, m.NodeID, s.NodeID, advice)
+		return fmt.Errorf("post: %s was made for identity %x, not %x: start with that identity, or %s", name, m.NodeID, s.NodeID, advice)
 	case m.CommitmentATX != s.CommitmentATX:
-		return fmt.Errorf("post: %s was made for commitment ATX %x, not %x: use that ATX, or %s", dir, m.CommitmentATX, s.CommitmentATX, advice)
+		return fmt.Errorf("post: %s was made for commitment ATX %x, not %x: use that ATX, or %s", name, m.CommitmentATX, s.CommitmentATX, advice)
 	case m.LabelsPerUnit != p.LabelsPerUnit:
-		return fmt.Errorf("post: %s has units of %d labels, not %d: it is of another network, %s", dir, m.LabelsPerUnit, p.LabelsPerUnit, advice)
+		return fmt.Errorf("post: %s has units of %d labels, not %d: it is of another network, %s", name, m.LabelsPerUnit, p.LabelsPerUnit, advice)
 	case m.NumUnits != s.NumUnits:
-		return fmt.Errorf("post: %s was made for %d units, not %d: ask for %d units, or %s", dir, m.NumUnits, s.NumUnits, m.NumUnits, advice)
+		return fmt.Errorf("post: %s was made for %d units, not %d: ask for %d units, or %s", name, m.NumUnits, s.NumUnits, m.NumUnits, advice)
 	case s.MaxFileSize != 0 && m.MaxFileSize != s.MaxFileSize:
-		return fmt.Errorf("post: %s has files of %d bytes, not %d: ask for that size or none, or %s", dir, m.MaxFileSize, s.MaxFileSize, advice)
+		return fmt.Errorf("post: %s has files of %d bytes, not %d: ask for that size or none, or %s", name, m.MaxFileSize, s.MaxFileSize, advice)
 	}
 	return nil
 }
@@ -202,6 +217,10 @@ type initialiser struct {
 	judge      *Labeler   // the portable kernel, which checks the others
 	buf        []byte     // the stored part of a batch
 
+	part       Part
+	begin, end uint64         // labels of the part
+	parts      []finishedPart // that others filled
+
 	next, resumed uint64    // the first label not yet computed; the same at start
 	best          candidate // of all labels before next
 
@@ -211,54 +230,69 @@ type initialiser struct {
 
 // resume finds where to go on and checks what is there.
 func (in *initialiser) resume() error {
-	stored, err := in.layout.stored(in.fs)
+	last := (in.end - 1) / in.layout.perFile
+	stored, err := in.layout.stored(in.fs, in.begin/in.layout.perFile, last, in.covered)
 	if err != nil {
 		return err
 	}
-	in.next = stored
+	in.next = in.begin + stored
 	if last := in.meta.LastPosition; last != nil {
 		// What lies beyond was not acknowledged: it may be torn, and is
 		// written again.
 		in.next = *last
 	}
-	finished := min(in.next, in.layout.labels)
-	if stored < finished {
-		return fmt.Errorf("post: %s, but %d labels were finished: restore the file or choose another directory",
-			in.layout.end(stored), finished)
+	finished := min(in.next, in.end)
+	if in.next < in.begin {
+		return fmt.Errorf("post: LastPosition %d in %s is before the part's first label: restore that file from a backup", in.next, in.part.MetadataName())
 	}
-	if finished > 0 {
+	if in.begin+stored < finished {
+		return fmt.Errorf("post: %s, but %d labels were finished: restore the file or choose another directory",
+			in.layout.end(in.begin+stored), finished-in.begin)
+	}
+	if finished > in.begin {
 		if err := checkStored(in.fs, in.layout, in.judge, in.commitment, finished-1); err != nil {
 			return err
 		}
 	}
 	in.resumed = in.next
-	return in.resumeNonce()
+	return in.take(in.meta, filepath.Join(in.layout.dir, in.part.MetadataName()))
 }
 
-func (in *initialiser) resumeNonce() error {
-	if in.meta.Nonce == nil {
+// take offers the VRF nonce of what was found before, after a look whether it is one.
+func (in *initialiser) take(m Metadata, name string) error {
+	if m.Nonce == nil {
 		return nil
 	}
-	nonce := *in.meta.Nonce
+	nonce := *m.Nonce
 	label := in.judge.Label(in.commitment, nonce)
-	if v := in.meta.NonceValue; v != nil && *v != [LabelSize]byte(label[:LabelSize]) {
-		return fmt.Errorf("post: NonceValue in %s is not label %d: restore that file from a backup", MetadataFile, nonce)
+	if v := m.NonceValue; v != nil && *v != [LabelSize]byte(label[:LabelSize]) {
+		return fmt.Errorf("post: NonceValue in %s is not label %d: restore that file from a backup", name, nonce)
+	}
+	var one candidate
+	one.offer(nonce, &label, &in.threshold)
+	if !one.found {
+		return fmt.Errorf("post: Nonce %d in %s is not below the threshold: restore that file from a backup", nonce, name)
 	}
 	in.best.offer(nonce, &label, &in.threshold)
-	if !in.best.found {
-		return fmt.Errorf("post: Nonce %d in %s is not below the threshold: restore that file from a backup", nonce, MetadataFile)
-	}
 	return nil
 }
 
 // run goes through the labels in batches: first those that are stored, then,
 // if none of them was small enough for the VRF nonce, those beyond.
+//
+// A part ends where it ends: its nonce is sought in what it has.
 func (in *initialiser) run() error {
-	for in.next < in.layout.labels || !in.best.found {
+	for {
+		if err := in.skip(); err != nil {
+			return err
+		}
+		keep := in.next < in.end
+		if !keep && (in.best.found || in.part != (Part{})) {
+			return nil
+		}
 		n := uint64(in.opts.BatchLabels)
-		keep := in.next < in.layout.labels
 		if keep {
-			n = min(n, in.layout.perFile-in.next%in.layout.perFile, in.layout.labels-in.next)
+			n = min(n, in.layout.perFile-in.next%in.layout.perFile, in.before())
 		}
 		if err := in.compute(in.next, n); err != nil {
 			return err
@@ -269,16 +303,20 @@ func (in *initialiser) run() error {
 			}
 		}
 		in.next += n
-		in.meta.LastPosition = new(in.next)
-		if in.best.found {
-			in.meta.Nonce = new(in.best.index)
-			in.meta.NonceValue = new([LabelSize]byte(in.best.label[:LabelSize]))
-		}
-		if err := saveMetadata(in.fs, in.layout.dir, in.meta); err != nil {
+		if err := in.save(); err != nil {
 			return err
 		}
 	}
-	return nil
+}
+
+// save makes it durable how far we are.
+func (in *initialiser) save() error {
+	in.meta.LastPosition = new(in.next)
+	if in.best.found {
+		in.meta.Nonce = new(in.best.index)
+		in.meta.NonceValue = new([LabelSize]byte(in.best.label[:LabelSize]))
+	}
+	return saveMetadata(in.fs, filepath.Join(in.layout.dir, in.part.MetadataName()), in.meta)
 }
 
 // compute fills buf with n labels from first on and offers them to best.
@@ -286,15 +324,17 @@ func (in *initialiser) compute(first, n uint64) error {
 	var taken, done atomic.Uint64
 	var stop atomic.Bool
 	found := make([]candidate, len(in.labelers))
+	// What a worker takes at once. Between two runs progress is reported and
+	// cancellation asked for.
+	run := uint64(in.labelers[0].Lanes())
 	work := func(w int, between func()) {
-		var indices [runLabels]uint64
-		var labels [runLabels][32]byte
+		indices, labels := make([]uint64, run), make([][32]byte, run)
 		for !stop.Load() {
-			from := taken.Add(runLabels) - runLabels
+			from := taken.Add(run) - run
 			if from >= n {
 				return
 			}
-			to := min(from+runLabels, n)
+			to := min(from+run, n)
 			for k := from; k < to; k++ {
 				indices[k-from] = first + k
 			}
@@ -313,7 +353,9 @@ func (in *initialiser) compute(first, n uint64) error {
 		others.Go(func() { work(w, func() {}) })
 	}
 	work(0, func() {
-		in.opts.Progress(InitProgress{Done: first + done.Load(), Total: in.layout.labels, Resumed: in.resumed})
+		in.opts.Progress(InitProgress{
+			Done: first + done.Load() - in.begin, Total: in.end - in.begin, Resumed: in.resumed - in.begin,
+		})
 		if in.opts.Cancel() {
 			stop.Store(true)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -198,7 +199,7 @@ func TestFinishedLabelsAreNotComputedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Batches end at multiples of 16 within files of 64 labels.
-	if first.Resumed != 96 || first.Total != 256 || first.Done != 96+runLabels {
+	if first.Resumed != 96 || first.Total != 256 || first.Done != min(96+uint64(NewLabeler(p.ScryptN).Lanes()), 112) {
 		t.Fatalf("second start begins with %+v", first)
 	}
 	fs.Set(durabletest.Fault{})
@@ -212,30 +213,40 @@ func TestFinishedLabelsAreNotComputedAgain(t *testing.T) {
 
 const childDirEnv = "POST_TEST_INIT_DIR"
 
-// slowEnough makes a label cost about 0.1 ms, so that kills hit the middle.
-func slowEnough() Params {
-	p := TestParams()
-	p.ScryptN = 256
-	return p
+// manyBatches gives a space whose Init has moments to be killed at. Nightly it has
+// more of them.
+func manyBatches() (p Params, kills int) {
+	p = TestParams()
+	p.LabelsPerUnit, kills = 512, 10
+	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
+		p.LabelsPerUnit, kills = 8192, 200
+	}
+	p.ScryptN = 512
+	return p, kills
 }
+
+const killedBatch = 16
 
 // childInit is a process to kill: it prints a line for each bit of progress.
 func childInit(dir string) {
-	_, err := Init(dir, slowEnough(), testSetup(), InitOptions{
-		Workers: 2, BatchLabels: 16,
-		Progress: func(p InitProgress) { fmt.Println(p.Done) },
+	p, _ := manyBatches()
+	_, err := Init(dir, p, testSetup(), InitOptions{
+		Workers: 2, BatchLabels: killedBatch,
+		Progress: func(p InitProgress) { fmt.Println(p.Done, p.Resumed) },
 	})
 	fmt.Println("end", err)
 }
 
 func TestInitIsResumedAfterKillOfTheProcess(t *testing.T) {
+	p, want := manyBatches()
 	clean := filepath.Join(t.TempDir(), "clean")
-	if _, err := Init(clean, slowEnough(), testSetup(), InitOptions{BatchLabels: 16}); err != nil {
+	if _, err := Init(clean, p, testSetup(), InitOptions{BatchLabels: killedBatch}); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "killed")
-	kills := 0
-	for {
+	rng := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
+	kills, before := 0, uint64(0)
+	for ended := ""; ended != "end <nil>"; kills++ {
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), childDirEnv+"="+dir)
 		out, err := child.StdoutPipe()
@@ -246,24 +257,31 @@ func TestInitIsResumedAfterKillOfTheProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(out)
-		ended := ""
-		for n := 0; n < 5+kills && lines.Scan(); n++ {
-			ended = lines.Text()
+		done, resumed := uint64(0), uint64(0)
+		for n := rng.IntN(6); n >= 0 && lines.Scan(); n-- {
+			if ended = lines.Text(); strings.HasPrefix(ended, "end") {
+				break
+			}
+			if _, err := fmt.Sscan(ended, &done, &resumed); err != nil {
+				t.Fatalf("%q: %v", ended, err)
+			}
 		}
 		child.Process.Kill()
 		io.Copy(io.Discard, out)
 		child.Wait()
-		if ended == "end <nil>" {
-			break
-		}
-		if strings.HasPrefix(ended, "end") || kills > 100 {
+		if strings.HasPrefix(ended, "end") && ended != "end <nil>" {
 			t.Fatalf("after %d kills: %q", kills, ended)
 		}
-		kills++
+		// Of what was computed, all but the last batch was durable.
+		if done > 0 && resumed+killedBatch < before {
+			t.Fatalf("kill %d: %d labels were computed, %d are there", kills, before, resumed)
+		}
+		before = max(before, done)
 	}
-	if kills < 3 {
-		t.Fatalf("only %d kills", kills)
+	if kills < want {
+		t.Errorf("only %d kills, want %d", kills, want)
 	}
+	t.Logf("%d kills", kills)
 	sameFiles(t, filesOf(t, dir), filesOf(t, clean))
 }
 
@@ -403,7 +421,7 @@ func TestTheDirectoryOfAnotherProgramIsTakenOver(t *testing.T) {
 	// Stopped in the second file, with no position in the metadata and half a
 	// label written.
 	m.LastPosition = nil
-	if err := saveMetadata(durable.OS{}, dir, m); err != nil {
+	if err := saveMetadata(durable.OS{}, filepath.Join(dir, MetadataFile), m); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []int{2, 3} {
@@ -442,7 +460,7 @@ func TestWrongVRFNonceInMetadataIsRefused(t *testing.T) {
 	} {
 		bad := m
 		change(&bad)
-		if err := saveMetadata(durable.OS{}, dir, bad); err != nil {
+		if err := saveMetadata(durable.OS{}, filepath.Join(dir, MetadataFile), bad); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Init(dir, p, testSetup(), InitOptions{}); err == nil {

@@ -1,0 +1,145 @@
+package post
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"tweedle/base/durable"
+)
+
+// Part is a range of data files, From to To-1, that one Init fills by itself, so that
+// machines share the work. The zero Part is the whole space.
+//
+// A part has a metadata file of its own beside its data files. Copied together into one
+// directory, parts are joined by an Init of the whole there, which takes what is finished
+// as it is, the best of their VRF nonces, and fills what is missing.
+type Part struct{ From, To uint64 }
+
+// MetadataName is the name of the file that describes a part.
+func (p Part) MetadataName() string {
+	if p == (Part{}) {
+		return MetadataFile
+	}
+	return fmt.Sprintf("postdata_part_%d_%d.json", p.From, p.To)
+}
+
+// NumFiles returns the number of data files of the whole space.
+func (m Metadata) NumFiles() uint64 {
+	perFile := m.MaxFileSize / LabelSize
+	return (m.NumLabels() + perFile - 1) / perFile
+}
+
+// labels returns the first label of a part and the one after its last.
+func (l layout) part(p Part) (first, end uint64) {
+	if p == (Part{}) {
+		return 0, l.labels
+	}
+	return p.From * l.perFile, min(p.To*l.perFile, l.labels)
+}
+
+// finishedPart is what another Init has left.
+type finishedPart struct {
+	Part
+	meta Metadata
+}
+
+// partsIn returns the parts in dir that are finished, in order. Those that are not are
+// filled again: what they have is the same.
+func partsIn(fs durable.FS, dir string, p Params, s Setup) (parts []finishedPart, err error) {
+	names, err := fs.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, advise(err)
+	}
+	for _, name := range names {
+		var part Part
+		if n, err := fmt.Sscanf(name, "postdata_part_%d_%d.json", &part.From, &part.To); n != 2 || err != nil || part.MetadataName() != name {
+			continue
+		}
+		m, err := loadMetadata(fs, filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		s := s
+		s.Part = part
+		if err := s.belongs(m, p, filepath.Join(dir, name)); err != nil {
+			return nil, err
+		}
+		if part.From >= part.To || part.To > m.NumFiles() {
+			return nil, fmt.Errorf("post: %s names no range of the %d files of this space: give it back its name", filepath.Join(dir, name), m.NumFiles())
+		}
+		if _, end := m.layout(dir).part(part); m.LastPosition != nil && *m.LastPosition >= end {
+			parts = append(parts, finishedPart{part, m})
+		}
+	}
+	slices.SortFunc(parts, func(a, b finishedPart) int { return cmp.Compare(a.From, b.From) })
+	return parts, nil
+}
+
+// skip goes over the finished parts in which we are. A part counts only if its files have
+// their size and its first and last labels are right: what was copied may be of another
+// file, or cut off.
+func (in *initialiser) skip() error {
+	for _, part := range in.parts {
+		first, end := in.layout.part(part.Part)
+		if in.next < first || in.next >= end {
+			continue
+		}
+		for number := part.From; number < part.To; number++ {
+			if size, err := fileSize(in.fs, in.layout.name(number)); err != nil || size != in.layout.size(number) {
+				return cmp.Or(err, fmt.Errorf("post: %s has %d of %d bytes, though %s says that it is finished: copy it again from where it was made",
+					in.layout.name(number), size, in.layout.size(number), part.MetadataName()))
+			}
+		}
+		for _, label := range []uint64{first, end - 1} {
+			if err := checkStored(in.fs, in.layout, in.judge, in.commitment, label); err != nil {
+				return err
+			}
+		}
+		if err := in.take(part.meta, filepath.Join(in.layout.dir, part.MetadataName())); err != nil {
+			return err
+		}
+		in.resumed += end - in.next // it is as if it was there before
+		in.next = end
+		if err := in.save(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// before returns how many labels from the present one on are in no finished part.
+func (in *initialiser) before() uint64 {
+	next := in.end
+	for _, part := range in.parts {
+		if first, _ := in.layout.part(part.Part); first >= in.next {
+			next = min(next, first)
+		}
+	}
+	return next - in.next
+}
+
+// covered tells whether a data file belongs to a finished part.
+func (in *initialiser) covered(number uint64) bool {
+	for _, part := range in.parts {
+		if number >= part.From && number < part.To {
+			return true
+		}
+	}
+	return false
+}
+
+// hasParts tells whether parts lie in dir, finished or not.
+func hasParts(fs durable.FS, dir string) (bool, error) {
+	names, err := fs.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, advise(err)
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		ok, err := filepath.Match("postdata_part_*_*.json", name)
+		return ok && err == nil
+	}), nil
+}
