@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -228,6 +229,27 @@ func TestAFreshNodeCatchesUpSixtyEpochs(t *testing.T) {
 	s := w.nodes[5].m.Snapshot()
 	if clock := w.cfg.Schedule.LayerAt(w.now); s.Tip.Layer+4 < clock || !s.Synced {
 		t.Errorf("half a minute after it joined it is at layer %d of %d: %s", s.Tip.Layer, clock, s.Reason)
+	}
+	for _, v := range w.result.Violations {
+		t.Error(v)
+	}
+}
+
+// A node that caught up has all that the next one needs for it: those who made
+// the history may be gone.
+func TestWhoCaughtUpCanTeachTheNext(t *testing.T) {
+	w := newWorld(Options{Seed: 5, Nodes: 7, Epochs: 30, Late: 2, Hostile: []string{"withheld-atx"}, Strangers: []string{}, Faults: calm()})
+	teacher, pupil := w.nodes[5], w.nodes[6]
+	for _, n := range w.nodes {
+		n.links = slices.DeleteFunc(n.links, func(o *node) bool { return o == pupil || n == pupil })
+	}
+	teacher.links, pupil.links = append(teacher.links, pupil), []*node{teacher}
+	w.run(w.cfg.Schedule.First(26), 61*time.Second)
+	for _, n := range []*node{teacher, pupil} {
+		s := n.m.Snapshot()
+		if clock := w.cfg.Schedule.LayerAt(w.now); s.Tip.Layer+4 < clock || !s.Synced {
+			t.Errorf("%s is at layer %d of %d: %s", n.peer, s.Tip.Layer, clock, s.Reason)
+		}
 	}
 	for _, v := range w.result.Violations {
 		t.Error(v)

@@ -57,7 +57,6 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.StringArrayVar(&f.cfg.Bootnodes, "bootnode", nil, "address of a peer with /p2p/ and its id; may be repeated")
 	fl.IntVar(&f.cfg.PeersPerAddress, "peers-per-address", p2p.DefaultMaxConnsPerIP, "connections that one IPv4 address or IPv6 /56 may have; more where your own nodes are behind one")
 	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")
-	fl.StringVar(&f.cfg.Advertise, "grpc-advertise", "", "host:port at which PoETs reach the gRPC API, if it is another")
 	fl.StringVar(&f.cfg.RESTListen, "rest-listen", "127.0.0.1:9094", "address of the JSON API; empty for none")
 	fl.StringVar(&f.cfg.MetricsListen, "metrics-listen", "127.0.0.1:9095", "address of metrics and status; empty for none")
 	fl.BoolVar(&f.cfg.Smeshing, "smeshing", false, "prove space and earn rewards")

@@ -58,9 +58,8 @@ type Gateway interface {
 	PublishPoet(ctx context.Context, data []byte) (Published, error)
 	// PoetProof returns a stored proof, or store.ErrNotFound.
 	PoetProof(ref types.PoetProofRef) ([]byte, error)
-	// GatewayPeers returns our name as a gateway, the same after a restart,
-	// and the gRPC addresses of others.
-	GatewayPeers() (id string, addresses []string)
+	// GatewayID returns our name as a gateway, the same after a restart.
+	GatewayID() string
 }
 
 // Published is what a gateway acknowledges.

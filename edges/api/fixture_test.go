@@ -221,7 +221,7 @@ func (l *ledger) PoetProof(ref types.PoetProofRef) ([]byte, error) {
 	return nil, store.ErrNotFound
 }
 
-func (l *ledger) GatewayPeers() (string, []string) { return "gateway-1", []string{"127.0.0.1:1"} }
+func (l *ledger) GatewayID() string { return "gateway-1" }
 
 // served is a running server with its clients.
 type served struct {

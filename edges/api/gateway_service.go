@@ -61,13 +61,10 @@ func (s gatewayService) publish(ctx context.Context, data []byte) (Published, er
 	return p, s.fail(err)
 }
 
+// GatewayPeers tells our name; other gateways are named by nobody but the PoET's
+// operator.
 func (s gatewayService) GatewayPeers(context.Context, *gatewaypb.GatewayPeersRequest) (*gatewaypb.GatewayPeersResponse, error) {
-	id, addresses := s.Gateway.GatewayPeers()
-	out := &gatewaypb.GatewayPeersResponse{Id: id}
-	for _, a := range addresses {
-		out.Peers = append(out.Peers, &gatewaypb.GatewayPeer{Address: a})
-	}
-	return out, nil
+	return &gatewaypb.GatewayPeersResponse{Id: s.Gateway.GatewayID()}, nil
 }
 
 func (s gatewayService) GatewayProof(_ context.Context, req *gatewaypb.GatewayProofRequest) (*gatewaypb.GatewayProofResponse, error) {

@@ -67,43 +67,73 @@ func (rd *Reader) ReferenceBallot(smesher types.NodeID, first, last types.Layer)
 	return &b, nil
 }
 
-// ForgetBallots deletes the ballots of the layers before one, and the active
-// sets that no ballot refers to any more. Peers do not need them: what came of
-// them is in blocks and certificates.
+// ForgetBallots deletes the ballots of the layers before one, which is the
+// first of an epoch, and the active sets that only they refer to. Peers do not
+// need them: what came of them is in blocks and certificates. A set that a
+// certificate names stays, as nobody who comes later can check it without.
+//
+// The sets go first, then one layer after the other, so that others can write in
+// between. If we stop half way, the next call does the rest.
 func (db *DB) ForgetBallots(before types.Layer) error {
-	return db.write(func(c *sqlite.Conn) error {
-		err := run(c, "DELETE FROM objects WHERE kind = ? AND id IN (SELECT id FROM ballots WHERE layer < ?)", int64(KindBallot), int64(before))
+	var oldest types.Layer
+	err := db.write(func(c *sqlite.Conn) error {
+		oldest = before
+		err := query(c, "SELECT ifnull(min(layer), ?) FROM ballots WHERE layer < ?", func(r *row) error {
+			oldest = types.Layer(r.int())
+			return nil
+		}, int64(before), int64(before))
+		if err != nil || oldest >= before {
+			return err
+		}
+		unused, err := declared(c, oldest, before)
 		if err != nil {
 			return err
 		}
-		if err := run(c, "DELETE FROM ballots WHERE layer < ?", int64(before)); err != nil {
-			return err
-		}
-		used := make(map[types.Hash32]bool)
-		var references, unused [][]byte
-		if err := each(c, "ballots", "WHERE reference = 1", func(r *row) { references = append(references, r.blob()) }); err != nil {
-			return err
-		}
-		for _, id := range references {
-			var b types.Ballot
-			switch err := readObject(c, KindBallot, id, &b); {
-			case err == nil && b.EpochData != nil:
-				used[b.EpochData.ActiveSet] = true
-			case err != nil && !errors.Is(err, ErrNotFound):
-				return err
+		err = each(c, "certificates", "WHERE layer >= ? AND layer < ?", func(r *row) {
+			var cert types.Certificate
+			r.skip()
+			if codec.Decode(r.blob(), &cert) != nil {
+				r.bad = true
 			}
-		}
-		err = query(c, "SELECT id FROM objects WHERE kind = ?", func(r *row) error {
-			if id := r.blob(); !used[types.Hash32(id)] {
-				unused = append(unused, id)
-			}
-			return nil
-		}, int64(KindActiveSet))
-		for _, id := range unused {
+			delete(unused, cert.Decision.Electorate)
+		}, int64(oldest), int64(before))
+		for h := range unused {
 			if err == nil {
-				err = run(c, "DELETE FROM objects WHERE kind = ? AND id = ?", int64(KindActiveSet), id)
+				err = run(c, "DELETE FROM objects WHERE kind = ? AND id = ?", int64(KindActiveSet), h[:])
 			}
 		}
 		return err
 	})
+	for l := oldest + 1; err == nil && l <= before; l++ {
+		err = db.write(func(c *sqlite.Conn) error {
+			err := run(c, "DELETE FROM objects WHERE kind = ? AND id IN (SELECT id FROM ballots WHERE layer < ?)", int64(KindBallot), int64(l))
+			if err != nil {
+				return err
+			}
+			return run(c, "DELETE FROM ballots WHERE layer < ?", int64(l))
+		})
+	}
+	return err
+}
+
+// declared returns the active sets that the ballots of some layers declare.
+func declared(c *sqlite.Conn, from, before types.Layer) (map[types.Hash32]bool, error) {
+	var references [][]byte
+	err := each(c, "ballots", "WHERE layer >= ? AND layer < ? AND reference = 1", func(r *row) {
+		references = append(references, r.blob())
+	}, int64(from), int64(before))
+	if err != nil {
+		return nil, err
+	}
+	sets := make(map[types.Hash32]bool)
+	for _, id := range references {
+		var b types.Ballot
+		switch err := readObject(c, KindBallot, id, &b); {
+		case err == nil && b.EpochData != nil:
+			sets[b.EpochData.ActiveSet] = true
+		case err != nil && !errors.Is(err, ErrNotFound):
+			return nil, err
+		}
+	}
+	return sets, nil
 }

@@ -539,7 +539,16 @@ func TestOldBallotsGoWithTheirActiveSets(t *testing.T) {
 		must(t, db.AddBallot(b))
 		ids = append(ids, b.ID())
 	}
+	// A set that something was decided by stays: who comes later checks by it.
+	decided := &types.Ballot{Layer: 2, Smesher: smesher1.SmesherID, EpochData: &types.EpochData{ActiveSet: set(7).Hash()}}
+	must(t, db.AddActiveSet(set(7)))
+	must(t, db.AddBallot(decided))
+	must(t, db.AddCertificate(&types.Certificate{Decision: types.Decision{Layer: 2, Electorate: set(7).Hash()}}))
 	must(t, db.ForgetBallots(3))
+	if _, err := db.Ballot(decided.ID()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("ballot of layer 2: %v", err)
+	}
+	equal(t, got[types.ActiveSet](t)(db.ActiveSet(set(7).Hash())), set(7))
 	for i, id := range ids {
 		if _, err := db.Ballot(id); errors.Is(err, ErrNotFound) != (i < 3) {
 			t.Errorf("ballot of layer %d: %v", i, err)

@@ -95,17 +95,17 @@ type Machine struct {
 	beacons     map[types.Epoch]types.Beacon
 	firsts      map[types.Epoch]types.Decision // the first applied of each epoch, zero if there is none
 	electorates map[types.Hash32]*activation.Electorate
-	sets        map[types.Hash32]types.ActiveSet // not stored yet
+	sets        bounded[types.Hash32, types.ActiveSet] // not stored yet
 	verifying   map[types.ATXID]*verifying
 	poets       poetBudget
 	proposals   map[types.Layer]*layerProposals
 	extras      extras
-	ballots     map[types.BallotID]*types.Ballot // reference ballots that were fetched
+	ballots     bounded[types.BallotID, *types.Ballot] // reference ballots that were fetched
 	assigned    assigned
 	proposed    types.Layer
 
-	wanted    map[types.ATXID]bool // ATXs that another ATX refers to
-	refused   map[types.ATXID]bool // ATXs that are not to be had again
+	wanted    bounded[types.ATXID, struct{}] // ATXs that another ATX refers to
+	refused   bounded[types.ATXID, struct{}] // ATXs that are not to be had again
 	batches   map[Peer]*batch
 	elsewhere bool // our identity signed something that we did not
 	dispute   Dispute
@@ -127,12 +127,12 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		certify:   hare.NewCertifier(cfg.Schedule.FirstBallotLayer()),
 		beacons:   make(map[types.Epoch]types.Beacon),
 		firsts:    make(map[types.Epoch]types.Decision),
-		sets:      make(map[types.Hash32]types.ActiveSet),
+		sets:      newBounded[types.Hash32, types.ActiveSet](MaxSets),
 		verifying: make(map[types.ATXID]*verifying),
 		proposals: make(map[types.Layer]*layerProposals),
-		ballots:   make(map[types.BallotID]*types.Ballot),
-		wanted:    make(map[types.ATXID]bool),
-		refused:   make(map[types.ATXID]bool),
+		ballots:   newBounded[types.BallotID, *types.Ballot](maxFetchedBallots),
+		wanted:    newBounded[types.ATXID, struct{}](maxWanted),
+		refused:   newBounded[types.ATXID, struct{}](maxRefused),
 		batches:   make(map[Peer]*batch),
 		intake:    newIntake(),
 		extras:    newExtras(),

@@ -313,3 +313,23 @@ func TestJunkProofsDoNotPushOutARealOne(t *testing.T) {
 		t.Fatalf("%d proofs of %d bytes are left when their time is over", len(b.proofs), b.bytes)
 	}
 }
+
+func TestOfTooManyTheOldestAreForgotten(t *testing.T) {
+	b := newBounded[int, int](4)
+	for i := range 100 {
+		b.put(i, i)
+		b.put(i, i+1) // once more is no more
+		if i%3 == 0 {
+			b.remove(i)
+		}
+		if len(b.of) > 4 || len(b.order) > 8 {
+			t.Fatalf("%d entries, %d in order", len(b.of), len(b.order))
+		}
+	}
+	if v, ok := b.get(98); !ok || v != 99 {
+		t.Errorf("one of the newest is %d, %v", v, ok)
+	}
+	if _, ok := b.get(90); ok {
+		t.Error("an old one is still there")
+	}
+}

@@ -243,6 +243,9 @@ func (m *Machine) apply(path mesh.Path) {
 		if cert == nil {
 			cert = &types.Certificate{Decision: d.Decision}
 		}
+		if el, err := m.Electorate(epoch, d.Decision.Electorate); err == nil {
+			m.keepSet(el) // whoever comes later checks by it
+		}
 		w := WriteLayer{Base: base, Certificate: cert, Block: d.Block, Txs: d.Txs, Outcome: d.Outcome, At: m.now}
 		m.write(w)
 		m.event(Applied{w})

@@ -42,7 +42,7 @@ func (m *Machine) forgetLayers() {
 		}
 	}
 	if m.layer%types.Layer(m.cfg.Schedule.LayersPerEpoch) == 0 {
-		clear(m.ballots)
+		m.ballots.clear()
 	}
 }
 
@@ -95,7 +95,7 @@ func (m *Machine) first(e types.Epoch) types.Decision {
 
 // Ballot implements mesh.BallotView.
 func (m *Machine) Ballot(id types.BallotID) *types.Ballot {
-	if b := m.ballots[id]; b != nil {
+	if b, ok := m.ballots.get(id); ok {
 		return b
 	}
 	return m.read.ballot(id)
@@ -192,10 +192,7 @@ func (m *Machine) judgeBallot(msg *ballotMessage) judgement {
 		return m.verdictOf(err)
 	}
 	id := msg.b.ID()
-	if len(m.ballots) >= maxFetchedBallots {
-		clear(m.ballots)
-	}
-	m.ballots[id] = msg.b
+	m.ballots.put(id, msg.b)
 	m.arrived(syncer.Name20(syncer.Ballot, id))
 	return accepted()
 }

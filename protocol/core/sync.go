@@ -85,7 +85,7 @@ func (m *Machine) listed(p Peer, from types.Epoch, got EpochsAnswer) {
 	for i, ids := range got.ATXs {
 		e := from + types.Epoch(i)
 		for _, id := range ids {
-			if m.refused[id] || m.registry.Has(e, id) || m.handled(syncer.Name{Kind: syncer.ATX, ID: id}) {
+			if _, refused := m.refused.get(id); refused || m.registry.Has(e, id) || m.handled(syncer.Name{Kind: syncer.ATX, ID: id}) {
 				continue
 			}
 			if !m.sync.WantFrom(syncer.Name{Kind: syncer.ATX, ID: id}, p, until) {
@@ -107,10 +107,7 @@ func (m *Machine) refuse(n syncer.Name) {
 	if n.Kind != syncer.ATX {
 		return
 	}
-	if len(m.refused) >= maxRefused {
-		clear(m.refused)
-	}
-	m.refused[n.ID] = true
+	m.refused.put(n.ID, struct{}{})
 }
 
 // signed counts signatures that a peer has under decisions which are not

@@ -20,6 +20,7 @@ import (
 	"tweedle/edges/p2p"
 	"tweedle/edges/p2p/virtual"
 	"tweedle/edges/preset"
+	"tweedle/edges/store"
 	"tweedle/services/poet/door"
 	"tweedle/services/poet/rounds"
 	"tweedle/values/codec"
@@ -187,6 +188,29 @@ func (b *bubble) same(at types.Layer) {
 	}
 }
 
+// forgot fails unless the ballots before a layer are gone, and nothing that peers
+// may still need.
+func (n *bubbleNode) forgot(t *testing.T, before types.Layer) {
+	t.Helper()
+	layers, err := n.db.BlockLayers(0, store.MaxPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range layers {
+		ballots, err := n.db.LayerBallots(l.Layer)
+		if err != nil || (len(ballots) == 0) != (l.Layer < before) {
+			t.Errorf("layer %d has %d ballots, those before %d are to go: %v", l.Layer, len(ballots), before, err)
+		}
+		cert, err := n.db.Certificate(l.Layer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.db.ActiveSet(cert.Decision.Electorate); err != nil {
+			t.Errorf("electorate of layer %d: %v", l.Layer, err)
+		}
+	}
+}
+
 // receipts is how package smeshing keeps them.
 type receipts []types.PoetReceipt
 
@@ -216,6 +240,9 @@ func TestTwoNodesAgreeOnBlocksAndState(t *testing.T) {
 			if err != nil || len(ids) != 2 {
 				t.Errorf("epoch %d: %d ATXs, %v", epoch, len(ids), err)
 			}
+		}
+		for _, n := range b.nodes {
+			n.forgot(t, n.schedule.First(5-keptEpochs)) // without a restart
 		}
 		var kept receipts // one for each epoch whose round has closed
 		if err := b.nodes[0].db.LoadStep(b.nodes[0].signer.NodeID(), "receipts", &kept); err != nil || len(kept) < 5 {

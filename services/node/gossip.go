@@ -14,16 +14,12 @@ import (
 
 // Protocols of requests.
 const (
-	protocolAsk     = "/tweedle/ask/1"     // what package core asks
-	protocolPoet    = "/tweedle/poet/1"    // hands over a PoET proof, for an acknowledgement
-	protocolGateway = "/tweedle/gateway/1" // the gRPC address at which a node takes PoET proofs
+	protocolAsk  = "/tweedle/ask/1"  // what package core asks
+	protocolPoet = "/tweedle/poet/1" // hands over a PoET proof, for an acknowledgement
 )
 
-// Limits of requests.
-const (
-	maxAddress      = 256 // bytes of a gRPC address
-	requestsPerPeer = 50  // a second
-)
+// requestsPerPeer is how many requests of a peer are served a second.
+const requestsPerPeer = 50
 
 // Places of a topic. A message holds one while it is checked and while its
 // verdict is waited for, which is a moment; those that miss something leave it
@@ -68,7 +64,6 @@ func (n *Node) register() {
 	}
 	n.host.Handle(protocolAsk, limits(core.MaxRequest, core.MaxAnswer), n.serveAsk)
 	n.host.Handle(protocolPoet, limits(core.MaxPoetSize, 16), n.servePoet)
-	n.host.Handle(protocolGateway, limits(16, maxAddress), n.serveGateway)
 }
 
 // onGossip checks and judges the messages of a topic.

@@ -68,9 +68,6 @@ type Config struct {
 	// says who may speak for others there, and which pages may read.
 	API   api.Limits
 	Front front.Options
-	// Advertise is where PoETs can reach the gRPC listener, if not where it
-	// listens.
-	Advertise string
 
 	Version string
 	Log     *slog.Logger // nil: nothing is logged
@@ -116,8 +113,7 @@ type Node struct {
 	ending   chan struct{} // closed when Run begins to end
 	trustIn  types.Epoch   // when an old local.db may sign again; 0: it is not old; the loop owns it
 
-	handed   handedOver
-	gateways gateways
+	handed handedOver
 }
 
 // Open prepares a node: it opens its files and its sockets, so that everything
@@ -245,7 +241,29 @@ func (n *Node) restore() error {
 // guard's memory are kept.
 const keptEpochs = 2
 
-// forget drops what would grow for ever. Slots that it closes have long passed.
+// forgetting drops in every epoch what would grow for ever, beside the machine
+// and not in its way.
+func (n *Node) forgetting(ctx context.Context) error {
+	ticker := time.NewTicker(n.params.LayerDuration)
+	defer ticker.Stop()
+	done := n.epoch() // by Open
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if epoch := n.epoch(); epoch > done {
+			if err := n.forget(); err != nil {
+				return fmt.Errorf("forgetting old layers: %w", err)
+			}
+			done = epoch
+		}
+	}
+}
+
+// forget drops what is older than keptEpochs. Slots that it closes have long
+// passed.
 func (n *Node) forget() error {
 	epoch := n.epoch()
 	if epoch <= keptEpochs {
@@ -314,10 +332,10 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.host.Run(ctx) })
 	group.Go(func() error { return n.driver.loop(ctx) })
 	group.Go(func() error { return n.sender(ctx) })
-	group.Go(func() error { return n.askGateways(ctx) })
 	group.Go(func() error { return n.runSmesher(ctx) })
 	group.Go(func() error { return n.servers.Run(ctx) })
 	group.Go(func() error { return n.storeFaults(ctx) })
+	group.Go(func() error { return n.forgetting(ctx) })
 	n.log.Info("node runs", "network", n.cfg.Network.Name, "genesis_id", n.cfg.Network.ID(), "genesis", n.schedule.Genesis,
 		"p2p", n.host.Addrs(), "smeshing", n.cfg.Smeshing)
 	return group.Wait()

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"sync"
-	"time"
 
 	"tweedle/edges/api"
 	"tweedle/edges/p2p"
@@ -78,7 +75,8 @@ const gatewayPeers = 3
 // maxHandedOver bounds how many proofs' hand-overs are remembered.
 const maxHandedOver = 256
 
-// handedOver remembers to how many peers each proof was given.
+// handedOver remembers to how many peers each proof was given; of too many the
+// oldest are forgotten.
 type handedOver struct {
 	mu    sync.Mutex
 	peers map[types.PoetProofRef]int
@@ -177,70 +175,5 @@ func (n *Node) PoetProof(ref types.PoetProofRef) ([]byte, error) {
 	return n.db.Object(store.KindPoetProof, ref[:])
 }
 
-// GatewayPeers returns our name as a gateway and the gRPC addresses of those
-// peers that serve as gateways too.
-func (n *Node) GatewayPeers() (id string, addresses []string) {
-	return n.host.ID().String(), n.gateways.of(n.host.Peers())
-}
-
-// maxGateways bounds the peers whose gateway addresses are remembered.
-const maxGateways = 1024
-
-// gateways remembers what peers told of their gRPC addresses.
-type gateways struct {
-	mu   sync.Mutex
-	addr map[p2p.PeerID]string
-}
-
-// of returns the addresses of some peers, each once.
-func (g *gateways) of(peers []p2p.PeerInfo) (addresses []string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, p := range peers {
-		if a := g.addr[p.ID]; a != "" && !slices.Contains(addresses, a) {
-			addresses = append(addresses, a)
-		}
-	}
-	return addresses
-}
-
-func (g *gateways) set(p p2p.PeerID, address string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.addr == nil || len(g.addr) >= maxGateways {
-		g.addr = make(map[p2p.PeerID]string)
-	}
-	g.addr[p] = address
-}
-
-// serveGateway tells a peer where PoETs can reach us.
-func (n *Node) serveGateway(context.Context, p2p.PeerID, []byte) ([]byte, error) {
-	return []byte(n.servers.advertised()), nil
-}
-
-// askGateways learns once a layer where PoETs can reach some of our peers.
-func (n *Node) askGateways(ctx context.Context) error {
-	for {
-		for _, p := range n.host.Some(gatewayPeers) {
-			n.askGateway(ctx, p)
-		}
-		timer := time.NewTimer(n.params.LayerDuration)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-timer.C:
-		}
-	}
-}
-
-// askGateway learns where PoETs can reach a peer.
-func (n *Node) askGateway(ctx context.Context, p p2p.PeerID) {
-	b, err := n.host.Request(ctx, p, protocolGateway, nil)
-	if err != nil {
-		return
-	}
-	if _, _, err := net.SplitHostPort(string(b)); err == nil {
-		n.gateways.set(p, string(b))
-	}
-}
+// GatewayID returns our name as a gateway.
+func (n *Node) GatewayID() string { return n.host.ID().String() }

@@ -3,11 +3,9 @@ package node
 import (
 	"bytes"
 	"errors"
-	"strconv"
 	"testing"
 
 	"tweedle/edges/api"
-	"tweedle/edges/p2p"
 	"tweedle/edges/store"
 	"tweedle/protocol/core"
 	"tweedle/values/codec"
@@ -98,15 +96,5 @@ func TestHandOversAreRememberedUpToALimit(t *testing.T) {
 	}
 	if h.get(ref(0)) != 0 || h.get(ref(maxHandedOver)) != 3 || h.get(ref(2*maxHandedOver-1)) != 3 {
 		t.Error("not the oldest were forgotten")
-	}
-}
-
-func TestGatewaysAreRememberedUpToALimit(t *testing.T) {
-	var g gateways
-	for i := range 3 * maxGateways {
-		g.set(p2p.PeerID(strconv.Itoa(i)), "127.0.0.1:1")
-	}
-	if len(g.addr) > maxGateways {
-		t.Errorf("%d are remembered, the limit is %d", len(g.addr), maxGateways)
 	}
 }

@@ -20,7 +20,6 @@ const answerTimeout = 30 * time.Second
 
 // servers are the listeners of a node that are not of the p2p host.
 type servers struct {
-	advertise  string
 	grpc, rest net.Listener // for users; nil if there is none
 	api        *api.Server
 	operations net.Listener // for the operator; nil if there is none
@@ -31,7 +30,7 @@ type servers struct {
 // listen opens the listeners, so that an address in use is known at once.
 func (n *Node) listen() (_ *servers, err error) {
 	n.gauges()
-	s := &servers{advertise: n.cfg.Advertise, pages: n.operations(), log: n.log}
+	s := &servers{pages: n.operations(), log: n.log}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -60,14 +59,6 @@ func (n *Node) listen() (_ *servers, err error) {
 		Limits: n.cfg.API, Front: guard,
 	})
 	return s, err
-}
-
-// advertised returns where PoETs can reach us, or nothing.
-func (s *servers) advertised() string {
-	if s.advertise != "" || s.grpc == nil {
-		return s.advertise
-	}
-	return s.grpc.Addr().String()
 }
 
 // Run serves until ctx ends.
