@@ -18,7 +18,7 @@ import (
 type layer struct {
 	decision types.Decision
 	cert     types.Certificate
-	txs      []types.Transaction
+	txs      []vm.Tx
 	accounts []vm.Entry // after it
 }
 
@@ -34,8 +34,6 @@ type memory struct {
 	ballots map[types.BallotID]*types.Ballot
 	blocks  map[types.BlockID]*types.Block
 	txs     map[types.TransactionID]types.Transaction
-	waiting []types.TransactionID
-	applied map[types.TransactionID]bool
 	layers  []layer // ascending; the first is genesis
 }
 
@@ -48,7 +46,7 @@ func newMemory(p vm.Params) *memory {
 		entries: make(map[types.ATXID]activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
 		objects: make(map[syncer.Name][]byte), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
 		sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
-		txs: make(map[types.TransactionID]types.Transaction), applied: make(map[types.TransactionID]bool),
+		txs: make(map[types.TransactionID]types.Transaction),
 	}
 	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, accounts: entriesOf(state)}}
 	return s
@@ -86,18 +84,7 @@ func (s *memory) commit(writes []core.Write) error {
 			s.ballots[id] = w.Ballot
 			s.objects[syncer.Name20(syncer.Ballot, id)] = codec.Encode(w.Ballot)
 		case core.WriteBlock:
-			s.addBlock(w.Block, w.Txs)
-		case core.WriteTx:
-			s.addTx(w.Raw)
-			s.waiting = append(s.waiting, w.Raw.ID())
-		case core.DropTxs:
-			for _, id := range w.IDs {
-				if s.applied[id] {
-					continue
-				}
-				delete(s.txs, id)
-				delete(s.objects, syncer.Name{Kind: syncer.Transaction, ID: id})
-			}
+			s.addBlock(w.Block)
 		case core.WriteRevert:
 			s.revert(w.To)
 		case core.WriteLayer:
@@ -123,24 +110,17 @@ func (s *memory) addATX(w core.WriteATX) {
 	s.epochs[w.Entry.PublishEpoch] = slices.Insert(ids, i, id)
 }
 
-func (s *memory) addBlock(b *types.Block, txs []types.Transaction) {
+func (s *memory) addBlock(b *types.Block) {
 	id := b.ID()
 	s.blocks[id] = b
 	s.objects[syncer.Name20(syncer.Block, id)] = codec.Encode(b)
-	for _, tx := range txs {
-		s.addTx(tx)
-	}
-}
-
-func (s *memory) addTx(raw types.Transaction) {
-	s.txs[raw.ID()] = raw
-	s.objects[syncer.Name{Kind: syncer.Transaction, ID: raw.ID()}] = raw
 }
 
 func (s *memory) revert(to types.Layer) {
 	for len(s.layers) > 1 && s.layers[len(s.layers)-1].decision.Layer > to {
 		for _, tx := range s.tip().txs {
-			delete(s.applied, tx.ID())
+			delete(s.txs, tx.ID)
+			delete(s.objects, syncer.Name{Kind: syncer.Transaction, ID: tx.ID})
 		}
 		s.layers = s.layers[:len(s.layers)-1]
 	}
@@ -152,9 +132,13 @@ func (s *memory) apply(w core.WriteLayer) error {
 	if last := s.layers[len(s.layers)-1].decision; last.Layer != w.Base || d.Layer <= w.Base || last.StateRoot != d.Parent {
 		return fmt.Errorf("layer %d on %d, but the newest stored is %d", d.Layer, w.Base, last.Layer)
 	}
-	s.addBlock(w.Block, w.Txs)
+	s.addBlock(w.Block)
 	for _, tx := range w.Txs {
-		s.applied[tx.ID()] = true
+		if s.txs[tx.ID] != nil {
+			return fmt.Errorf("transaction %s is applied twice", tx.ID.Short())
+		}
+		s.txs[tx.ID] = tx.Raw
+		s.objects[syncer.Name{Kind: syncer.Transaction, ID: tx.ID}] = tx.Raw
 	}
 	s.layers = append(s.layers, layer{d, *w.Certificate, w.Txs, entriesOf(w.Outcome.State)})
 	return nil
@@ -241,11 +225,13 @@ func (s *memory) Certificates(from types.Layer, limit int) (out []types.Certific
 	return out, nil
 }
 
-func (s *memory) LayerTransactions(l types.Layer) ([]types.Transaction, error) {
+func (s *memory) LayerTransactions(l types.Layer) (out []types.Transaction, err error) {
 	if i := s.at(l); i < len(s.layers) && s.layers[i].decision.Layer == l {
-		return s.layers[i].txs, nil
+		for _, tx := range s.layers[i].txs {
+			out = append(out, tx.Raw)
+		}
 	}
-	return nil, nil
+	return out, nil
 }
 
 func (s *memory) Accounts(at types.Layer) ([]vm.Entry, error) {
@@ -256,14 +242,8 @@ func (s *memory) Accounts(at types.Layer) ([]vm.Entry, error) {
 	return s.layers[i].accounts, nil
 }
 
-func (s *memory) Pending(limit int) (out []types.Transaction, err error) {
-	for _, id := range s.waiting {
-		if raw := s.txs[id]; raw != nil && !s.applied[id] && len(out) < limit {
-			out = append(out, raw)
-		}
-	}
-	return out, nil
-}
+// Waiting says that nothing waited: nodes end by crashing here.
+func (s *memory) Waiting() ([]types.Transaction, error) { return nil, nil }
 
 // MaliciousIDs implements core.Library.
 func (s *memory) MaliciousIDs() (out []types.NodeID, err error) {
@@ -277,12 +257,25 @@ func (s *memory) MaliciousIDs() (out []types.NodeID, err error) {
 // library is what a node serves.
 type library struct {
 	*memory
-	open func() []types.Certificate
+	m *core.Machine // nil: only what is stored
 }
 
 // Open implements core.Library.
-func (l library) Open() []types.Certificate { return l.open() }
-
-func (s *memory) library() library {
-	return library{s, func() []types.Certificate { return nil }}
+func (l library) Open() []types.Certificate {
+	if l.m == nil {
+		return nil
+	}
+	return l.m.Open()
 }
+
+// Object implements core.Library.
+func (l library) Object(n syncer.Name) ([]byte, error) {
+	if n.Kind == syncer.Transaction && l.m != nil {
+		if raw := l.m.Transaction(n.ID); raw != nil {
+			return raw, nil
+		}
+	}
+	return l.memory.Object(n)
+}
+
+func (s *memory) library() library { return library{s, nil} }

@@ -119,7 +119,7 @@ func (n *ledgerNode) apply(rewards []vm.Share) {
 	n.layer++
 	b := vm.Block{Layer: n.layer, Rewards: rewards}
 	for _, v := range n.pool.Select(types.Hash32{}, 1000) {
-		b.Txs = append(b.Txs, v.Raw)
+		b.Txs = append(b.Txs, v.Tx)
 	}
 	out := vm.Apply(n.state, b, n.params)
 	n.state, n.results, n.rewards = out.State, append(n.results, out.Results...), append(n.rewards, out.Rewards...)
@@ -134,7 +134,11 @@ func (n *ledgerNode) SubmitTransaction(_ context.Context, r *pb.SubmitTransactio
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	raw := types.Transaction(r.Transaction)
-	if _, err := n.pool.Add(raw); err != nil {
+	tx, err := vm.Parse(raw)
+	if err == nil {
+		_, err = n.pool.Add(tx)
+	}
+	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	n.txs[raw.ID()] = raw

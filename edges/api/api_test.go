@@ -22,6 +22,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"tweedle/edges/api/gen/gatewaypb"
+	"tweedle/edges/store"
+	"tweedle/protocol/core"
 	"tweedle/protocol/vm"
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -94,10 +96,7 @@ func history(t testing.TB, s *served) (spawn, spend, failing types.Transaction) 
 	s.mustSubmit(t, spend)
 	// The pool would refuse this one: it comes with somebody else's block.
 	failing = vm.Spend(s.signer(0), s.address(2), 1<<60, 2, 1)
-	if _, err := s.db.AddTransaction(failing, []types.Address{s.address(0), s.address(2)}, s.schedule.Genesis); err != nil {
-		t.Fatal(err)
-	}
-	s.apply(22)
+	s.apply(22, failing)
 	return spawn, spend, failing
 }
 
@@ -141,6 +140,87 @@ func TestATransactionIsFollowedToItsEnd(t *testing.T) {
 
 func (l *ledger) accountID(i int) *spacemesh.AccountId {
 	return &spacemesh.AccountId{Address: l.bech32(i)}
+}
+
+// A transaction that another one of its nonce takes the place of has a final
+// state once that one is applied, and a stream says it.
+func TestAReplacedTransactionComesToAnEnd(t *testing.T) {
+	s := serve(t)
+	ctx := deadline(t)
+	s.mustSubmit(t, vm.Spawn(s.signer(0), 0, 1))
+	s.apply(20)
+	old, better := vm.Spend(s.signer(0), s.address(1), 5, 1, 1), vm.Spend(s.signer(0), s.address(1), 5, 1, 5)
+	id := old.ID()
+	list := []*spacemesh.TransactionId{{Id: id[:]}}
+	stream := check[grpc.ServerStreamingClient[spacemesh.TransactionsStateStreamResponse]](t)(s.tx.TransactionsStateStream(ctx,
+		&spacemesh.TransactionsStateStreamRequest{TransactionId: list}))
+	said := func(want spacemesh.TransactionState_TransactionState) {
+		t.Helper()
+		if r := check[*spacemesh.TransactionsStateStreamResponse](t)(stream.Recv()); r.TransactionState.State != want {
+			t.Fatalf("the stream says %v, want %v", r.TransactionState.State, want)
+		}
+		r := check[*spacemesh.TransactionsStateResponse](t)(s.tx.TransactionsState(ctx, &spacemesh.TransactionsStateRequest{TransactionId: list}))
+		if r.TransactionsState[0].State != want {
+			t.Fatalf("asked, it is %v, want %v", r.TransactionsState[0].State, want)
+		}
+	}
+	said(spacemesh.TransactionState_TRANSACTION_STATE_UNSPECIFIED)
+	s.mustSubmit(t, old)
+	said(spacemesh.TransactionState_TRANSACTION_STATE_MEMPOOL)
+	s.mustSubmit(t, better) // somebody else's block may still have the old one
+	s.apply(21)
+	said(spacemesh.TransactionState_TRANSACTION_STATE_CONFLICTING)
+
+	// A block with the one that left decides otherwise.
+	spend := func(nonce, price uint64) types.Transaction {
+		return vm.Spend(s.signer(0), s.address(1), 5, nonce, price)
+	}
+	old = spend(2, 1)
+	id = old.ID()
+	s.mustSubmit(t, old)
+	s.mustSubmit(t, spend(2, 5))
+	s.pool.Applied(vm.State{}) // and this node's pool knows nothing of either
+	s.apply(22, old)
+	r := check[*spacemesh.TransactionsStateResponse](t)(s.tx.TransactionsState(ctx, &spacemesh.TransactionsStateRequest{TransactionId: list}))
+	if got := r.TransactionsState[0].State; got != spacemesh.TransactionState_TRANSACTION_STATE_PROCESSED {
+		t.Errorf("the old one is applied, and %v", got)
+	}
+}
+
+func TestWhatWaitsIsKnownWithinLimits(t *testing.T) {
+	w := newWaiting()
+	s := signerOf(0, types.GenesisID{})
+	tx := func(n int) vm.Tx {
+		tx, err := vm.Parse(vm.Spend(s, types.Address{22: byte(n >> 8), 23: byte(n)}, 1, uint64(n), 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	me := vm.WalletAddress(s.NodeID())
+	for n := range 10 {
+		w.happened(Accepted{tx(n)})
+		w.happened(Accepted{tx(n)})
+	}
+	if got := w.page(me, 8, 5); w.count(me) != 10 || len(got) != 2 || got[0].ID != tx(8).ID || len(w.page(me, 20, 5)) != 0 {
+		t.Errorf("%d wait, the last page is %v", w.count(me), got)
+	}
+	w.happened(Left{tx(3), core.Replaced})
+	w.happened(Applied{store.LayerResult{Outcome: vm.Outcome{Results: []vm.Result{{ID: tx(1).ID, Status: vm.Success}, {ID: tx(2).ID}}}}})
+	if _, waits := w.get(tx(2).ID); !waits || w.count(me) != 8 {
+		t.Errorf("%d wait after one was replaced, one applied, and one passed over", w.count(me))
+	}
+	w.happened(Accepted{tx(3)}) // it comes again
+	if _, left := w.gone(tx(3).ID); left || w.count(me) != 9 {
+		t.Error("what waits again is still said to have left")
+	}
+	for n := range MaxLeft + 100 {
+		w.happened(Left{tx(n), core.Crowded})
+		w.happened(Left{tx(n), core.Overtaken})
+	}
+	if len(w.left) != MaxLeft || len(w.order) > 2*MaxLeft || len(w.of) != 0 || len(w.byAddress) != 0 {
+		t.Errorf("%d that left are remembered, %d wait, %d addresses", len(w.left), len(w.of), len(w.byAddress))
+	}
 }
 
 func TestLayersAreToldWithWhatIsInThem(t *testing.T) {

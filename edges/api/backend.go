@@ -113,9 +113,13 @@ func (b *backend) transaction(raw types.Transaction, gas uint64) *spacemesh.Tran
 		id := raw.ID()
 		return &spacemesh.Transaction{Id: id[:], Raw: raw}
 	}
+	return b.parsed(tx, gas)
+}
+
+func (b *backend) parsed(tx vm.Tx, gas uint64) *spacemesh.Transaction {
 	out := &spacemesh.Transaction{
 		Id: tx.ID[:], Principal: b.accountID(tx.Principal), Method: uint32(tx.Method), Nonce: &spacemesh.Nonce{Counter: tx.Nonce},
-		GasPrice: tx.GasPrice, MaxGas: gas, MaxSpend: tx.Amount, Raw: raw,
+		GasPrice: tx.GasPrice, MaxGas: gas, MaxSpend: tx.Amount, Raw: tx.Raw,
 	}
 	if tx.Method == vm.MethodSpawn {
 		out.Template = b.accountID(tx.Template)
@@ -124,9 +128,6 @@ func (b *backend) transaction(raw types.Transaction, gas uint64) *spacemesh.Tran
 }
 
 func (b *backend) stored(tx store.Tx) *spacemesh.Transaction {
-	if tx.Result == nil {
-		return b.transaction(tx.Raw, 0)
-	}
 	return b.transaction(tx.Raw, tx.Result.Gas)
 }
 

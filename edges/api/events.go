@@ -8,7 +8,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tweedle/edges/store"
-	"tweedle/values/types"
+	"tweedle/protocol/core"
+	"tweedle/protocol/vm"
 )
 
 // Event is something that streams tell: one of the types below. Events are
@@ -19,13 +20,20 @@ type Event interface{ event() }
 type Applied struct{ store.LayerResult }
 
 // Accepted tells that a transaction waits for a block.
-type Accepted struct{ Raw types.Transaction }
+type Accepted struct{ vm.Tx }
+
+// Left tells that a transaction does not wait any more and was not applied.
+type Left struct {
+	vm.Tx
+	Cause core.Cause
+}
 
 // Activated tells that a valid ATX was stored.
 type Activated struct{ store.ATXRecord }
 
 func (Applied) event()   {}
 func (Accepted) event()  {}
+func (Left) event()      {}
 func (Activated) event() {}
 
 // Limits of streams.
@@ -37,18 +45,23 @@ const (
 	MaxBacklog = 1024
 )
 
-// Events passes what happens in the node to the streams. It has no goroutine.
+// Events passes what happens in the node to the streams, and knows which
+// transactions wait. It has no goroutine.
 type Events struct {
+	waiting     *waiting
 	mu          sync.Mutex // guards what follows
 	subscribers map[*subscription]struct{}
 	closed      bool
 }
 
 // NewEvents returns a bus without subscribers.
-func NewEvents() *Events { return &Events{subscribers: make(map[*subscription]struct{})} }
+func NewEvents() *Events {
+	return &Events{waiting: newWaiting(), subscribers: make(map[*subscription]struct{})}
+}
 
 // Publish never blocks: a subscriber that is MaxBacklog behind is dropped.
 func (e *Events) Publish(ev Event) {
+	e.waiting.happened(ev)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for s := range e.subscribers {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +27,7 @@ import (
 	"tweedle/edges/front"
 	"tweedle/edges/store"
 	"tweedle/protocol/activation"
+	"tweedle/protocol/core"
 	"tweedle/protocol/mesh"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
@@ -120,20 +122,24 @@ func signerOf(i int, network types.GenesisID) *signing.Signer {
 func (l *ledger) address(i int) types.Address { return vm.WalletAddress(l.signer(i).NodeID()) }
 func (l *ledger) bech32(i int) string         { return l.address(i).Bech32(l.params.HRP) }
 
-// apply makes a block of all that waits, and applies it.
-func (l *ledger) apply(layer types.Layer) store.LayerResult {
+// apply makes a block of all that waits, and of what others have, and applies it.
+func (l *ledger) apply(layer types.Layer, more ...types.Transaction) store.LayerResult {
 	l.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	pending, err := l.db.PendingTransactions(0, store.MaxPage)
-	if err != nil {
-		l.t.Fatal(err)
-	}
 	block := mesh.BuildBlock(layer, []mesh.Share{{ATX: l.atx.ID(), Weight: 40, Slots: 2, Proofs: 1}}, nil)
 	content := vm.Block{Layer: layer, Rewards: []vm.Share{{ATX: l.atx.ID(), Coinbase: l.atx.Coinbase, Num: 1, Den: 1}}}
-	for _, tx := range pending {
+	txs := l.pool.All()
+	for _, raw := range more {
+		tx, err := vm.Parse(raw)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		txs = append(txs, tx)
+	}
+	for _, tx := range txs {
 		block.Txs = append(block.Txs, tx.ID)
-		content.Txs = append(content.Txs, tx.Raw)
+		content.Txs = append(content.Txs, tx)
 	}
 	base := l.chain.Tip().Decision
 	out, err := l.chain.Try(base.StateRoot, content)
@@ -146,12 +152,18 @@ func (l *ledger) apply(layer types.Layer) store.LayerResult {
 		l.t.Fatal(err)
 	}
 	l.chain.Commit(path)
-	result := store.LayerResult{Layer: layer, Base: base.Layer, Block: block, Outcome: out}
+	result := store.LayerOf(core.WriteLayer{
+		Base: base.Layer, Block: block, Certificate: &types.Certificate{Decision: d}, Txs: content.Txs, Outcome: out,
+	})
 	if err := l.db.Apply(result); err != nil {
 		l.t.Fatal(err)
 	}
-	l.pool.Applied(out.State)
 	l.events.Publish(Applied{result})
+	for _, tx := range l.pool.Applied(out.State) {
+		if !slices.Contains(block.Txs, tx.ID) {
+			l.events.Publish(Left{tx, core.Overtaken})
+		}
+	}
 	return result
 }
 
@@ -169,17 +181,18 @@ func (l *ledger) SubmitTransaction(_ context.Context, raw types.Transaction) err
 	if l.sick != nil {
 		return l.sick
 	}
-	if _, err := l.pool.Add(raw); err != nil {
-		return err
-	}
 	tx, err := vm.Parse(raw)
 	if err != nil {
 		return err
 	}
-	if _, err := l.db.AddTransaction(raw, tx.Addresses(), time.Now()); err != nil {
+	replaced, err := l.pool.Add(tx)
+	if err != nil {
 		return err
 	}
-	l.events.Publish(Accepted{raw})
+	l.events.Publish(Accepted{tx})
+	for _, tx := range replaced {
+		l.events.Publish(Left{tx, core.Replaced})
+	}
 	return nil
 }
 

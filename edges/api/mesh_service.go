@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
@@ -62,8 +63,8 @@ func (s meshService) MaxTransactionsPerSecond(context.Context, *spacemesh.MaxTra
 	}, nil
 }
 
-// AccountMeshDataQuery pages through the transactions of an account that are
-// pending or were applied since a layer, then the ATXs that reward it.
+// AccountMeshDataQuery pages through the transactions of an account that were
+// applied since a layer, those that wait, and the ATXs that reward it.
 func (s meshService) AccountMeshDataQuery(_ context.Context, req *spacemesh.AccountMeshDataQueryRequest) (*spacemesh.AccountMeshDataQueryResponse, error) {
 	a, flags, err := s.meshFilter(req.Filter)
 	if err != nil {
@@ -80,13 +81,19 @@ func (s meshService) AccountMeshDataQuery(_ context.Context, req *spacemesh.Acco
 			func(offset, limit int) error {
 				txs, err := s.Store.AddressTransactions(filter, offset, limit)
 				for _, tx := range txs {
-					m := &spacemesh.MeshTransaction{Transaction: s.stored(tx)}
-					if tx.Result != nil {
-						m.LayerId = layerNumber(tx.Result.Layer)
-					}
-					out.Data = append(out.Data, meshTransaction(m))
+					out.Data = append(out.Data, meshTransaction(&spacemesh.MeshTransaction{
+						Transaction: s.stored(tx), LayerId: layerNumber(tx.Result.Layer),
+					}))
 				}
 				return err
+			},
+		}, section{
+			func() (int, error) { return s.Events.waiting.count(a), nil },
+			func(offset, limit int) error {
+				for _, tx := range s.Events.waiting.page(a, offset, limit) {
+					out.Data = append(out.Data, meshTransaction(&spacemesh.MeshTransaction{Transaction: s.parsed(tx, 0)}))
+				}
+				return nil
 			},
 		})
 	}
@@ -210,8 +217,8 @@ func (s meshService) AccountMeshDataStream(req *spacemesh.AccountMeshDataStreamR
 		var datum *spacemesh.AccountMeshData
 		switch ev := ev.(type) {
 		case Accepted:
-			if txs && touches(ev.Raw, a) {
-				datum = meshTransaction(&spacemesh.MeshTransaction{Transaction: s.transaction(ev.Raw, 0)})
+			if txs && slices.Contains(ev.Addresses(), a) {
+				datum = meshTransaction(&spacemesh.MeshTransaction{Transaction: s.parsed(ev.Tx, 0)})
 			}
 		case Activated:
 			if atxs && ev.Coinbase == a {

@@ -100,13 +100,13 @@ func (s stateService) AccountDataQuery(ctx context.Context, req *spacemesh.Accou
 	var out spacemesh.AccountDataQueryResponse
 	var sections []section
 	if flags&flagReceipts != 0 {
-		filter := store.TxFilter{Address: a, Applied: true}
+		filter := store.TxFilter{Address: a}
 		sections = append(sections, section{
 			func() (int, error) { return s.Store.CountAddressTransactions(filter) },
 			func(offset, limit int) error {
 				txs, err := s.Store.AddressTransactions(filter, offset, limit)
 				for _, tx := range txs {
-					out.AccountItem = append(out.AccountItem, receiptData(*tx.Result))
+					out.AccountItem = append(out.AccountItem, receiptData(tx.Result))
 				}
 				return err
 			},

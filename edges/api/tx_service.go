@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tweedle/edges/store"
+	"tweedle/protocol/core"
 	"tweedle/protocol/vm"
 	"tweedle/values/signing"
 	"tweedle/values/types"
@@ -45,7 +46,7 @@ func (s txService) SubmitTransaction(ctx context.Context, req *spacemesh.SubmitT
 	}
 	id := tx.ID()
 	known, err := s.Store.Transaction(id)
-	if err == nil && known.Result != nil {
+	if err == nil {
 		return nil, status.Errorf(codes.AlreadyExists, "transaction was applied in layer %v", known.Result.Layer)
 	}
 	if err := ignoreNotFound(err); err != nil {
@@ -99,7 +100,7 @@ func (s txService) validate(tx vm.Tx) (vm.Valid, error) {
 	if err != nil {
 		return vm.Valid{}, err
 	}
-	return vm.Validate(tx.Raw, state, s.VM)
+	return vm.Validate(tx, state, s.VM)
 }
 
 // spendGas is what a plain transfer costs, found by asking the ledger.
@@ -114,7 +115,11 @@ func spendGas(p vm.Params) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	valid, err := vm.Validate(vm.Spend(signer, vm.WalletAddress(key), 1, 0, 1), state, p)
+	tx, err := vm.Parse(vm.Spend(signer, vm.WalletAddress(key), 1, 0, 1))
+	if err != nil {
+		return 0, err
+	}
+	valid, err := vm.Validate(tx, state, p)
 	return valid.Gas.Max, err
 }
 
@@ -123,18 +128,41 @@ func txState(id types.TransactionID, st spacemesh.TransactionState_TransactionSt
 }
 
 // lookup tells where a transaction is; one that nobody has heard of is in no
-// state.
+// state. What waits is looked at first: it goes from there when it is stored.
 func (b *backend) lookup(id types.TransactionID) (*spacemesh.TransactionState, *spacemesh.Transaction, error) {
+	if tx, waits := b.Events.waiting.get(id); waits {
+		return txState(id, spacemesh.TransactionState_TRANSACTION_STATE_MEMPOOL), b.parsed(tx, 0), nil
+	}
 	tx, err := b.Store.Transaction(id)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return txState(id, spacemesh.TransactionState_TRANSACTION_STATE_UNSPECIFIED), nil, nil
-	case err != nil:
+	case err == nil:
+		return txState(id, spacemesh.TransactionState_TRANSACTION_STATE_PROCESSED), b.stored(tx), nil
+	case !errors.Is(err, store.ErrNotFound):
 		return nil, nil, err
-	case tx.Result == nil:
-		return txState(id, spacemesh.TransactionState_TRANSACTION_STATE_MEMPOOL), b.stored(tx), nil
 	}
-	return txState(id, spacemesh.TransactionState_TRANSACTION_STATE_PROCESSED), b.stored(tx), nil
+	left, ok := b.Events.waiting.gone(id)
+	if !ok {
+		return txState(id, spacemesh.TransactionState_TRANSACTION_STATE_UNSPECIFIED), nil, nil
+	}
+	principal, err := b.tip(left.Principal)
+	if err != nil {
+		return nil, nil, err
+	}
+	return txState(id, left.state(principal)), b.parsed(left.Tx, 0), nil
+}
+
+// state of a transaction that left. One that was replaced may still be applied by
+// others until one of its nonce is.
+func (l Left) state(principal vm.Account) spacemesh.TransactionState_TransactionState {
+	switch {
+	case principal.NextNonce > l.Nonce:
+		return spacemesh.TransactionState_TRANSACTION_STATE_CONFLICTING
+	case l.Cause == core.Replaced:
+		return spacemesh.TransactionState_TRANSACTION_STATE_MEMPOOL
+	case l.Cause == core.Unfunded:
+		return spacemesh.TransactionState_TRANSACTION_STATE_INSUFFICIENT_FUNDS
+	}
+	return spacemesh.TransactionState_TRANSACTION_STATE_REJECTED
 }
 
 // txIDs reads a list of ids.
@@ -208,8 +236,12 @@ func (s txService) TransactionsStateStream(req *spacemesh.TransactionsStateStrea
 		case Applied:
 			return sendAll()
 		case Accepted:
-			if id := ev.Raw.ID(); isIn(sent, id) {
-				return send(id)
+			if isIn(sent, ev.ID) {
+				return send(ev.ID)
+			}
+		case Left:
+			if isIn(sent, ev.ID) {
+				return send(ev.ID)
 			}
 		}
 		return nil
@@ -286,7 +318,7 @@ func (s txService) StreamResults(req *spacemesh.TransactionResultsRequest, out g
 func (s txService) pastResults(f resultFilter, last types.Layer, out grpc.ServerStreamingServer[spacemesh.TransactionResult]) error {
 	if f.id != nil { // its layer is known, the others need not be read
 		tx, err := s.Store.Transaction(*f.id)
-		if err != nil || tx.Result == nil {
+		if err != nil {
 			return ignoreNotFound(err)
 		}
 		f.from, last = max(f.from, tx.Result.Layer), min(last, tx.Result.Layer)
@@ -322,7 +354,7 @@ func (s txService) layerResults(f resultFilter, l types.Layer, out grpc.ServerSt
 		return err
 	}
 	for _, tx := range txs {
-		if !f.wants(*tx.Result, tx.Raw) {
+		if !f.wants(tx.Result, tx.Raw) {
 			continue
 		}
 		if err := out.Send(s.result(tx, layer.Block)); err != nil {

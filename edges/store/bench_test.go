@@ -2,7 +2,6 @@ package store
 
 import (
 	"testing"
-	"time"
 
 	"zombiezen.com/go/sqlite"
 
@@ -31,16 +30,6 @@ func BenchmarkGuard(b *testing.B) {
 	db := openAt(b, b.TempDir())
 	for slot := uint64(0); b.Loop(); slot++ {
 		if err := db.Guard(signing.Hare, types.NodeID{}, slot, types.Hash32{}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkAddTransaction(b *testing.B) {
-	db := openAt(b, b.TempDir())
-	addresses := []types.Address{address(1), address(2)}
-	for n := 0; b.Loop(); n++ {
-		if _, err := db.AddTransaction(raw(n), addresses, time.Now()); err != nil {
 			b.Fatal(err)
 		}
 	}

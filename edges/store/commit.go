@@ -58,21 +58,10 @@ func commit(c *sqlite.Conn, w core.Write, signed uint64) error {
 	case core.WriteBallot:
 		return addBallot(c, w.Ballot)
 	case core.WriteBlock:
-		if err := addBlock(c, w.Block); err != nil {
-			return err
-		}
-		return addTransactions(c, w.Txs, w.At)
-	case core.WriteTx:
-		_, err := addTransaction(c, w.Raw, w.Addresses, w.Received)
-		return err
-	case core.DropTxs:
-		return dropTransactions(c, w.IDs)
+		return addBlock(c, w.Block)
 	case core.WriteRevert:
 		return revert(c, w.To)
 	case core.WriteLayer:
-		if err := addTransactions(c, w.Txs, w.At); err != nil {
-			return err
-		}
 		return apply(c, LayerOf(w), signed)
 	}
 	return fmt.Errorf("the store does not know it")
@@ -80,22 +69,15 @@ func commit(c *sqlite.Conn, w core.Write, signed uint64) error {
 
 // LayerOf returns what is written for a layer.
 func LayerOf(w core.WriteLayer) LayerResult {
-	return LayerResult{
+	l := LayerResult{
 		Layer: w.Certificate.Decision.Layer, Base: w.Base, Block: w.Block, Certificate: w.Certificate, Outcome: w.Outcome,
 	}
-}
-
-func addTransactions(c *sqlite.Conn, txs []types.Transaction, at time.Time) error {
-	for _, raw := range txs {
-		var addresses []types.Address
-		if tx, err := vm.Parse(raw); err == nil {
-			addresses = tx.Addresses()
-		}
-		if _, err := addTransaction(c, raw, addresses, at); err != nil {
-			return err
+	for i, tx := range w.Txs { // the results are parallel to them
+		if w.Outcome.Results[i].Status != vm.Ineffective {
+			l.Txs = append(l.Txs, tx.Raw)
 		}
 	}
-	return nil
+	return l
 }
 
 func dropPoet(c *sqlite.Conn, ref types.PoetProofRef) error {
@@ -241,20 +223,6 @@ func (r Core) LayerTransactions(l types.Layer) (out []types.Transaction, err err
 		out = append(out, tx.Raw)
 	}
 	return out, err
-}
-
-// Pending implements core.Reader.
-func (r Core) Pending(limit int) (out []types.Transaction, err error) {
-	for len(out) < limit {
-		txs, err := r.PendingTransactions(len(out), min(limit-len(out), MaxPage))
-		if err != nil || len(txs) == 0 {
-			return out, err
-		}
-		for _, tx := range txs {
-			out = append(out, tx.Raw)
-		}
-	}
-	return out, nil
 }
 
 // Accounts implements core.Reader.

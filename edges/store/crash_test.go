@@ -216,7 +216,6 @@ func TestAFullDiskChangesNothing(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 		equal(t, got[Layer](t)(db.LastApplied()).Layer, types.Layer(0))
-		equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, MaxPage))), 150)
 	}
 	if refused < 5 {
 		t.Fatalf("only %d writes were refused", refused)
@@ -408,6 +407,7 @@ func fill(t testing.TB, db *DB) LayerResult {
 	must(t, db.AddPoetProof(sampleProof(1, 10)))
 	must(t, db.AddBallot(&types.Ballot{Layer: 1, EpochData: &types.EpochData{}}))
 	must(t, db.AddActiveSet(types.ActiveSet{types.ATXID(hash(1))}))
+	must(t, db.SaveWaiting([]types.Transaction{raw(1)}))
 	must(t, db.SaveStep(types.NodeID{}, "step", sampleATX(1, 1, 1)))
 	must(t, db.Guard(signing.Hare, types.NodeID{}, 1, hash(1)))
 	return l
@@ -434,6 +434,7 @@ func answers(db *DB, l LayerResult) map[string]func() (any, error) {
 		"cert":      func() (any, error) { return wrap(db.Certificate(1)) },
 		"txs":       func() (any, error) { return wrap(db.LayerTransactions(1)) },
 		"rewards":   func() (any, error) { return wrap(db.CoinbaseRewards(address(3), 0, 9)) },
+		"waiting":   func() (any, error) { return wrap(db.Waiting()) },
 		"accounts":  func() (any, error) { return wrap(db.Accounts()) },
 		"account 1": func() (any, error) { return wrap(db.Account(address(1))) },
 		"step":      func() (any, error) { var a types.ATX; err := db.LoadStep(types.NodeID{}, "step", &a); return a, err },

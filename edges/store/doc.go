@@ -34,9 +34,8 @@
 // # Which table follows from which
 //
 // Given the objects, these can be computed again: atxs (by validating ATXs in
-// order of epoch), poet_proofs, ballots, transactions but for the times, and
-// tx_addresses. Given blocks, transactions and certificates, executing the
-// layers from genesis yields layers, tx_results, rewards, accounts and
-// pending. Objects and certificates themselves come from peers. Nothing in
+// order of epoch), poet_proofs and ballots. Given blocks, transactions and
+// certificates, executing the layers from genesis yields layers, transactions,
+// tx_addresses, tx_results, rewards and accounts. Objects and certificates themselves come from peers. Nothing in
 // local.db follows from anything.
 package store

@@ -38,15 +38,15 @@ type LayerResult struct {
 	// Base is the applied layer that this one extends. Layers after it are
 	// reverted, layers between the two are empty.
 	Base        types.Layer
-	Block       *types.Block       // nil when the layer is empty
-	Certificate *types.Certificate // nil when there is none
+	Block       *types.Block        // nil when the layer is empty
+	Certificate *types.Certificate  // nil when there is none
+	Txs         []types.Transaction // that had an effect
 	Outcome     vm.Outcome
 }
 
 // Apply writes the outcome of a layer in one transaction. The first layer of a
-// directory has no base; it carries the genesis accounts. Transactions and
-// ATXs that the outcome names must be stored. Those transactions that were
-// ineffective stay pending.
+// directory has no base; it carries the genesis accounts. ATXs that the outcome
+// names must be stored.
 //
 // If we stop before Apply returns, the next start finds all of it or nothing,
 // and applies the layer again from its certificate.
@@ -128,6 +128,11 @@ func applyAccounts(c *sqlite.Conn, l LayerResult) error {
 
 // applyResults returns how many transactions had an effect.
 func applyResults(c *sqlite.Conn, l LayerResult) (applied int64, err error) {
+	for _, raw := range l.Txs {
+		if err := addTransaction(c, raw); err != nil {
+			return 0, err
+		}
+	}
 	for i, t := range l.Outcome.Results {
 		if t.Status == vm.Ineffective {
 			continue
@@ -141,9 +146,6 @@ func applyResults(c *sqlite.Conn, l LayerResult) (applied int64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := run(c, "DELETE FROM pending WHERE seq = ?", seq); err != nil {
-			return 0, err
-		}
 		if err := addAddresses(c, seq, t.Addresses); err != nil {
 			return 0, err
 		}
@@ -152,16 +154,14 @@ func applyResults(c *sqlite.Conn, l LayerResult) (applied int64, err error) {
 	return applied, nil
 }
 
-// Revert undoes the layers after to, in one transaction: their transactions
-// are pending again. Blocks and certificates stay, they are what peers said.
+// Revert undoes the layers after to, in one transaction, and forgets their
+// transactions. Blocks and certificates stay, they are what peers said.
 func (db *DB) Revert(to types.Layer) error {
 	return db.write(func(c *sqlite.Conn) error { return revert(c, to) })
 }
 
 func revert(c *sqlite.Conn, to types.Layer) error {
-	err := run(c, `INSERT INTO pending
-		SELECT t.seq FROM tx_results AS r JOIN transactions AS t USING (id) WHERE r.layer > ?`, int64(to))
-	if err != nil {
+	if err := dropTransactions(c, to); err != nil {
 		return err
 	}
 	for _, table := range []string{"tx_results", "rewards", "accounts", "layers"} {

@@ -239,7 +239,7 @@ func raw(n int) types.Transaction { return types.Transaction(fmt.Sprintf("transa
 var smesher1 = sampleATX(1, 1, 1)
 
 // layerResult is a layer that extends the one before with a block of n
-// transactions, which are added as pending, and n accounts.
+// transactions and n accounts.
 func layerResult(t testing.TB, db *DB, l types.Layer, n int) LayerResult {
 	t.Helper()
 	must(t, db.AddATX(smesher1, infoOf(smesher1, 10), noon))
@@ -252,9 +252,7 @@ func layerResult(t testing.TB, db *DB, l types.Layer, n int) LayerResult {
 	out.Rewards = []vm.Reward{{ATX: smesher1.ID(), Coinbase: address(3), Total: 100, Subsidy: 90}}
 	for i := range n {
 		tx := raw(int(l)*10_000 + i)
-		if _, err := db.AddTransaction(tx, []types.Address{address(1)}, time.Unix(int64(l), 0)); err != nil {
-			t.Fatal(err)
-		}
+		r.Txs = append(r.Txs, tx)
 		r.Block.Txs = append(r.Block.Txs, tx.ID())
 		out.Changed = append(out.Changed, vm.Entry{Address: address(1_000_000 + i), Account: vm.Account{Balance: uint64(l), NextNonce: uint64(i)}})
 		result := vm.Result{ID: tx.ID(), Layer: l, Status: vm.Success, Gas: 7, Fee: 8, Addresses: []types.Address{address(1), address(2)}}
@@ -284,7 +282,7 @@ func TestApplyWritesAllOfALayer(t *testing.T) {
 	genesis(t, db, 19)
 	l := layerResult(t, db, 20, 3)
 	l.Outcome.Results[2].Status = vm.Ineffective
-	equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, 10))), 3)
+	l.Txs = l.Txs[:2]
 	must(t, db.Apply(l))
 	must(t, db.Close())
 
@@ -295,9 +293,8 @@ func TestApplyWritesAllOfALayer(t *testing.T) {
 	equal(t, got[Layer](t)(db.Layer(19)), Layer{Layer: 19, StateRoot: vm.State{}.Root()})
 	equal(t, got[*types.Block](t)(db.Block(l.Block.ID())), l.Block)
 	equal(t, got[*types.Certificate](t)(db.Certificate(20)), l.Certificate)
-	pending := got[[]Tx](t)(db.PendingTransactions(0, 10))
-	if len(pending) != 1 || pending[0].ID != l.Block.Txs[2] {
-		t.Fatalf("the transaction without effect is not the pending one: %+v", pending)
+	if _, err := db.Transaction(l.Block.Txs[2]); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("the transaction without effect is stored: %v", err)
 	}
 	entries := got[[]vm.Entry](t)(db.Accounts())
 	equal(t, len(entries), 5)
@@ -314,14 +311,13 @@ func TestApplyWritesAllOfALayer(t *testing.T) {
 	txs := got[[]Tx](t)(db.LayerTransactions(20))
 	want := l.Outcome.Results[1]
 	want.Addresses = nil
-	if len(txs) != 2 || !reflect.DeepEqual(*txs[1].Result, want) || txs[0].ID != l.Block.Txs[0] {
+	if len(txs) != 2 || !reflect.DeepEqual(txs[1].Result, want) || txs[0].ID != l.Block.Txs[0] {
 		t.Errorf("transactions of the layer: %+v", txs)
 	}
 	equal(t, len(got[[]Tx](t)(db.AddressTransactions(TxFilter{Address: address(2)}, 0, 10))), 2)
 	equal(t, len(got[[]Tx](t)(db.AddressTransactions(TxFilter{Address: address(2)}, 1, 10))), 1)
 	for f, want := range map[TxFilter]int{
-		{Address: address(1)}: 3, {Address: address(1), Applied: true}: 2, {Address: address(1), From: 20, Applied: true}: 2,
-		{Address: address(1), From: 21}: 1, {Address: address(1), From: 21, Applied: true}: 0, {Address: address(8)}: 0,
+		{Address: address(1)}: 2, {Address: address(1), From: 20}: 2, {Address: address(1), From: 21}: 0, {Address: address(8)}: 0,
 	} {
 		equal(t, got[int](t)(db.CountAddressTransactions(f)), want)
 		equal(t, len(got[[]Tx](t)(db.AddressTransactions(f, 0, 10))), want)
@@ -386,12 +382,17 @@ func TestRevertBringsBackTheStateBefore(t *testing.T) {
 	must(t, db.Revert(2))
 	equal(t, at2(), before)
 	equal(t, got[Layer](t)(db.LastApplied()).Layer, types.Layer(2))
-	equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, 100))), 6)
+	for _, l := range []types.Layer{3, 4} { // their transactions are gone, and may be applied again
+		if _, err := db.Transaction(raw(int(l) * 10_000).ID()); !errors.Is(err, ErrNotFound) {
+			t.Errorf("transaction of layer %d: %v", l, err)
+		}
+	}
+	equal(t, got[int](t)(db.CountAddressTransactions(TxFilter{Address: address(1)})), 6)
 	equal(t, got[Account](t)(db.Account(address(1_000_000))).Layer, types.Layer(2))
 	if _, err := db.Account(address(4)); !errors.Is(err, ErrNotFound) {
 		t.Errorf("account that a reverted layer made: %v", err)
 	}
-	must(t, db.Apply(layerResult(t, db, 3, 0)))
+	must(t, db.Apply(layerResult(t, db, 3, 2)))
 	must(t, db.Revert(100)) // nothing to do
 	equal(t, got[Layer](t)(db.LastApplied()).Layer, types.Layer(3))
 }
@@ -425,32 +426,30 @@ func TestASecondDecisionForALayerIsRefused(t *testing.T) {
 	equal(t, got[*types.Certificate](t)(db.Certificate(3)), one)
 }
 
-func TestATransactionIsKeptUntilItIsDropped(t *testing.T) {
+func TestAResultNeedsItsTransaction(t *testing.T) {
 	t.Parallel()
 	db := openAt(t, t.TempDir())
-	for n := range 3 {
-		if added := got[bool](t)(db.AddTransaction(raw(n), []types.Address{address(n), address(9)}, time.Unix(5, 0))); !added {
-			t.Fatal("a new transaction is known")
-		}
-	}
-	if got[bool](t)(db.AddTransaction(raw(1), nil, time.Unix(6, 0))) {
-		t.Fatal("a known transaction is new")
-	}
-	equal(t, got[Tx](t)(db.Transaction(raw(1).ID())), Tx{ID: raw(1).ID(), Raw: raw(1), Received: time.Unix(5, 0).UTC()})
-	apply := func(l types.Layer, n int) error {
-		return db.Apply(LayerResult{Layer: l, Base: 1, Outcome: vm.Outcome{Results: []vm.Result{{ID: raw(n).ID(), Status: vm.Success}}}})
-	}
-	must(t, apply(1, 0))
-	must(t, db.DropTransactions([]types.TransactionID{raw(0).ID(), raw(1).ID(), raw(8).ID()}))
-	equal(t, got[Tx](t)(db.Transaction(raw(0).ID())).Result.Layer, types.Layer(1))
-	if _, err := db.Transaction(raw(1).ID()); !errors.Is(err, ErrNotFound) {
-		t.Errorf("dropped transaction: %v", err)
-	}
-	equal(t, len(got[[]Tx](t)(db.PendingTransactions(0, 10))), 1)
-	equal(t, len(got[[]Tx](t)(db.AddressTransactions(TxFilter{Address: address(9)}, 0, 10))), 2)
-	if err := apply(2, 1); err == nil {
+	genesis(t, db, 0)
+	l := layerResult(t, db, 1, 2)
+	l.Txs = l.Txs[:1]
+	if err := db.Apply(l); err == nil {
 		t.Error("a result without its transaction was taken")
 	}
+	if _, err := db.Transaction(l.Txs[0].ID()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a transaction of a layer that was not applied: %v", err)
+	}
+}
+
+func TestWhatWaitsIsRememberedInItsOrder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db := openAt(t, dir)
+	equal(t, len(got[[]types.Transaction](t)(db.Waiting())), 0)
+	must(t, db.SaveWaiting([]types.Transaction{raw(1), raw(2)}))
+	must(t, db.SaveWaiting([]types.Transaction{raw(3), raw(2), raw(7)}))
+	must(t, db.Close())
+	db = openAt(t, dir)
+	equal(t, got[[]types.Transaction](t)(db.Waiting()), []types.Transaction{raw(3), raw(2), raw(7)})
 }
 
 func TestTheGuardRefusesASecondMessage(t *testing.T) {
@@ -711,7 +710,7 @@ func TestCloseWaitsForReadersAndWriters(t *testing.T) {
 				for l := types.Layer(2 + i*1000); ; l++ {
 					_, err := db.LayerTransactions(1)
 					if err == nil {
-						_, err = db.AddTransaction(raw(int(l)), nil, time.Now())
+						err = db.SaveWaiting([]types.Transaction{raw(int(l))})
 					}
 					if errors.Is(err, ErrClosed) {
 						return

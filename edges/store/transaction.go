@@ -3,7 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
-	"time"
+	"strconv"
 
 	"zombiezen.com/go/sqlite"
 
@@ -14,45 +14,26 @@ import (
 // MaxReason is the longest text of a failure that is stored, in bytes.
 const MaxReason = 256
 
-// Tx is a transaction, and its result once it has one.
+// Tx is a transaction that was applied.
 type Tx struct {
-	ID       types.TransactionID
-	Raw      types.Transaction
-	Received time.Time
-	Result   *vm.Result // nil while it is pending; without the addresses
+	ID     types.TransactionID
+	Raw    types.Transaction
+	Result vm.Result // without the addresses
 }
 
-// AddTransaction stores a transaction as pending, to be found under the given
-// addresses, and tells whether it was new.
-func (db *DB) AddTransaction(raw types.Transaction, addresses []types.Address, received time.Time) (added bool, err error) {
-	err = db.write(func(c *sqlite.Conn) error {
-		added, err = addTransaction(c, raw, addresses, received)
-		return err
-	})
-	return added, err
-}
-
-func addTransaction(c *sqlite.Conn, raw types.Transaction, addresses []types.Address, received time.Time) (added bool, err error) {
+// addTransaction stores a transaction of a layer that is being applied.
+func addTransaction(c *sqlite.Conn, raw types.Transaction) error {
 	id := raw.ID()
 	if err := addObject(c, KindTransaction, id[:], raw); err != nil {
-		return false, err
-	}
-	if c.Changes() == 0 {
-		return false, nil
+		return err
 	}
 	// seq is part of the checksum, so it cannot be left to SQLite.
 	var seq int64
-	err = query(c, "SELECT ifnull(max(seq), 0) + 1 FROM transactions", func(r *row) error { seq = r.int(); return nil })
+	err := query(c, "SELECT ifnull(max(seq), 0) + 1 FROM transactions", func(r *row) error { seq = r.int(); return nil })
 	if err != nil {
-		return false, err
+		return err
 	}
-	if err := put(c, insert, "transactions", seq, id[:], received.UnixNano()); err != nil {
-		return false, err
-	}
-	if err := run(c, "INSERT INTO pending VALUES (?)", seq); err != nil {
-		return false, err
-	}
-	return true, addAddresses(c, seq, addresses)
+	return put(c, insert, "transactions", seq, id[:])
 }
 
 func addAddresses(c *sqlite.Conn, seq int64, addresses []types.Address) error {
@@ -69,33 +50,16 @@ func seqOf(c *sqlite.Conn, id types.TransactionID) (seq int64, err error) {
 	return seq, err
 }
 
-// DropTransactions forgets transactions that will never be applied. Those
-// that have a result, or are unknown, are left as they are.
-func (db *DB) DropTransactions(ids []types.TransactionID) error {
-	return db.write(func(c *sqlite.Conn) error { return dropTransactions(c, ids) })
-}
-
-func dropTransactions(c *sqlite.Conn, ids []types.TransactionID) error {
-	for _, id := range ids {
-		seq, err := seqOf(c, id)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if done, err := exists(c, "tx_results WHERE id = ?", id[:]); err != nil || done {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		for _, table := range []string{"pending", "tx_addresses", "transactions"} {
-			if err := run(c, "DELETE FROM "+table+" WHERE seq = ?", seq); err != nil {
-				return err
-			}
-		}
-		if err := run(c, "DELETE FROM objects WHERE kind = ? AND id = ?", int64(KindTransaction), id[:]); err != nil {
+// dropTransactions forgets the transactions of the layers after one, which are
+// undone.
+func dropTransactions(c *sqlite.Conn, to types.Layer) error {
+	const undone = "(SELECT t.seq FROM tx_results AS r JOIN transactions AS t USING (id) WHERE r.layer > ?)"
+	for _, sql := range []string{
+		"DELETE FROM tx_addresses WHERE seq IN " + undone,
+		"DELETE FROM objects WHERE kind = " + strconv.Itoa(int(KindTransaction)) + " AND id IN (SELECT id FROM tx_results WHERE layer > ?)",
+		"DELETE FROM transactions WHERE seq IN " + undone,
+	} {
+		if err := run(c, sql, int64(to)); err != nil {
 			return err
 		}
 	}
@@ -107,7 +71,6 @@ func scanTx(c *sqlite.Conn, where string, args ...any) (tx Tx, err error) {
 	err = one(c, "transactions", where, func(r *row) {
 		r.skip()
 		r.raw(tx.ID[:])
-		tx.Received = time.Unix(0, r.int()).UTC()
 	}, args...)
 	if err != nil {
 		return Tx{}, err
@@ -115,14 +78,8 @@ func scanTx(c *sqlite.Conn, where string, args ...any) (tx Tx, err error) {
 	if tx.Raw, err = object(c, KindTransaction, tx.ID[:]); err != nil {
 		return Tx{}, missing(err, "transaction %v", tx.ID)
 	}
-	var result vm.Result
-	switch err := one(c, "tx_results", "WHERE id = ?", func(r *row) { result = scanResult(r) }, tx.ID[:]); {
-	case err == nil:
-		tx.Result = &result
-	case !errors.Is(err, ErrNotFound):
-		return Tx{}, err
-	}
-	return tx, nil
+	err = one(c, "tx_results", "WHERE id = ?", func(r *row) { tx.Result = scanResult(r) }, tx.ID[:])
+	return tx, missing(err, "result of transaction %v", tx.ID)
 }
 
 // missing turns the absence of something that another row names into damage.
@@ -172,41 +129,52 @@ func (rd *Reader) transactions(sql string, args ...any) (txs []Tx, err error) {
 	return txs, err
 }
 
-// PendingTransactions returns at most MaxPage transactions without a result
-// in the order of their arrival, skipping the first offset.
-func (rd *Reader) PendingTransactions(offset, limit int) ([]Tx, error) {
-	return rd.transactions("SELECT seq FROM pending ORDER BY seq LIMIT ? OFFSET ?", page(limit), int64(max(offset, 0)))
+// SaveWaiting remembers what waits for a block, in its order, instead of what
+// was remembered before.
+func (db *DB) SaveWaiting(txs []types.Transaction) error {
+	return db.write(func(c *sqlite.Conn) error {
+		if err := run(c, "DELETE FROM waiting"); err != nil {
+			return err
+		}
+		for i, raw := range txs {
+			if err := put(c, insert, "waiting", int64(i), []byte(raw)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Waiting returns what SaveWaiting remembered.
+func (rd *Reader) Waiting() (txs []types.Transaction, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
+		return each(c, "waiting", "ORDER BY seq", func(r *row) {
+			r.skip()
+			txs = append(txs, r.blob())
+		})
+	})
+	return txs, err
 }
 
 // TxFilter selects transactions of an address.
 type TxFilter struct {
 	Address types.Address
 	From    types.Layer // leaves out those that had their effect before this layer
-	Applied bool        // leaves out those that are pending
 }
 
-const addressTxs = ` FROM tx_addresses AS a JOIN transactions AS t USING (seq) LEFT JOIN tx_results AS r USING (id)
-	WHERE a.address = ? AND (r.layer >= ? OR (r.layer IS NULL AND ?))`
-
-func (f TxFilter) args() []any {
-	var pending int64 = 1
-	if f.Applied {
-		pending = 0
-	}
-	return []any{f.Address[:], int64(f.From), pending}
-}
+const addressTxs = " FROM tx_addresses AS a JOIN transactions AS t USING (seq) JOIN tx_results AS r USING (id) WHERE a.address = ? AND r.layer >= ?"
 
 // AddressTransactions returns at most MaxPage transactions that touch an
-// address, in the order of their arrival, skipping the first offset.
+// address, in the order of their application, skipping the first offset.
 func (rd *Reader) AddressTransactions(f TxFilter, offset, limit int) ([]Tx, error) {
 	return rd.transactions("SELECT a.seq"+addressTxs+" ORDER BY a.seq LIMIT ? OFFSET ?",
-		append(f.args(), page(limit), int64(max(offset, 0)))...)
+		f.Address[:], int64(f.From), page(limit), int64(max(offset, 0)))
 }
 
 // CountAddressTransactions returns how many transactions AddressTransactions
 // has in all its pages.
 func (rd *Reader) CountAddressTransactions(f TxFilter) (int, error) {
-	return rd.count("SELECT count(*)"+addressTxs, f.args()...)
+	return rd.count("SELECT count(*)"+addressTxs, f.Address[:], int64(f.From))
 }
 
 func (rd *Reader) count(sql string, args ...any) (n int, err error) {

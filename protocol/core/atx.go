@@ -305,6 +305,14 @@ func (b *poetBudget) forget(now types.Epoch) {
 	slices.SortFunc(b.drop, func(x, y types.PoetProofRef) int { return slices.Compare(x[:], y[:]) })
 }
 
+// dropPoets has the proofs dropped whose time is over.
+func (m *Machine) dropPoets() {
+	for _, ref := range m.poets.drop {
+		m.write(DropPoet{ref})
+	}
+	m.poets.drop = nil
+}
+
 // maxLeavesPerSecond is more than any machine computes.
 const maxLeavesPerSecond = 200_000
 

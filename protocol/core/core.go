@@ -49,6 +49,9 @@ type Identity interface {
 type Crypto interface {
 	Verify(d signing.Domain, id types.NodeID, msg []byte, sig types.Signature) bool
 	VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool
+	// VerifyTx looks at the signature of a transaction, if it is known who has to
+	// sign, and remembers in it that it is right.
+	VerifyTx(tx *vm.Tx) error
 	// VerifyPoet checks the work of a PoET.
 	VerifyPoet(m *types.PoetProofMessage) error
 	// VerifySpace checks the proofs of space behind an ATX, a part of the labels
@@ -152,9 +155,9 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 	m.pool = txpool.New(state, cfg.VM, cfg.Pool)
 	m.layer = cfg.Schedule.LayerAt(now)
 	m.agree = hare.NewInTime(cfg.Schedule, cfg.ProposalWindow, max(m.layer, tip.Layer))
-	for _, raw := range m.read.pending(cfg.Pool.Transactions) {
-		if _, err := m.pool.Add(raw); err != nil {
-			m.dropTx(raw.ID(), "its time is over")
+	for _, raw := range m.read.waiting() {
+		if tx, err := vm.Parse(raw); err == nil {
+			_, _ = m.pool.Add(tx) // one that cannot wait any more is forgotten
 		}
 	}
 	m.publish()
@@ -239,6 +242,7 @@ func (m *Machine) advance() {
 		m.forgetLayers()
 		m.expireTxs()
 		m.poets.forget(m.epoch())
+		m.dropPoets()
 		if m.takesPart(layer) {
 			m.propose(layer)
 		}

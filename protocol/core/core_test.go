@@ -2,6 +2,7 @@ package core
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"tweedle/protocol/activation"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
+	"tweedle/protocol/vm"
 	"tweedle/values/codec"
 	"tweedle/values/signing"
 	"tweedle/values/types"
@@ -22,6 +24,7 @@ type lenient struct{ signing.Verifier }
 func (lenient) VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool {
 	return signing.VerifyVRF(id, msg, sig)
 }
+func (lenient) VerifyTx(*vm.Tx) error                           { return nil }
 func (lenient) VerifyPoet(*types.PoetProofMessage) error        { return nil }
 func (lenient) VerifySpace(*activation.Claim) error             { return nil }
 func (lenient) WrongLabel(*types.ATX, types.ATXID, uint32) bool { return true }
@@ -331,5 +334,40 @@ func TestOfTooManyTheOldestAreForgotten(t *testing.T) {
 	}
 	if _, ok := b.get(90); ok {
 		t.Error("an old one is still there")
+	}
+}
+
+// A transaction's signature is looked at where it is read, beside the machine, as
+// soon as the state says who has to sign.
+func TestTheSignatureOfATransactionIsLookedAtWhenItIsRead(t *testing.T) {
+	p := vm.LocalParams()
+	p.Network = network
+	who := signer("payer")
+	state, err := vm.Restore([]vm.Entry{{Address: vm.WalletAddress(who.NodeID()), Account: vm.Account{Balance: 1 << 40}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Real{Verifier: signing.NewVerifier(network), Params: activation.Params{Network: network}, State: func() vm.State { return state }}
+	spawn, spend := vm.Spawn(who, 0, 1), vm.Spend(who, types.Address{23: 1}, 1, 1, 1)
+	for _, raw := range []types.Transaction{spawn, spend} {
+		if _, err := Check(c, TopicTx, raw); err != nil {
+			t.Fatal(err)
+		}
+		raw[len(raw)-1] ^= 1
+	}
+	if _, err := Check(c, TopicTx, spawn); !errors.Is(err, vm.ErrSignature) {
+		t.Errorf("a spawn with a wrong signature: %v", err)
+	}
+	if _, err := Check(c, TopicTx, spend); err != nil {
+		t.Errorf("nobody knows yet who has to sign: %v", err)
+	}
+	spawn[len(spawn)-1] ^= 1
+	m, err := Check(c, TopicTx, spawn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spawn[len(spawn)-1] ^= 1 // who looks again, sees it
+	if _, err := vm.Validate(m.(*txMessage).tx, state, p); err != nil {
+		t.Errorf("it is looked at again: %v", err)
 	}
 }

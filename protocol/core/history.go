@@ -143,7 +143,7 @@ func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
 	}
 	for _, id := range block.Txs {
 		tx, _ := m.tx(id)
-		content.Txs = append(content.Txs, tx.Raw)
+		content.Txs = append(content.Txs, tx)
 	}
 	content.Rewards = shares
 	draft, err := m.history.Execute(*d, block, content)
@@ -174,7 +174,7 @@ func (m *Machine) judgeBlock(msg *blockMessage) judgement {
 		return ignored(errKnown)
 	}
 	m.read.blocks[msg.b.ID()] = msg.b // in this Step it is used or named again
-	m.write(WriteBlock{Block: msg.b, At: m.now})
+	m.write(WriteBlock{msg.b})
 	m.arrived(name)
 	return accepted()
 }
@@ -224,7 +224,7 @@ func (m *Machine) undone(path mesh.Path, d *mesh.Draft) {
 
 // apply writes a path and moves everything that stands on the state.
 func (m *Machine) apply(path mesh.Path) {
-	var again []types.Transaction
+	var again []vm.Tx
 	tip := m.history.Tip().Decision.Layer
 	for _, u := range path.Undone {
 		again = append(again, m.txsOf(u)...)
@@ -246,7 +246,7 @@ func (m *Machine) apply(path mesh.Path) {
 		if el, err := m.Electorate(epoch, d.Decision.Electorate); err == nil {
 			m.keepSet(el) // whoever comes later checks by it
 		}
-		w := WriteLayer{Base: base, Certificate: cert, Block: d.Block, Txs: d.Txs, Outcome: d.Outcome, At: m.now}
+		w := WriteLayer{Base: base, Certificate: cert, Block: d.Block, Txs: d.Txs, Outcome: d.Outcome}
 		m.write(w)
 		m.event(Applied{w})
 		base = d.Decision.Layer
@@ -259,7 +259,7 @@ func (m *Machine) apply(path mesh.Path) {
 	m.intake.arrived(stateOf(m.history.Tip().Decision.StateRoot))
 }
 
-func (m *Machine) txsOf(l mesh.Link) []types.Transaction {
+func (m *Machine) txsOf(l mesh.Link) []vm.Tx {
 	if l.Txs != nil {
 		return l.Txs
 	}
@@ -307,7 +307,7 @@ func (m *Machine) recheck(epoch types.Epoch) {
 func (m *Machine) giveUpFrom(layer types.Layer, fault string) {
 	tip := m.history.Tip().Decision.Layer
 	var to types.Decision
-	var again []types.Transaction
+	var again []vm.Tx
 	if got := m.before(layer); got != nil {
 		to = *got
 	} else {

@@ -161,35 +161,20 @@ type WriteActiveSet struct{ Set types.ActiveSet }
 // WriteBallot stores a valid ballot.
 type WriteBallot struct{ Ballot *types.Ballot }
 
-// WriteBlock stores a block and its transactions.
-type WriteBlock struct {
-	Block *types.Block
-	Txs   []types.Transaction
-	At    time.Time
-}
+// WriteBlock stores a block.
+type WriteBlock struct{ Block *types.Block }
 
-// WriteTx stores a transaction that waits.
-type WriteTx struct {
-	Raw       types.Transaction
-	Addresses []types.Address
-	Received  time.Time
-}
-
-// DropTxs forgets transactions that were not applied.
-type DropTxs struct{ IDs []types.TransactionID }
-
-// WriteLayer applies a layer on top of Base; layers after Base are undone, those
-// between the two are empty.
+// WriteLayer applies a layer on top of Base, and stores its transactions; layers
+// after Base are undone, those between the two are empty.
 type WriteLayer struct {
 	Base        types.Layer
 	Certificate *types.Certificate // without signatures if only a later one says it
 	Block       *types.Block
-	Txs         []types.Transaction // of the block
+	Txs         []vm.Tx // of the block
 	Outcome     vm.Outcome
-	At          time.Time
 }
 
-// WriteRevert undoes the layers after To.
+// WriteRevert undoes the layers after To, and forgets their transactions.
 type WriteRevert struct{ To types.Layer }
 
 func (WriteATX) write()         {}
@@ -199,8 +184,6 @@ func (WriteMalfeasance) write() {}
 func (WriteActiveSet) write()   {}
 func (WriteBallot) write()      {}
 func (WriteBlock) write()       {}
-func (WriteTx) write()          {}
-func (DropTxs) write()          {}
 func (WriteLayer) write()       {}
 func (WriteRevert) write()      {}
 
@@ -217,12 +200,27 @@ type PoetStored struct {
 }
 
 // Admitted tells that a transaction waits for a block.
-type Admitted struct{ Raw types.Transaction }
+type Admitted struct{ Tx vm.Tx }
 
-// Left tells that a transaction that waited will not be applied, and why.
+// Left tells that a transaction does not wait here any more and was not applied.
 type Left struct {
-	ID     types.TransactionID
-	Reason string
+	Tx    vm.Tx
+	Cause Cause
+}
+
+// Cause is why a transaction does not wait any more.
+type Cause uint8
+
+// The causes. With the first two others may still apply it.
+const (
+	Replaced  Cause = iota + 1 // by one of the same account and nonce that pays more
+	Crowded                    // those that wait pay more
+	Overtaken                  // another one of its nonce was applied
+	Unfunded                   // the account does not have the funds any more
+)
+
+func (c Cause) String() string {
+	return [...]string{"", "one that pays more took its nonce", "those that wait pay more", "another one of its nonce was applied", "its account does not have the funds any more"}[c]
 }
 
 // Applied tells that a layer was applied.

@@ -231,7 +231,7 @@ func (m *Machine) propose(layer types.Layer) {
 	p := &types.Proposal{Ballot: *b, MeshHash: m.history.Tip().State.Root()}
 	limit := min(m.cfg.TxsPerProposal*len(b.Eligibilities), types.MaxProposalTxs)
 	for _, tx := range m.pool.Select(types.Sum([]byte("proposal"), id[:]), limit) {
-		p.Txs = append(p.Txs, tx.Raw.ID())
+		p.Txs = append(p.Txs, tx.ID)
 	}
 	p.Signature = m.cfg.Identity.Sign(signing.Proposal, p.SignedBytes())
 	m.out.Signs = append(m.out.Signs, Sign{Message: Own(p), Slots: []Slot{
@@ -309,7 +309,7 @@ func (m *Machine) decide(r hare.Result) {
 	d := types.Decision{Layer: r.Layer, Electorate: el.ID, Parent: parent.StateRoot, Block: block.ID(), StateRoot: out.State.Root()}
 	out.Results = slices.DeleteFunc(out.Results, func(r vm.Result) bool { return r.Status == vm.Ineffective })
 	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
-	m.write(WriteBlock{block, content.Txs, m.now})
+	m.write(WriteBlock{block})
 	atx, signs := m.signerIn(el, r.Layer)
 	m.event(Decided{d, len(counted), signs})
 	if !signs {
@@ -422,7 +422,7 @@ func (m *Machine) build(layer types.Layer, ps []proposal) (*types.Block, vm.Bloc
 	var ids []types.TransactionID
 	for _, tx := range txpool.Order(types.Sum(seed), txs) {
 		ids = append(ids, tx.ID)
-		content.Txs = append(content.Txs, tx.Raw)
+		content.Txs = append(content.Txs, tx)
 	}
 	block := mesh.BuildBlock(layer, shares, ids)
 	content.Txs = content.Txs[:len(block.Txs)]
@@ -446,12 +446,12 @@ func (m *Machine) rewards(b *types.Block) (shares []vm.Share, names []syncer.Nam
 
 // effective returns the transactions that did something. Only they are part of
 // the block: the state that is signed with it says on top of what.
-func effective(out vm.Outcome, txs []types.Transaction) (ids []types.TransactionID, raws []types.Transaction) {
+func effective(out vm.Outcome, txs []vm.Tx) (ids []types.TransactionID, did []vm.Tx) {
 	for i, r := range out.Results {
 		if r.Status != vm.Ineffective {
 			ids = append(ids, r.ID)
-			raws = append(raws, txs[i])
+			did = append(did, txs[i])
 		}
 	}
-	return ids, raws
+	return ids, did
 }

@@ -169,6 +169,9 @@ func Check(c Crypto, t Topic, raw []byte) (Message, error) {
 		return &decisionMessage{m, raw}, nil
 	case TopicTx:
 		tx, err := vm.Parse(raw)
+		if err == nil {
+			err = c.VerifyTx(&tx)
+		}
 		if err != nil {
 			return nil, refuse(err)
 		}
@@ -275,6 +278,8 @@ func checkObject(c Crypto, n syncer.Name, body []byte) (Message, error) {
 		if err != nil {
 			return nil, errAnswer
 		}
+		// Whoever gives what a proposal names is not to blame for its signature.
+		_ = c.VerifyTx(&tx)
 		return &txMessage{tx}, nil
 	}
 	return nil, errAnswer
@@ -303,6 +308,8 @@ func outcome(id types.ATXID, err error) Verified {
 type Real struct {
 	signing.Verifier
 	Params activation.Params
+	// State returns the newest state.
+	State func() vm.State
 	// Peer chooses which labels of an ATX this node checks; it should differ
 	// from node to node.
 	Peer []byte
@@ -311,6 +318,11 @@ type Real struct {
 // VerifyVRF implements Crypto.
 func (r Real) VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool {
 	return signing.VerifyVRF(id, msg, sig)
+}
+
+// VerifyTx implements Crypto.
+func (r Real) VerifyTx(tx *vm.Tx) error {
+	return vm.VerifySignature(tx, r.State().Account(tx.Principal), r.Params.Network)
 }
 
 // VerifyPoet implements Crypto.

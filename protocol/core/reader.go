@@ -38,8 +38,9 @@ type Reader interface {
 	LayerTransactions(types.Layer) ([]types.Transaction, error)
 	// Accounts returns all accounts as they were after a layer.
 	Accounts(at types.Layer) ([]vm.Entry, error)
-	// Pending returns at most limit transactions that wait, oldest first.
-	Pending(limit int) ([]types.Transaction, error)
+	// Waiting returns the transactions that waited when the node ended, oldest
+	// first. Those that do not any more are no harm.
+	Waiting() ([]types.Transaction, error)
 }
 
 // view reads without plumbing errors: after the first one it answers nothing
@@ -83,11 +84,10 @@ func (v *view) wrote(w Write) {
 		v.sets[w.Set.Hash()] = w.Set
 	case WriteBlock:
 		v.blocks[w.Block.ID()] = w.Block
+	case WriteLayer:
 		for _, tx := range w.Txs {
-			v.txs[tx.ID()] = tx
+			v.txs[tx.ID] = tx.Raw
 		}
-	case WriteTx:
-		v.txs[w.Raw.ID()] = w.Raw
 	}
 }
 
@@ -160,17 +160,20 @@ func (v *view) decisions(from types.Layer, limit int) []types.Decision {
 	return get(v, func() ([]types.Decision, error) { return v.r.Decisions(from, limit) })
 }
 
-func (v *view) layerTransactions(l types.Layer) []types.Transaction {
-	return get(v, func() ([]types.Transaction, error) { return v.r.LayerTransactions(l) })
+func (v *view) layerTransactions(l types.Layer) (txs []vm.Tx) {
+	for _, raw := range get(v, func() ([]types.Transaction, error) { return v.r.LayerTransactions(l) }) {
+		if tx, err := vm.Parse(raw); err == nil { // what was applied can be read
+			txs = append(txs, tx)
+		}
+	}
+	return txs
 }
 
 func (v *view) accounts(l types.Layer) []vm.Entry {
 	return get(v, func() ([]vm.Entry, error) { return v.r.Accounts(l) })
 }
 
-func (v *view) pending(limit int) []types.Transaction {
-	return get(v, func() ([]types.Transaction, error) { return v.r.Pending(limit) })
-}
+func (v *view) waiting() []types.Transaction { return get(v, v.r.Waiting) }
 
 // source is the view as package activation asks it.
 func (v *view) source() activation.Source { return source{v} }

@@ -9,6 +9,11 @@ import (
 	"tweedle/values/types"
 )
 
+// A transaction is read once, by Check, which also looks at its signature if the
+// state says who has to sign. From then on it is passed on as it was read: it
+// waits in the pool, or among the extras, and is stored with the layer that
+// applies it.
+
 // keepExtras is for how many layers a transaction is kept that does not wait in
 // the pool: until then a proposal or a block that names it may come.
 const keepExtras = 4
@@ -18,9 +23,8 @@ const MaxExtraBytes = 64 << 20
 
 // extra is a transaction outside the pool.
 type extra struct {
-	tx     vm.Tx
-	stored bool // in the store, to be dropped from there
-	until  types.Layer
+	tx    vm.Tx
+	until types.Layer
 }
 
 // extras are the transactions that proposals named and the pool does not hold:
@@ -33,15 +37,15 @@ type extras struct {
 
 func newExtras() extras { return extras{of: make(map[types.TransactionID]*extra)} }
 
-func (m *Machine) addExtra(tx vm.Tx, stored bool) bool {
+func (m *Machine) addExtra(tx vm.Tx) bool {
 	if e := m.extras.of[tx.ID]; e != nil {
-		e.until, e.stored = m.layer+keepExtras, e.stored || stored
+		e.until = m.layer + keepExtras
 		return true
 	}
-	if m.extras.bytes+len(tx.Raw) > MaxExtraBytes && !stored {
+	if m.extras.bytes+len(tx.Raw) > MaxExtraBytes {
 		return false
 	}
-	m.extras.of[tx.ID] = &extra{tx, stored, m.layer + keepExtras}
+	m.extras.of[tx.ID] = &extra{tx, m.layer + keepExtras}
 	m.extras.order = append(m.extras.order, tx.ID)
 	m.extras.bytes += len(tx.Raw)
 	return true
@@ -49,7 +53,6 @@ func (m *Machine) addExtra(tx vm.Tx, stored bool) bool {
 
 // expireTxs forgets the extras whose time has come.
 func (m *Machine) expireTxs() {
-	var drop []types.TransactionID
 	keep := m.extras.order[:0]
 	for _, id := range m.extras.order {
 		e := m.extras.of[id]
@@ -59,39 +62,51 @@ func (m *Machine) expireTxs() {
 		}
 		delete(m.extras.of, id)
 		m.extras.bytes -= len(e.tx.Raw)
-		if _, waits := m.pool.Get(id); e.stored && !waits {
-			drop = append(drop, id)
-		}
 	}
 	m.extras.order = keep
-	if len(drop) > 0 {
-		m.write(DropTxs{drop})
-	}
-	for _, ref := range m.poets.drop {
-		m.write(DropPoet{ref})
-	}
-	m.poets.drop = nil
 }
 
-// dropTx notes that a transaction that waited will not be applied.
-func (m *Machine) dropTx(id types.TransactionID, reason string) {
-	raw := m.read.transaction(id)
-	if raw == nil {
-		return
-	}
-	if tx, err := vm.Parse(raw); err == nil {
-		m.addExtra(tx, true)
-	}
-	m.event(Left{id, reason})
+// left notes that a transaction does not wait any more and was not applied.
+func (m *Machine) left(tx vm.Tx, cause Cause) {
+	m.addExtra(tx)
+	m.event(Left{tx, cause})
 }
 
-// tx finds a transaction, wherever it is.
-func (m *Machine) tx(id types.TransactionID) (vm.Tx, bool) {
+// overtaken says why a state makes a transaction impossible.
+func overtaken(tx vm.Tx, state vm.State) Cause {
+	if state.Account(tx.Principal).NextNonce > tx.Nonce {
+		return Overtaken
+	}
+	return Unfunded
+}
+
+// Waiting returns the transactions that wait for a block, in the order of their
+// coming. It only reads.
+func (m *Machine) Waiting() []vm.Tx { return m.pool.All() }
+
+// Transaction returns a transaction that is not stored, because no applied layer
+// has it; nil if it is not here. It only reads.
+func (m *Machine) Transaction(id types.TransactionID) types.Transaction {
+	if tx, ok := m.inMemory(id); ok {
+		return tx.Raw
+	}
+	return nil
+}
+
+func (m *Machine) inMemory(id types.TransactionID) (vm.Tx, bool) {
 	if v, ok := m.pool.Get(id); ok {
 		return v.Tx, true
 	}
 	if e := m.extras.of[id]; e != nil {
 		return e.tx, true
+	}
+	return vm.Tx{}, false
+}
+
+// tx finds a transaction, wherever it is.
+func (m *Machine) tx(id types.TransactionID) (vm.Tx, bool) {
+	if tx, ok := m.inMemory(id); ok {
+		return tx, true
 	}
 	raw := m.read.transaction(id)
 	if raw == nil {
@@ -112,48 +127,52 @@ func (m *Machine) txsMissing(ids []types.TransactionID) (names []syncer.Name) {
 }
 
 // judgeTx lets a transaction wait. One that was asked for, because a proposal
-// or block names it, is kept also if it cannot wait.
+// or block names it, is kept also if it cannot wait, and whoever gave it is not
+// to blame for what it is.
 func (m *Machine) judgeTx(p *parked, msg *txMessage) judgement {
-	id := msg.tx.ID
-	name := syncer.Name{Kind: syncer.Transaction, ID: id}
-	evicted, err := m.pool.Add(msg.tx.Raw)
+	name := syncer.Name{Kind: syncer.Transaction, ID: msg.tx.ID}
+	asked := p.token == 0
+	gone, err := m.pool.Add(msg.tx)
 	if err == nil {
-		m.write(WriteTx{msg.tx.Raw, msg.tx.Addresses(), m.now})
-		m.event(Admitted{msg.tx.Raw})
-		for _, gone := range evicted {
-			m.dropTx(gone, "another one with a higher gas price took its place")
+		m.event(Admitted{msg.tx})
+		for _, tx := range gone {
+			cause := Crowded
+			if tx.Principal == msg.tx.Principal && tx.Nonce == msg.tx.Nonce {
+				cause = Replaced
+			}
+			m.left(tx, cause)
 		}
 		m.arrived(name)
 		return accepted()
 	}
-	if m.intake.wantedBy(name) && m.addExtra(msg.tx, false) {
+	if m.intake.wantedBy(name) && m.addExtra(msg.tx) {
 		m.arrived(name)
 	}
-	if errors.Is(err, vm.ErrSignature) && p.from != Self {
+	if errors.Is(err, vm.ErrSignature) && p.from != Self && !asked {
 		return rejected(err) // wrong in every state
 	}
 	return ignored(err)
 }
 
 // repool moves the pool to a state; the transactions of undone blocks wait again.
-func (m *Machine) repool(state vm.State, undone []types.Transaction, applied []*mesh.Draft) {
+func (m *Machine) repool(state vm.State, undone []vm.Tx, applied []*mesh.Draft) {
 	done := make(map[types.TransactionID]bool)
 	for _, d := range applied {
 		for _, id := range d.Block.Txs {
 			done[id] = true
 		}
 	}
-	for _, id := range m.pool.Reverted(state, undone) {
-		if !done[id] {
-			m.dropTx(id, "an applied transaction took its nonce or its funds")
+	for _, tx := range m.pool.Reverted(state, undone) {
+		if !done[tx.ID] {
+			m.left(tx, overtaken(tx, state))
 		}
 	}
-	for _, raw := range undone {
-		id := raw.ID()
-		if _, waits := m.pool.Get(id); !waits && !done[id] {
-			if tx, err := vm.Parse(raw); err == nil {
-				m.addExtra(tx, true)
-			}
+	for _, tx := range undone {
+		switch _, waits := m.pool.Get(tx.ID); {
+		case waits:
+			m.event(Admitted{tx})
+		case !done[tx.ID]:
+			m.left(tx, overtaken(tx, state))
 		}
 	}
 }

@@ -16,7 +16,7 @@ type Draft struct {
 	Decision    types.Decision
 	Certificate *types.Certificate // nil until there is one
 	Block       *types.Block
-	Txs         []types.Transaction // of the block, in its order
+	Txs         []vm.Tx // of the block, in its order
 	Outcome     vm.Outcome
 }
 
@@ -24,7 +24,7 @@ type Draft struct {
 type Link struct {
 	Decision types.Decision // of the beginning only Layer and StateRoot are set
 	State    vm.State
-	Txs      []types.Transaction // of its block, if it was applied in this run
+	Txs      []vm.Tx // of its block, if it was applied in this run
 }
 
 // Errors of History.

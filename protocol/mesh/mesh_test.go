@@ -142,11 +142,15 @@ func newLedger(t *testing.T) *ledger {
 // block pays a fee, an amount to somebody, and its subsidy to a smesher.
 func (l *ledger) block(layer types.Layer, nonce uint64) vm.Block {
 	b := vm.Block{Layer: layer, Rewards: []vm.Share{{ATX: types.ATXID{1}, Coinbase: types.Address{23: 9}, Num: 1, Den: 1}}}
-	if nonce == 0 {
-		b.Txs = append(b.Txs, vm.Spawn(l.bank, nonce, 1))
-	} else {
-		b.Txs = append(b.Txs, vm.Spend(l.bank, types.Address{23: 7}, 1000, nonce, 1))
+	raw := vm.Spawn(l.bank, nonce, 1)
+	if nonce > 0 {
+		raw = vm.Spend(l.bank, types.Address{23: 7}, 1000, nonce, 1)
 	}
+	tx, err := vm.Parse(raw)
+	if err != nil {
+		panic(err)
+	}
+	b.Txs = append(b.Txs, tx)
 	return b
 }
 

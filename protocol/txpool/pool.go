@@ -16,6 +16,7 @@ import (
 	"container/heap"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -108,6 +109,16 @@ func (p *Pool) Get(id types.TransactionID) (vm.Valid, bool) {
 	return vm.Valid{}, false
 }
 
+// All returns what waits, in the order of its coming.
+func (p *Pool) All() []vm.Tx {
+	entries := slices.SortedFunc(maps.Values(p.byID), func(a, b *entry) int { return cmp.Compare(a.arrival, b.arrival) })
+	out := make([]vm.Tx, len(entries))
+	for i, e := range entries {
+		out[i] = e.Tx
+	}
+	return out
+}
+
 // Projected returns the nonce and balance that an account would have if all
 // its waiting transactions were executed and nobody paid it.
 func (p *Pool) Projected(address types.Address) (nextNonce, balance uint64) {
@@ -122,18 +133,18 @@ func (p *Pool) Projected(address types.Address) (nextNonce, balance uint64) {
 // that had to leave for it: the one it replaces, and while a limit is
 // exceeded the one with the lowest gas price, the latest of several. On error,
 // which is one line, nothing has changed.
-func (p *Pool) Add(raw types.Transaction) (evicted []types.TransactionID, err error) {
-	if _, ok := p.byID[raw.ID()]; ok {
+func (p *Pool) Add(tx vm.Tx) (evicted []vm.Tx, err error) {
+	if _, ok := p.byID[tx.ID]; ok {
 		return nil, ErrKnown
 	}
-	v, err := vm.Validate(raw, p.state, p.params)
+	v, err := vm.Validate(tx, p.state, p.params)
 	if err != nil {
 		return nil, err
 	}
 	return p.admit(v)
 }
 
-func (p *Pool) admit(v vm.Valid) (evicted []types.TransactionID, err error) {
+func (p *Pool) admit(v vm.Valid) (evicted []vm.Tx, err error) {
 	var replaced *entry
 	var pending uint64
 	if q := p.accounts[v.Principal]; q != nil {
@@ -155,7 +166,7 @@ func (p *Pool) admit(v vm.Valid) (evicted []types.TransactionID, err error) {
 	}
 	if replaced != nil {
 		p.remove(replaced)
-		evicted = append(evicted, replaced.ID)
+		evicted = append(evicted, replaced.Tx)
 	}
 	victims, ok := p.makeRoom(v)
 	if !ok {
@@ -165,7 +176,7 @@ func (p *Pool) admit(v vm.Valid) (evicted []types.TransactionID, err error) {
 		return nil, ErrPoolFull
 	}
 	for _, e := range victims {
-		evicted = append(evicted, e.ID)
+		evicted = append(evicted, e.Tx)
 	}
 	p.arrivals++
 	p.insert(&entry{Valid: v, arrival: p.arrivals})
@@ -225,10 +236,10 @@ func (p *Pool) remove(e *entry) {
 }
 
 // Applied moves the pool to another state and returns the transactions that
-// can no longer wait, in ascending order: their nonce is used, by them or by
+// can no longer wait, in ascending order of their ids: their nonce is used, by them or by
 // others, or the balance does not cover them after those before them.
 // A transaction that a block passed over stays if it can still be executed.
-func (p *Pool) Applied(state vm.State) (dropped []types.TransactionID) {
+func (p *Pool) Applied(state vm.State) (dropped []vm.Tx) {
 	p.state = state
 	var stale []*entry
 	for address, q := range p.accounts {
@@ -243,19 +254,19 @@ func (p *Pool) Applied(state vm.State) (dropped []types.TransactionID) {
 	}
 	for _, e := range stale {
 		p.remove(e)
-		dropped = append(dropped, e.ID)
+		dropped = append(dropped, e.Tx)
 	}
-	slices.SortFunc(dropped, func(a, b types.TransactionID) int { return slices.Compare(a[:], b[:]) })
+	slices.SortFunc(dropped, func(a, b vm.Tx) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	return dropped
 }
 
 // Reverted moves the pool back to an older state and lets the transactions of
 // the blocks that were undone wait again, as far as they can be executed. It
 // returns those that left for it, like Applied and Add.
-func (p *Pool) Reverted(state vm.State, txs []types.Transaction) (dropped []types.TransactionID) {
+func (p *Pool) Reverted(state vm.State, txs []vm.Tx) (dropped []vm.Tx) {
 	dropped = p.Applied(state)
-	for _, raw := range txs {
-		evicted, err := p.Add(raw)
+	for _, tx := range txs {
+		evicted, err := p.Add(tx)
 		if err == nil {
 			dropped = append(dropped, evicted...)
 		}

@@ -58,19 +58,46 @@ func spend(t testing.TB, from int, nonce, price uint64) types.Transaction {
 	return vm.Spend(signer(t, from), types.Address{23: 9}, 1, nonce, price)
 }
 
+// offer reads a transaction and adds it.
+func offer(p *Pool, raw types.Transaction) ([]vm.Tx, error) {
+	tx, err := vm.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	return p.Add(tx)
+}
+
+func read(raws ...types.Transaction) (txs []vm.Tx) {
+	for _, raw := range raws {
+		tx, err := vm.Parse(raw)
+		if err != nil {
+			panic(err)
+		}
+		txs = append(txs, tx)
+	}
+	return txs
+}
+
+func names(txs []vm.Tx) (list []types.TransactionID) {
+	for _, tx := range txs {
+		list = append(list, tx.ID)
+	}
+	return list
+}
+
 func add(t *testing.T, p *Pool, raw types.Transaction) []types.TransactionID {
 	t.Helper()
-	evicted, err := p.Add(raw)
+	evicted, err := offer(p, raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return evicted
+	return names(evicted)
 }
 
 func refuse(t *testing.T, p *Pool, raw types.Transaction, want error) {
 	t.Helper()
 	n, size := p.Len(), p.Bytes()
-	evicted, err := p.Add(raw)
+	evicted, err := offer(p, raw)
 	if !errors.Is(err, want) || strings.Contains(err.Error(), "\n") {
 		t.Fatalf("refused with %v, want %v", err, want)
 	}
@@ -244,8 +271,8 @@ func TestAppliedTransactionsAndWhatTheyMadeImpossibleLeave(t *testing.T) {
 	// A block has the first, and one that takes money of the second and that
 	// this pool never saw.
 	unseen := vm.Spend(signer(t, 1), address(signer(t, 2)), 100, 1, 1)
-	out := vm.Apply(state, vm.Block{Txs: []types.Transaction{applied, unseen}}, params())
-	dropped := p.Applied(out.State)
+	out := vm.Apply(state, vm.Block{Txs: read(applied, unseen)}, params())
+	dropped := names(p.Applied(out.State))
 	want := ids(applied, other)
 	slices.SortFunc(want, func(a, b types.TransactionID) int { return slices.Compare(a[:], b[:]) })
 	if !slices.Equal(dropped, want) {
@@ -265,12 +292,12 @@ func TestAppliedTransactionsAndWhatTheyMadeImpossibleLeave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if dropped := p.Applied(poorer); !slices.Equal(dropped, ids(last)) {
+	if dropped := names(p.Applied(poorer)); !slices.Equal(dropped, ids(last)) {
 		t.Fatalf("dropped %v, want the last one", dropped)
 	}
 
 	// The chain goes back: what was applied waits again.
-	if dropped := p.Reverted(state, []types.Transaction{applied, unseen, {1}}); len(dropped) != 0 {
+	if dropped := p.Reverted(state, read(applied, unseen)); len(dropped) != 0 {
 		t.Fatalf("reverting dropped %v", dropped)
 	}
 	for _, tx := range []types.Transaction{applied, next, unseen} {
@@ -288,7 +315,7 @@ func TestAPassedOverTransactionStays(t *testing.T) {
 	add(t, p, tx)
 	small := params()
 	small.BlockGasLimit = 1
-	out := vm.Apply(state, vm.Block{Txs: []types.Transaction{tx}}, small)
+	out := vm.Apply(state, vm.Block{Txs: read(tx)}, small)
 	if dropped := p.Applied(out.State); dropped != nil || p.Len() != 1 {
 		t.Fatalf("dropped %v", dropped)
 	}
@@ -300,16 +327,16 @@ func TestEverythingThatWaitsCanBeExecuted(t *testing.T) {
 	rules := params()
 	rapid.Check(t, func(t *rapid.T) {
 		state, history := genesis, []vm.State{}
-		var undone [][]types.Transaction
+		var undone [][]vm.Tx
 		p := New(state, rules, Limits{
 			PerAccount: rapid.IntRange(1, 4).Draw(t, "per account"), Transactions: rapid.IntRange(1, 6).Draw(t, "count"), Bytes: 1 << 20,
 		})
 		for range rapid.IntRange(0, 40).Draw(t, "steps") {
 			switch rapid.IntRange(0, 5).Draw(t, "step") {
 			case 0: // a block of some of them is applied
-				var txs []types.Transaction
+				var txs []vm.Tx
 				for _, v := range p.Select(types.Hash32{1}, rapid.IntRange(0, 3).Draw(t, "block")) {
-					txs = append(txs, v.Raw)
+					txs = append(txs, v.Tx)
 				}
 				history, undone = append(history, state), append(undone, txs)
 				out := vm.Apply(state, vm.Block{Txs: txs}, rules)
@@ -334,12 +361,12 @@ func TestEverythingThatWaitsCanBeExecuted(t *testing.T) {
 				raw := vm.Spend(s, address(s), rapid.Uint64Range(0, 3*spendGas).Draw(t, "amount"),
 					rapid.Uint64Range(1, 6).Draw(t, "nonce"), rapid.Uint64Range(1, 4).Draw(t, "price"))
 				_, known := p.Get(raw.ID())
-				evicted, err := p.Add(raw)
+				evicted, err := offer(p, raw)
 				if _, now := p.Get(raw.ID()); now != (err == nil || known) {
 					t.Fatalf("added with %v, waits: %v", err, now)
 				}
-				for _, id := range evicted {
-					if _, ok := p.Get(id); ok {
+				for _, gone := range evicted {
+					if _, ok := p.Get(gone.ID); ok {
 						t.Fatal("evicted and still there")
 					}
 				}
@@ -356,7 +383,7 @@ func FuzzAdd(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		p := New(state, params(), Limits{PerAccount: 1, Transactions: 1, Bytes: 2000})
 		add(t, p, spend(t, 0, 1, 5))
-		_, _ = p.Add(raw)
+		_, _ = offer(p, raw)
 		checkInvariants(t, p)
 	})
 }
@@ -372,7 +399,7 @@ func BenchmarkPool(b *testing.B) {
 	}
 	full := New(state, params(), DefaultLimits())
 	for _, tx := range txs {
-		if _, err := full.Add(tx); err != nil {
+		if _, err := offer(full, tx); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -385,7 +412,7 @@ func BenchmarkPool(b *testing.B) {
 				p, i = New(state, params(), DefaultLimits()), 0
 				b.StartTimer()
 			}
-			if _, err := p.Add(txs[i]); err != nil {
+			if _, err := offer(p, txs[i]); err != nil {
 				b.Fatal(err)
 			}
 			i++

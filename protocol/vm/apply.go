@@ -14,7 +14,7 @@ import (
 // Block is what a layer does to the state.
 type Block struct {
 	Layer   types.Layer
-	Txs     []types.Transaction // in block order; any bytes are allowed
+	Txs     []Tx // in block order
 	Rewards []Share
 }
 
@@ -57,7 +57,7 @@ type Result struct {
 	Reason    string          // one line, empty on success
 	Gas       uint64          // units
 	Fee       uint64          // smidges
-	Addresses []types.Address // principal first, then the others it names; empty if it cannot be read
+	Addresses []types.Address // principal first, then the others it names
 }
 
 // Reward is what a share was paid, in smidges.
@@ -93,8 +93,8 @@ func Apply(s State, b Block, p Params) Outcome {
 		gasLeft: p.BlockGasLimit,
 	}
 	out := Outcome{Issued: p.Subsidy(b.Layer)}
-	for _, raw := range b.Txs {
-		out.Results = append(out.Results, x.transaction(raw, b.Layer))
+	for _, tx := range b.Txs {
+		out.Results = append(out.Results, x.transaction(tx, b.Layer))
 	}
 	out.Rewards = split(b.Rewards, out.Issued, x.fees)
 	out.Burnt = out.Issued + x.fees
@@ -145,20 +145,14 @@ func (x *execution) changes() []Entry {
 	return list
 }
 
-func (x *execution) transaction(raw types.Transaction, layer types.Layer) Result {
-	r := Result{ID: raw.ID(), Layer: layer}
-	tx, err := Parse(raw)
-	if err != nil {
-		r.Reason = err.Error()
-		return r
-	}
-	r.Addresses = tx.Addresses()
+func (x *execution) transaction(tx Tx, layer types.Layer) Result {
+	r := Result{ID: tx.ID, Layer: layer, Addresses: tx.Addresses()}
 	c, err := prepare(&tx, x.account(tx.Principal))
 	switch {
 	case err != nil:
 	case c.gas.Max > x.gasLeft:
 		err = ErrBlockGas
-	case !c.template.verify(x.verifier, &tx):
+	case !signed(c.template, x.verifier, &tx):
 		err = ErrSignature
 	}
 	if err != nil {

@@ -69,7 +69,7 @@ func checkResults(t *rapid.T, b Block, out Outcome, before State) {
 	}
 	effective := false
 	for i, r := range out.Results {
-		if r.ID != b.Txs[i].ID() || (r.Reason == "") != (r.Status == Success) {
+		if r.ID != b.Txs[i].ID || (r.Reason == "") != (r.Status == Success) {
 			t.Fatalf("result %+v", r)
 		}
 		if r.Status == Ineffective && (r.Fee != 0 || r.Gas != 0) {
@@ -92,8 +92,12 @@ func checkResults(t *rapid.T, b Block, out Outcome, before State) {
 	}
 }
 
-func drawTxs(t *rapid.T, signers []*signing.Signer) []types.Transaction {
-	var txs []types.Transaction
+func drawTxs(t *rapid.T, signers []*signing.Signer) (txs []Tx) {
+	add := func(raw types.Transaction) {
+		if tx, err := Parse(raw); err == nil {
+			txs = append(txs, tx)
+		}
+	}
 	for range rapid.IntRange(0, 8).Draw(t, "txs") {
 		s := rapid.SampledFrom(signers).Draw(t, "signer")
 		to := rapid.SampledFrom(signers).Draw(t, "to")
@@ -102,16 +106,16 @@ func drawTxs(t *rapid.T, signers []*signing.Signer) []types.Transaction {
 		amount := rapid.SampledFrom([]uint64{0, 1, 1000, 1 << 49, 1 << 63}).Draw(t, "amount")
 		switch rapid.IntRange(0, 3).Draw(t, "kind") {
 		case 0:
-			txs = append(txs, Spawn(s, nonce, price))
+			add(Spawn(s, nonce, price))
 		case 1:
-			txs = append(txs, sign(s, Tx{Principal: addressOf(s), Nonce: nonce, GasPrice: price,
+			add(sign(s, Tx{Principal: addressOf(s), Nonce: nonce, GasPrice: price,
 				Template: WalletTemplate(), spawn: wallet{to.NodeID()}}))
 		case 2:
-			txs = append(txs, Spend(s, addressOf(to), amount, nonce, price))
+			add(Spend(s, addressOf(to), amount, nonce, price))
 		case 3:
 			raw := Spend(s, types.Address{20: byte(nonce)}, amount, nonce, price)
 			raw[rapid.IntRange(0, len(raw)-1).Draw(t, "at")] ^= 1
-			txs = append(txs, raw)
+			add(raw)
 		}
 	}
 	return txs

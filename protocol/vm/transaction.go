@@ -61,7 +61,8 @@ type Tx struct {
 	Amount    uint64        // spend: smidges
 	Signature []byte        // in the form that the principal's template asks for
 
-	spawn template
+	spawn  template
+	signed bool // the signature was found right
 }
 
 // Parse reads a transaction. The error wraps ErrMalformed. The result shares

@@ -57,27 +57,45 @@ type Valid struct {
 
 // Validate tells whether a transaction, sent alone, would be executed with
 // success on top of a state. The error is one line and wraps one of
-// ErrMalformed, ErrGasPrice, ErrNotSpawned, ErrSpawned, ErrNonce, ErrBalance,
-// ErrBlockGas, ErrSignature; the costly check comes last.
-func Validate(raw types.Transaction, s State, p Params) (Valid, error) {
-	tx, err := Parse(raw)
-	if err != nil {
-		return Valid{}, err
-	}
+// ErrGasPrice, ErrNotSpawned, ErrSpawned, ErrNonce, ErrBalance, ErrBlockGas,
+// ErrSignature; the costly check comes last. What it returns is not asked for
+// its signature again.
+func Validate(tx Tx, s State, p Params) (Valid, error) {
 	c, v, err := check(tx, s, p)
 	if err != nil {
 		return Valid{}, err
 	}
-	if !c.template.verify(signing.NewVerifier(p.Network), &tx) {
+	if !signed(c.template, signing.NewVerifier(p.Network), &v.Tx) {
 		return Valid{}, ErrSignature
 	}
 	return v, nil
 }
 
+// VerifySignature looks at a transaction's signature, as far as an account that
+// may not be the newest one tells who has to sign, and remembers that it is
+// right. The error is ErrSignature, or nil also if it cannot be told yet.
+//
+// An address is a hash of the keys that sign for it, so a signature is right in
+// every state or in none: it is looked at once, wherever that is cheap.
+func VerifySignature(tx *Tx, principal Account, network types.GenesisID) error {
+	t := principal.template()
+	if t == nil && tx.selfSpawn() {
+		t = tx.spawn
+	}
+	if t != nil && !signed(t, signing.NewVerifier(network), tx) {
+		return ErrSignature
+	}
+	return nil
+}
+
+// signed tells whether a signature is right, and looks at it once.
+func signed(t template, v signing.Verifier, tx *Tx) bool {
+	tx.signed = tx.signed || t.verify(v, tx)
+	return tx.signed
+}
+
 // Revalidate is Validate for a transaction that was valid on top of another
-// state. It does not look at the signature again: an address is a hash of the
-// keys that sign for it, so a signature is right in every state or in none.
-// For the same reason the price is the same in every state.
+// state. Its price is the same in every state, as its keys are.
 func Revalidate(v Valid, s State, p Params) error {
 	_, _, err := check(v.Tx, s, p)
 	return err

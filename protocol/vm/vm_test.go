@@ -75,6 +75,26 @@ func supply(s State) uint64 {
 	return sum
 }
 
+// read is what a node does with transactions when they come.
+func read(raws ...types.Transaction) (txs []Tx) {
+	for _, raw := range raws {
+		tx, err := Parse(raw)
+		if err != nil {
+			panic(err)
+		}
+		txs = append(txs, tx)
+	}
+	return txs
+}
+
+func validate(raw types.Transaction, s State, p Params) (Valid, error) {
+	tx, err := Parse(raw)
+	if err != nil {
+		return Valid{}, err
+	}
+	return Validate(tx, s, p)
+}
+
 // Frozen: wire form, ids, address rule, gas and root. A change here is a
 // change of protocol.
 func TestTransactionsAndRootsAreFrozen(t *testing.T) {
@@ -93,7 +113,7 @@ func TestTransactionsAndRootsAreFrozen(t *testing.T) {
 			t.Errorf("%s: %s", name, pair[0])
 		}
 	}
-	out := Apply(rich(t, 1<<40, alice), Block{Layer: 20, Txs: []types.Transaction{spend}}, testParams())
+	out := Apply(rich(t, 1<<40, alice), Block{Layer: 20, Txs: read(spend)}, testParams())
 	if got := out.State.Root().String(); got != "a2be728628a2648f9a690dda045c07386ea48cc6a8ce7e2ae729c5096a19075a" {
 		t.Errorf("root after a spend: %s", got)
 	}
@@ -103,7 +123,7 @@ func TestTransactionsAndRootsAreFrozen(t *testing.T) {
 func TestGasIsThatOfThePublishedTable(t *testing.T) {
 	alice, bob := key(t, "alice"), key(t, "bob")
 	state := rich(t, 1<<40, alice)
-	spend, err := Validate(Spend(alice, addressOf(bob), 1_000_000, 1, 1), state, testParams())
+	spend, err := validate(Spend(alice, addressOf(bob), 1_000_000, 1, 1), state, testParams())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +134,7 @@ func TestGasIsThatOfThePublishedTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spawn, err := Validate(Spawn(bob, 0, 1), state, testParams())
+	spawn, err := validate(Spawn(bob, 0, 1), state, testParams())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,9 +148,9 @@ func TestAnAccountIsSpawnedThenSpends(t *testing.T) {
 	p := testParams()
 	founder, bob := key(t, "founder 0"), key(t, "bob")
 	before := genesis(t, p)
-	out := Apply(before, Block{Layer: 20, Txs: []types.Transaction{
+	out := Apply(before, Block{Layer: 20, Txs: read(
 		Spawn(founder, 0, 2), Spend(founder, addressOf(bob), 500, 7, 3), // gaps in nonces are allowed
-	}}, p)
+	)}, p)
 	for i, r := range out.Results {
 		if r.Status != Success || r.Reason != "" || r.Layer != 20 {
 			t.Fatalf("transaction %d: %+v", i, r)
@@ -198,12 +218,15 @@ func TestATransactionWithoutEffectSaysWhyAndChangesNothing(t *testing.T) {
 		"another's account": {sign(carol, Tx{Principal: addressOf(alice), Method: MethodSpend, Nonce: 1, GasPrice: 1,
 			To: to, Amount: 1}), ErrSignature, ""},
 	} {
-		_, err := Validate(tc.raw, state, p)
+		_, err := validate(tc.raw, state, p)
 		if !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: refused with %v", name, err)
 			continue
 		}
-		out := Apply(state, Block{Layer: 20, Txs: []types.Transaction{tc.raw}}, p)
+		if errors.Is(err, ErrMalformed) {
+			continue // what cannot be read is not part of a block
+		}
+		out := Apply(state, Block{Layer: 20, Txs: read(tc.raw)}, p)
 		if r := out.Results[0]; r.Status != Ineffective || r.Reason != err.Error() || r.Fee != 0 || r.Gas != 0 || r.ID != tc.raw.ID() {
 			t.Errorf("%s: in a block it is %+v", name, r)
 		}
@@ -211,7 +234,7 @@ func TestATransactionWithoutEffectSaysWhyAndChangesNothing(t *testing.T) {
 			t.Errorf("%s: state changed", name)
 		}
 	}
-	if _, err := Validate(good, state, p); err != nil {
+	if _, err := validate(good, state, p); err != nil {
 		t.Fatalf("the good one is refused: %v", err)
 	}
 }
@@ -234,10 +257,10 @@ func TestAFailedTransactionPaysItsFeeAndDoesNothingElse(t *testing.T) {
 		"fee is over 64 bits":     {math.MaxUint64, Spend(alice, to, 1, 5, math.MaxUint64/30_000), math.MaxUint64, errCannotPay},
 	} {
 		state := rich(t, tc.balance, alice)
-		if _, err := Validate(tc.raw, state, p); !errors.Is(err, ErrBalance) && !errors.Is(err, ErrSpawned) {
+		if _, err := validate(tc.raw, state, p); !errors.Is(err, ErrBalance) && !errors.Is(err, ErrSpawned) {
 			t.Errorf("%s: admitted with %v", name, err)
 		}
-		out := Apply(state, Block{Layer: 20, Txs: []types.Transaction{tc.raw}}, p)
+		out := Apply(state, Block{Layer: 20, Txs: read(tc.raw)}, p)
 		if r := out.Results[0]; r.Status != Failure || r.Fee != tc.fee || r.Reason != tc.reason.Error() {
 			t.Errorf("%s: %+v", name, r)
 		}
@@ -263,9 +286,8 @@ func TestBlockGasIsNotExceededAndSmallerTransactionsStillFit(t *testing.T) {
 	}
 	p.BlockGasLimit = 2 * 33_369
 	spend := func(nonce uint64) types.Transaction { return Spend(alice, addressOf(bob), 1_000_000, nonce, 1) }
-	out := Apply(state, Block{Layer: 20, Txs: []types.Transaction{
-		spend(1), Spawn(bob, 0, 1), spend(2), spend(3),
-	}}, p)
+	out := Apply(state, Block{Layer: 20, Txs: read(
+		spend(1), Spawn(bob, 0, 1), spend(2), spend(3))}, p)
 	var got []Status
 	for _, r := range out.Results {
 		got = append(got, r.Status)
@@ -282,7 +304,7 @@ func TestOneAccountSpawnsAnother(t *testing.T) {
 	p := testParams()
 	alice, bob := key(t, "alice"), key(t, "bob")
 	raw := sign(alice, Tx{Principal: addressOf(alice), Nonce: 1, GasPrice: 1, Template: WalletTemplate(), spawn: wallet{bob.NodeID()}})
-	out := Apply(rich(t, 1<<40, alice), Block{Layer: 20, Txs: []types.Transaction{raw}}, p)
+	out := Apply(rich(t, 1<<40, alice), Block{Layer: 20, Txs: read(raw)}, p)
 	if r := out.Results[0]; r.Status != Success || !slices.Equal(r.Addresses, []types.Address{addressOf(alice), addressOf(bob)}) {
 		t.Fatalf("%+v", r)
 	}
@@ -291,7 +313,7 @@ func TestOneAccountSpawnsAnother(t *testing.T) {
 	}
 	// Somebody who is not spawned cannot do that.
 	raw = sign(bob, Tx{Principal: addressOf(bob), GasPrice: 1, Template: WalletTemplate(), spawn: wallet{alice.NodeID()}})
-	if _, err := Validate(raw, genesis(t, p), p); !errors.Is(err, ErrNotSpawned) {
+	if _, err := validate(raw, genesis(t, p), p); !errors.Is(err, ErrNotSpawned) {
 		t.Fatal(err)
 	}
 }
@@ -338,8 +360,12 @@ func FuzzParse(f *testing.F) {
 		if tx, err := Parse(raw); err == nil && !bytes.Equal(codec.Encode(tx), raw) {
 			t.Fatalf("%x is read as %x", raw, codec.Encode(tx))
 		}
-		_, err := Validate(raw, state, p)
-		out := Apply(state, Block{Layer: 20, Txs: []types.Transaction{raw}}, p)
+		tx, err := Parse(raw)
+		if err != nil {
+			return
+		}
+		_, err = Validate(tx, state, p)
+		out := Apply(state, Block{Layer: 20, Txs: []Tx{tx}}, p)
 		if err == nil && out.Results[0].Status != Success {
 			t.Fatalf("validated, then %+v", out.Results[0])
 		}
@@ -372,7 +398,7 @@ func BenchmarkApplySpends(b *testing.B) {
 	state = state.with(others)
 	block := Block{Layer: 20}
 	for i, s := range signers {
-		block.Txs = append(block.Txs, Spend(s, others[i].Address, 1_000_000, 1, 1))
+		block.Txs = append(block.Txs, read(Spend(s, others[i].Address, 1_000_000, 1, 1))...)
 	}
 	for b.Loop() {
 		out := Apply(state, block, p)
@@ -381,4 +407,49 @@ func BenchmarkApplySpends(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(len(block.Txs)*b.N)/b.Elapsed().Seconds(), "tx/s")
+}
+
+// A signature is looked at once, by whoever comes first; that it is right stays
+// with the transaction. Bytes that change afterwards show who looks again.
+func TestASignatureIsLookedAtOnce(t *testing.T) {
+	p := testParams()
+	alice := key(t, "alice")
+	state := rich(t, 1<<40, alice)
+	spoil := func(tx Tx) Tx { tx.Raw[len(tx.Raw)-1] ^= 1; return tx }
+	block := func(tx Tx) Result { return Apply(state, Block{Layer: 20, Txs: []Tx{tx}}, p).Results[0] }
+	fresh := func() Tx { return read(Spend(alice, types.Address{23: 1}, 1, 1, 1))[0] }
+
+	if r := block(spoil(fresh())); r.Status != Ineffective {
+		t.Errorf("a wrong signature that nobody looked at: %+v", r)
+	}
+	v, err := Validate(fresh(), state, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := block(spoil(v.Tx)); r.Status != Success {
+		t.Errorf("validated, and looked at again in a block: %s", r.Reason)
+	}
+	tx := fresh()
+	if err := VerifySignature(&tx, state.Account(tx.Principal), p.Network); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Validate(spoil(tx), state, p); err != nil {
+		t.Errorf("verified, and looked at again by the pool: %v", err)
+	}
+
+	wrong := spoil(fresh())
+	if err := VerifySignature(&wrong, state.Account(wrong.Principal), p.Network); !errors.Is(err, ErrSignature) {
+		t.Errorf("a wrong signature: %v", err)
+	}
+	unknown := spoil(fresh())
+	if err := VerifySignature(&unknown, Account{}, p.Network); err != nil {
+		t.Errorf("nobody knows whose keys: %v", err)
+	}
+	if _, err := Validate(unknown, state, p); !errors.Is(err, ErrSignature) {
+		t.Errorf("what could not be told is not looked at later: %v", err)
+	}
+	spawn := spoil(read(Spawn(key(t, "bob"), 0, 1))[0])
+	if err := VerifySignature(&spawn, Account{}, p.Network); !errors.Is(err, ErrSignature) {
+		t.Errorf("a spawn says itself who signs: %v", err)
+	}
 }

@@ -58,7 +58,7 @@ func (d *driver) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil
+			return d.saveWaiting()
 		case in = <-d.inputs:
 		case <-ticker.C:
 			now := d.n.peers()
@@ -73,6 +73,19 @@ func (d *driver) loop(ctx context.Context) error {
 		wake, err = d.step(ctx, in)
 	}
 	return err
+}
+
+// saveWaiting remembers over a restart what waits for a block. If we stop before,
+// others have it: it was gossiped.
+func (d *driver) saveWaiting() error {
+	var raws []types.Transaction
+	for _, tx := range d.machine.Waiting() {
+		raws = append(raws, tx.Raw)
+	}
+	if err := d.n.db.SaveWaiting(raws); err != nil {
+		return fmt.Errorf("waiting transactions: %w", err)
+	}
+	return nil
 }
 
 // peers returns who is connected, sorted.
@@ -246,11 +259,11 @@ func (d *driver) end(v core.Verdict) {
 	}
 }
 
-// Open implements core.Library.
-func (d *driver) open() []types.Certificate {
+// look reads the machine between two steps.
+func look[T any](d *driver, read func(*core.Machine) T) T {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.machine.Open()
+	return read(d.machine)
 }
 
 // trust lets an old local.db sign again when nothing that it may have signed can
@@ -295,7 +308,7 @@ func (n *Node) happened(e core.Event) {
 		n.log.Info("PoET proof", "poet", e.Message.PoetID.Short(), "round", e.Message.RoundID, "leaves", e.Message.Proof.NumLeaves, "ref", e.Ref.Short())
 		n.poetStored(e.Message)
 	case core.Admitted:
-		n.events.Publish(api.Accepted{Raw: e.Raw})
+		n.events.Publish(api.Accepted{Tx: e.Tx})
 	case core.Applied:
 		d := e.Certificate.Decision
 		n.events.Publish(api.Applied{LayerResult: store.LayerOf(e.WriteLayer)})
@@ -319,6 +332,7 @@ func (n *Node) happened(e core.Event) {
 	case core.Silent:
 		n.log.Warn("we do not take part in a layer", "layer", e.Layer, "why", e.Reason)
 	case core.Left:
-		n.log.Debug("transaction left the pool", "id", e.ID.Short(), "why", e.Reason)
+		n.events.Publish(api.Left{Tx: e.Tx, Cause: e.Cause})
+		n.log.Debug("transaction left the pool", "id", e.Tx.ID.Short(), "why", e.Cause)
 	}
 }

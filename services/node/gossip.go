@@ -9,6 +9,7 @@ import (
 	"tweedle/edges/p2p"
 	"tweedle/edges/store"
 	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
 	"tweedle/values/types"
 )
 
@@ -110,7 +111,18 @@ type library struct {
 }
 
 // Open implements core.Library.
-func (l library) Open() []types.Certificate { return l.n.driver.open() }
+func (l library) Open() []types.Certificate { return look(l.n.driver, (*core.Machine).Open) }
+
+// Object implements core.Library. Transactions are stored when they are applied.
+func (l library) Object(name syncer.Name) ([]byte, error) {
+	if name.Kind == syncer.Transaction {
+		raw := look(l.n.driver, func(m *core.Machine) types.Transaction { return m.Transaction(name.ID) })
+		if raw != nil {
+			return raw, nil
+		}
+	}
+	return l.Core.Object(name)
+}
 
 // serveAsk answers a peer's request.
 func (n *Node) serveAsk(_ context.Context, _ p2p.PeerID, req []byte) ([]byte, error) {

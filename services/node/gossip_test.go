@@ -1,7 +1,10 @@
 package node
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -148,9 +151,14 @@ func TestTransactionsOfUsersAndPeers(t *testing.T) {
 	if err := w.SubmitTransaction(soon(t), good); err != nil {
 		t.Fatal(err)
 	}
-	stored, err := w.db.Transaction(good.ID())
-	if err != nil || stored.Result != nil {
-		t.Fatalf("%+v, %v", stored, err)
+	// It waits in memory, and peers who ask get it from there.
+	if _, err := w.db.Transaction(good.ID()); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("a transaction that waits is stored: %v", err)
+	}
+	request := core.Request{Objects: []syncer.Name{{Kind: syncer.Transaction, ID: good.ID()}}}
+	var answer core.ObjectsAnswer
+	if raw, err := w.serveAsk(soon(t), peer, codec.Encode(&request)); err != nil || codec.Decode(raw, &answer) != nil || !bytes.Equal(answer[0], good) {
+		t.Fatalf("peers get %x, %v", answer, err)
 	}
 	bad := w.spawn(t, 3)
 	bad[len(bad)-1] ^= 1
@@ -195,8 +203,34 @@ func TestAFailedWriteEndsTheNode(t *testing.T) {
 	if err := w.db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_ = w.SubmitTransaction(soon(t), w.spawn(t, 2)) // nobody may be left to answer
+	_, _ = w.addPoet(soon(t), core.Self, &w.poet) // nobody may be left to answer
 	if err := <-done; err == nil || strings.Contains(err.Error(), "\n") {
 		t.Errorf("the node ended with %v", err)
+	}
+}
+
+// What waits for a block waits over a restart.
+func TestWhatWaitsWaitsOverARestart(t *testing.T) {
+	cfg := config(filepath.Join(t.TempDir(), "node"))
+	for i := range 3 {
+		n, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := n.Status().Mempool; got != min(i, 1) {
+			t.Errorf("start %d: %d transactions wait", i, got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- n.driver.loop(ctx) }()
+		w := world{Node: n}
+		if err := n.SubmitTransaction(soon(t), w.spawn(t, 2)); (err == nil) != (i == 0) {
+			t.Errorf("start %d: %v", i, err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		n.Close()
 	}
 }

@@ -216,7 +216,7 @@ func (n *Node) restore() error {
 	if err := n.forget(); err != nil {
 		return err
 	}
-	n.crypto = core.Real{Verifier: signing.NewVerifier(n.activation.Network), Params: n.activation, Peer: []byte(n.host.ID())}
+	n.crypto = core.Real{Verifier: signing.NewVerifier(n.activation.Network), Params: n.activation, State: n.state, Peer: []byte(n.host.ID())}
 	cfg := core.Config{
 		Schedule: n.schedule, Activation: n.activation, Eligibility: n.params.Eligibility(), VM: n.vmParams, Pool: txpool.DefaultLimits(),
 		ProposalWindow: n.params.ProposalWindow, TxsPerProposal: n.params.TxsPerProposal, Crypto: n.crypto, Alone: len(n.cfg.Bootnodes) == 0,
@@ -234,8 +234,14 @@ func (n *Node) restore() error {
 	}
 	n.driver = newDriver(n, m)
 	n.snapshot.Store(m.Snapshot())
+	for _, tx := range m.Waiting() {
+		n.events.Publish(api.Accepted{Tx: tx})
+	}
 	return nil
 }
+
+// state is the newest one.
+func (n *Node) state() vm.State { return n.snapshot.Load().State }
 
 // keptEpochs is for how many epochs before the running one ballots and the
 // guard's memory are kept.

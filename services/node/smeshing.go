@@ -115,8 +115,9 @@ func (n *Node) SubmitTransaction(ctx context.Context, raw types.Transaction) err
 
 // Projected implements api.Node.
 func (n *Node) Projected(_ context.Context, a types.Address) (nextNonce, balance uint64, err error) {
-	n.driver.mu.RLock()
-	defer n.driver.mu.RUnlock()
-	nextNonce, balance = n.driver.machine.Projected(a)
+	look(n.driver, func(m *core.Machine) struct{} {
+		nextNonce, balance = m.Projected(a)
+		return struct{}{}
+	})
 	return nextNonce, balance, nil
 }

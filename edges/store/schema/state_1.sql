@@ -1,4 +1,4 @@
--- Every row but those of the plain indexes (tx_addresses, pending) ends with a
+-- Every row but those of the plain index tx_addresses ends with a
 -- checksum over the columns before it.
 
 CREATE TABLE meta (
@@ -72,14 +72,12 @@ CREATE TABLE certificates (
 	sum   BLOB NOT NULL
 ) STRICT;
 
--- seq is the order of arrival.
+-- The transactions of applied layers; seq is the order of their application.
 CREATE TABLE transactions (
-	seq      INTEGER PRIMARY KEY,
-	id       BLOB NOT NULL UNIQUE,
-	received INTEGER NOT NULL, -- unix nanoseconds
-	sum      BLOB NOT NULL
+	seq INTEGER PRIMARY KEY,
+	id  BLOB NOT NULL UNIQUE,
+	sum BLOB NOT NULL
 ) STRICT;
-CREATE TABLE pending (seq INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE tx_addresses (
 	address BLOB NOT NULL,
 	seq     INTEGER NOT NULL,
@@ -125,3 +123,10 @@ CREATE TABLE accounts (
 	PRIMARY KEY (address, layer)
 ) STRICT;
 CREATE INDEX accounts_by_layer ON accounts (layer);
+
+-- What waited for a block when the node ended.
+CREATE TABLE waiting (
+	seq  INTEGER PRIMARY KEY,
+	body BLOB NOT NULL,
+	sum  BLOB NOT NULL
+) STRICT;
