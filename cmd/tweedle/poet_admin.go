@@ -196,10 +196,10 @@ func poetProofs() *cobra.Command {
 }
 
 func proofTable(w io.Writer, proofs ...*poetadminpb.Delivery) {
-	fmt.Fprintln(w, "ROUND\tREFERENCE\tSTATE\tACKNOWLEDGED BY\tGIVEN BACK BY\tATTEMPTS\tLAST ERROR")
+	fmt.Fprintln(w, "ROUND\tREFERENCE\tSTATE\tKEPT BY\tATTEMPTS\tLAST ERROR")
 	for _, p := range proofs {
-		fmt.Fprintf(w, "%s\t%.10s\t%s\t%s\t%s\t%d\t%s\n", p.GetRoundId(), hex.EncodeToString(p.GetRef()), p.GetState(),
-			strings.Join(p.GetAcknowledged(), " "), strings.Join(p.GetConfirmed(), " "), p.GetAttempts(), p.GetLastError())
+		fmt.Fprintf(w, "%s\t%.10s\t%s\t%s\t%d\t%s\n", p.GetRoundId(), hex.EncodeToString(p.GetRef()), p.GetState(),
+			strings.Join(p.GetKeptBy(), " "), p.GetAttempts(), p.GetLastError())
 	}
 }
 

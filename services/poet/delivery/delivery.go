@@ -3,14 +3,13 @@
 //
 // It promises:
 //   - A stored proof is offered, also over restarts, until Acks distinct gateways
-//     have acknowledged it and given it back when asked for its reference, or until
-//     it is of no use to anyone. Distinct means another name and another address;
-//     what a gateway acknowledged under another name is forgotten.
+//     took it and gave it back when asked for its reference, or until it is of no
+//     use to anyone. Distinct means another name and another address.
 //   - A gateway receives the proofs that wait for it in the order of their rounds.
 //   - A gateway that hangs, lies or answers garbage delays no other one, and a proof
 //     that cannot be read or that a gateway rejects delays no other one.
-//   - A dead gateway's slot goes to the next live one by itself, and new gateways
-//     are used the moment they are set. Nothing else is dialled.
+//   - The slot of a gateway that fails goes to the next live one by itself, and new
+//     gateways are used the moment they are set. Nothing else is dialled.
 //   - What waits follows from the stored proofs, the acknowledgements and the clock
 //     of the moment, so a clock that was ahead for a while has given up nothing.
 //
@@ -23,11 +22,11 @@
 package delivery
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,12 +36,12 @@ import (
 
 // Limits.
 const (
-	// MaxProofSize bounds one encoded proof, in bytes; the largest that the
-	// wire format allows is about a fifth of it (reference/poet.md 1.5).
-	MaxProofSize = 1 << 20
-	MaxGateways  = 64  // that are known
-	MaxRecords   = 128 // proofs of which anything is kept
-	MaxAddress   = 255 // bytes of an address or a name
+	// maxReply bounds a gateway's answer, in bytes; the largest proof that the wire
+	// format allows is about a fifth of it (reference/poet.md 1.5).
+	maxReply    = 1 << 20
+	MaxGateways = 64  // that are known
+	MaxRecords  = 128 // proofs of which anything is kept
+	MaxAddress  = 255 // bytes of an address or a name
 )
 
 // Times. Waits are drawn from their upper half, so that servers which started
@@ -50,8 +49,8 @@ const (
 const (
 	probeEvery   = 10 * time.Second // between the health checks of a live gateway
 	probeTimeout = 3 * time.Second
-	callTimeout  = 10 * time.Second       // of a push or a fetch
-	fetchDelay   = time.Second            // from an acknowledgement to the question for the proof
+	callTimeout  = 10 * time.Second       // to hand a proof over, and to ask for it
+	fetchDelay   = time.Second            // between the two
 	retryMin     = 500 * time.Millisecond // after a failure; doubles with each
 	retryMax     = 30 * time.Second
 	// longBan is how long a gateway that lied is left alone, and one that rejected
@@ -61,14 +60,14 @@ const (
 
 // Config says how eager and how strict delivery is.
 type Config struct {
-	// Acks is how many distinct gateways must acknowledge a proof and give it
-	// back by its reference before it counts as delivered.
+	// Acks is how many distinct gateways must take a proof and give it back by
+	// its reference before it counts as delivered.
 	Acks     int
 	Slots    int             // live gateways that are offered proofs at a time
 	MinPeers int             // peers that a gateway needs to be of use
 	Genesis  types.GenesisID // the network; the zero value accepts any
 	Again    time.Duration   // for which a proof is offered that was asked for by hand, at least
-	Seed     uint64          // makes the jitter repeatable
+	Seed     uint64          // makes the jitter repeatable; 0: it is not
 }
 
 // DefaultConfig returns what a PoET server runs with.
@@ -94,20 +93,13 @@ type Due struct {
 	UsefulUntil time.Time
 }
 
-// Proof is what is delivered.
-type Proof struct {
-	Due
-	Ref  types.PoetProofRef // under which nodes store it
-	Data []byte             // canonical encoding of types.PoetProofMessage
-}
-
 // Shelf is where the proofs are stored. Its methods are called from several
 // goroutines.
 type Shelf interface {
 	// Due lists the proofs that are of use at a moment.
 	Due(at time.Time) ([]Due, error)
 	// Load reads the proof of a round, also of one that is of no use.
-	Load(round string) (Proof, error)
+	Load(round string) (types.PoetProofMessage, error)
 }
 
 // Health is a gateway's own account of itself.
@@ -118,61 +110,37 @@ type Health struct {
 	Peers   uint64
 }
 
-// Answer is what a gateway says of a proof that it was given.
-type Answer struct {
-	Ref       types.PoetProofRef
-	Known     bool // it had the proof before
-	Validated bool
-	Stored    bool
-	Peers     uint32 // to whom it handed the proof, now or earlier
-}
-
 var (
-	// ErrRejected marks an answer that a gateway will not soon change: the proof
-	// does not decode or verify there.
-	ErrRejected = errors.New("the gateway rejects the proof")
-	// ErrMissing says that a gateway does not have the proof it was asked for.
-	ErrMissing = errors.New("the gateway does not have the proof")
 	// errUnreadable says that a proof could not be read from the Shelf.
 	errUnreadable = errors.New("the stored proof cannot be read")
+	// errRejected marks an answer that a gateway will not soon change: the proof
+	// does not decode or verify there.
+	errRejected = errors.New("the gateway rejects the proof")
+	// errUnsure says that a gateway took a proof, and it is not known if it has it.
+	errUnsure = errors.New("the gateway took the proof and does not tell if it has it")
+	// errLied says that a gateway acknowledged a proof that it does not have.
+	errLied = errors.New("the gateway acknowledged the proof and cannot give it back")
+	// ErrAddresses says that a list of gateways cannot be used.
+	ErrAddresses = errors.New("these gateways cannot be used")
 )
 
-// Gateway is a connection to one gateway. Every call ends with its context.
-type Gateway interface {
-	Check(ctx context.Context) (Health, error)
-	// Publish returns ErrRejected when repeating is pointless.
-	Publish(ctx context.Context, data []byte) (Answer, error)
-	// Fetch asks for a proof and returns nil if the gateway gave it, ErrMissing
-	// if it gave none or another one.
-	Fetch(ctx context.Context, ref types.PoetProofRef) error
-	Close() error
-}
-
-// Dialer makes a connection; it must not block.
-type Dialer func(addr string) (Gateway, error)
-
-// CheckAddress tells what is wrong with a gateway's address, host:port.
-func CheckAddress(addr string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil || host == "" || len(addr) > MaxAddress {
-		return fmt.Errorf("%.*q is not a gateway address: give host:port", MaxAddress, addr)
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("%q has no port number: give host:port", addr)
-	}
-	return nil
-}
-
-func checkAll(addrs []string) error {
-	for _, a := range addrs {
-		if err := CheckAddress(a); err != nil {
-			return err
+// distinct returns a list of gateways without repetitions, or what is wrong with
+// it: each is host:port.
+func distinct(addrs []string) (list []string, err error) {
+	for _, addr := range addrs {
+		host, port, err := net.SplitHostPort(addr)
+		n, portErr := strconv.ParseUint(port, 10, 16)
+		if err != nil || portErr != nil || n == 0 || host == "" || len(addr) > MaxAddress {
+			return nil, fmt.Errorf("%w: %.*q is no address, give host:port", ErrAddresses, MaxAddress, addr)
+		}
+		if !slices.Contains(list, addr) {
+			list = append(list, addr)
+		}
+		if len(list) > MaxGateways {
+			return nil, fmt.Errorf("%w: %d are too many, the limit is %d", ErrAddresses, len(addrs), MaxGateways)
 		}
 	}
-	if len(addrs) > MaxGateways {
-		return fmt.Errorf("%d gateways are too many: the limit is %d", len(addrs), MaxGateways)
-	}
-	return nil
+	return list, nil
 }
 
 // The kinds of events; each is also a count in the metrics.
@@ -181,7 +149,6 @@ const (
 	GatewaySuspect    poet.EventKind = "gateway_suspect"
 	GatewayDead       poet.EventKind = "gateway_dead"
 	GatewayRecycled   poet.EventKind = "gateway_recycled"
-	GatewayLied       poet.EventKind = "gateway_lied"
 	GatewaysIgnored   poet.EventKind = "gateways_ignored" // those of the command line
 	NoCandidates      poet.EventKind = "gateway_candidates_empty"
 	BroadcastFailed   poet.EventKind = "broadcast_failed"
@@ -193,6 +160,6 @@ const (
 )
 
 func kinds() []poet.EventKind {
-	return []poet.EventKind{GatewayLive, GatewaySuspect, GatewayDead, GatewayRecycled, GatewayLied, GatewaysIgnored, NoCandidates,
+	return []poet.EventKind{GatewayLive, GatewaySuspect, GatewayDead, GatewayRecycled, GatewaysIgnored, NoCandidates,
 		BroadcastFailed, ProofAcknowledged, ProofDelivered, ProofExpired, ProofUnreadable, WriteFailed}
 }

@@ -10,20 +10,17 @@ import (
 	"tweedle/services/poet"
 )
 
-// State is a gateway's standing. A check tells whether it serves, a push or a
-// fetch whether it does what it says: only they forgive failed ones of their kind.
+// State is a gateway's standing.
 //
-//	state    is checked              gets proofs        it becomes
-//	suspect  at once, then by        no                 live by a check that passes; dead by deadAfter failed
-//	         backoff                                    ones in a row
-//	live     every probeEvery        if it has a slot   suspect by anything that fails; dead by deadRefusals failed
-//	                                                    pushes or fetches in a row, or by one lie
-//	dead     by backoff; after a     no                 live by a check that passes
-//	         lie after longBan
+//	state    is checked                      it becomes
+//	suspect  at once, then by backoff        live by a check that passes; dead by deadAfter failures
+//	live     every probeEvery                suspect by anything that fails
+//	dead     by backoff; after a lie         live by a check that passes
+//	         after longBan
 //
-// The first Slots live gateways, by rank, have a slot. The rank is the order in
-// which the operator named them, but who dies goes behind all others: so its slot
-// is the next one's, and stays it when the dead one comes back.
+// Failed checks are forgiven by a check that passes, failed deliveries by one that
+// succeeds, so a gateway that only says that it is well is dead sooner each time.
+// The first Slots live gateways, by rank, have a slot: they are given the proofs.
 type State string
 
 // The states. Candidate is how a live gateway without a slot is shown.
@@ -34,12 +31,10 @@ const (
 	Candidate State = "candidate"
 )
 
-const (
-	deadAfter    = 3
-	deadRefusals = 2
-)
+// deadAfter is the number of failures, checks and deliveries together.
+const deadAfter = 3
 
-// Source tells who named a gateway.
+// Source tells who named the gateways.
 type Source string
 
 // The sources.
@@ -63,8 +58,9 @@ type GatewayStatus struct {
 // gateway is an entry of the table.
 type gateway struct {
 	GatewayStatus
-	failures int // failed checks in a row
-	refusals int // failed pushes and fetches in a row
+	slot     bool // it has one
+	failures int  // failed checks in a row
+	refusals int  // failed deliveries in a row
 	next     time.Time
 	call     *Call // in flight
 }
@@ -72,81 +68,49 @@ type gateway struct {
 // id is what distinct gateways are told apart by, beside their addresses.
 func (g *gateway) id() string { return cmp.Or(g.ID, g.Addr) }
 
-func (m *Machine) find(addr string) *gateway {
-	for _, g := range m.gateways {
-		if g.Addr == addr {
-			return g
-		}
-	}
-	return nil
-}
-
-// Configure names the gateways of the command line, and returns those that are
-// not used: all if the API has set or removed some, and those that find no room.
-func (m *Machine) Configure(addrs []string, now time.Time) (unused []string) {
-	for _, a := range addrs {
-		if m.apiSet || m.AddGateway(a, Configured, now) != nil {
-			unused = append(unused, a)
-		}
-	}
-	return unused
-}
-
-// SetGateways replaces the table. Gateways that stay are checked at once.
+// SetGateways replaces the table, now and for all restarts. Gateways that stay are
+// tried again at once.
 func (m *Machine) SetGateways(addrs []string, now time.Time) error {
-	if err := checkAll(addrs); err != nil {
+	list, err := distinct(addrs)
+	if err != nil {
 		return err
 	}
-	old := m.gateways
-	m.gateways, m.apiSet, m.dirty = nil, true, true
-	for _, a := range addrs {
-		i := slices.IndexFunc(old, func(g *gateway) bool { return g.Addr == a })
-		if i >= 0 && m.find(a) == nil {
-			m.gateways = append(m.gateways, old[i])
-		}
-		_ = m.AddGateway(a, FromAPI, now) // they are checked, and not too many
-	}
+	m.name(list, FromAPI, now)
+	m.dirty = true
 	return nil
 }
 
-// AddGateway adds a gateway behind the others. One that is known already is tried
-// again without waiting for its backoff.
-func (m *Machine) AddGateway(addr string, source Source, now time.Time) error {
-	g := m.find(addr)
-	if g == nil {
-		if err := CheckAddress(addr); err != nil {
-			return err
+// name makes the table that of some distinct addresses.
+func (m *Machine) name(addrs []string, source Source, now time.Time) {
+	old := m.gateways
+	m.gateways, m.source = nil, source
+	for _, a := range addrs {
+		g := &gateway{GatewayStatus: GatewayStatus{Addr: a, State: Suspect}}
+		if i := slices.IndexFunc(old, func(g *gateway) bool { return g.Addr == a }); i >= 0 {
+			g = old[i]
 		}
-		if len(m.gateways) >= MaxGateways {
-			return fmt.Errorf("%d gateways are known already, and that is the limit: remove one first", MaxGateways)
-		}
-		g = &gateway{GatewayStatus: GatewayStatus{Addr: addr, State: Suspect}}
+		g.failures, g.refusals, g.next = 0, 0, now
 		m.gateways = append(m.gateways, g)
 	}
-	g.Source, g.failures, g.refusals, g.next, m.dirty = source, 0, 0, now, true
-	return nil
 }
 
-// RemoveGateway forgets a gateway and tells whether it was known. The command
-// line does not bring it back.
-func (m *Machine) RemoveGateway(addr string) (known bool) {
-	g := m.find(addr)
-	if g == nil {
-		return false
+// addresses lists the gateways by rank.
+func (m *Machine) addresses() []string {
+	list := []string{}
+	for _, g := range m.gateways {
+		list = append(list, g.Addr)
 	}
-	m.gateways = slices.DeleteFunc(m.gateways, func(o *gateway) bool { return o == g })
-	m.apiSet, m.dirty = true, true
-	return true
+	return list
 }
 
 // Gateways lists the table by rank.
 func (m *Machine) Gateways() (list []GatewayStatus) {
-	live := 0
 	for _, g := range m.gateways {
 		s := g.GatewayStatus
+		s.Source = m.source
 		if g.State == Live {
 			s.LastError = m.twin(g)
-			if live++; live > m.cfg.Slots {
+			if !g.slot {
 				s.State = Candidate
 			}
 		}
@@ -179,7 +143,6 @@ func (m *Machine) checked(g *gateway, h Health, err error, now time.Time) {
 	}
 	g.Peers, g.ID, g.failures, g.LastSuccess = h.Peers, h.ID, 0, now
 	g.next = now.Add(m.jitter(probeEvery))
-	m.disown(g)
 	if g.State != Live {
 		g.State, g.LastError = Live, ""
 		m.event(poet.Event{Kind: GatewayLive, Gateway: g.Addr, Text: fmt.Sprintf("is live with %d peers", g.Peers)})
@@ -199,48 +162,39 @@ func (m *Machine) fit(h Health) error {
 	return nil
 }
 
-// refused takes a failed push or fetch.
-func (m *Machine) refused(g *gateway, err error, now time.Time) {
-	g.refusals++
-	m.failed(g, err, now)
-}
-
 // failed takes a failure that its caller has counted.
 func (m *Machine) failed(g *gateway, err error, now time.Time) {
-	g.LastError = err.Error()
+	before := g.State
+	g.State, g.LastError = Suspect, err.Error()
 	g.next = now.Add(m.backoff(g.failures + g.refusals - 1))
+	if g.failures+g.refusals >= deadAfter {
+		g.State = Dead
+	}
 	switch {
+	case g.State == before:
 	case g.State == Dead:
-	case g.failures >= deadAfter || g.refusals >= deadRefusals:
 		m.event(poet.Event{Kind: GatewayDead, Gateway: g.Addr, Text: "is dead", Err: err})
-		m.bury(g)
-	case g.State == Live:
-		g.State = Suspect
+	default:
 		m.event(poet.Event{Kind: GatewaySuspect, Gateway: g.Addr, Text: "is suspect: " + g.LastError})
 	}
 }
 
-// bury ranks a gateway behind all others; if it had a slot, the next one has it
-// now.
-func (m *Machine) bury(g *gateway) {
-	g.State = Dead
-	i := slices.Index(m.gateways, g)
-	m.gateways = append(slices.Delete(m.gateways, i, i+1), g)
-	alive := 0
-	for j, o := range m.gateways {
-		if o.State == Dead {
-			continue
+// survey deals out the slots, and reports that gateways are missing, once until
+// none is missing any more.
+func (m *Machine) survey(date time.Time) {
+	live, dead, failing := 0, 0, ""
+	for rank, g := range m.gateways {
+		slot := g.State == Live && live < m.cfg.Slots
+		if slot && !g.slot && rank >= m.cfg.Slots && failing != "" {
+			m.event(poet.Event{Kind: GatewayRecycled, Gateway: g.Addr, Text: "takes a slot: " + failing})
 		}
-		if alive++; alive == m.cfg.Slots && j >= i && o.State == Live {
-			m.event(poet.Event{Kind: GatewayRecycled, Gateway: o.Addr, Text: fmt.Sprintf("takes the slot of %s (%s)", g.Addr, g.LastError)})
+		g.slot = slot
+		switch {
+		case g.State == Live:
+			live++
+		case g.failures+g.refusals > 0:
+			failing = fmt.Sprintf("%s has none while it is %s (%s)", g.Addr, g.State, g.LastError)
 		}
-	}
-}
-
-// count reports that gateways are missing, once until none is missing any more.
-func (m *Machine) count(date time.Time) {
-	dead := 0
-	for _, g := range m.gateways {
 		if g.State == Dead {
 			dead++
 		}

@@ -1,9 +1,12 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
@@ -18,109 +21,116 @@ import (
 	"tweedle/values/types"
 )
 
-// maxReply bounds a gateway's answer, in bytes: a proof and its frame.
-const maxReply = MaxProofSize + 1024
-
-// GRPC returns the Dialer for nodes that serve spacemesh.v1.GatewayService.
-// The connection is plain text: a listener in between could forge an
-// acknowledgement, never a proof.
-func GRPC(genesis types.GenesisID, extra ...grpc.DialOption) Dialer {
-	return func(addr string) (Gateway, error) {
-		opts := append([]grpc.DialOption{
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDisableServiceConfig(),
-			grpc.WithDisableRetry(),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
-		}, extra...)
-		conn, err := grpc.NewClient("passthrough:///"+addr, opts...)
-		if err != nil {
-			return nil, fmt.Errorf("gateway %s: %w", addr, err)
-		}
-		return &grpcGateway{conn: conn, genesis: genesis}, nil
-	}
+// connect returns a connection to a gateway that serves
+// spacemesh.v1.GatewayService, for one call of the machine: what waits behind a
+// backoff of its own would come later than ours. It is plain text: a listener in
+// between could forge an acknowledgement, never a proof.
+func (c *Courier) connect(addr string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+addr, append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
+	}, c.Dial...)...)
 }
 
-type grpcGateway struct {
-	conn    *grpc.ClientConn
-	genesis types.GenesisID
-}
-
-// Check asks for health, network, sync state, peers and name. A node without a
+// check asks for health, network, sync state, peers and name. A node without a
 // health service is judged by the rest. The other gateways that it may tell of are
 // not asked: who names gateways is the operator.
-func (g *grpcGateway) Check(ctx context.Context) (Health, error) {
-	health, err := healthpb.NewHealthClient(g.conn).Check(ctx, &healthpb.HealthCheckRequest{})
+func (c *Courier) check(ctx context.Context, addr string) (h Health, err error) {
+	conn, err := c.connect(addr)
+	if err != nil {
+		return h, err
+	}
+	defer conn.Close()
+	health, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	switch {
 	case status.Code(err) == codes.Unimplemented:
 	case err != nil:
-		return Health{}, plain(err)
+		return h, plain(err)
 	case health.GetStatus() != healthpb.HealthCheckResponse_SERVING:
-		return Health{}, fmt.Errorf("reports %s", health.GetStatus())
+		return h, fmt.Errorf("reports %s", health.GetStatus())
 	}
-	var h Health
-	id, err := spacemesh.NewMeshServiceClient(g.conn).GenesisID(ctx, &spacemesh.GenesisIDRequest{})
+	id, err := spacemesh.NewMeshServiceClient(conn).GenesisID(ctx, &spacemesh.GenesisIDRequest{})
 	if err != nil {
-		return Health{}, plain(err)
+		return h, plain(err)
 	}
 	if copy(h.Genesis[:], id.GetGenesisId()) != len(h.Genesis) {
-		return Health{}, fmt.Errorf("names a genesis id of %d bytes", len(id.GetGenesisId()))
+		return h, fmt.Errorf("names a genesis id of %d bytes", len(id.GetGenesisId()))
 	}
-	st, err := spacemesh.NewNodeServiceClient(g.conn).Status(ctx, &spacemesh.StatusRequest{})
+	st, err := spacemesh.NewNodeServiceClient(conn).Status(ctx, &spacemesh.StatusRequest{})
 	if err != nil {
-		return Health{}, plain(err)
+		return h, plain(err)
 	}
 	h.Synced, h.Peers = st.GetStatus().GetIsSynced(), st.GetStatus().GetConnectedPeers()
-	peers, err := gatewaypb.NewGatewayServiceClient(g.conn).GatewayPeers(ctx, &gatewaypb.GatewayPeersRequest{})
+	peers, err := gatewaypb.NewGatewayServiceClient(conn).GatewayPeers(ctx, &gatewaypb.GatewayPeersRequest{})
 	if err != nil {
-		return Health{}, plain(err)
+		return h, plain(err)
 	}
-	h.ID = peers.GetId()
-	if len(h.ID) > MaxAddress {
-		return Health{}, fmt.Errorf("names an identity of %d characters", len(h.ID))
+	if h.ID = peers.GetId(); len(h.ID) > MaxAddress {
+		return h, fmt.Errorf("names an identity of %d characters", len(h.ID))
 	}
 	return h, nil
 }
 
-// Publish hands a proof over.
-func (g *grpcGateway) Publish(ctx context.Context, data []byte) (Answer, error) {
-	in := &gatewaypb.PublishPoetRequest{Data: data}
-	if g.genesis != (types.GenesisID{}) {
-		in.GenesisId = g.genesis[:]
-	}
-	r, err := gatewaypb.NewGatewayServiceClient(g.conn).PublishPoet(ctx, in)
-	if status.Code(err) == codes.InvalidArgument {
-		return Answer{}, fmt.Errorf("%w: %w", ErrRejected, plain(err))
-	}
+// deliver hands a proof over, and a moment later asks for it.
+func (c *Courier) deliver(ctx context.Context, addr string, m *types.PoetProofMessage) error {
+	conn, err := c.connect(addr)
 	if err != nil {
-		return Answer{}, plain(err)
+		return err
 	}
-	out := Answer{Known: r.GetKnown(), Validated: r.GetValidated(), Stored: r.GetStored(), Peers: r.GetPeers()}
-	if len(r.GetRef()) != len(out.Ref) {
-		return Answer{}, fmt.Errorf("acknowledged a reference of %d bytes", len(r.GetRef()))
+	defer conn.Close()
+	gateway, ref := gatewaypb.NewGatewayServiceClient(conn), m.Proof.Ref()
+	if err := c.publish(ctx, gateway, codec.Encode(m), ref); err != nil {
+		return err
 	}
-	copy(out.Ref[:], r.GetRef())
-	return out, nil
+	select {
+	case <-time.After(fetchDelay):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return fetch(ctx, gateway, ref)
 }
 
-// Fetch asks for a proof. Only the work has to be the same: the name of the
-// PoET beside it is not authenticated, and another one may have come first.
-func (g *grpcGateway) Fetch(ctx context.Context, ref types.PoetProofRef) error {
-	r, err := gatewaypb.NewGatewayServiceClient(g.conn).GatewayProof(ctx, &gatewaypb.GatewayProofRequest{Ref: ref[:]})
-	if status.Code(err) == codes.NotFound {
-		return ErrMissing
+// publish hands a proof over and returns nil if the gateway is the better for it.
+func (c *Courier) publish(ctx context.Context, gateway gatewaypb.GatewayServiceClient, data []byte, ref types.PoetProofRef) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	in := &gatewaypb.PublishPoetRequest{Data: data}
+	if genesis := c.m.cfg.Genesis; genesis != (types.GenesisID{}) {
+		in.GenesisId = genesis[:]
 	}
-	if err != nil {
+	a, err := gateway.PublishPoet(ctx, in)
+	switch {
+	case status.Code(err) == codes.InvalidArgument:
+		return fmt.Errorf("%w: %w", errRejected, plain(err))
+	case err != nil:
 		return plain(err)
-	}
-	var m types.PoetProofMessage
-	if codec.Decode(r.GetData(), &m) != nil || m.Proof.Ref() != ref {
-		return ErrMissing
+	case !bytes.Equal(a.GetRef(), ref[:]):
+		return fmt.Errorf("acknowledged proof %.10x and not %s", a.GetRef(), ref.Short())
+	case !a.GetKnown() && (!a.GetValidated() || !a.GetStored()):
+		return errors.New("answered without validating and storing the proof")
+	case a.GetPeers() < uint32(c.m.cfg.MinPeers):
+		return fmt.Errorf("handed the proof to %d peers, %d are needed", a.GetPeers(), c.m.cfg.MinPeers)
 	}
 	return nil
 }
 
-// Close ends the connection.
-func (g *grpcGateway) Close() error { return g.conn.Close() }
+// fetch asks for a proof. Only the work has to be the same: the name of the
+// PoET beside it is not authenticated, and another one may have come first.
+func fetch(ctx context.Context, gateway gatewaypb.GatewayServiceClient, ref types.PoetProofRef) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := gateway.GatewayProof(ctx, &gatewaypb.GatewayProofRequest{Ref: ref[:]})
+	var m types.PoetProofMessage
+	switch {
+	case err != nil && status.Code(err) != codes.NotFound:
+		return fmt.Errorf("%w: %w", errUnsure, plain(err))
+	case err != nil, codec.Decode(r.GetData(), &m) != nil, m.Proof.Ref() != ref:
+		return errLied
+	}
+	return nil
+}
 
 // maxErrorText bounds what a gateway's error adds to records and log lines, in
 // bytes.

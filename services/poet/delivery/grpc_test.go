@@ -140,8 +140,8 @@ func (g *gatewayServer) GatewayProof(_ context.Context, in *gatewaypb.GatewayPro
 		return &gatewaypb.GatewayProofResponse{Data: make([]byte, 2<<20)}, nil
 	}
 	if g.manner == lies { // it gives some proof, not the one
-		other := testProof(99, time.Time{})
-		return &gatewaypb.GatewayProofResponse{Data: other.Data}, nil
+		other := testProof("99")
+		return &gatewaypb.GatewayProofResponse{Data: codec.Encode(&other)}, nil
 	}
 	if !ok {
 		return nil, status.Error(codes.NotFound, "not here")
@@ -184,8 +184,8 @@ func (f *fabric) node(m manner) *gatewayServer {
 	return g
 }
 
-func (f *fabric) dialer() Dialer {
-	return GRPC(network, grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+func (f *fabric) dial() []grpc.DialOption {
+	return []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		f.mu.Lock()
 		pipe, node := f.pipes[addr], f.nodes[addr]
 		f.mu.Unlock()
@@ -200,7 +200,7 @@ func (f *fabric) dialer() Dialer {
 			return nil, ctx.Err()
 		}
 		return pipe.DialContext(ctx)
-	}))
+	})}
 }
 
 // kill makes a gateway unreachable and cuts its connections.
@@ -214,13 +214,13 @@ func (f *fabric) kill(g *gatewayServer, m manner) {
 // shelf is where the proofs are in these tests.
 type shelf struct {
 	mu     sync.Mutex
-	proofs map[string]Proof
+	proofs map[string]Due
 	fail   map[string]error
 	told   chan struct{}
 }
 
 func newShelf() *shelf {
-	return &shelf{proofs: map[string]Proof{}, fail: map[string]error{}, told: make(chan struct{}, 1)}
+	return &shelf{proofs: map[string]Due{}, fail: map[string]error{}, told: make(chan struct{}, 1)}
 }
 
 func (s *shelf) Due(at time.Time) (due []Due, err error) {
@@ -228,27 +228,26 @@ func (s *shelf) Due(at time.Time) (due []Due, err error) {
 	defer s.mu.Unlock()
 	for _, round := range slices.SortedFunc(maps.Keys(s.proofs), oldest) {
 		if p := s.proofs[round]; at.Before(p.UsefulUntil) {
-			due = append(due, p.Due)
+			due = append(due, p)
 		}
 	}
 	return due, s.fail[""]
 }
 
-func (s *shelf) Load(round string) (Proof, error) {
+func (s *shelf) Load(round string) (types.PoetProofMessage, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, ok := s.proofs[round]
-	if !ok {
-		return p, poet.ErrNotFound
+	if _, ok := s.proofs[round]; !ok {
+		return types.PoetProofMessage{}, poet.ErrNotFound
 	}
-	return p, s.fail[round]
+	return testProof(round), s.fail[round]
 }
 
 // add stores a proof and tells of it.
 func (s *shelf) add(round int, useful time.Duration) {
 	s.mu.Lock()
-	p := testProof(round, time.Now().Add(useful))
-	s.proofs[p.Round] = p
+	d := Due{Round: fmt.Sprint(round), UsefulUntil: time.Now().Add(useful)}
+	s.proofs[d.Round] = d
 	s.mu.Unlock()
 	select {
 	case s.told <- struct{}{}:
@@ -273,7 +272,7 @@ func (f *fabric) start(db DB, s *shelf, cfg Config, gateways ...string) (r rig, 
 	cfg.Genesis = network
 	var mu sync.Mutex
 	var events []poet.Event
-	c, err := Open(db, s, cfg, f.dialer(), gateways, Options{Stored: s.told, Tell: func(e poet.Event) {
+	c, err := Open(db, s, cfg, gateways, Options{Stored: s.told, Dial: f.dial(), Tell: func(e poet.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		events = append(events, e)
@@ -446,14 +445,14 @@ func TestDeliveriesSurviveARestart(t *testing.T) {
 		s.add(1, time.Hour)
 		time.Sleep(5 * time.Second)
 		before := r.Proofs()
-		if len(before[0].Acks) != 1 || before[0].State != Pending {
+		if len(before[0].Keepers) != 1 || before[0].State != Pending {
 			t.Fatalf("before the restart: %+v", before[0])
 		}
 		stop()
 		b.become(honest)
-		r, _ = f.start(db, s, DefaultConfig()) // the pool is known without flags
-		s.add(1, time.Hour)                    // a proof that is known is not found again
-		if got := r.Proofs(); len(got) != 2 || len(got[0].Acks) != 1 || got[0].Acks[0].ID != before[0].Acks[0].ID {
+		r, _ = f.start(db, s, DefaultConfig(), a.addr, b.addr)
+		s.add(1, time.Hour) // a proof that is known is not found again
+		if got := r.Proofs(); len(got) != 2 || len(got[0].Keepers) != 1 || got[0].Keepers[0].ID != before[0].Keepers[0].ID {
 			t.Fatalf("after the restart: %+v", got)
 		}
 		time.Sleep(10 * time.Second)
@@ -506,7 +505,7 @@ func TestAGatewayOfAnotherNetworkIsNotUsed(t *testing.T) {
 		}
 		stop()
 		cfg.Acks, cfg.Slots, cfg.Genesis = 1, 1, types.GenesisID{2}
-		r2, err := Open(db, s, cfg, f.dialer(), nil, Options{})
+		r2, err := Open(db, s, cfg, []string{g.addr}, Options{Dial: f.dial()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,36 +18,30 @@ const (
 	Expired   = "expired" // never delivered, and of no use at this hour; it can still be pulled
 )
 
-// Ack is one gateway's acknowledgement, confirmed when it gave the proof back.
-type Ack struct {
-	Addr        string
-	ID          string // its name then
-	Peers       uint32 // to whom it handed the proof
-	At          time.Time
-	ConfirmedAt time.Time // zero: not yet
-
-	due time.Time // when to ask for the proof; zero after a restart: at once
+// Keeper is a gateway that took a proof and gave it back.
+type Keeper struct {
+	Addr string
+	ID   string // its name then
 }
 
 // Record is what is known of a proof's delivery.
 type Record struct {
 	Round       string
-	Ref         types.PoetProofRef // zero: it could not be read yet
-	Size        int                // bytes
+	Ref         types.PoetProofRef // zero: it was not read yet
 	State       string             `json:"-"` // follows from the rest and the clock
 	Added       time.Time
 	UsefulUntil time.Time
 	DeliveredAt time.Time // zero: not yet
-	Acks        []Ack     // one for each address
+	Keepers     []Keeper  // one for each address
 	Attempts    int
 	LastError   string
 }
 
 type item struct {
 	Record
-	rejected map[string]time.Time // until when not to offer it to an address
-	retry    time.Time            // it could not be read before a push: not before then
-	told     bool                 // that it expired
+	later map[string]time.Time // until when not to offer it to an address
+	retry time.Time            // it could not be read: not before then
+	told  bool                 // that it expired
 }
 
 // waits tells whether a proof is to be delivered at an hour.
@@ -55,30 +49,16 @@ func (it *item) waits(date time.Time) bool {
 	return it.DeliveredAt.IsZero() && date.Before(it.UsefulUntil)
 }
 
-func (it *item) readable(now time.Time) bool {
-	return it.Ref != types.PoetProofRef{} && !it.retry.After(now)
+func (it *item) keptBy(g *gateway) bool {
+	return slices.ContainsFunc(it.Keepers, func(k Keeper) bool { return k.Addr == g.Addr })
 }
 
-func (it *item) ack(addr string) *Ack {
-	for i := range it.Acks {
-		if it.Acks[i].Addr == addr {
-			return &it.Acks[i]
-		}
-	}
-	return nil
-}
-
-func (it *item) forget(addr string) {
-	it.Acks = slices.DeleteFunc(it.Acks, func(a Ack) bool { return a.Addr == addr })
-}
-
-// confirmed returns how many distinct gateways have given the proof back.
-func (it *item) confirmed() int {
+// distinct returns how many gateways keep the proof, by their names: each has an
+// address of its own already.
+func (it *item) distinct() int {
 	names := map[string]bool{}
-	for _, a := range it.Acks {
-		if !a.ConfirmedAt.IsZero() {
-			names[a.ID] = true
-		}
+	for _, k := range it.Keepers {
+		names[k.ID] = true
 	}
 	return len(names)
 }
@@ -105,49 +85,25 @@ func (m *Machine) insert(it *item) {
 		m.proofs = slices.DeleteFunc(m.proofs, func(o *item) bool { return o == last })
 	}
 	slices.SortFunc(m.proofs, func(a, b *item) int { return oldest(a.Round, b.Round) })
+	m.dirty = true
 }
 
-// Lacks tells whether the proof of a round is still to be read.
-func (m *Machine) Lacks(round string) bool {
-	it := m.item(round)
-	return it == nil || it.Ref == types.PoetProofRef{}
-}
-
-// Found takes a proof that is due, or why it could not be read.
-func (m *Machine) Found(d Due, p Proof, err error, now time.Time) {
-	it := m.item(d.Round)
-	if it == nil {
-		it = &item{Record: Record{Round: d.Round, Added: now, UsefulUntil: d.UsefulUntil}}
-		m.insert(it)
-	}
-	if err != nil {
-		m.unreadable(it, err)
-	} else {
-		it.Ref, it.Size, it.LastError = p.Ref, len(p.Data), ""
-		m.dirty = true
-	}
-}
-
-// unreadable reports that a proof could not be read, once for each reason.
-func (m *Machine) unreadable(it *item, err error) {
-	if it.LastError != err.Error() {
-		it.LastError = err.Error()
-		m.event(poet.Event{Kind: ProofUnreadable, Round: it.Round, Text: "the stored proof is not delivered, others are", Err: err})
+// Due tells which proofs are of use.
+func (m *Machine) Due(list []Due, now time.Time) {
+	for _, d := range list {
+		if m.item(d.Round) == nil {
+			m.insert(&item{Record: Record{Round: d.Round, Added: now, UsefulUntil: d.UsefulUntil}})
+		}
 	}
 }
 
 // Rebroadcast offers a proof to the gateways anew, whatever became of it before.
-func (m *Machine) Rebroadcast(p Proof, now, date time.Time) error {
-	if m.waiting(date) >= MaxRecords {
-		return fmt.Errorf("%d proofs wait for delivery already: set working gateways first", MaxRecords)
-	}
+func (m *Machine) Rebroadcast(round string, ref types.PoetProofRef, now, date time.Time) {
 	until := date.Add(m.cfg.Again)
-	if p.UsefulUntil.After(until) {
-		until = p.UsefulUntil
+	if it := m.item(round); it != nil && it.UsefulUntil.After(until) {
+		until = it.UsefulUntil
 	}
-	m.insert(&item{Record: Record{Round: p.Round, Ref: p.Ref, Size: len(p.Data), Added: now, UsefulUntil: until}})
-	m.dirty = true
-	return nil
+	m.insert(&item{Record: Record{Round: round, Ref: ref, Added: now, UsefulUntil: until}})
 }
 
 // waiting returns how many proofs wait for delivery.
@@ -165,7 +121,7 @@ func (m *Machine) Proofs(date time.Time) []Record {
 	var list []Record
 	for _, it := range m.proofs {
 		r := it.Record
-		r.Acks = slices.Clone(r.Acks)
+		r.Keepers = slices.Clone(r.Keepers)
 		switch {
 		case !r.DeliveredAt.IsZero():
 			r.State = Delivered
@@ -179,100 +135,59 @@ func (m *Machine) Proofs(date time.Time) []Record {
 	return list
 }
 
-// disown forgets what a gateway acknowledged under another name: it may be
-// another node now, and one that changes its name counts once at most.
-func (m *Machine) disown(g *gateway) {
-	for _, it := range m.proofs {
-		if a := it.ack(g.Addr); a != nil && a.ID != g.id() && it.DeliveredAt.IsZero() {
-			it.forget(g.Addr)
-			m.dirty = true
-		}
-	}
-}
-
-// offered returns the proof that a push or fetch was about; or, if that does not
-// wait any more, one that nobody looks at.
-func (m *Machine) offered(c Call) *item {
-	if it := m.item(c.Round); it != nil && it.Ref == c.Ref && it.DeliveredAt.IsZero() {
-		return it
-	}
-	return &item{}
-}
-
-// pushed takes a push's result.
+// pushed takes the result of a delivery.
 func (m *Machine) pushed(g *gateway, r Result, now time.Time) {
-	it := m.offered(r.Call)
-	if errors.Is(r.Err, errUnreadable) {
-		it.retry = now.Add(retryMax)
-		m.unreadable(it, r.Err)
+	it := m.item(r.Call.Round)
+	if it == nil || !it.DeliveredAt.IsZero() {
+		it = &item{} // it does not wait any more, and nobody looks at this one
+	}
+	if errors.Is(r.Err, errUnreadable) { // our fault, not the gateway's
+		it.retry = now.Add(probeEvery)
+		if it.LastError != r.Err.Error() { // once for each reason
+			it.LastError = r.Err.Error()
+			m.event(poet.Event{Kind: ProofUnreadable, Round: it.Round, Text: "the stored proof is not delivered, others are", Err: r.Err})
+		}
 		return
 	}
-	err := r.Err
-	if err == nil {
-		err = m.truthful(r.Call.Ref, r.Answer)
-	}
+	it.Ref = r.Ref
 	it.Attempts++
-	if err == nil {
-		g.refusals, g.LastSuccess = 0, now
-		it.forget(g.Addr)
-		it.Acks = append(it.Acks, Ack{Addr: g.Addr, ID: g.id(), Peers: r.Answer.Peers, At: now, due: now.Add(fetchDelay)})
-		m.dirty = true
-		m.event(poet.Event{Kind: ProofAcknowledged, Gateway: g.Addr, Round: r.Call.Round,
-			Text: fmt.Sprintf("acknowledged, handed to %d peers", r.Answer.Peers)})
-		return
-	}
-	it.LastError = fmt.Sprintf("%s: %v", g.Addr, err)
-	m.event(poet.Event{Kind: BroadcastFailed, Gateway: g.Addr, Round: r.Call.Round, Text: err.Error()})
-	if !errors.Is(err, ErrRejected) {
-		m.refused(g, err, now)
-		return
-	}
-	// Another one takes its slot for this proof. The fault may be ours, and later
-	// proofs may fare better, so it keeps it for them.
-	if it.rejected == nil {
-		it.rejected = map[string]time.Time{}
-	}
-	it.rejected[g.Addr] = now.Add(longBan)
-}
-
-// truthful tells what an acknowledgement lacks.
-func (m *Machine) truthful(ref types.PoetProofRef, a Answer) error {
-	switch {
-	case a.Ref != ref:
-		return fmt.Errorf("acknowledged proof %s, not %s", a.Ref.Short(), ref.Short())
-	case !a.Known && (!a.Validated || !a.Stored):
-		return errors.New("answered without validating and storing the proof")
-	case a.Peers < uint32(m.cfg.MinPeers):
-		return fmt.Errorf("handed the proof to %d peers, %d are needed", a.Peers, m.cfg.MinPeers)
-	}
-	return nil
-}
-
-// fetched takes the result of asking for a proof that was acknowledged.
-func (m *Machine) fetched(g *gateway, r Result, now time.Time) {
-	it := m.offered(r.Call)
-	switch a := it.ack(g.Addr); {
-	case errors.Is(r.Err, ErrMissing):
-		it.forget(g.Addr)
-		err := fmt.Errorf("acknowledged proof %s but cannot give it back", r.Call.Ref.Short())
-		m.event(poet.Event{Kind: GatewayLied, Gateway: g.Addr, Round: r.Call.Round, Text: "lied", Err: err})
-		g.refusals = deadRefusals
-		m.failed(g, err, now)
-		g.next = now.Add(longBan)
-	case r.Err != nil:
-		m.refused(g, r.Err, now)
-		if a != nil { // once it lives again, other proofs come first
-			a.due = g.next.Add(retryMax)
-		}
-		return
-	default:
-		g.refusals, g.LastSuccess = 0, now
-		if a != nil {
-			a.ConfirmedAt = now
-		}
-	}
 	m.dirty = true
-	if n := it.confirmed(); n >= m.cfg.Acks {
+	if r.Err == nil {
+		g.refusals, g.LastSuccess = 0, now
+		if it.Round != "" {
+			m.kept(it, g, now)
+		}
+		return
+	}
+	it.LastError = fmt.Sprintf("%s: %v", g.Addr, r.Err)
+	m.event(poet.Event{Kind: BroadcastFailed, Gateway: g.Addr, Round: r.Call.Round, Text: r.Err.Error()})
+	if it.later == nil {
+		it.later = map[string]time.Time{}
+	}
+	switch {
+	case errors.Is(r.Err, errRejected):
+		// Another one takes its slot for this proof. The fault may be ours, and later
+		// proofs may fare better, so it keeps it for them.
+		it.later[g.Addr] = now.Add(longBan)
+	case errors.Is(r.Err, errLied):
+		g.refusals = deadAfter
+		m.failed(g, r.Err, now)
+		g.next = now.Add(longBan)
+	case errors.Is(r.Err, errUnsure):
+		g.refusals++
+		m.failed(g, r.Err, now)
+		it.later[g.Addr] = g.next.Add(retryMax) // once it lives again, other proofs come first
+	default:
+		g.refusals++
+		m.failed(g, r.Err, now)
+	}
+}
+
+// kept takes that a gateway took a proof and gave it back.
+func (m *Machine) kept(it *item, g *gateway, now time.Time) {
+	it.Keepers = append(it.Keepers, Keeper{Addr: g.Addr, ID: g.id()})
+	m.event(poet.Event{Kind: ProofAcknowledged, Gateway: g.Addr, Round: it.Round, Text: "took the proof and gave it back"})
+	if n := it.distinct(); n >= m.cfg.Acks {
 		it.DeliveredAt, it.LastError = now, ""
 		m.event(poet.Event{Kind: ProofDelivered, Round: it.Round,
 			Text: fmt.Sprintf("delivered to %d gateways in %s", n, max(now.Sub(it.Added), 0).Round(time.Millisecond))})
@@ -285,7 +200,7 @@ func (m *Machine) expire(date time.Time) {
 		over := it.DeliveredAt.IsZero() && !date.Before(it.UsefulUntil)
 		if over && !it.told {
 			m.event(poet.Event{Kind: ProofExpired, Round: it.Round, Text: "given up; it can still be pulled, or sent with `tweedle poet proofs rebroadcast`",
-				Err: fmt.Errorf("%d acknowledgements; %s", len(it.Acks), cmp.Or(it.LastError, "no gateway took it"))})
+				Err: fmt.Errorf("%d gateways keep it; %s", len(it.Keepers), cmp.Or(it.LastError, "no gateway took it"))})
 		}
 		it.told = over
 	}

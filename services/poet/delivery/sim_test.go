@@ -1,9 +1,11 @@
 package delivery
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +59,7 @@ func TestTwoAddressesOfOneGatewayAreOneGateway(t *testing.T) {
 	w.add(0, time.Hour)
 	w.run(50 * time.Minute)
 	w.wantState(0, Pending)
-	w.addGateway(w.node(honest), FromAPI)
+	w.addGateway(w.node(honest))
 	w.run(3 * time.Second)
 	w.wantState(0, Delivered)
 }
@@ -68,14 +70,14 @@ func TestLiarsAreFoundOut(t *testing.T) {
 	w.add(0, time.Hour)
 	w.run(time.Minute)
 	w.wantState(0, Pending)
-	if n := w.count(GatewayLied); n != 3 {
+	if n := w.count(GatewayDead); n != 3 {
 		t.Fatalf("%d liars found, want 3", n)
 	}
-	if acks := w.m.Proofs(w.date())[0].Acks; len(acks) != 0 {
-		t.Fatalf("a liar's acknowledgement still counts: %+v", acks)
+	if kept := w.record(0).Keepers; len(kept) != 0 {
+		t.Fatalf("a liar's acknowledgement counts: %+v", kept)
 	}
-	w.addGateway(w.node(honest), FromAPI)
-	w.addGateway(w.node(honest), FromAPI)
+	w.addGateway(w.node(honest))
+	w.addGateway(w.node(honest))
 	w.run(3 * time.Second)
 	w.wantState(0, Delivered)
 }
@@ -96,12 +98,12 @@ func TestAGatewayThatStopsAnsweringPushesIsRecycled(t *testing.T) {
 	w := newWorld(t, cfg)
 	w.configure(w.node(deaf))
 	w.run(time.Second)
-	w.addGateway(w.node(honest), Configured)
+	w.addGateway(w.node(honest))
 	w.add(0, time.Hour)
 	w.run(time.Minute)
 	w.wantState(0, Delivered)
-	if w.count(GatewayRecycled) != 1 {
-		t.Fatalf("recycled %d times, want once: %v", w.count(GatewayRecycled), w.events)
+	if w.count(GatewayRecycled) == 0 {
+		t.Fatalf("its slot is not recycled: %v", w.events)
 	}
 }
 
@@ -165,7 +167,7 @@ func TestGatewaysSetByTheAPIGetEverythingThatWaitedInOrder(t *testing.T) {
 		cfg.Seed = seed
 		w := newWorld(t, cfg)
 		for range 5 {
-			w.addGateway(w.node(refuses), Configured)
+			w.addGateway(w.node(refuses))
 		}
 		for round := range 3 {
 			w.add(round, 30*24*time.Hour)
@@ -241,45 +243,32 @@ func TestConfiguredGatewaysDoNotUndoWhatTheAPISet(t *testing.T) {
 	w.setGateways([]string{fresh})
 	w.run(time.Second)
 	w.restart()
-	if unused := w.m.Configure([]string{old}, w.now); !slices.Equal(unused, []string{old}) {
-		t.Fatalf("the command line replaced gateways that the API had set: %v", unused)
-	}
 	if got := w.m.Gateways(); len(got) != 1 || got[0].Addr != fresh || got[0].Source != FromAPI {
 		t.Fatalf("gateways after a restart: %+v", got)
 	}
 }
 
+// The command line counts until the API has changed the gateways, and then no more.
 func TestARemovedGatewayIsNotBroughtBackByTheCommandLine(t *testing.T) {
 	w := newWorld(t, DefaultConfig())
-	a, b := w.node(honest), w.node(honest)
-	w.configure(a, b)
-	if !w.m.RemoveGateway(b) || w.m.RemoveGateway(b) {
-		t.Fatal("a gateway is not known once, and then no more")
-	}
-	w.run(time.Second)
-	w.restart()
-	w.m.Configure([]string{a, b}, w.now)
-	if w.m.find(b) != nil {
-		t.Fatal("a removed gateway came back")
-	}
-	w.addGateway(b, FromAPI)
-	if w.m.find(b) == nil {
-		t.Fatal("a removed gateway cannot be added again")
-	}
-}
-
-// A slip of the finger in a removal changes nothing: the command line still counts.
-func TestARemovalOfNoGatewayChangesNothing(t *testing.T) {
-	w := newWorld(t, DefaultConfig())
-	a, b := w.node(honest), w.node(honest)
+	a, b, c := w.node(honest), w.node(honest), w.node(honest)
 	w.configure(a)
-	if w.m.RemoveGateway("10.9.9.9:9") {
-		t.Fatal("it was known")
+	w.run(time.Second)
+	w.configure(a, b) // and a restart
+	if got := w.m.addresses(); !slices.Equal(got, []string{a, b}) {
+		t.Fatalf("with another command line: %v", got)
 	}
+	w.setGateways([]string{a})
+	w.run(time.Second)
+	w.configure(a, b, c)
+	if got := w.m.addresses(); !slices.Equal(got, []string{a}) {
+		t.Fatalf("a removed gateway came back: %v", got)
+	}
+	w.setGateways(nil)
 	w.run(time.Second)
 	w.restart()
-	if unused := w.m.Configure([]string{a, b}, w.now); len(unused) != 0 {
-		t.Fatalf("%v are not used any more", unused)
+	if got := w.m.addresses(); len(got) != 0 {
+		t.Fatalf("with all removed: %v", got)
 	}
 }
 
@@ -287,7 +276,7 @@ func TestARemovalOfNoGatewayChangesNothing(t *testing.T) {
 func TestACountOfPeersBelowZeroIsRefused(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.MinPeers = -1
-	if _, err := Open(openDB(t, filepath.Join(t.TempDir(), "delivery.db")), newShelf(), cfg, nil, nil, Options{}); err == nil {
+	if _, err := Open(openDB(t, filepath.Join(t.TempDir(), "delivery.db")), newShelf(), cfg, nil, Options{}); err == nil {
 		t.Fatal("it is taken")
 	}
 }
@@ -295,13 +284,14 @@ func TestACountOfPeersBelowZeroIsRefused(t *testing.T) {
 func TestTheTableIsBounded(t *testing.T) {
 	w := newWorld(t, DefaultConfig())
 	for i := range MaxGateways {
-		w.addGateway(fmt.Sprintf("10.1.0.%d:9", i), FromAPI)
+		w.addGateway(fmt.Sprintf("10.1.0.%d:9", i))
 	}
-	if w.m.AddGateway("10.2.0.1:9", FromAPI, w.now) == nil {
-		t.Fatal("the table has no limit")
+	w.addGateway("10.1.0.0:9") // it is there already
+	if err := w.m.SetGateways(append(w.m.addresses(), "10.2.0.1:9"), w.now); !errors.Is(err, ErrAddresses) || !strings.Contains(err.Error(), "limit is 64") {
+		t.Fatalf("the table has no limit: %v", err)
 	}
-	if unused := w.m.Configure([]string{"10.1.0.0:9", "10.2.0.1:9"}, w.now); !slices.Equal(unused, []string{"10.2.0.1:9"}) {
-		t.Fatalf("%v find no room", unused)
+	if n := len(w.m.gateways); n != MaxGateways {
+		t.Fatalf("%d gateways", n)
 	}
 }
 
@@ -314,11 +304,11 @@ func TestTheRecordsAreBounded(t *testing.T) {
 	if n, saved := len(w.m.proofs), len(w.saved.Records); n > MaxRecords || saved > MaxRecords {
 		t.Fatalf("%d records, %d saved", n, saved)
 	}
-	for i := range MaxRecords {
-		w.add(1000+i, time.Hour)
+	for i := range 2 * MaxRecords {
+		w.rebroadcast(1000 + i)
 	}
-	if w.m.Rebroadcast(testProof(9999, w.now), w.now, w.now) == nil {
-		t.Fatal("what waits has no limit")
+	if n := len(w.m.proofs); n > MaxRecords {
+		t.Fatalf("%d records after many a rebroadcast", n)
 	}
 }
 
@@ -362,7 +352,7 @@ func randomWorld(t *testing.T, seed uint64) {
 	w.run(30 * time.Minute)
 	for round := range rounds {
 		w.wantState(round, Delivered)
-		ref := testProof(round, w.now).Ref
+		ref := refOf(round)
 		var kept int
 		for _, n := range w.nodes {
 			if n.kept[ref] {

@@ -1,11 +1,8 @@
 package delivery
 
 import (
-	"compress/gzip"
 	"context"
 	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -87,20 +84,20 @@ func TestDamageInTheDatabaseIsNoticed(t *testing.T) {
 	db.NoSync = true // thousands of writes, none of which must last
 	s := newShelf()
 	s.add(0, time.Hour)
-	c, err := Open(db, s, DefaultConfig(), nil, []string{"10.0.0.1:9"}, Options{})
+	c, err := Open(db, s, DefaultConfig(), []string{"10.0.0.1:9"}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Rebroadcast("0"); err != nil {
+	if err := errors.Join(c.SetGateways([]string{"10.0.0.2:9"}), c.Rebroadcast("0")); err != nil {
 		t.Fatal(err)
 	}
 	flipped := 0
-	for _, key := range []string{keyTable, keyRecords} {
+	for _, key := range []string{keyGateways, keyRecords} {
 		var size int
 		for bit := 0; bit == 0 || bit < 8*size; bit += 7 {
 			restore := damage(t, db, key, bit, &size)
 			var told []poet.Event
-			again, err := Open(db, s, DefaultConfig(), nil, nil, Options{Tell: func(e poet.Event) { told = append(told, e) }})
+			again, err := Open(db, s, DefaultConfig(), nil, Options{Tell: func(e poet.Event) { told = append(told, e) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -150,80 +147,6 @@ func damage(t *testing.T, db *bbolt.DB, key string, bit int, size *int) (restore
 	}
 }
 
-// testdata/first-version.db.gz was written by the version that kept a copy of each
-// proof: rounds 3 and 4 delivered; 10 to 12 with one, one and no acknowledgement,
-// 11 called expired by a clock that was ahead; two configured gateways, one of the
-// API, and two that were only heard of.
-func TestADatabaseOfTheFirstVersion(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "delivery.db")
-	unpack(t, "testdata/first-version.db.gz", path)
-	db := openDB(t, path)
-	now := time.Unix(1_000_000_040, 0) // when it was written
-	for range 2 {                      // and once more, when it is of ours
-		saved, damaged, err := load(db)
-		if err != nil || damaged != nil {
-			t.Fatal(err, damaged)
-		}
-		m := NewMachine(DefaultConfig(), saved, now, now)
-		var got []string
-		for _, r := range m.Proofs(now) {
-			got = append(got, strings.Join([]string{r.Round, r.State, strings.Repeat("a", len(r.Acks))}, " "))
-			if r.Ref != testProof(0, now).Ref && r.Size == 0 {
-				t.Errorf("round %s has no size", r.Round)
-			}
-		}
-		if want := []string{"3 delivered aaa", "4 delivered aaa", "10 pending a", "11 pending a", "12 pending "}; !slices.Equal(got, want) {
-			t.Fatalf("proofs %q, want %q", got, want)
-		}
-		// One that was only heard of is named by the command line now.
-		m.apiSet = false
-		if unused := m.Configure([]string{"10.9.9.9:9"}, now); unused != nil {
-			t.Fatal(unused)
-		}
-		var gateways []string
-		for _, g := range m.Gateways() {
-			gateways = append(gateways, g.Addr+" "+string(g.Source))
-		}
-		if want := []string{"10.0.0.1:9 configured", "10.8.8.8:9 api", "10.0.0.2:9 configured", "10.9.9.9:9 configured"}; !slices.Equal(gateways, want) {
-			t.Fatalf("gateways %q, want %q", gateways, want)
-		}
-		if !saved.APISet {
-			t.Fatal("a gateway that was removed would come back by the command line")
-		}
-		err = db.View(func(tx *bbolt.Tx) error {
-			return tx.Bucket([]byte(bucket)).ForEach(func(k, _ []byte) error {
-				if string(k) != keyTable && string(k) != keyRecords {
-					t.Errorf("%s is left", k)
-				}
-				return nil
-			})
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func unpack(t *testing.T, from, to string) {
-	t.Helper()
-	in, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	z, err := gzip.NewReader(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // One proof that cannot be read holds up no other one, and a list that cannot be
 // made is told of.
 func TestOneBadProofHoldsUpNoOther(t *testing.T) {
@@ -236,7 +159,7 @@ func TestOneBadProofHoldsUpNoOther(t *testing.T) {
 		s.add(4, time.Hour)
 		r, _ := f.start(db, s, DefaultConfig(), a.addr, b.addr)
 		time.Sleep(time.Minute)
-		if left := r.undelivered(); len(left) != 1 || !strings.HasPrefix(left[0], "3 pending damaged at run time") {
+		if left := r.undelivered(); len(left) != 1 || left[0] != "3 pending the stored proof cannot be read: damaged at run time" {
 			t.Fatalf("there wait %q", left)
 		}
 		told := func() (n int) {
@@ -275,7 +198,7 @@ func TestRunEndsWhileGatewaysHang(t *testing.T) {
 		f, s := newFabric(t), newShelf()
 		cfg := DefaultConfig()
 		cfg.Genesis = network
-		c, err := Open(db, s, cfg, f.dialer(), []string{f.node(deaf).addr, f.node(stalls).addr}, Options{Stored: s.told})
+		c, err := Open(db, s, cfg, []string{f.node(deaf).addr, f.node(stalls).addr}, Options{Stored: s.told, Dial: f.dial()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,15 +216,18 @@ func TestRunEndsWhileGatewaysHang(t *testing.T) {
 func TestABadAddressChangesNothing(t *testing.T) {
 	db := openDB(t, filepath.Join(t.TempDir(), "delivery.db"))
 	for _, bad := range [][]string{{"10.0.0.2:9", "nonsense"}, {":9"}, {"10.0.0.2:0"}, {"10.0.0.2:65536"}, {strings.Repeat("x", 300) + ":9"}, make([]string, MaxGateways+1)} {
-		if _, err := Open(db, newShelf(), DefaultConfig(), nil, bad, Options{}); err == nil {
+		if _, err := Open(db, newShelf(), DefaultConfig(), bad, Options{}); !errors.Is(err, ErrAddresses) {
 			t.Errorf("a server starts with %.50q", bad)
 		}
-		c, err := Open(db, newShelf(), DefaultConfig(), nil, []string{"10.0.0.1:9"}, Options{})
+		c, err := Open(db, newShelf(), DefaultConfig(), []string{"10.0.0.1:9"}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.SetGateways(bad) == nil || c.AddGateway(bad[len(bad)-1]) == nil {
-			t.Errorf("%.50q is taken", bad)
+		if err := c.SetGateways(bad); !errors.Is(err, ErrAddresses) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%.50q is taken: %v", bad, err)
+		}
+		if err := c.AddGateway(bad[len(bad)-1]); !errors.Is(err, ErrAddresses) {
+			t.Errorf("%.50q is taken: %v", bad, err)
 		}
 		if g := c.Gateways(); len(g) != 1 || g[0].Addr != "10.0.0.1:9" || g[0].Source != Configured {
 			t.Errorf("%.50q has changed the gateways: %+v", bad, g)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"tweedle/services/poet"
-	"tweedle/values/codec"
 	"tweedle/values/types"
 )
 
@@ -58,38 +57,33 @@ func (n *fakeNode) answer(c Call, now time.Time) (Result, bool) {
 	case stalls:
 		return r, false
 	}
-	if n.manner == deaf && c.Kind != CallCheck {
-		return r, false
-	}
-	switch c.Kind {
-	case CallCheck:
+	if c.Round == "" {
 		r.Health = Health{ID: n.id, Genesis: network, Synced: true, Peers: 4}
 		if n.manner == unfit {
 			r.Health.Peers = 0
 		}
-	case CallPush:
-		if n.manner == invalid {
-			r.Err = fmt.Errorf("%w: bad leaf", ErrRejected)
-			return r, true
+		return r, true
+	}
+	r.Ref = refOf(c.Round)
+	switch n.manner {
+	case deaf:
+		return r, false
+	case invalid:
+		r.Err = fmt.Errorf("%w: bad leaf", errRejected)
+		return r, true
+	case honest, hides:
+		if !n.kept[r.Ref] {
+			n.got = append(n.got, c.Round)
 		}
-		known := n.kept[c.Ref]
-		if n.manner == honest || n.manner == hides {
-			n.kept[c.Ref] = true
-			if !known {
-				n.got = append(n.got, c.Round)
-			}
-		}
-		r.Answer = Answer{Ref: c.Ref, Known: known, Validated: true, Stored: true, Peers: 4}
-		if n.manner == hides {
-			r.Answer.Peers = 0
-		}
-	case CallFetch:
-		if !n.kept[c.Ref] {
-			r.Err = ErrMissing
-		}
-		if c.Round == n.jams {
-			r.Err = errors.New("internal error")
-		}
+		n.kept[r.Ref] = true
+	}
+	switch {
+	case n.manner == hides:
+		r.Err = errors.New("handed the proof to 0 peers, 1 are needed")
+	case !n.kept[r.Ref]:
+		r.Err = errLied
+	case c.Round == n.jams:
+		r.Err = fmt.Errorf("%w: internal error", errUnsure)
 	}
 	return r, true
 }
@@ -102,11 +96,12 @@ type world struct {
 	rng     *rand.Rand
 	now     time.Time
 	ahead   time.Duration // of the clock that is believed
-	shelf   map[string]Proof
+	shelf   map[string]Due
 	broken  map[string]bool // rounds that cannot be read now
 	flights []flight
 	events  []poet.Event
 	saved   Saved
+	line    []string // gateways of the command line
 	// faulty is how many of a hundred saves fail.
 	faulty int
 }
@@ -119,20 +114,18 @@ type flight struct {
 func newWorld(t *testing.T, cfg Config) *world {
 	t.Helper()
 	cfg.Genesis = network
-	w := &world{t: t, nodes: map[string]*fakeNode{}, rng: rand.New(rand.NewPCG(cfg.Seed, 7)), now: time.Unix(1e9, 0), shelf: map[string]Proof{}}
-	w.m = NewMachine(cfg, Saved{}, w.now, w.date())
+	w := &world{t: t, m: &Machine{cfg: cfg}, nodes: map[string]*fakeNode{}, rng: rand.New(rand.NewPCG(cfg.Seed, 7)), now: time.Unix(1e9, 0), shelf: map[string]Due{}}
+	w.restart()
 	return w
 }
 
 // date is the hour that is believed.
 func (w *world) date() time.Time { return w.now.Add(w.ahead) }
 
-// configure names the gateways of the command line.
+// configure starts with gateways of the command line.
 func (w *world) configure(addrs ...string) {
-	w.t.Helper()
-	if unused := w.m.Configure(addrs, w.now); unused != nil {
-		w.t.Fatalf("%v are not used", unused)
-	}
+	w.line = addrs
+	w.restart()
 }
 
 func (w *world) setGateways(addrs []string) {
@@ -142,11 +135,18 @@ func (w *world) setGateways(addrs []string) {
 	}
 }
 
-func (w *world) addGateway(addr string, s Source) {
+func (w *world) addGateway(addr string) {
 	w.t.Helper()
-	if err := w.m.AddGateway(addr, s, w.now); err != nil {
-		w.t.Fatal(err)
+	w.setGateways(append(w.m.addresses(), addr))
+}
+
+func (w *world) find(addr string) *gateway {
+	for _, g := range w.m.gateways {
+		if g.Addr == addr {
+			return g
+		}
 	}
+	return nil
 }
 
 func (w *world) node(m manner) string {
@@ -155,39 +155,39 @@ func (w *world) node(m manner) string {
 	return name
 }
 
-func testProof(round int, until time.Time) Proof {
-	m := types.PoetProofMessage{RoundID: fmt.Sprint(round)}
-	m.Proof.Root = types.Sum([]byte{byte(round), byte(round >> 8)})
+func testProof(round string) types.PoetProofMessage {
+	m := types.PoetProofMessage{RoundID: round}
+	m.Proof.Root = types.Sum([]byte(round))
 	m.Proof.Leaves = []types.Hash32{m.Proof.Root}
-	return Proof{Due: Due{Round: m.RoundID, UsefulUntil: until}, Ref: m.Proof.Ref(), Data: codec.Encode(&m)}
+	return m
+}
+
+func refOf(round any) types.PoetProofRef {
+	m := testProof(fmt.Sprint(round))
+	return m.Proof.Ref()
 }
 
 // add stores a proof; it is found at the next look.
 func (w *world) add(round int, useful time.Duration) {
-	p := testProof(round, w.now.Add(useful))
-	w.shelf[p.Round] = p
+	d := Due{Round: fmt.Sprint(round), UsefulUntil: w.now.Add(useful)}
+	w.shelf[d.Round] = d
 	w.look()
 }
 
 // look finds what is on the shelf, as the driver does.
 func (w *world) look() {
-	for _, round := range slices.SortedFunc(maps.Keys(w.shelf), oldest) {
-		p := w.shelf[round]
-		if w.date().Before(p.UsefulUntil) && w.m.Lacks(p.Round) {
-			w.m.Found(p.Due, p, nil, w.now)
-		}
-	}
+	w.m.Due(slices.DeleteFunc(slices.Collect(maps.Values(w.shelf)), func(d Due) bool { return !w.date().Before(d.UsefulUntil) }), w.now)
 }
 
 // save is the driver's part: what a database would keep, if the disk takes it.
-func (w *world) save(s *Saved) {
-	if s != nil && w.rng.IntN(100) >= w.faulty {
-		b, err := json.Marshal(s)
+func (w *world) save() {
+	if w.m.dirty && w.rng.IntN(100) >= w.faulty {
+		b, err := json.Marshal(w.m.saved())
 		w.saved = Saved{}
 		if err := errors.Join(err, json.Unmarshal(b, &w.saved)); err != nil {
 			w.t.Fatal(err)
 		}
-		w.m.Persisted()
+		w.m.dirty = false
 	}
 }
 
@@ -198,12 +198,12 @@ func (w *world) run(d time.Duration) {
 	for {
 		out := w.m.Step(w.now, w.date())
 		w.events = append(w.events, out.Events...)
-		w.save(out.Save)
+		w.save()
 		for _, c := range out.Calls {
 			w.launch(c)
 		}
 		next := end
-		if !out.Wake.IsZero() && out.Wake.Before(next) {
+		if out.Wake.Before(next) {
 			next = out.Wake
 		}
 		if len(w.flights) > 0 && w.flights[0].at.Before(next) {
@@ -233,13 +233,19 @@ func (w *world) launch(c Call) {
 		}
 	}
 	r, answers := w.nodes[c.Addr].answer(c, w.now)
-	if c.Kind == CallPush && w.broken[c.Round] {
+	if w.broken[c.Round] {
 		r, answers = Result{Call: c, Err: fmt.Errorf("%w: damaged", errUnreadable)}, true
 	}
-	at := w.now.Add(time.Duration(w.rng.Int64N(int64(50*time.Millisecond) + 1)))
-	if !answers {
-		r.Err, at = errors.New("deadline exceeded"), w.now.Add(c.Timeout)
+	takes := time.Duration(w.rng.Int64N(int64(50*time.Millisecond) + 1))
+	switch {
+	case !answers && c.Round == "":
+		r.Err, takes = errors.New("deadline exceeded"), probeTimeout
+	case !answers:
+		r.Err, takes = errors.New("deadline exceeded"), callTimeout
+	case r.Err == nil && c.Round != "":
+		takes += fetchDelay
 	}
+	at := w.now.Add(takes)
 	w.flights = append(w.flights, flight{at, r})
 	slices.SortStableFunc(w.flights, func(a, b flight) int { return a.at.Compare(b.at) })
 }
@@ -247,7 +253,7 @@ func (w *world) launch(c Call) {
 // restart goes on with what was saved; calls in flight are lost.
 func (w *world) restart() {
 	w.flights = nil
-	w.m = NewMachine(w.m.cfg, w.saved, w.now, w.date())
+	w.m = NewMachine(w.m.cfg, w.saved, w.line, w.now, w.date())
 	w.look()
 }
 
@@ -278,8 +284,5 @@ func (w *world) wantState(round int, want string) {
 
 // rebroadcast is what the operator asks for.
 func (w *world) rebroadcast(round int) {
-	w.t.Helper()
-	if err := w.m.Rebroadcast(w.shelf[fmt.Sprint(round)], w.now, w.date()); err != nil {
-		w.t.Fatal(err)
-	}
+	w.m.Rebroadcast(fmt.Sprint(round), refOf(round), w.now, w.date())
 }

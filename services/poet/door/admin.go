@@ -18,6 +18,7 @@ import (
 	"tweedle/edges/front"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
+	"tweedle/values/types"
 )
 
 // adminMethods are the methods of the admin listener. What is not here is
@@ -89,44 +90,38 @@ func (a *admin) ListGateways(context.Context, *poetadminpb.ListGatewaysRequest) 
 
 // SetGateways replaces all gateways.
 func (a *admin) SetGateways(ctx context.Context, in *poetadminpb.SetGatewaysRequest) (*poetadminpb.ListGatewaysResponse, error) {
-	for _, addr := range in.GetAddresses() {
-		if err := delivery.CheckAddress(addr); err != nil {
-			return nil, status.Error(codes.InvalidArgument, err.Error())
-		}
-	}
-	if err := a.outbox.SetGateways(in.GetAddresses()); err != nil {
-		return nil, status.Error(codes.Unavailable, front.OneLine(err))
-	}
-	a.log.Info("the operator set the gateways", "gateways", in.GetAddresses())
-	return a.ListGateways(ctx, nil)
+	return a.changed(ctx, "set", a.outbox.SetGateways(in.GetAddresses()), in.GetAddresses()...)
 }
 
 // AddGateway adds one gateway.
 func (a *admin) AddGateway(ctx context.Context, in *poetadminpb.AddGatewayRequest) (*poetadminpb.ListGatewaysResponse, error) {
-	if err := delivery.CheckAddress(in.GetAddress()); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	if err := a.outbox.AddGateway(in.GetAddress()); err != nil {
-		return nil, status.Error(codes.Unavailable, front.OneLine(err))
-	}
-	a.log.Info("the operator added a gateway", "gateway", in.GetAddress())
-	return a.ListGateways(ctx, nil)
+	return a.changed(ctx, "added", a.outbox.AddGateway(in.GetAddress()), in.GetAddress())
 }
 
 // RemoveGateway forgets one gateway.
 func (a *admin) RemoveGateway(ctx context.Context, in *poetadminpb.RemoveGatewayRequest) (*poetadminpb.ListGatewaysResponse, error) {
-	if err := delivery.CheckAddress(in.GetAddress()); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+	return a.changed(ctx, "removed", a.outbox.RemoveGateway(in.GetAddress()), in.GetAddress())
+}
+
+// changed answers a change of the gateways.
+func (a *admin) changed(ctx context.Context, how string, err error, gateways ...string) (*poetadminpb.ListGatewaysResponse, error) {
+	if err != nil {
+		return nil, failure(err)
 	}
-	known, err := a.outbox.RemoveGateway(in.GetAddress())
-	switch {
-	case err != nil:
-		return nil, status.Error(codes.Unavailable, front.OneLine(err))
-	case !known:
-		return nil, status.Errorf(codes.NotFound, "%s is not a gateway of this server", in.GetAddress())
-	}
-	a.log.Info("the operator removed a gateway", "gateway", in.GetAddress())
+	a.log.Info("the operator changed the gateways", "how", how, "gateways", gateways)
 	return a.ListGateways(ctx, nil)
+}
+
+// failure is the status of an error for the operator, who may know all of it.
+func failure(err error) error {
+	code := codes.Unavailable
+	switch {
+	case errors.Is(err, delivery.ErrAddresses):
+		code = codes.InvalidArgument
+	case errors.Is(err, poet.ErrNotFound):
+		code = codes.NotFound
+	}
+	return status.Error(code, front.OneLine(err))
 }
 
 // ListProofs lists the outbox.
@@ -142,12 +137,8 @@ func (a *admin) ListProofs(_ context.Context, in *poetadminpb.ListProofsRequest)
 
 // Rebroadcast offers a stored proof to every gateway again.
 func (a *admin) Rebroadcast(_ context.Context, in *poetadminpb.RebroadcastRequest) (*poetadminpb.RebroadcastResponse, error) {
-	err := a.outbox.Rebroadcast(in.GetRoundId())
-	switch {
-	case errors.Is(err, poet.ErrNotFound):
-		return nil, status.Errorf(codes.NotFound, "there is no proof of round %q: `tweedle poet proofs list` shows those there are", in.GetRoundId())
-	case err != nil:
-		return nil, status.Error(codes.Unavailable, front.OneLine(err))
+	if err := a.outbox.Rebroadcast(in.GetRoundId()); err != nil {
+		return nil, failure(err)
 	}
 	a.log.Info("the operator asked for a rebroadcast", "round", in.GetRoundId())
 	for _, r := range a.outbox.Proofs() {
@@ -178,7 +169,7 @@ func (a *admin) ListRounds(context.Context, *poetadminpb.ListRoundsRequest) (*po
 func (a *admin) ReopenRound(ctx context.Context, _ *poetadminpb.ReopenRoundRequest) (*poetadminpb.ListRoundsResponse, error) {
 	round, err := a.backend.Reopen(ctx)
 	if err != nil {
-		return nil, status.Error(codes.Unavailable, front.OneLine(err))
+		return nil, failure(err)
 	}
 	a.log.Info("the operator asked for the round of the clock", "open", round)
 	return a.ListRounds(ctx, nil)
@@ -208,7 +199,7 @@ const maxBackup = 10 * time.Minute
 func (a *admin) Backup(_ *poetadminpb.BackupRequest, s grpc.ServerStreamingServer[poetadminpb.BackupResponse]) error {
 	w := bufio.NewWriterSize(parts{s, time.Now().Add(maxBackup)}, 32<<10)
 	if err := errors.Join(a.backend.Backup(w), w.Flush()); err != nil {
-		return status.Error(codes.Unavailable, front.OneLine(err))
+		return failure(err)
 	}
 	a.log.Info("the operator took a backup")
 	return nil
@@ -238,14 +229,14 @@ func (a *admin) ReloadTrustedKeys(context.Context, *poetpb.ReloadTrustedKeysRequ
 
 func describe(r delivery.Record) *poetadminpb.Delivery {
 	d := &poetadminpb.Delivery{
-		RoundId: r.Round, Ref: r.Ref[:], State: r.State, Added: stamp(r.Added), Delivered: stamp(r.DeliveredAt),
-		UsefulUntil: stamp(r.UsefulUntil), Attempts: uint32(r.Attempts), LastError: r.LastError, Size: uint64(r.Size),
+		RoundId: r.Round, State: r.State, Added: stamp(r.Added), Delivered: stamp(r.DeliveredAt),
+		UsefulUntil: stamp(r.UsefulUntil), Attempts: uint32(r.Attempts), LastError: r.LastError,
 	}
-	for _, a := range r.Acks {
-		d.Acknowledged = append(d.Acknowledged, a.Addr)
-		if !a.ConfirmedAt.IsZero() {
-			d.Confirmed = append(d.Confirmed, a.Addr)
-		}
+	if r.Ref != (types.PoetProofRef{}) {
+		d.Ref = r.Ref[:]
+	}
+	for _, k := range r.Keepers {
+		d.KeptBy = append(d.KeptBy, k.Addr)
 	}
 	return d
 }

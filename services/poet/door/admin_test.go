@@ -3,6 +3,7 @@ package door
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -21,6 +22,7 @@ import (
 
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/services/poet/delivery"
 )
 
 const (
@@ -97,6 +99,59 @@ func credentialsOf() map[string]credential {
 		"an empty":    {"Bearer ", codes.Unauthenticated},
 		"a valid":     {"Bearer " + validToken, codes.OK},
 	}
+}
+
+// A list of gateways that cannot be used is the caller's mistake: it is told what is
+// wrong with it, and nothing changes.
+func TestGatewaysThatCannotBeUsed(t *testing.T) {
+	dir := t.TempDir()
+	writeTokens(t, dir, validToken+"\n")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, dir, testSchedule(), nil)
+		conn := r.dial(r.admin)
+		defer conn.Close()
+		client := poetadminpb.NewAdminServiceClient(conn)
+		ctx := credentialsOf()["a valid"].context(t.Context())
+		many := make([]string, delivery.MaxGateways+1)
+		for i := range many {
+			many[i] = fmt.Sprintf("gateway-%d.example:9092", i)
+		}
+		set := func(addrs ...string) error {
+			_, err := client.SetGateways(ctx, &poetadminpb.SetGatewaysRequest{Addresses: addrs})
+			return err
+		}
+		add := func(addr string) error {
+			_, err := client.AddGateway(ctx, &poetadminpb.AddGatewayRequest{Address: addr})
+			return err
+		}
+		remove := func(addr string) error {
+			_, err := client.RemoveGateway(ctx, &poetadminpb.RemoveGatewayRequest{Address: addr})
+			return err
+		}
+		if err := set(many[1:]...); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			what string
+			err  error
+			code codes.Code
+			told string
+		}{
+			{"too many", set(many...), codes.InvalidArgument, "65 are too many, the limit is 64"},
+			{"one too many", add(many[0]), codes.InvalidArgument, "the limit is 64"},
+			{"one again", add(many[1]), codes.OK, ""},
+			{"no address", set("nonsense"), codes.InvalidArgument, `"nonsense" is no address, give host:port`},
+			{"no port", add("gateway.example:0"), codes.InvalidArgument, "give host:port"},
+			{"an unknown one", remove(many[0]), codes.NotFound, "is not a gateway of this server"},
+		} {
+			if status.Code(c.err) != c.code || !strings.Contains(status.Convert(c.err).Message(), c.told) {
+				t.Errorf("%s: %v, want %v with %q", c.what, c.err, c.code, c.told)
+			}
+		}
+		if n := len(r.courier.Gateways()); n != delivery.MaxGateways {
+			t.Errorf("%d gateways, want %d", n, delivery.MaxGateways)
+		}
+	})
 }
 
 // A method that is registered but not listed stays closed, for streams and for

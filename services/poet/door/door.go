@@ -45,7 +45,7 @@ type Outbox interface {
 	Slots() int
 	SetGateways(addrs []string) error
 	AddGateway(addr string) error
-	RemoveGateway(addr string) (known bool, err error)
+	RemoveGateway(addr string) error // poet.ErrNotFound if it is none
 	Proofs() []delivery.Record
 	// Rebroadcast offers a stored proof anew; poet.ErrNotFound if it is not stored.
 	Rebroadcast(round string) error

@@ -55,7 +55,7 @@ func newRig(t *testing.T, dir string, schedule types.PoetSchedule, change func(*
 	if r.service, err = rounds.Open(pc); err != nil {
 		t.Fatal(err)
 	}
-	if r.courier, err = delivery.Open(r.service.Book(), emptyShelf{}, delivery.DefaultConfig(), delivery.GRPC(types.GenesisID{}), nil, delivery.Options{}); err != nil {
+	if r.courier, err = delivery.Open(r.service.Book(), emptyShelf{}, delivery.DefaultConfig(), nil, delivery.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, r.courier, r.cfg)
@@ -138,7 +138,9 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"
 type emptyShelf struct{}
 
 func (emptyShelf) Due(time.Time) ([]delivery.Due, error) { return nil, nil }
-func (emptyShelf) Load(string) (delivery.Proof, error)   { return delivery.Proof{}, poet.ErrNotFound }
+func (emptyShelf) Load(string) (types.PoetProofMessage, error) {
+	return types.PoetProofMessage{}, poet.ErrNotFound
+}
 
 // call makes a REST request and returns status, body and header.
 func (r *rig) call(method, path string, body []byte, header ...string) (int, []byte, http.Header) {

@@ -50,7 +50,7 @@ func BenchmarkRegistrationsOverGRPC(b *testing.B) {
 	if out, err := exec.Command("go", "build", "-o", path, "tweedle/cmd/tweedle").CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
-	args := []string{"poet", "--dir", filepath.Join(dir, "poet"), "--genesis-time", time.Now().Add(3 * time.Second).UTC().Format(time.RFC3339),
+	args := []string{"poet", "--dir", filepath.Join(dir, "poet"), "--genesis-time", time.Now().Add(9 * time.Second).UTC().Format(time.RFC3339),
 		"--epoch-duration=2h", "--phase-shift=1s", "--cycle-gap=1m", "-r", "127.0.0.1:0", "-w", "127.0.0.1:0", "--adminlisten=127.0.0.1:0"}
 	s := startLoaded(b, path, args)
 	s.waitForWork()
@@ -153,8 +153,19 @@ func (s *loaded) rounds() []*poetadminpb.Round {
 	return out.GetRounds()
 }
 
+// waitForWork waits until a round executes: one with a member, for others are not
+// executed.
 func (s *loaded) waitForWork() {
+	s.b.Helper()
+	first := s.requests(1)[0]
+	if _, err := poetpb.NewPoetServiceClient(s.conns[0]).Submit(context.Background(), first); err != nil {
+		s.b.Fatal(err)
+	}
+	end := time.Now().Add(30 * time.Second)
 	for len(s.rounds()) < 2 || s.rounds()[0].GetLeaves() == 0 {
+		if time.Now().After(end) {
+			s.b.Fatalf("no round executes: the rounds are %v", s.rounds())
+		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,6 +28,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
@@ -60,10 +63,10 @@ type Config struct {
 	Announce func(telemetry.Endpoints) (withdraw func(), err error)
 	Version  string
 	Log      *slog.Logger
-	// Listen and Gateway open listeners and connections to gateways; nil means
-	// TCP and gRPC. Virtual networks have their own.
-	Listen  func(addr string) (net.Listener, error)
-	Gateway delivery.Dialer
+	// Listen opens listeners, nil: of TCP, and Dial says how gateways are reached.
+	// Virtual networks have their own.
+	Listen func(addr string) (net.Listener, error)
+	Dial   []grpc.DialOption
 }
 
 // Run serves until ctx ends, or until something fails that only a person can
@@ -93,12 +96,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, service.Close()) }()
 	all := shelf{service, legacy.OpenArchive(service.Book().DB), cfg.Poet.Schedule}
-	if cfg.Gateway == nil {
-		cfg.Gateway = delivery.GRPC(cfg.Delivery.Genesis)
-	}
 	cfg.Delivery.Again = cfg.Poet.Schedule.EpochDuration
-	courier, err := delivery.Open(service.Book(), all, cfg.Delivery, cfg.Gateway, cfg.Gateways, delivery.Options{
-		Metrics: delivery.NewMetrics(registry), Stored: stored, Date: service.Now, Tell: func(e poet.Event) { poet.Tell(cfg.Log, e) },
+	courier, err := delivery.Open(service.Book(), all, cfg.Delivery, cfg.Gateways, delivery.Options{
+		Metrics: delivery.NewMetrics(registry), Stored: stored, Date: service.Now, Dial: cfg.Dial, Tell: func(e poet.Event) { poet.Tell(cfg.Log, e) },
 	})
 	if err != nil {
 		return err
@@ -224,16 +224,22 @@ func profiler() http.Handler {
 	return mux
 }
 
-// startError says what to do about what most often keeps a server from
-// starting.
+// startError says what to do about what most often keeps a server from starting:
+// a file that cannot be used, in its data directory or elsewhere.
 func startError(err error, dir string) error {
+	path, other := dir, "choose another with --dir"
+	if named := new(fs.PathError); errors.As(err, &named) {
+		if path = named.Path; !strings.HasPrefix(path, dir) {
+			other = "name another"
+		}
+	}
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, poet.ErrDiskFull):
-		return fmt.Errorf("the disk of %s is full: free some space and start again (%w)", dir, err)
+		return fmt.Errorf("the disk of %s is full: free some space and start again (%w)", path, err)
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EEXIST):
-		return fmt.Errorf("%s is not a directory: choose another with --dir (%w)", dir, err)
+		return fmt.Errorf("%s is not a directory: %s (%w)", path, other, err)
 	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%s cannot be written: change its owner or choose another with --dir (%w)", dir, err)
+		return fmt.Errorf("%s cannot be used: change its owner or mode, or %s (%w)", path, other, err)
 	}
 	return err
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,7 +164,7 @@ func (n *internet) config(dir string, genesis time.Time, gateways ...string) Con
 		},
 		Delivery: delivery.DefaultConfig(), Gateways: gateways, Limits: door.DefaultLimits(),
 		GRPC: "poet:1", REST: "poet:2", Admin: "poet:3", Version: "test", Log: slog.New(slog.DiscardHandler),
-		Listen: n.listen, Gateway: delivery.GRPC(network, n.dialer()),
+		Listen: n.listen, Dial: []grpc.DialOption{n.dialer()},
 	}
 	cfg.Delivery.Genesis = network
 	return cfg
@@ -404,6 +407,29 @@ func TestStartErrorsSayWhatToDo(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v, want one line with %q", err, c.want)
 		}
+	}
+}
+
+// What cannot be used is named, and is not the data directory if it is a file
+// elsewhere.
+func TestAStartErrorNamesTheFile(t *testing.T) {
+	for _, c := range []struct {
+		path string
+		err  syscall.Errno
+		want string
+	}{
+		{"/srv/poet", syscall.EACCES, "/srv/poet cannot be used: change its owner or mode, or choose another with --dir"},
+		{"/srv/poet/poet.db", syscall.EROFS, "/srv/poet/poet.db cannot be used: change its owner or mode, or choose another with --dir"},
+		{"/etc/keys/a.pub", syscall.EACCES, "/etc/keys/a.pub cannot be used: change its owner or mode, or name another"},
+		{"/etc/keys", syscall.ENOTDIR, "/etc/keys is not a directory: name another"},
+	} {
+		err := startError(fmt.Errorf("trusted keys: %w", &fs.PathError{Op: "open", Path: c.path, Err: c.err}), "/srv/poet")
+		if !strings.HasPrefix(err.Error(), c.want+" (") || !errors.Is(err, c.err) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+	if err := startError(syscall.EACCES, "/srv/poet"); !strings.HasPrefix(err.Error(), "/srv/poet cannot be used") {
+		t.Error(err)
 	}
 }
 

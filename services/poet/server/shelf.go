@@ -9,7 +9,6 @@ import (
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/legacy"
 	"tweedle/services/poet/rounds"
-	"tweedle/values/codec"
 	"tweedle/values/types"
 )
 
@@ -55,23 +54,13 @@ func (s shelf) usefulUntil(round uint32) time.Time {
 }
 
 // Load reads a proof as nodes take it, or returns poet.ErrNotFound.
-func (s shelf) Load(round string) (delivery.Proof, error) {
-	n, err := poet.ParseRoundID(round)
-	if err != nil {
-		return delivery.Proof{}, err
+func (s shelf) Load(round string) (types.PoetProofMessage, error) {
+	if n, err := poet.ParseRoundID(round); err == nil && s.Book().Members(n) > 0 {
+		return s.Book().Proof(n)
 	}
-	m, err := s.Book().Proof(n)
-	if errors.Is(err, poet.ErrNotFound) {
-		var taken poet.ProofRecord
-		if taken, err = s.archive.Proof(round); err == nil && len(taken.Members) == 0 {
-			err = fmt.Errorf("nobody waits for the proof of round %s: it has no members", round)
-		}
-		m = taken.Message
+	taken, err := s.archive.Proof(round)
+	if err == nil && len(taken.Members) == 0 {
+		err = fmt.Errorf("nobody waits for the proof of round %s: it has no members", round)
 	}
-	if err != nil {
-		return delivery.Proof{}, err
-	}
-	return delivery.Proof{
-		Due: delivery.Due{Round: round, UsefulUntil: s.usefulUntil(n)}, Ref: m.Proof.Ref(), Data: codec.Encode(&m),
-	}, nil
+	return taken.Message, err
 }

@@ -345,16 +345,14 @@ func (x *RemoveGatewayRequest) GetAddress() string {
 type Delivery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RoundId       string                 `protobuf:"bytes,1,opt,name=round_id,json=roundId,proto3" json:"round_id,omitempty"`
-	Ref           []byte                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`               // pending, delivered, expired
-	Acknowledged  []string               `protobuf:"bytes,4,rep,name=acknowledged,proto3" json:"acknowledged,omitempty"` // gateways
-	Confirmed     []string               `protobuf:"bytes,5,rep,name=confirmed,proto3" json:"confirmed,omitempty"`       // nodes that gave the proof back by reference
+	Ref           []byte                 `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`                     // empty until the proof is offered
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`                 // pending, delivered, expired
+	KeptBy        []string               `protobuf:"bytes,4,rep,name=kept_by,json=keptBy,proto3" json:"kept_by,omitempty"` // gateways that took the proof and gave it back
 	Added         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=added,proto3" json:"added,omitempty"`
 	Delivered     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=delivered,proto3" json:"delivered,omitempty"`
 	UsefulUntil   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=useful_until,json=usefulUntil,proto3" json:"useful_until,omitempty"`
 	Attempts      uint32                 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	LastError     string                 `protobuf:"bytes,10,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	Size          uint64                 `protobuf:"varint,11,opt,name=size,proto3" json:"size,omitempty"` // bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -410,16 +408,9 @@ func (x *Delivery) GetState() string {
 	return ""
 }
 
-func (x *Delivery) GetAcknowledged() []string {
+func (x *Delivery) GetKeptBy() []string {
 	if x != nil {
-		return x.Acknowledged
-	}
-	return nil
-}
-
-func (x *Delivery) GetConfirmed() []string {
-	if x != nil {
-		return x.Confirmed
+		return x.KeptBy
 	}
 	return nil
 }
@@ -457,13 +448,6 @@ func (x *Delivery) GetLastError() string {
 		return x.LastError
 	}
 	return ""
-}
-
-func (x *Delivery) GetSize() uint64 {
-	if x != nil {
-		return x.Size
-	}
-	return 0
 }
 
 type ListProofsRequest struct {
@@ -1114,21 +1098,19 @@ const file_tweedle_poet_v1_admin_proto_rawDesc = "" +
 	"\x11AddGatewayRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"0\n" +
 	"\x14RemoveGatewayRequest\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x89\x03\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"\xd8\x02\n" +
 	"\bDelivery\x12\x19\n" +
 	"\bround_id\x18\x01 \x01(\tR\aroundId\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\fR\x03ref\x12\x14\n" +
-	"\x05state\x18\x03 \x01(\tR\x05state\x12\"\n" +
-	"\facknowledged\x18\x04 \x03(\tR\facknowledged\x12\x1c\n" +
-	"\tconfirmed\x18\x05 \x03(\tR\tconfirmed\x120\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x17\n" +
+	"\akept_by\x18\x04 \x03(\tR\x06keptBy\x120\n" +
 	"\x05added\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05added\x128\n" +
 	"\tdelivered\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tdelivered\x12=\n" +
 	"\fuseful_until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vusefulUntil\x12\x1a\n" +
 	"\battempts\x18\t \x01(\rR\battempts\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\n" +
-	" \x01(\tR\tlastError\x12\x12\n" +
-	"\x04size\x18\v \x01(\x04R\x04size\"5\n" +
+	" \x01(\tR\tlastErrorJ\x04\b\x05\x10\x06J\x04\b\v\x10\f\"5\n" +
 	"\x11ListProofsRequest\x12 \n" +
 	"\vundelivered\x18\x01 \x01(\bR\vundelivered\"G\n" +
 	"\x12ListProofsResponse\x121\n" +
