@@ -9,9 +9,6 @@ LDFLAGS := -s -w
 # in them (golang/go#78156), the rest with it.
 RACE := ./base/... ./edges/... ./services/...
 PLAIN := ./values/... ./proofs/... ./protocol/... ./sim/... ./archtest ./cmd/... ./services/node
-# It fails after other tests of its package have run in the same process, and never
-# by itself. The cause is not known yet.
-ALONE := TestPeersAreFoundThroughABootnodeAndRememberedWithoutIt
 FUZZTIME ?= 15s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -35,8 +32,7 @@ compile:
 test-packages: ## each package by itself
 	$(GO) vet ./...
 	$(GO) test -timeout 9m $(PLAIN)
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 9m -skip '^$(ALONE)$$' $(RACE)
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 4m -run '^$(ALONE)$$' ./edges/p2p
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 9m $(RACE)
 	$(GO) test -timeout 4m -run '^TestTheMemory' ./services/poet/server
 
 test-network: ## the real programs, and outside judges; they mostly wait for layers
@@ -61,7 +57,7 @@ nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs
 .PHONY: $(NIGHTLY:%=nightly-%)
 nightly-packages: # every test, under the race detector where there are goroutines
 	$(GO) test -count=1 -timeout 20m $(PLAIN)
-	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 38m -skip '^$(ALONE)$$' $(RACE)
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 38m $(RACE)
 nightly-writes: # the PoET loses power, has no room and has a broken disk at each of its writes
 	$(NIGHTLY_TEST) -run '^(TestPowerLossAtEveryWrite|TestEveryWrite.*|TestEveryFailedSync.*)$$' ./services/poet/rounds
 nightly-damage: # bits flip in its files

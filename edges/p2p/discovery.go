@@ -39,7 +39,6 @@ func (h *Host) discover(ctx context.Context) {
 	var work errgroup.Group
 	work.SetLimit(maxDials)
 	defer work.Wait()
-	defer h.saveBook()
 	look := time.NewTimer(0)
 	defer look.Stop()
 	pause := askSoon

@@ -248,6 +248,7 @@ func (s *fixedSource) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, err
 // Run serves peers until ctx ends or Close is called, then closes the host: it is not to be run again.
 // It returns nil when it was asked to end, and else why it could not start.
 func (h *Host) Run(ctx context.Context) error {
+	defer h.saveBook() // when nobody comes any more: a peer is seen a moment before it is in the book
 	defer h.Close()
 	h.mu.Lock()
 	again := h.started

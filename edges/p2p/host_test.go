@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"go.uber.org/goleak"
 )
 
@@ -368,6 +370,29 @@ func TestPeersAreFoundThroughABootnodeAndRememberedWithoutIt(t *testing.T) {
 	stopBoot()
 	b, _ = start(cfg2)
 	within(t, 3*patience, "b finds a from its file", connected(b, a))
+}
+
+// A peer is among the host's as soon as libp2p has its connection, and is in the book when libp2p has told
+// everybody, one after the other. Who is stopped in between remembers it all the same.
+func TestAPeerThatCameJustBeforeTheEndIsRemembered(t *testing.T) {
+	a := newHost(t, loopbackConfig(t, "test"))
+	run(t, a)
+	cfg := loopbackConfig(t, "test")
+	cfg.Bootnodes = a.Addrs()
+	cfg.PeersFile = filepath.Join(t.TempDir(), "peers.json")
+	b := newHost(t, cfg)
+	told := make(chan struct{})
+	for range 16 { // in no order, so that most are told before the book
+		b.libp2p.Network().Notify(&network.NotifyBundle{ConnectedF: func(network.Network, network.Conn) { <-told }})
+	}
+	stop := run(t, b)
+	within(t, patience, "b finds a", connected(b, a))
+	time.AfterFunc(300*time.Millisecond, func() { close(told) })
+	stop()
+	file, err := os.ReadFile(cfg.PeersFile)
+	if err != nil || !strings.Contains(string(file), a.ID().String()) {
+		t.Errorf("b met a, and remembers %q, %v", file, err)
+	}
 }
 
 func TestCloseTwice(t *testing.T) {
