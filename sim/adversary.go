@@ -101,6 +101,6 @@ func half(o *node, l types.Layer) bool { return types.Sum([]byte{byte(o.i), byte
 // push gives a message to a peer as if it were gossip.
 func (n *node) push(o *node, t core.Topic, raw []byte) {
 	if n.reaches(o) {
-		n.deliver(o, t, raw, types.Sum([]byte{byte(t)}, raw), n.w.latency())
+		n.deliver(o, n.w.message(t, raw), n.w.latency())
 	}
 }

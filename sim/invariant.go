@@ -64,14 +64,7 @@ func (n *node) oneHistory(d types.Decision) {
 // supply fails unless the money of a state is what was there before, and what
 // was issued, and less what was burnt.
 func (n *node) supply(e core.Applied) {
-	var now, before uint64
-	for _, a := range n.store.tip().accounts {
-		now += a.Account.Balance
-	}
-	i := n.store.at(e.Base)
-	for _, a := range n.store.layers[i].accounts {
-		before += a.Account.Balance
-	}
+	now, before := n.store.tip().money, n.store.layers[n.store.at(e.Base)].money
 	if n.store.tip().decision == e.Certificate.Decision && now != before+e.Outcome.Issued-e.Outcome.Burnt {
 		n.w.violated(n, "layer %d: %d smidges after %d, issued %d, burnt %d", e.Certificate.Decision.Layer, now, before, e.Outcome.Issued, e.Outcome.Burnt)
 	}

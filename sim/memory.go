@@ -8,6 +8,7 @@ import (
 
 	"tweedle/protocol/activation"
 	"tweedle/protocol/core"
+	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/vm"
 	"tweedle/values/codec"
@@ -19,7 +20,8 @@ type layer struct {
 	decision types.Decision
 	cert     types.Certificate
 	txs      []vm.Tx
-	accounts []vm.Entry // after it
+	state    vm.State // after it
+	money    uint64   // of all its accounts, smidges
 }
 
 // memory is a node's store: what it has survives a crash of its node.
@@ -27,7 +29,7 @@ type memory struct {
 	entries map[types.ATXID]activation.Entry
 	atxs    map[types.ATXID]*types.ATX
 	epochs  map[types.Epoch][]types.ATXID // ascending
-	objects map[syncer.Name][]byte
+	proofs  map[types.NodeID]*malfeasance.Proof
 	poets   map[types.PoetProofRef]*types.PoetProofMessage
 	evil    map[types.NodeID]time.Time
 	sets    map[types.Hash32]types.ActiveSet
@@ -44,11 +46,11 @@ func newMemory(p vm.Params) *memory {
 	}
 	s := &memory{
 		entries: make(map[types.ATXID]activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
-		objects: make(map[syncer.Name][]byte), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
+		proofs: make(map[types.NodeID]*malfeasance.Proof), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
 		sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
 		txs: make(map[types.TransactionID]types.Transaction),
 	}
-	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, accounts: entriesOf(state)}}
+	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, state: state, money: money(state)}}
 	return s
 }
 
@@ -59,6 +61,13 @@ func entriesOf(s vm.State) (out []vm.Entry) {
 	return out
 }
 
+func money(s vm.State) (sum uint64) {
+	for _, account := range s.All() {
+		sum += account.Balance
+	}
+	return sum
+}
+
 // commit does the writes of a Step. An impossible one is a fault of the machine.
 func (s *memory) commit(writes []core.Write) error {
 	for _, w := range writes {
@@ -66,23 +75,16 @@ func (s *memory) commit(writes []core.Write) error {
 		case core.WriteATX:
 			s.addATX(w)
 		case core.WritePoet:
-			ref := w.Message.Proof.Ref()
-			s.poets[ref] = w.Message
-			s.objects[syncer.Name{Kind: syncer.PoetProof, ID: ref}] = codec.Encode(w.Message)
+			s.poets[w.Message.Proof.Ref()] = w.Message
 		case core.DropPoet:
 			delete(s.poets, w.Ref)
-			delete(s.objects, syncer.Name{Kind: syncer.PoetProof, ID: w.Ref})
 		case core.WriteMalfeasance:
 			s.evil[w.Proof.Smesher] = w.Received
-			s.objects[syncer.Name{Kind: syncer.Malfeasance, ID: w.Proof.Smesher}] = codec.Encode(w.Proof)
+			s.proofs[w.Proof.Smesher] = w.Proof
 		case core.WriteActiveSet:
-			h := w.Set.Hash()
-			s.sets[h] = w.Set
-			s.objects[syncer.Name{Kind: syncer.ActiveSet, ID: h}] = codec.Encode(w.Set)
+			s.sets[w.Set.Hash()] = w.Set
 		case core.WriteBallot:
-			id := w.Ballot.ID()
-			s.ballots[id] = w.Ballot
-			s.objects[syncer.Name20(syncer.Ballot, id)] = codec.Encode(w.Ballot)
+			s.ballots[w.Ballot.ID()] = w.Ballot
 		case core.WriteBlock:
 			s.addBlock(w.Block)
 		case core.WriteRevert:
@@ -104,23 +106,17 @@ func (s *memory) addATX(w core.WriteATX) {
 		return
 	}
 	s.entries[id], s.atxs[id] = w.Entry, w.ATX
-	s.objects[syncer.Name{Kind: syncer.ATX, ID: id}] = codec.Encode(w.ATX)
 	ids := s.epochs[w.Entry.PublishEpoch]
 	i, _ := slices.BinarySearchFunc(ids, id, func(a, b types.ATXID) int { return bytes.Compare(a[:], b[:]) })
 	s.epochs[w.Entry.PublishEpoch] = slices.Insert(ids, i, id)
 }
 
-func (s *memory) addBlock(b *types.Block) {
-	id := b.ID()
-	s.blocks[id] = b
-	s.objects[syncer.Name20(syncer.Block, id)] = codec.Encode(b)
-}
+func (s *memory) addBlock(b *types.Block) { s.blocks[b.ID()] = b }
 
 func (s *memory) revert(to types.Layer) {
 	for len(s.layers) > 1 && s.layers[len(s.layers)-1].decision.Layer > to {
 		for _, tx := range s.tip().txs {
 			delete(s.txs, tx.ID)
-			delete(s.objects, syncer.Name{Kind: syncer.Transaction, ID: tx.ID})
 		}
 		s.layers = s.layers[:len(s.layers)-1]
 	}
@@ -138,9 +134,8 @@ func (s *memory) apply(w core.WriteLayer) error {
 			return fmt.Errorf("transaction %s is applied twice", tx.ID.Short())
 		}
 		s.txs[tx.ID] = tx.Raw
-		s.objects[syncer.Name{Kind: syncer.Transaction, ID: tx.ID}] = tx.Raw
 	}
-	s.layers = append(s.layers, layer{d, *w.Certificate, w.Txs, entriesOf(w.Outcome.State)})
+	s.layers = append(s.layers, layer{d, *w.Certificate, w.Txs, w.Outcome.State, money(w.Outcome.State)})
 	return nil
 }
 
@@ -189,7 +184,6 @@ func (s *memory) ActiveSet(h types.Hash32) (types.ActiveSet, error) { return s.s
 func (s *memory) Ballot(id types.BallotID) (*types.Ballot, error)   { return s.ballots[id], nil }
 func (s *memory) Block(id types.BlockID) (*types.Block, error)      { return s.blocks[id], nil }
 func (s *memory) Tip() (types.Decision, error)                      { return s.tip().decision, nil }
-func (s *memory) Object(n syncer.Name) ([]byte, error)              { return s.objects[n], nil }
 func (s *memory) EpochATXs(e types.Epoch) ([]types.ATXID, error)    { return s.epochs[e], nil }
 func (s *memory) Transaction(id types.TransactionID) (types.Transaction, error) {
 	return s.txs[id], nil
@@ -239,11 +233,44 @@ func (s *memory) Accounts(at types.Layer) ([]vm.Entry, error) {
 	if i == len(s.layers) || s.layers[i].decision.Layer != at {
 		return nil, fmt.Errorf("layer %d is not applied", at)
 	}
-	return s.layers[i].accounts, nil
+	return entriesOf(s.layers[i].state), nil
 }
 
 // Waiting says that nothing waited: nodes end by crashing here.
 func (s *memory) Waiting() ([]types.Transaction, error) { return nil, nil }
+
+// Object implements core.Library.
+func (s *memory) Object(n syncer.Name) ([]byte, error) {
+	switch n.Kind {
+	case syncer.ATX:
+		return encoded(s.atxs[n.ID])
+	case syncer.PoetProof:
+		return encoded(s.poets[n.ID])
+	case syncer.Malfeasance:
+		return encoded(s.proofs[n.ID])
+	case syncer.ActiveSet:
+		if set, ok := s.sets[n.ID]; ok {
+			return codec.Encode(set), nil
+		}
+	case syncer.Ballot:
+		return encoded(s.ballots[types.BallotID(n.ID[:20])])
+	case syncer.Block:
+		return encoded(s.blocks[types.BlockID(n.ID[:20])])
+	case syncer.Transaction:
+		return s.txs[n.ID], nil
+	}
+	return nil, nil
+}
+
+func encoded[T any, P interface {
+	*T
+	codec.Encodable
+}](v P) ([]byte, error) {
+	if v == nil {
+		return nil, nil
+	}
+	return codec.Encode(v), nil
+}
 
 // MaliciousIDs implements core.Library.
 func (s *memory) MaliciousIDs() (out []types.NodeID, err error) {

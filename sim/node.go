@@ -3,17 +3,16 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
+	"tweedle/edges/p2p"
 	"tweedle/protocol/core"
 	"tweedle/protocol/syncer"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
-
-// banned is at how many points a peer is disconnected, as in package p2p.
-const banned = 100
 
 // node is one core with its store, and what a node's driver does around it.
 type node struct {
@@ -33,12 +32,12 @@ type node struct {
 	m      *core.Machine
 	spent  time.Duration // in the machine, by the wall clock: for benchmarks only
 	up     bool
-	life   int // how often it was started
+	life   int // how often it was started; negative: it ends after its next writes
+	born   int // how often it was started
 	wake   time.Time
 
-	links  []*node // connected, unless cut off or banned
-	points map[*node]float64
-	seen   map[types.Hash32]bool
+	links  []*node  // connected, unless cut off or banned
+	points []points // of each node
 	tokens map[uint64]heardMessage
 	token  uint64
 
@@ -54,18 +53,32 @@ type slot struct {
 }
 
 type heardMessage struct {
-	topic core.Topic
-	raw   []byte
-	from  *node
+	*message
+	from *node
 }
+
+// points are what a peer was charged, as package p2p counts.
+type points struct {
+	at   time.Time
+	then float64
+}
+
+func (p *points) add(now time.Time, more float64) {
+	p.then = p.then*math.Exp2(-float64(now.Sub(p.at))/float64(p2p.PenaltyHalfLife)) + more
+	p.at = now
+}
+
+// banned tells whether it was too much: a ban lasts longer than a run.
+func (p *points) banned() bool { return p.then >= p2p.BanThreshold }
 
 // boot starts the node from its store.
 func (n *node) boot() {
 	if n.guard == nil {
 		n.guard, n.made = make(map[slot]types.Hash32), make(map[types.Epoch]types.ATXID)
-		n.points = make(map[*node]float64)
+		n.points = make([]points, len(n.w.nodes))
 	}
-	n.seen, n.tokens = make(map[types.Hash32]bool), make(map[uint64]heardMessage)
+	n.born++
+	n.tokens = make(map[uint64]heardMessage)
 	cfg := n.w.cfg
 	cfg.Crypto, cfg.Identity = n.crypto, n.key
 	m, err := core.New(cfg, n.now(), n.store)
@@ -114,7 +127,7 @@ func (n *node) die() {
 // reaches tells whether two nodes hear each other.
 func (n *node) reaches(o *node) bool {
 	return n.up && o.up && slices.Contains(n.links, o) && (n.w.cut == nil || !n.w.cut(n, o)) &&
-		n.points[o] < banned && o.points[n] < banned
+		!n.points[o.i].banned() && (o.points == nil || !o.points[n.i].banned())
 }
 
 // meet tells the machine who is connected.
@@ -166,7 +179,7 @@ func (n *node) step(in core.Input) {
 		}
 	}
 	for _, s := range out.Sends {
-		n.gossip(s.Topic, s.Raw, nil, true)
+		n.gossip(w.message(s.Topic, s.Raw), nil, true)
 	}
 	for _, a := range out.Asks {
 		n.ask(a)
@@ -221,49 +234,47 @@ func (n *node) sign(s core.Sign) {
 }
 
 // gossip gives a message to those who have not seen it.
-func (n *node) gossip(t core.Topic, raw []byte, from *node, own bool) {
-	id := types.Sum([]byte{byte(t)}, raw)
-	n.seen[id] = true
+func (n *node) gossip(m *message, from *node, own bool) {
+	m.seen[n.i] = n.born
 	for _, o := range n.links {
-		if o == from || o.seen[id] || !n.reaches(o) {
+		if o == from || m.seenBy(o) || !n.reaches(o) {
 			continue
 		}
 		delay := n.w.latency()
 		if n.bad != nil {
-			more, ok := n.bad.passes(n, o, t, raw, own)
+			more, ok := n.bad.passes(n, o, m.topic, m.raw, own)
 			if !ok {
 				continue
 			}
 			delay += more
 		}
-		n.deliver(o, t, raw, id, delay)
+		n.deliver(o, m, delay)
 	}
 }
+
+func (m *message) seenBy(n *node) bool { return m.seen[n.i] == n.born }
 
 // deliver brings a message to a peer.
-func (n *node) deliver(o *node, t core.Topic, raw []byte, id types.Hash32, delay time.Duration) {
-	n.w.after(delay, func() {
-		if n.reaches(o) && !o.seen[id] {
-			o.hear(n, t, raw, id)
-		}
-	})
+func (n *node) deliver(o *node, m *message, delay time.Duration) {
+	w := n.w
+	w.push(event{at: w.now.Sub(w.start) + delay, from: n, to: o, msg: m})
 }
 
-func (n *node) hear(from *node, t core.Topic, raw []byte, id types.Hash32) {
-	n.seen[id] = true
-	n.w.result.Messages++
-	c, ok := n.w.checked[id]
-	if !ok {
-		c.m, c.err = core.Check(n.crypto, t, raw)
-		n.w.checked[id] = c
+// arrives takes a message from a peer.
+func (n *node) arrives(from *node, m *message) {
+	if m.seenBy(n) || !from.reaches(n) {
+		return
 	}
-	if c.err != nil {
-		n.blame(from, "refused: "+c.err.Error())
+	m.seen[n.i] = n.born
+	n.w.result.Messages++
+	checked, err := m.check(n.crypto)
+	if err != nil {
+		n.blame(from, "refused: "+err.Error())
 		return
 	}
 	n.token++
-	n.tokens[n.token] = heardMessage{t, raw, from}
-	n.step(core.Heard{From: from.peer, Token: n.token, Message: c.m})
+	n.tokens[n.token] = heardMessage{m, from}
+	n.step(core.Heard{From: from.peer, Token: n.token, Message: checked})
 }
 
 // verdict ends a message as gossip does.
@@ -279,7 +290,7 @@ func (n *node) verdict(v core.Verdict) {
 	}
 	switch v.Class {
 	case core.Accept:
-		n.gossip(h.topic, h.raw, h.from, false)
+		n.gossip(h.message, h.from, false)
 	case core.Reject:
 		n.blame(h.from, fmt.Sprintf("topic %d: %s", h.topic, v.Reason))
 	}
@@ -293,17 +304,18 @@ func (n *node) blame(from *node, reason string) {
 	n.charge(from, 20, reason)
 }
 
-func (n *node) charge(o *node, points float64, reason string) {
+func (n *node) charge(o *node, more float64, reason string) {
 	if o == nil {
 		return
 	}
-	if o.bad == nil && n.bad == nil && points >= syncer.PointsWaste {
+	if o.bad == nil && n.bad == nil && more >= syncer.PointsWaste {
 		n.w.violated(n, "charges honest %s: %s", o.peer, reason)
 	}
-	n.w.logf(n, "charges %s %g points: %s", o.peer, points, reason)
-	before := n.points[o]
-	n.points[o] += points
-	if before < banned && n.points[o] >= banned {
+	n.w.logf(n, "charges %s %g points: %s", o.peer, more, reason)
+	p := &n.points[o.i]
+	before := p.banned()
+	p.add(n.w.now, more)
+	if !before && p.banned() {
 		if o.bad == nil && n.bad == nil {
 			n.w.violated(n, "bans honest %s: %s", o.peer, reason)
 		}

@@ -29,11 +29,7 @@ func lab(t *testing.T, nodes int) *world {
 // run plays until a time after the start of a layer.
 func (w *world) run(l types.Layer, after time.Duration) {
 	until := w.cfg.Schedule.LayerStart(l).Add(after)
-	for len(w.queue) > 0 && !w.queue[0].at.After(until) {
-		e := w.pop()
-		w.now = e.at
-		e.do()
-	}
+	w.play(until)
 	w.now = until
 }
 

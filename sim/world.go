@@ -10,7 +10,6 @@
 package sim
 
 import (
-	"container/heap"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -73,35 +72,6 @@ type Result struct {
 	Strangers  []string
 }
 
-// event is something due at a time.
-type event struct {
-	at  time.Time
-	seq uint64
-	do  func()
-}
-
-type events []event
-
-func (h events) Len() int { return len(h) }
-func (h events) Less(i, j int) bool {
-	if !h[i].at.Equal(h[j].at) {
-		return h[i].at.Before(h[j].at)
-	}
-	return h[i].seq < h[j].seq
-}
-func (h events) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-
-// Push is for package heap.
-func (h *events) Push(x any) { *h = append(*h, x.(event)) }
-
-// Pop is for package heap.
-func (h *events) Pop() any {
-	last := len(*h) - 1
-	e := (*h)[last]
-	*h = (*h)[:last]
-	return e
-}
-
 // world is one run.
 type world struct {
 	opts     Options
@@ -109,7 +79,7 @@ type world struct {
 	rng      *rand.Rand
 	now      time.Time
 	start    time.Time
-	queue    events
+	queue    queue
 	seq      uint64
 	cfg      core.Config // but for identity and crypto
 	nodes    []*node
@@ -118,7 +88,7 @@ type world struct {
 	rich     *signing.Signer
 	nonce    uint64
 	cut      func(a, b *node) bool // nil: nobody is cut off
-	checked  map[types.Hash32]checkedMessage
+	messages map[gossiped]*message
 	digest   *blake3.Hasher
 	result   Result
 	decided  map[types.Layer]types.Decision // as honest nodes applied them
@@ -126,33 +96,64 @@ type world struct {
 	calm     types.Layer                    // from here on there are no faults
 }
 
-type checkedMessage struct {
-	m   core.Message
-	err error
+// gossiped names a message by all that it is.
+type gossiped struct {
+	topic core.Topic
+	raw   string
+}
+
+// message is what nodes pass on: made, decoded and checked once for all of them.
+type message struct {
+	topic core.Topic
+	raw   []byte
+	m     core.Message // nil until it is checked
+	err   error
+	seen  []int // for each node: in which of its lives
+}
+
+func (w *world) message(t core.Topic, raw []byte) *message {
+	m := w.messages[gossiped{t, string(raw)}]
+	if m == nil {
+		m = &message{topic: t, raw: raw, seen: make([]int, len(w.nodes))}
+		w.messages[gossiped{t, string(raw)}] = m
+	}
+	return m
+}
+
+func (m *message) check(c core.Crypto) (core.Message, error) {
+	if m.m == nil && m.err == nil {
+		m.m, m.err = core.Check(c, m.topic, m.raw)
+	}
+	return m.m, m.err
 }
 
 // Run plays a network.
 func Run(o Options) Result {
 	w := newWorld(o)
-	for len(w.queue) > 0 {
-		e := w.pop()
-		if e.at.After(w.end()) {
-			break
-		}
-		w.now = e.at
-		e.do()
-	}
+	w.play(w.end())
 	w.final()
 	w.digest.Sum(w.result.Digest[:0])
 	return w.result
 }
 
-func (w *world) pop() event { return heap.Pop(&w.queue).(event) }
+// play does what is due until a time.
+func (w *world) play(until time.Time) {
+	end := until.Sub(w.start)
+	for len(w.queue) > 0 && w.queue[0].at <= end {
+		e := w.queue.pop()
+		w.now = w.start.Add(e.at)
+		if e.msg != nil {
+			e.to.arrives(e.from, e.msg)
+		} else {
+			e.do()
+		}
+	}
+}
 
 func newWorld(o Options) *world {
 	w := &world{
 		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7477646c)), byPeer: make(map[core.Peer]*node), digest: blake3.New(),
-		checked: make(map[types.Hash32]checkedMessage), decided: make(map[types.Layer]types.Decision), applying: make(map[types.Layer]int),
+		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), applying: make(map[types.Layer]int),
 	}
 	w.result.Seed = o.Seed
 	w.draw()
@@ -239,8 +240,13 @@ func (w *world) at(t time.Time, do func()) {
 	if t.Before(w.now) {
 		t = w.now
 	}
+	w.push(event{at: t.Sub(w.start), do: do})
+}
+
+func (w *world) push(e event) {
 	w.seq++
-	heap.Push(&w.queue, event{t, w.seq, do})
+	e.seq = w.seq
+	w.queue.push(e)
 }
 
 // latency draws how long a message takes: most near the mean, few much longer.
@@ -285,8 +291,11 @@ func (w *world) key(name string) core.Identity {
 	return cheapKey(types.Sum([]byte(name)))
 }
 
-func (w *world) crypto(i int) core.Crypto {
-	s := space{seed: binary.LittleEndian.AppendUint64(nil, w.opts.Seed<<8|uint64(i))}
+func (w *world) crypto(n *node, i int) core.Crypto {
+	s := space{
+		seed: binary.LittleEndian.AppendUint64(nil, w.opts.Seed<<8|uint64(i)), network: w.cfg.VM.Network,
+		state: func() vm.State { return n.store.tip().state },
+	}
 	if w.opts.RealKeys {
 		return real{signing.NewVerifier(w.cfg.Activation.Network), s}
 	}
@@ -295,7 +304,7 @@ func (w *world) crypto(i int) core.Crypto {
 
 func (w *world) add(i int, key core.Identity) *node {
 	n := &node{w: w, i: len(w.nodes), peer: core.Peer(fmt.Sprintf("n%02d", len(w.nodes))), key: key, store: newMemory(w.cfg.VM)}
-	n.crypto = w.crypto(i)
+	n.crypto = w.crypto(n, i)
 	n.skew = time.Duration(w.rng.Int64N(int64(2*w.faults.Skew)+1)) - w.faults.Skew
 	w.nodes = append(w.nodes, n)
 	w.byPeer[n.peer] = n
@@ -427,7 +436,7 @@ func (w *world) pay() {
 	}
 	honest := w.honest()
 	if n := honest[w.rng.IntN(len(honest))]; n.up {
-		if m, err := core.Check(n.crypto, core.TopicTx, tx); err == nil {
+		if m, err := w.message(core.TopicTx, tx).check(n.crypto); err == nil {
 			w.nonce++
 			n.step(core.Heard{From: core.Self, Message: m})
 		}

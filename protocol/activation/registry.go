@@ -53,6 +53,9 @@ type published struct {
 	atxs map[types.ATXID]*Entry
 	by   map[types.NodeID][]*Entry // in the order of their arrival
 	own  *Electorate
+	// plausible has what was found for electorates of the epoch after; it is
+	// forgotten when an ATX or a proof comes.
+	plausible map[*Electorate]bool
 }
 
 // Cut returns how long before an epoch its electorate is fixed: 1/20 of an
@@ -103,6 +106,7 @@ func (r *Registry) in(e types.Epoch) *published {
 
 func (p *published) add(rec *Entry) {
 	if p.atxs[rec.ID] == nil {
+		p.plausible = nil
 		p.atxs[rec.ID] = rec
 		p.by[rec.Smesher] = append(p.by[rec.Smesher], rec)
 	}
@@ -141,7 +145,8 @@ func (r *Registry) Convict(id types.NodeID, at time.Time) bool {
 		return false
 	}
 	r.evil[id] = at
-	for e := range r.epochs {
+	for e, p := range r.epochs {
+		p.plausible = nil
 		r.unsettle(e + 1)
 	}
 	return true
@@ -225,12 +230,28 @@ func (r *Registry) Plausible(el *Electorate) bool {
 	if el.Epoch == 0 {
 		return false
 	}
+	p := r.in(el.Epoch - 1)
+	yes, known := p.plausible[el]
+	if !known {
+		yes = r.weigh(p, el)
+		if p.plausible == nil || len(p.plausible) >= maxWeighed {
+			p.plausible = make(map[*Electorate]bool)
+		}
+		p.plausible[el] = yes
+	}
+	return yes
+}
+
+// maxWeighed bounds the electorates of an epoch whose plausibility is remembered.
+const maxWeighed = 64
+
+func (r *Registry) weigh(p *published, el *Electorate) bool {
 	var most uint64
 	for _, m := range el.Members {
 		most = max(most, m.Ticks)
 	}
 	var known, has uint64
-	for _, records := range r.in(el.Epoch - 1).by {
+	for _, records := range p.by {
 		one, ok := r.honest(records, time.Time{})
 		if !ok {
 			continue

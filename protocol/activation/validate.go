@@ -98,7 +98,7 @@ func Validate(p Params, a *types.ATX, current types.Epoch, v View, mode post.Mod
 	if !signing.NewVerifier(p.Network).Verify(signing.ATX, a.SmesherID, id[:], a.Signature) {
 		return nil, ErrSignature
 	}
-	claim, err := Derive(p, a, current, v)
+	claim, err := Derive(p, a, id, current, v)
 	if err != nil {
 		return nil, err
 	}
@@ -114,8 +114,8 @@ type Claim struct {
 }
 
 // Derive checks all rules but the signature and the proofs of space. A
-// *Missing error means: not decided.
-func Derive(p Params, a *types.ATX, current types.Epoch, v View) (*Claim, error) {
+// *Missing error means: not decided. id is the ATX's own, which callers have.
+func Derive(p Params, a *types.ATX, id types.ATXID, current types.Epoch, v View) (*Claim, error) {
 	if err := form(p, a, current); err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func Derive(p Params, a *types.ATX, current types.Epoch, v View) (*Claim, error)
 	if err != nil {
 		return nil, err
 	}
-	info, err := derive(p, a, a.ID(), refs)
+	info, err := derive(p, a, id, refs)
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func (m *Machine) judgeATX(p *parked, msg *atxMessage) judgement {
 		v.waiting = append(v.waiting, p)
 		return judgement{later: true}
 	}
-	claim, err := activation.Derive(m.cfg.Activation, msg.atx, m.epoch(), m)
+	claim, err := activation.Derive(m.cfg.Activation, msg.atx, msg.id, m.epoch(), m)
 	var miss *activation.Missing
 	switch {
 	case errors.As(err, &miss):

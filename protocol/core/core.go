@@ -227,7 +227,7 @@ func (m *Machine) nextWake() time.Time {
 	if m.now.Before(m.cfg.Schedule.Genesis) {
 		next = m.cfg.Schedule.Genesis
 	}
-	for _, at := range []time.Time{m.agree.Next(), m.intake.next()} {
+	for _, at := range []time.Time{m.agree.Next(), m.intake.first} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

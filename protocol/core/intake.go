@@ -37,7 +37,8 @@ type parked struct {
 // intake holds the messages that wait, by what they wait for.
 type intake struct {
 	by    map[syncer.Name][]*parked
-	order []*parked // by arrival
+	order []*parked // by arrival; those that left may still be in it
+	first time.Time // nobody's time is over before
 	peers map[Peer]*account
 	all   account
 	ready []*parked
@@ -68,6 +69,9 @@ func (q *intake) park(p *parked) bool {
 	q.all.count++
 	q.all.bytes += size
 	q.order = append(q.order, p)
+	if q.first.IsZero() || p.until.Before(q.first) {
+		q.first = p.until
+	}
 	if n, ok := nameOf(p.msg); ok {
 		q.hand[n]++
 	}
@@ -121,8 +125,12 @@ func (q *intake) lost(n syncer.Name) []*parked {
 	return out
 }
 
-// expire returns the messages whose time is over.
+// expire returns the messages whose time is over. It looks through all only when
+// that may be so, or when most have left.
 func (q *intake) expire(now time.Time) []*parked {
+	if (q.first.IsZero() || !now.After(q.first)) && len(q.order) <= 2*q.all.count+64 {
+		return nil
+	}
 	var out []*parked
 	q.order = slices.DeleteFunc(q.order, func(p *parked) bool {
 		if !p.gone && now.After(p.until) {
@@ -131,6 +139,12 @@ func (q *intake) expire(now time.Time) []*parked {
 		}
 		return p.gone
 	})
+	q.first = time.Time{}
+	for _, p := range q.order {
+		if q.first.IsZero() || p.until.Before(q.first) {
+			q.first = p.until
+		}
+	}
 	for _, p := range out {
 		for _, n := range p.missing {
 			q.by[n] = slices.DeleteFunc(q.by[n], func(o *parked) bool { return o.gone })
@@ -140,16 +154,6 @@ func (q *intake) expire(now time.Time) []*parked {
 		}
 	}
 	return out
-}
-
-// next returns when the first message's time is over.
-func (q *intake) next() (at time.Time) {
-	for _, p := range q.order {
-		if !p.gone && (at.IsZero() || p.until.Before(at)) {
-			at = p.until
-		}
-	}
-	return at
 }
 
 // judgement is what became of a message.

@@ -52,6 +52,7 @@ type view struct {
 	r   Reader
 	err error
 
+	dirty   bool // the overlay has something
 	entries map[types.ATXID]*activation.Entry
 	atxs    map[types.ATXID]*types.ATX
 	poets   map[types.PoetProofRef]*types.PoetProofMessage
@@ -61,8 +62,11 @@ type view struct {
 	txs     map[types.TransactionID]types.Transaction
 }
 
-// begin forgets the overlay: what it has is committed.
+// begin forgets the overlay: what it has is committed. Most Steps write nothing.
 func (v *view) begin() {
+	if v.entries != nil && !v.dirty {
+		return
+	}
 	*v = view{
 		r: v.r, err: v.err, entries: make(map[types.ATXID]*activation.Entry), atxs: make(map[types.ATXID]*types.ATX),
 		poets: make(map[types.PoetProofRef]*types.PoetProofMessage), ballots: make(map[types.BallotID]*types.Ballot),
@@ -73,6 +77,7 @@ func (v *view) begin() {
 
 // wrote adds a write to the overlay.
 func (v *view) wrote(w Write) {
+	v.dirty = true
 	switch w := w.(type) {
 	case WriteATX:
 		v.entries[w.Entry.ID], v.atxs[w.Entry.ID] = &w.Entry, w.ATX

@@ -25,9 +25,13 @@ func (m *Machine) Snapshot() *Snapshot { return m.snapshot }
 
 func (m *Machine) publish() {
 	tip := m.history.Tip()
-	m.snapshot = &Snapshot{
+	s := Snapshot{
 		Layer: m.layer, Tip: tip.Decision, State: tip.State, Synced: m.synced, Reason: m.reason,
 		Dispute: m.dispute, Elsewhere: m.elsewhere, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
+	}
+	if m.snapshot == nil || *m.snapshot != s {
+		next := s
+		m.snapshot = &next
 	}
 }
 

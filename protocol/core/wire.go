@@ -316,7 +316,7 @@ func serveLayers(l Library, from types.Layer) ([]byte, error) {
 	var out LayersAnswer
 	size := 0
 	fits := func(c *types.Certificate) bool {
-		size += len(codec.Encode(c))
+		size += 136 + 128*len(c.Signatures) // their encoding is no longer
 		return size <= MaxLayersAnswer
 	}
 	for i := range certs {
@@ -332,5 +332,7 @@ func serveLayers(l Library, from types.Layer) ([]byte, error) {
 			}
 		}
 	}
-	return codec.Encode(&out), nil
+	e := codec.NewEncoder(size + 8)
+	out.EncodeTo(e)
+	return e.Bytes(), nil
 }

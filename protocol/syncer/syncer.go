@@ -180,10 +180,12 @@ type want struct {
 type Machine struct {
 	cfg    Config
 	peers  map[Peer]*peer
-	names  []Peer // sorted
+	names  []Peer  // sorted
+	list   []*peer // of the names, in their order
 	turn   int
 	wants  map[Name]*want
-	order  []Name // of wants, in the order of their coming
+	order  []Name // of wants that were looked at, in the order of their coming
+	fresh  []Name // and of those that came since
 	asks   map[uint64]Ask
 	next   uint64
 	round  time.Time // of the last regular asking
@@ -210,11 +212,13 @@ func (m *Machine) SetPeers(peers []Peer) {
 			delete(m.peers, p)
 		}
 	}
+	m.list = m.list[:0]
 	for _, p := range m.names {
 		if m.peers[p] == nil {
 			m.peers[p] = &peer{}
 			m.urge = true
 		}
+		m.list = append(m.list, m.peers[p])
 	}
 }
 
@@ -244,8 +248,7 @@ func (m *Machine) want(n Name, hint Peer, until time.Time, only bool) bool {
 		p.wants++
 	}
 	m.wants[n] = &want{name: n, hint: hint, only: only, until: until, tried: make(map[Peer]bool)}
-	m.order = append(m.order, n)
-	m.dirty = true
+	m.fresh = append(m.fresh, n)
 	return true
 }
 
@@ -369,7 +372,7 @@ func (m *Machine) Stands(now time.Time, p Peer, s Standing) {
 
 // Count returns how many peers have a standing that is not older than since.
 func (m *Machine) Count(s Standing, since time.Time) (n int) {
-	for _, p := range m.peers {
+	for _, p := range m.list {
 		if p.standing == s && !p.stood.Before(since) {
 			n++
 		}
@@ -431,21 +434,33 @@ func (m *Machine) wake(now time.Time, v View) time.Time {
 	return at
 }
 
-// objects asks for what is wanted and not asked for.
+// objects asks for what is wanted and not asked for: what came since it was
+// called last, and all when something has changed for the others too.
 func (m *Machine) objects(now time.Time) {
-	if len(m.order) == 0 || !m.dirty && now.Before(m.due) {
+	all := m.dirty || len(m.order) > 0 && !now.Before(m.due) || len(m.order) > 2*len(m.wants)+64
+	if !all && len(m.fresh) == 0 {
 		return
 	}
-	m.dirty = false
-	m.due = now.Add(m.cfg.Timeout() / 4)
+	old := len(m.order)
+	m.order = append(m.order, m.fresh...)
+	m.fresh = m.fresh[:0]
+	look, keep := m.order[old:], m.order[:old]
+	if all || old == 0 {
+		look, keep = m.order, m.order[:0]
+		m.dirty = false
+		m.due = now.Add(m.cfg.Timeout() / 4)
+	}
 	batches := make(map[Peer][]Name)
-	var keep []Name
-	for _, n := range m.order {
+	for _, n := range look {
 		w := m.wants[n]
 		if w == nil {
 			continue
 		}
-		if now.After(w.until) {
+		p, left := Peer(""), now.Before(w.until)
+		if left && w.asked == 0 {
+			p, left = m.choose(now, w)
+		}
+		if !left {
 			m.out.GaveUp = append(m.out.GaveUp, n)
 			m.forget(w)
 			continue
@@ -454,21 +469,14 @@ func (m *Machine) objects(now time.Time) {
 			m.due = w.until
 		}
 		keep = append(keep, n)
-		if w.asked != 0 {
+		if p == "" {
 			continue
 		}
-		p, left := m.choose(now, w)
-		switch {
-		case p != "":
-			batches[p] = append(batches[p], n)
-			if len(batches[p]) == MaxObjects {
-				m.askObjects(now, p, batches[p])
-				batches[p] = nil
-			}
-		case !left:
-			m.out.GaveUp = append(m.out.GaveUp, n)
-			m.forget(w)
-			keep = keep[:len(keep)-1]
+		w.asked = chosen
+		batches[p] = append(batches[p], n)
+		if len(batches[p]) == MaxObjects {
+			m.askObjects(now, p, batches[p])
+			batches[p] = nil
 		}
 	}
 	m.order = keep
@@ -478,6 +486,9 @@ func (m *Machine) objects(now time.Time) {
 		}
 	}
 }
+
+// chosen stands for the ask that a want is about to be part of.
+const chosen = ^uint64(0)
 
 // choose returns whom to ask, or tells whether there is anybody left.
 func (m *Machine) choose(now time.Time, w *want) (Peer, bool) {
@@ -492,12 +503,13 @@ func (m *Machine) choose(now time.Time, w *want) (Peer, bool) {
 	}
 	left := len(m.names) == 0 // somebody may come
 	for i := range m.names {
-		name := m.names[(i+m.turn)%len(m.names)]
+		at := (i + m.turn) % len(m.names)
+		name := m.names[at]
 		if w.tried[name] {
 			continue
 		}
 		left = true
-		if p := m.peers[name]; p.objects < MaxAsksPerPeer && !now.Before(p.backoff) {
+		if p := m.list[at]; p.objects < MaxAsksPerPeer && !now.Before(p.backoff) {
 			return name, true
 		}
 	}
@@ -505,8 +517,11 @@ func (m *Machine) choose(now time.Time, w *want) (Peer, bool) {
 }
 
 func (m *Machine) askObjects(now time.Time, p Peer, names []Name) {
-	if m.peers[p].objects >= MaxAsksPerPeer {
-		return // the rest waits for a place
+	if m.peers[p].objects >= MaxAsksPerPeer { // the rest waits for a place
+		for _, n := range names {
+			m.wants[n].asked = 0
+		}
+		return
 	}
 	m.peers[p].objects++
 	a := m.ask(now, Ask{Peer: p, Objects: names})

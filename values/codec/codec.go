@@ -40,8 +40,8 @@ type Decodable interface{ DecodeFrom(d *Decoder) }
 
 // Encode returns the canonical encoding of v.
 func Encode(v Encodable) []byte {
-	var e Encoder
-	v.EncodeTo(&e)
+	e := NewEncoder(256) // most messages; the rest grows
+	v.EncodeTo(e)
 	return e.Bytes()
 }
 
@@ -54,6 +54,9 @@ func Decode(b []byte, v Decodable) error {
 
 // Encoder appends values to a buffer. The zero value is ready to use.
 type Encoder struct{ buf []byte }
+
+// NewEncoder returns an encoder with room for size bytes; it takes more.
+func NewEncoder(size int) *Encoder { return &Encoder{buf: make([]byte, 0, size)} }
 
 // Bytes returns what has been encoded so far. The encoder keeps using it.
 func (e *Encoder) Bytes() []byte { return e.buf }
@@ -277,11 +280,15 @@ func DecodeList[T any, P interface {
 }](d *Decoder, limit int) []T {
 	n := d.Count(limit)
 	var list []T
-	for range n {
+	for i := range n {
 		var v T
+		before := d.Remaining()
 		P(&v).DecodeFrom(d)
 		if d.err != nil {
 			return nil
+		}
+		if i == 0 { // room for as many as the input may have, if all are like this one
+			list = make([]T, 0, min(n, 1+d.Remaining()/max(before-d.Remaining(), 1)))
 		}
 		list = append(list, v)
 	}

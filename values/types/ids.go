@@ -62,8 +62,22 @@ type VRFSignature [80]byte
 // EmptyBlock is the id that stands for "no block in this layer".
 var EmptyBlock BlockID
 
+// shortSum is up to how many bytes Sum gathers the parts first.
+const shortSum = 512
+
 // Sum returns the BLAKE3-256 digest of the concatenated parts.
 func Sum(parts ...[]byte) Hash32 {
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	if size <= shortSum { // a Hasher has kilobytes to clear
+		buf := make([]byte, 0, shortSum)
+		for _, p := range parts {
+			buf = append(buf, p...)
+		}
+		return blake3.Sum256(buf)
+	}
 	h := blake3.New()
 	for _, p := range parts {
 		_, _ = h.Write(p) // a hash never fails to write
