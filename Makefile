@@ -95,8 +95,9 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: ## side by side with the reference; the last line is JSON
 	cd compat && $(GO) run ./cmd/bench
 
-generate: ## what is written by programs: stubs and assembler
+generate: ## what is written by programs: stubs, assembler, the list of metrics
 	$(GO) generate ./edges/api/... ./proofs/posw/...
+	$(GO) test -count=1 -run "^TestMetricsAreDocumented$$" ./cmd/tweedle -update
 
 clean:
 	rm -rf $(BIN)

@@ -44,6 +44,9 @@ func main() {
 
 func run() int {
 	defer stderr.Flush(lastWords)
+	if err := telemetry.ReportCrashes(); err != nil {
+		fmt.Fprintln(stderr, "tweedle:", err) // and go on: a crash has its words on stderr, too
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := rootCommand().ExecuteContext(ctx)
 	stop()

@@ -300,6 +300,7 @@ func (n *Node) seen(s core.Slot) {
 
 // happened tells people and streams.
 func (n *Node) happened(e core.Event) {
+	n.count(e)
 	switch e := e.(type) {
 	case core.Activated:
 		n.events.Publish(api.Activated{ATXRecord: e.Entry})
@@ -317,7 +318,6 @@ func (n *Node) happened(e core.Event) {
 	case core.Undone:
 		n.log.Error("applied layers are taken back", "from", e.From, "back_to", e.To, "fault", e.Fault, "signed_against_each_other", len(e.Smeshers))
 	case core.Disputed:
-		n.disputes.Inc()
 		n.log.Error("we disagree with what others certified", "layer", e.Layer, "reason", e.Reason,
 			"their_state", e.Theirs.StateRoot.Short(), "our_state", e.Ours.StateRoot.Short())
 	case core.Caught:

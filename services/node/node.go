@@ -24,7 +24,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"tweedle/base/durable"
@@ -104,8 +103,8 @@ type Node struct {
 	driver   *driver
 	smesher  *smeshing.Smesher // nil if we do not smesh
 	servers  *servers
-	registry *prometheus.Registry
-	disputes prometheus.Counter
+	registry *telemetry.Registry
+	metrics  metrics
 	events   *api.Events
 
 	snapshot atomic.Pointer[core.Snapshot]
@@ -124,7 +123,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log, sends: make(chan send, maxSends), ending: make(chan struct{}),
-		registry: prometheus.NewRegistry(), events: api.NewEvents(),
+		registry: telemetry.NewRegistry(), events: api.NewEvents(),
 	}
 	telemetry.CountDropped(cfg.Log, n.registry)
 	defer func() {

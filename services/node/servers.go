@@ -29,7 +29,7 @@ type servers struct {
 
 // listen opens the listeners, so that an address in use is known at once.
 func (n *Node) listen() (_ *servers, err error) {
-	n.gauges()
+	n.newMetrics()
 	s := &servers{pages: n.operations(), log: n.log}
 	defer func() {
 		if err != nil {

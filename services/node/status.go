@@ -6,9 +6,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"tweedle/base/telemetry"
 	"tweedle/edges/store"
 	"tweedle/values/types"
@@ -66,7 +63,7 @@ func (n *Node) Layers(from types.Layer) ([]telemetry.LayerStatus, error) {
 // changes the node.
 func (n *Node) operations() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}))
+	n.registry.ServeMetrics(mux)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, n.Status()) })
 	mux.HandleFunc("GET /layers", func(w http.ResponseWriter, r *http.Request) {
 		from, err := strconv.ParseUint(r.FormValue("from"), 10, 32)
@@ -88,30 +85,4 @@ func (n *Node) operations() http.Handler {
 func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // the reader has gone; nobody is left to tell
-}
-
-// gauges shows the node's place in numbers, read when they are asked for.
-func (n *Node) gauges() {
-	gauge := func(name, help string, value func() float64) {
-		n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tweedle_node_" + name, Help: help}, value))
-	}
-	gauge("layer", "Layer by the clock.", func() float64 { return float64(n.schedule.LayerAt(n.now())) })
-	gauge("applied_layer", "Newest applied layer.", func() float64 { return float64(n.snapshot.Load().Tip.Layer) })
-	gauge("synced", "1 while the node takes part.", func() float64 {
-		if n.snapshot.Load().Synced {
-			return 1
-		}
-		return 0
-	})
-	gauge("messages_parked", "Messages that wait for what they refer to.", func() float64 { return float64(n.snapshot.Load().Parked) })
-	gauge("objects_wanted", "Objects that are asked for.", func() float64 { return float64(n.snapshot.Load().Wanted) })
-	gauge("identity_elsewhere", "1 if our own identity runs somewhere else too.", func() float64 {
-		if n.snapshot.Load().Elsewhere {
-			return 1
-		}
-		return 0
-	})
-	n.disputes = prometheus.NewCounter(prometheus.CounterOpts{Name: "tweedle_node_disputes_total", Help: "Certified decisions that do not fit our history."})
-	n.registry.MustRegister(n.disputes)
-	gauge("transactions_waiting", "Transactions in the pool.", func() float64 { return float64(n.snapshot.Load().Waiting) })
 }

@@ -43,6 +43,17 @@ const (
 	EventStrayed           EventKind = "round_strayed"
 )
 
+// EventKinds lists the kinds of events.
+func EventKinds() []EventKind {
+	return []EventKind{
+		EventOpened, EventClosed, EventExecuting, EventProgress, EventProving,
+		EventProved, EventOverdue, EventResumed, EventDamage, EventJournalPaused,
+		EventJournalResumed, EventDiskLow, EventDiskFine, EventDiskFull, EventBallast,
+		EventWriteFailed, EventClockJumped, EventClockFollowed, EventJournalUnreadable, EventProofRefused,
+		EventClockChecked, EventStrayed,
+	}
+}
+
 // Tell logs an event; log may be nil.
 func Tell(log *slog.Logger, e Event) {
 	if log == nil {

@@ -14,6 +14,7 @@ type Metrics struct {
 	gateways        *prometheus.GaugeVec
 	pending, oldest prometheus.Gauge
 	events          *prometheus.CounterVec
+	delivered       prometheus.Gauge
 }
 
 // NewMetrics registers the metrics of delivery.
@@ -26,6 +27,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		oldest:  with.NewGauge(prometheus.GaugeOpts{Name: "poet_proof_undelivered_age_seconds", Help: "How long the oldest undelivered proof has waited."}),
 		events: with.NewCounterVec(prometheus.CounterOpts{
 			Name: "poet_delivery_events_total", Help: "Events of delivery by kind."}, []string{"event"}),
+		delivered: with.NewGauge(prometheus.GaugeOpts{
+			Name: "poet_last_delivery_timestamp_seconds", Help: "When the last proof was delivered; 0: none since the start."}),
 	}
 	for _, k := range kinds() {
 		m.events.WithLabelValues(string(k)) // an absent series cannot raise an alert
@@ -36,6 +39,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 func (m *Metrics) count(e poet.Event) {
 	if m != nil {
 		m.events.WithLabelValues(string(e.Kind)).Inc()
+		if e.Kind == ProofDelivered {
+			m.delivered.SetToCurrentTime()
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ type metrics struct {
 	ballast      prometheus.Gauge
 	journalBytes prometheus.Gauge
 	events       *prometheus.CounterVec
+	lastProof    prometheus.Gauge
 }
 
 // newMetrics makes the metrics and registers them, if there is a registry.
@@ -34,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	gauge := func(name, help string) prometheus.Gauge {
 		return with.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
-	return &metrics{
+	m := &metrics{
 		membersTotal: counters("poet_round_members_total", "members registered in a round", "id"),
 		batchLatency: with.NewHistogram(prometheus.HistogramOpts{
 			Name: "poet_round_batch_write_latency_seconds", Help: "time to store a batch of registrations durably",
@@ -50,6 +51,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		ballast:      gauge("poet_disk_ballast", "1 while the ballast file is in place"),
 		journalBytes: gauge("poet_journal_bytes", "bytes of all journals"),
 		events:       counters("poet_events_total", "events by kind", "kind"),
+		lastProof:    gauge("poet_last_proof_timestamp_seconds", "when the last proof was stored; 0: none since the start"),
+	}
+	for _, k := range poet.EventKinds() {
+		m.events.WithLabelValues(string(k)) // an absent series cannot raise an alert
+	}
+	return m
+}
+
+func (m *metrics) count(e poet.Event) {
+	m.events.WithLabelValues(string(e.Kind)).Inc()
+	if e.Kind == poet.EventProved {
+		m.lastProof.SetToCurrentTime()
 	}
 }
 

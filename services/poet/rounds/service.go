@@ -198,7 +198,7 @@ func (s *Service) checkClock(ctx context.Context) {
 }
 
 func (s *Service) emit(e poet.Event) {
-	s.metrics.events.WithLabelValues(string(e.Kind)).Inc()
+	s.metrics.count(e)
 	poet.Tell(s.cfg.Log, e)
 	if s.cfg.OnEvent != nil {
 		s.cfg.OnEvent(e)

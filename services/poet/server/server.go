@@ -24,9 +24,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -78,8 +75,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := (durable.OS{}).Mkdir(cfg.Poet.Dir, 0o700); err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := telemetry.NewRegistry()
+	telemetry.DescribeProcess(registry, cfg.Version, telemetry.Times{Genesis: cfg.Poet.Schedule.Genesis, Epoch: cfg.Poet.Schedule.EpochDuration})
 
 	stored := make(chan struct{}, 1)
 	cfg.Poet.OnProof = func(string) {
@@ -114,7 +111,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 }
 
 // serve runs all parts until ctx ends or one of them fails.
-func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courier *delivery.Courier, registry *prometheus.Registry) error {
+func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courier *delivery.Courier, registry *telemetry.Registry) error {
 	api := door.Config{
 		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
 		Front: front.Options{
@@ -134,7 +131,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 	g.Go(func() error { return admin.Serve(ctx, ls.admin) })
 	if ls.metrics != nil {
 		mux := http.NewServeMux()
-		mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+		registry.ServeMetrics(mux)
 		g.Go(func() error { return front.Operations(ctx, ls.metrics, mux, scrapeTime, cfg.Log) })
 	}
 	if ls.profile != nil {

@@ -1,0 +1,170 @@
+package node
+
+import (
+	"maps"
+	"strconv"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tweedle/base/telemetry"
+	"tweedle/protocol/core"
+	"tweedle/values/types"
+)
+
+// checkpointEvery is every how many layers nodes show the root of their state, so
+// that an observer finds the roots of the same layer.
+const checkpointEvery = 10
+
+// metrics are what a node counts. What it is, is read when it is asked for.
+type metrics struct {
+	disputes  prometheus.Counter
+	undone    prometheus.Counter
+	silent    prometheus.Counter
+	malicious prometheus.Counter
+	proofs    prometheus.Counter
+	proofTime prometheus.Gauge
+
+	mu       sync.Mutex          // guards the following
+	atxs     map[types.Epoch]int // by publish epoch, of the last ones
+	unsynced types.Layer         // since when it is not synced, if it is not
+}
+
+// newMetrics makes and registers all metrics of the node itself.
+func (n *Node) newMetrics() {
+	telemetry.DescribeProcess(n.registry, n.cfg.Version, telemetry.Times{
+		Genesis: n.schedule.Genesis, Layer: n.params.LayerDuration, Epoch: n.schedule.EpochDuration(),
+	})
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "tweedle_node_" + name, Help: help})
+		n.registry.MustRegister(c)
+		return c
+	}
+	n.metrics.disputes = counter("disputes_total", "Certified decisions that do not fit our history.")
+	n.metrics.undone = counter("undone_layers_total", "Applied layers that were taken back.")
+	n.metrics.silent = counter("silent_layers_total", "Layers in which the node was to take part and did not.")
+	n.metrics.malicious = counter("malicious_smeshers_total", "Smeshers that were proved malicious.")
+	n.metrics.proofs = counter("poet_proofs_total", "PoET proofs that were stored.")
+	n.metrics.proofTime = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tweedle_node_poet_proof_timestamp_seconds", Help: "When the last PoET proof was stored; 0: none since the start."})
+	n.registry.MustRegister(n.metrics.proofTime, checkpoint{n})
+	n.metrics.atxs, n.metrics.unsynced = map[types.Epoch]int{}, n.schedule.LayerAt(n.now())
+	for e := max(n.epoch(), 1) - 1; e <= n.epoch(); e++ {
+		if ids, err := n.db.EpochATXs(e); err == nil { // the store tells its faults itself
+			n.metrics.atxs[e] = len(ids)
+		}
+	}
+	n.gauges()
+}
+
+// gauges shows the node's place in numbers.
+func (n *Node) gauges() {
+	gauge := func(name, help string, value func() float64) {
+		n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tweedle_node_" + name, Help: help}, value))
+	}
+	number := func(name, help string, of func(*core.Snapshot) int) {
+		gauge(name, help, func() float64 { return float64(of(n.snapshot.Load())) })
+	}
+	yes := func(name, help string, of func(*core.Snapshot) bool) {
+		number(name, help, func(s *core.Snapshot) int {
+			if of(s) {
+				return 1
+			}
+			return 0
+		})
+	}
+	gauge("layer", "Layer by the clock.", func() float64 { return float64(n.schedule.LayerAt(n.now())) })
+	gauge("epoch", "Epoch by the clock.", func() float64 { return float64(n.epoch()) })
+	gauge("epoch_elapsed_ratio", "How much of the epoch has passed, from 0 to 1.", func() float64 {
+		now := n.now()
+		return now.Sub(n.schedule.EpochStart(n.schedule.EpochAt(now))).Seconds() / n.schedule.EpochDuration().Seconds()
+	})
+	gauge("first_layer", "The first layer that can have a block.", func() float64 { return float64(n.schedule.FirstBallotLayer()) })
+	number("applied_layer", "Newest applied layer.", func(s *core.Snapshot) int { return int(s.Tip.Layer) })
+	yes("synced", "1 while the node takes part.", func(s *core.Snapshot) bool { return s.Synced })
+	number("unsynced_layers", "For how many layers the node has not taken part; 0 while it does.", func(s *core.Snapshot) int {
+		if s.Synced {
+			return 0
+		}
+		n.metrics.mu.Lock()
+		defer n.metrics.mu.Unlock()
+		return int(n.schedule.LayerAt(n.now()) - n.metrics.unsynced)
+	})
+	yes("disputed", "1 while others certified what does not fit our history.", func(s *core.Snapshot) bool { return s.Dispute.Layer != 0 })
+	number("messages_parked", "Messages that wait for what they refer to.", func(s *core.Snapshot) int { return s.Parked })
+	number("objects_wanted", "Objects that are asked for.", func(s *core.Snapshot) int { return s.Wanted })
+	yes("identity_elsewhere", "1 if our own identity runs somewhere else too.", func(s *core.Snapshot) bool { return s.Elsewhere })
+	number("transactions_waiting", "Transactions in the pool.", func(s *core.Snapshot) int { return s.Waiting })
+	gauge("atxs_published", "ATXs known that are published in this epoch.", func() float64 { return float64(n.countATXs(n.epoch())) })
+	gauge("atxs_published_before", "ATXs known that were published in the epoch before.", func() float64 { return float64(n.countATXs(n.epoch() - 1)) })
+	if n.signer == nil {
+		return
+	}
+	gauge("smesher_atx_epoch", "Publish epoch of the own smesher's newest ATX; -1: there is none.", func() float64 {
+		last, err := n.db.LastATX(n.signer.NodeID())
+		if err != nil {
+			return -1
+		}
+		return float64(last.PublishEpoch)
+	})
+	gauge("smesher_trouble", "1 while the own smesher's step fails.", func() float64 {
+		if n.smesherStatus().Error != "" {
+			return 1
+		}
+		return 0
+	})
+}
+
+func (n *Node) countATXs(e types.Epoch) int {
+	n.metrics.mu.Lock()
+	defer n.metrics.mu.Unlock()
+	return n.metrics.atxs[e]
+}
+
+// count counts what happened.
+func (n *Node) count(e core.Event) {
+	m := &n.metrics
+	switch e := e.(type) {
+	case core.Activated:
+		m.mu.Lock()
+		m.atxs[e.Entry.PublishEpoch]++
+		now := n.epoch()
+		maps.DeleteFunc(m.atxs, func(epoch types.Epoch, _ int) bool { return epoch+2 < now })
+		m.mu.Unlock()
+	case core.PoetStored:
+		m.proofs.Inc()
+		m.proofTime.Set(float64(n.now().UnixMilli()) / 1000)
+	case core.Undone:
+		m.undone.Add(float64(e.From - e.To))
+	case core.Disputed:
+		m.disputes.Inc()
+	case core.Caught:
+		m.malicious.Inc()
+	case core.Synced:
+		m.mu.Lock()
+		m.unsynced = n.schedule.LayerAt(n.now())
+		m.mu.Unlock()
+	case core.Silent:
+		m.silent.Inc()
+	}
+}
+
+// checkpoint shows the state's root after the newest layer that was applied and
+// that checkpointEvery divides. It is one series at a time.
+type checkpoint struct{ n *Node }
+
+var stateDesc = prometheus.NewDesc("tweedle_node_state_info",
+	"1, with the root of the state after a layer, every few layers: who shows the same layer must show the same root.", []string{"layer", "root"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c checkpoint) Describe(to chan<- *prometheus.Desc) { to <- stateDesc }
+
+// Collect implements prometheus.Collector.
+func (c checkpoint) Collect(to chan<- prometheus.Metric) {
+	layer := c.n.snapshot.Load().Tip.Layer / checkpointEvery * checkpointEvery
+	last, err := c.n.db.LayerBefore(layer + 1)
+	if err != nil {
+		return // there is none yet
+	}
+	to <- prometheus.MustNewConstMetric(stateDesc, prometheus.GaugeValue, 1, strconv.Itoa(int(layer)), last.StateRoot.String()[:16])
+}

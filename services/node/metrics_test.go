@@ -1,0 +1,44 @@
+package node
+
+import (
+	"testing"
+
+	"tweedle/protocol/activation"
+	"tweedle/protocol/core"
+)
+
+// What happens is counted, and what the node is can be read at once.
+func TestEventsAreCounted(t *testing.T) {
+	n, err := Open(config(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	n.count(core.Undone{From: 9, To: 4})
+	n.count(core.Disputed{})
+	epoch := n.epoch()
+	var entry activation.Entry
+	entry.PublishEpoch = epoch
+	for range 3 {
+		n.count(core.Activated{Entry: entry})
+	}
+	if got := n.countATXs(epoch); got != 3 {
+		t.Errorf("%d ATXs are counted", got)
+	}
+	families, err := n.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		values[f.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+	}
+	for name, want := range map[string]float64{
+		"tweedle_node_undone_layers_total": 5, "tweedle_node_disputes_total": 1, "tweedle_node_atxs_published": 3,
+	} {
+		if values[name] != want {
+			t.Errorf("%s is %v, not %v", name, values[name], want)
+		}
+	}
+}
