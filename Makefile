@@ -48,7 +48,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 
 # The campaigns, in parts that end within an hour each on two cores. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY := packages writes damage kills deliveries machine simulator memory space fuzz network outages runs
+NIGHTLY := packages writes damage kills deliveries machine simulator catchup memory space fuzz network outages sites runs
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
 nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs some of them
@@ -70,6 +70,8 @@ nightly-machine: # seeds of its machine of rounds
 	$(NIGHTLY_TEST) -run '^TestMachineUnderFaults$$' ./services/poet/rounds
 nightly-simulator: # seeds of whole networks of cores, with adversaries
 	$(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
+nightly-catchup: # an empty store joins a network of 2,000 layers
+	$(NIGHTLY_TEST) -run '^TestCatchUpOfALongHistory$$' ./services/node
 nightly-memory: # of a round of 2^26 leaves
 	$(NIGHTLY_TEST) -run '^TestMemory' ./proofs/posw
 nightly-space: # a smesher that fills its space is killed
@@ -78,8 +80,10 @@ nightly-fuzz: # every fuzz target
 	./scripts/fuzz.sh 30s
 nightly-network: # the real programs, and outside judges
 	$(MAKE) --no-print-directory test-network
-nightly-outages: # all PoETs gone at four moments
-	cd compat && $(NIGHTLY_TEST) -run '^TestPoetsGoneAtAnyMoment$$' ./network
+nightly-outages: # all PoETs gone at four moments; one of two paused
+	cd compat && $(NIGHTLY_TEST) -run '^(TestPoetsGoneAtAnyMoment|TestAPausedPoetCostsNothing)$$' ./network
+nightly-sites: # one identity in two network namespaces whose link is down at times; as root
+	cd compat && $(NIGHTLY_TEST) -run '^TestOneIdentityInTwoSites$$' ./network
 nightly-runs: # ten testnets of four epochs
 	cd compat && $(NIGHTLY_TEST) -run '^TestTenRunsInARow$$' ./network
 
