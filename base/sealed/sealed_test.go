@@ -215,8 +215,10 @@ func TestAFlippedBitIsFoundOrHarmless(t *testing.T) {
 	}
 	defer file.Close()
 	found, harmless := 0, 0
-	for bit := 0; bit < 8*len(good); bit += 331 {
-		if at := bit / 8; at >= loose && at < loose+len("not sealed") {
+	for bit := range 8 * len(good) {
+		at := bit / 8
+		// All bits of the pages' heads, and some of the rest.
+		if at%os.Getpagesize() >= pageHeader && bit%331 != 0 || at >= loose && at < loose+len("not sealed") {
 			continue
 		}
 		one := good[bit/8] ^ 1<<(bit%8)
@@ -249,6 +251,9 @@ func readAll(path string) error {
 	}
 	defer bolt.Close()
 	return bolt.View(func(tx *bbolt.Tx) error {
+		if options.complete(tx) != nil {
+			return nil // Open finds it
+		}
 		if v, err := Top(tx, "plain").Get([]byte("first")); err != nil || string(v) != "value" {
 			return fmt.Errorf("%q, %w", v, err)
 		}

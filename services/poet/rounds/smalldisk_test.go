@@ -27,7 +27,7 @@ func TestSmallDisk(t *testing.T) {
 	defer unix.Unmount(mount, unix.MNT_DETACH)
 	cfg := config(t, time.Now().Add(time.Second))
 	cfg.Dir = filepath.Join(mount, "poet")
-	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, 6*time.Second, 4*time.Second
+	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, 9*time.Second, 4*time.Second
 	cfg.Work.K, cfg.BallastBytes, cfg.SubmitFlush = 1, 2<<20, time.Millisecond
 	cfg.Work.LeavesPerSecond, cfg.Work.MaxLeavesPerSecond, cfg.Work.CheckpointInterval = 5000, 5000, 50*time.Millisecond
 	s := start(t, cfg)

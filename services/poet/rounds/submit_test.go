@@ -357,7 +357,8 @@ func TestRegistrationsAtTheBorder(t *testing.T) {
 func TestStopWhileProving(t *testing.T) {
 	t.Parallel()                                  // it waits most of its time
 	cfg := config(t, time.Now().Add(time.Second)) // also a slow start comes before
-	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, time.Hour, time.Hour-900*time.Millisecond
+	// A short epoch: the second start looks at its clock for a part of one.
+	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, 20*time.Second, 20*time.Second-900*time.Millisecond
 	cfg.Work.K, cfg.Work.MaxLeavesPerSecond, cfg.Work.LeavesPerSecond, cfg.Work.ProveWorkers = 17, 0, 50_000, 1
 	s := start(t, cfg)
 	s.register(1)
