@@ -64,7 +64,7 @@ func run() int {
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tweedle",
-		Short:         "A space-time network: node, PoET server, local testnet, wallet",
+		Short:         "A space-time network: node, PoET server, space, local testnet, wallet",
 		Example:       "  tweedle testnet up\n  tweedle node --help",
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -73,6 +73,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		nodeCommand(),
 		poetCommand(),
+		postCommand(),
 		versionCommand(),
 		testnetCommand(),
 		walletCommand(),

@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
+	"tweedle/base/durable"
 	"tweedle/proofs/post"
 	"tweedle/protocol/activation"
 	"tweedle/values/types"
@@ -114,6 +114,12 @@ func (s *Smesher) initialize(ctx context.Context) (activation.Input, error) {
 	if err := s.room(); err != nil {
 		return nil, err
 	}
+	// "tweedle post" may be at work on it.
+	lock, err := durable.Lock(s.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
 	started := time.Now()
 	meta, err := post.Init(s.cfg.Dir, s.rules.Post, post.Setup{
 		NodeID: s.id, CommitmentATX: commitment, NumUnits: s.cfg.NumUnits,
@@ -142,32 +148,15 @@ func (s *Smesher) initialize(ctx context.Context) (activation.Input, error) {
 // room tells whether the disk has room for what is not filled yet. It is looked
 // at again with every try.
 func (s *Smesher) room() error {
-	labels, err := s.rules.Post.NumLabels(s.cfg.NumUnits)
-	if err != nil {
+	need, err := post.Missing(s.cfg.Dir, s.rules.Post, post.Setup{NumUnits: s.cfg.NumUnits})
+	if err != nil || need == 0 {
 		return err
 	}
-	need := labels * post.LabelSize
-	files, err := filepath.Glob(filepath.Join(s.cfg.Dir, "postdata_*.bin"))
-	if err != nil {
-		return err
+	free, err := durable.OS{}.Free(s.cfg.Dir)
+	if err == nil && free < need {
+		err = fmt.Errorf("space in %s needs %s more, its disk has %s free: free some, it goes on by itself", s.cfg.Dir, size(need), size(free))
 	}
-	for _, name := range files {
-		if info, err := os.Stat(name); err == nil {
-			need -= min(need, uint64(info.Size()))
-		}
-	}
-	if need == 0 {
-		return nil
-	}
-	need += 2 * post.MaxMetadataSize // and the new one beside the old
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs(s.cfg.Dir, &disk); err != nil {
-		return fmt.Errorf("space in %s: %w", s.cfg.Dir, err)
-	}
-	if free := disk.Bavail * uint64(disk.Bsize); free < need {
-		return fmt.Errorf("space in %s needs %s more, its disk has %s free: free some, it goes on by itself", s.cfg.Dir, size(need), size(free))
-	}
-	return nil
+	return err
 }
 
 // size writes a number of bytes for people.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"tweedle/base/durable"
 	"tweedle/edges/store"
 	"tweedle/proofs/post"
 	"tweedle/values/types"
@@ -198,6 +199,33 @@ func TestASpaceBoundToAnUnknownATXIsNamed(t *testing.T) {
 		time.Sleep(time.Minute)
 		if st := r.Status(); !strings.Contains(st.Error, "which is not known here") {
 			t.Errorf("status %+v", st)
+		}
+	})
+}
+
+// While "tweedle post" works on the folder, the node waits, and uses what it made.
+func TestSpaceThatIsFilledByAnotherProcessIsWaitedFor(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		rules := r.network.Activation(r.params)
+		must(t, os.MkdirAll(r.space(), 0o700))
+		lock, err := durable.Lock(r.space())
+		must(t, err)
+		r.add("poet", 500)
+		r.start(r.config("poet"))
+		time.Sleep(5 * time.Minute)
+		if st := r.Status(); !strings.Contains(st.Error, "another process uses this directory") {
+			t.Errorf("status %+v", st)
+		}
+		setup := post.Setup{NodeID: r.id.NodeID(), CommitmentATX: rules.Golden, NumUnits: 2, Part: post.Part{From: 0, To: 1}, MaxFileSize: 2048}
+		_, err = post.Init(r.space(), rules.Post, setup, post.InitOptions{})
+		must(t, err)
+		must(t, lock.Close())
+		r.until(13)
+		if len(r.atxs) == 0 {
+			t.Errorf("it does not go on\n%s", r.logged())
+		}
+		if m, err := post.ReadMetadata(r.space()); err != nil || m.MaxFileSize != 2048 {
+			t.Errorf("files of %d bytes, %v: the part was not taken", m.MaxFileSize, err)
 		}
 	})
 }

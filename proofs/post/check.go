@@ -28,8 +28,8 @@ type CheckOptions struct {
 	Workers  int // goroutines, 0 means 1
 	Progress func(done, total uint64)
 	Cancel   func() bool // true stops with ErrCancelled
-	// Found is told all that is wrong: a *DamagedError, an *UnreadableError, or a file
-	// that is missing or short.
+	// Found is told all that is wrong: a *DamagedError, an *UnreadableError or a
+	// *MissingError.
 	Found func(error)
 }
 
@@ -199,14 +199,28 @@ func (c *checker) file(number uint64) error {
 
 // lost tells of a file that is not there in full size.
 func (c *checker) lost(number uint64, size int64, err error) {
-	what := fmt.Errorf("post: %s has %d of %d bytes: repair it, or restore it from a backup", c.layout.name(number), size, c.layout.size(number))
-	if err != nil {
-		what = fmt.Errorf("post: %s cannot be opened: repair it, or restore it from a backup: %w", c.layout.name(number), err)
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.opts.Found(what)
+	c.opts.Found(&MissingError{File: c.layout.name(number), Has: size, Want: c.layout.size(number), Err: err})
 }
+
+// MissingError says which data file is not there in full size.
+type MissingError struct {
+	File      string // path of the data file
+	Has, Want int64  // bytes
+	Err       error  // why it cannot be opened, nil if it can
+}
+
+// Error says where, and what to do.
+func (e *MissingError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("post: %s cannot be opened: \"tweedle post repair\" makes it again: %v", e.File, e.Err)
+	}
+	return fmt.Sprintf("post: %s has %d of %d bytes: \"tweedle post repair\" makes it again", e.File, e.Has, e.Want)
+}
+
+// Unwrap returns why it cannot be opened.
+func (e *MissingError) Unwrap() error { return e.Err }
 
 // look compares some labels of a file.
 func (c *checker) look(f durable.File, l *Labeler, indices []uint64) error {

@@ -77,7 +77,7 @@ type DamagedError struct {
 
 // Error says where, and what to do.
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("post: label %d in %s at byte %d is damaged or was made with another cost: restore this file from a backup, or initialise another directory",
+	return fmt.Sprintf("post: label %d in %s at byte %d is damaged or was made with another cost: \"tweedle post repair\" makes it again",
 		e.Index, e.File, e.Offset)
 }
 
@@ -91,7 +91,7 @@ type UnreadableError struct {
 
 // Error says where, and what to do.
 func (e *UnreadableError) Error() string {
-	return fmt.Sprintf("post: %d bytes at byte %d of %s cannot be read: check the disk, restore this file from a backup: %v", e.Size, e.Offset, e.File, e.Err)
+	return fmt.Sprintf("post: %d bytes at byte %d of %s cannot be read: check the disk, then \"tweedle post repair\" this file: %v", e.Size, e.Offset, e.File, e.Err)
 }
 
 // Unwrap returns the disk's error.

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"tweedle/base/durable"
+	"tweedle/base/durable/durabletest"
 )
 
 // slowProve finds, label by label, the first K2 indices that pass for nonce and are
@@ -435,6 +436,10 @@ func TestRandomXIsNamedButNotBuiltIn(t *testing.T) {
 	p.PoW = MainnetParams().PoW
 	if p.PoW.Name() != "randomx" {
 		t.Errorf("mainnet has %s", p.PoW.Name())
+	}
+	fs := durabletest.NewFaulty(durabletest.NewMem(1 << 20))
+	if _, err := initialise(fs, "dir", p, testSetup(), InitOptions{}); !errors.Is(err, ErrNotBuiltIn) || len(fs.Done()) != 0 {
+		t.Errorf("Init says %v, after %v", err, fs.Done())
 	}
 	if _, err := d.Prove([32]byte{}, p, ProveOptions{}); !errors.Is(err, ErrNotBuiltIn) {
 		t.Errorf("Prove says %v", err)

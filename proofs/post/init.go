@@ -84,6 +84,9 @@ func initialise(fs durable.FS, dir string, p Params, setup Setup, opts InitOptio
 	if err != nil {
 		return Metadata{}, err
 	}
+	if err := p.Provable(); err != nil {
+		return Metadata{}, err
+	}
 	if labels > maxPosition/LabelSize {
 		return Metadata{}, fmt.Errorf("post: %d labels do not fit a disk", labels)
 	}
@@ -97,7 +100,7 @@ func initialise(fs durable.FS, dir string, p Params, setup Setup, opts InitOptio
 		judge:      newLabeler(p.ScryptN, portableLabels),
 	}
 	if setup.Part == (Part{}) {
-		if in.parts, err = partsIn(fs, dir, p, setup); err != nil {
+		if in.parts, err = partsIn(fs, dir, p, &setup); err != nil {
 			return Metadata{}, err
 		}
 	}
@@ -180,7 +183,7 @@ func claim(fs durable.FS, dir string, p Params, s Setup) (Metadata, error) {
 		m.MaxFileSize = DefaultFileSize
 	}
 	if s.Part != (Part{}) && (s.Part.From >= s.Part.To || s.Part.To > m.NumFiles()) {
-		return Metadata{}, fmt.Errorf("post: files %d to %d, but the space has %d, numbered from 0", s.Part.From, s.Part.To, m.NumFiles())
+		return Metadata{}, fmt.Errorf("post: files %d to %d, but the space has %d, numbered from 0", s.Part.From, s.Part.To-1, m.NumFiles())
 	}
 	first, _ := m.layout(dir).part(s.Part)
 	m.LastPosition = &first

@@ -17,7 +17,20 @@ import (
 // A part has a metadata file of its own beside its data files. Copied together into one
 // directory, parts are joined by an Init of the whole there, which takes what is finished
 // as it is, the best of their VRF nonces, and fills what is missing.
-type Part struct{ From, To uint64 }
+type Part struct {
+	From uint64 `json:"from"` // number of the first data file
+	To   uint64 `json:"to"`   // of the one after the last
+}
+
+func comparePart(a, b Part) int {
+	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
+}
+
+// parsePart returns the part whose metadata file has a name.
+func parsePart(name string) (p Part, ok bool) {
+	n, err := fmt.Sscanf(name, "postdata_part_%d_%d.json", &p.From, &p.To)
+	return p, n == 2 && err == nil && p.MetadataName() == name
+}
 
 // MetadataName is the name of the file that describes a part.
 func (p Part) MetadataName() string {
@@ -33,7 +46,7 @@ func (m Metadata) NumFiles() uint64 {
 	return (m.NumLabels() + perFile - 1) / perFile
 }
 
-// labels returns the first label of a part and the one after its last.
+// part returns the first label of a part and the one after its last.
 func (l layout) part(p Part) (first, end uint64) {
 	if p == (Part{}) {
 		return 0, l.labels
@@ -48,23 +61,25 @@ type finishedPart struct {
 }
 
 // partsIn returns the parts in dir that are finished, in order. Those that are not are
-// filled again: what they have is the same.
-func partsIn(fs durable.FS, dir string, p Params, s Setup) (parts []finishedPart, err error) {
+// filled again: what they have is the same. If s does not say how large files are, it gets
+// that from the parts: they must agree.
+func partsIn(fs durable.FS, dir string, p Params, s *Setup) (parts []finishedPart, err error) {
 	names, err := fs.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, advise(err)
 	}
 	for _, name := range names {
-		var part Part
-		if n, err := fmt.Sscanf(name, "postdata_part_%d_%d.json", &part.From, &part.To); n != 2 || err != nil || part.MetadataName() != name {
+		part, ok := parsePart(name)
+		if !ok {
 			continue
 		}
 		m, err := loadMetadata(fs, filepath.Join(dir, name))
 		if err != nil {
 			return nil, err
 		}
-		s := s
-		s.Part = part
+		if s.MaxFileSize == 0 {
+			s.MaxFileSize = m.MaxFileSize
+		}
 		if err := s.belongs(m, p, filepath.Join(dir, name)); err != nil {
 			return nil, err
 		}
@@ -75,7 +90,7 @@ func partsIn(fs durable.FS, dir string, p Params, s Setup) (parts []finishedPart
 			parts = append(parts, finishedPart{part, m})
 		}
 	}
-	slices.SortFunc(parts, func(a, b finishedPart) int { return cmp.Compare(a.From, b.From) })
+	slices.SortFunc(parts, func(a, b finishedPart) int { return comparePart(a.Part, b.Part) })
 	return parts, nil
 }
 
@@ -139,7 +154,7 @@ func hasParts(fs durable.FS, dir string) (bool, error) {
 		return false, advise(err)
 	}
 	return slices.ContainsFunc(names, func(name string) bool {
-		ok, err := filepath.Match("postdata_part_*_*.json", name)
-		return ok && err == nil
+		_, ok := parsePart(name)
+		return ok
 	}), nil
 }

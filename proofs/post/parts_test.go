@@ -76,8 +76,9 @@ func TestPartsOfSeveralMachinesJoinToTheSpaceOfOne(t *testing.T) {
 			}
 			copyInto(t, fs, made)
 		}
-		computed := uint64(0)
-		_, err := initialise(fs, "dir", p, testSetup(), InitOptions{BatchLabels: 16, Progress: func(p InitProgress) { computed = p.Done - p.Resumed }})
+		computed, setup := uint64(0), testSetup()
+		setup.MaxFileSize = 0 // the parts know
+		_, err := initialise(fs, "dir", p, setup, InitOptions{BatchLabels: 16, Progress: func(p InitProgress) { computed = p.Done - p.Resumed }})
 		if err != nil {
 			t.Fatalf("%v: %v", parts, err)
 		}
@@ -152,6 +153,9 @@ func TestAPartThatIsNotWhatItSaysIsRefused(t *testing.T) {
 		"another nonce": {func(f map[string]string) {
 			f["postdata_part_1_3.json"] = strings.Replace(f["postdata_part_1_3.json"], `"Nonce": `, `"Nonce": 1`, 1)
 		}, "postdata_part_1_3.json"},
+		"files of another size": {func(f map[string]string) {
+			f["postdata_part_3_4.json"] = strings.Replace(f["postdata_part_1_3.json"], "1024", "2048", 1)
+		}, "postdata_part_3_4.json has files of 2048 bytes, not 1024"},
 		"another range": {func(f map[string]string) { f["postdata_part_2_9.json"] = f["postdata_part_1_3.json"] }, "names no range"},
 		"its name is a shorter range's": {func(f map[string]string) {
 			f["postdata_part_3_4.json"] = f["postdata_part_1_3.json"]

@@ -107,8 +107,8 @@ func MainnetLikeParams() Params {
 }
 
 // MainnetParams returns the published constants. Their proof of work is
-// RandomX, which this build does not have: space can be initialised and VRF
-// nonces be checked, but Prove and Verify fail with ErrNotBuiltIn.
+// RandomX, which this build does not have: Init refuses before it makes a label, and
+// Prove and Verify fail with ErrNotBuiltIn (docs/decisions/0004-where-we-differ.md).
 func MainnetParams() Params {
 	return Params{
 		LabelsPerUnit: 1 << 32, MinUnits: 4, MaxUnits: 1<<32 - 1,

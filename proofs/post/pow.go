@@ -63,6 +63,13 @@ func PoWByName(name string) (PoW, error) {
 	return nil, fmt.Errorf("post: unknown proof of work %q, have %s", name, blake3Name)
 }
 
+// Provable returns ErrNotBuiltIn if this program could never prove a space of these
+// parameters: then it should not make one.
+func (p Params) Provable() error {
+	_, err := p.PoW.Hash(new([48]byte))
+	return err
+}
+
 // powInput returns what is hashed, with the counter left zero.
 func powInput(group uint8, challenge, nodeID *[32]byte) (in [48]byte) {
 	in[7] = group

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -88,6 +89,22 @@ func (d *Data) Prove(challenge [32]byte, p Params, opts ProveOptions) (Proof, er
 		return Proof{}, fmt.Errorf("post: none of %d nonces has %d labels that pass, and the disk lost %d places, the first: %w", MaxNonces, p.K2, len(s.lost), s.firstLost)
 	}
 	return Proof{}, fmt.Errorf("post: none of %d nonces has %d labels that pass: if this repeats with another challenge, the data is damaged", MaxNonces, p.K2)
+}
+
+// NoncesFor returns how many nonces, a multiple of 16, a pass must try so that one of them
+// leads to a proof with such a chance, under 1: MaxNonces if no number does. That of one
+// nonce is that of K2 or more labels where K1 pass on average (reference/post.md 3.2).
+func NoncesFor(p Params, chance float64) uint32 {
+	fewer, term := 0.0, math.Exp(-float64(p.K1)) // Poisson's
+	for k := range p.K2 {
+		fewer += term
+		term *= float64(p.K1) / float64(k+1)
+	}
+	n := uint32(nonceGroupSize)
+	for n < MaxNonces && 1-math.Pow(fewer, float64(n)) < chance {
+		n += nonceGroupSize
+	}
+	return n
 }
 
 func (o *ProveOptions) complete() error {

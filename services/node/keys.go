@@ -18,6 +18,10 @@ const identityFile = "identity.key"
 // postDir is where the smesher's space is, in the node's folder.
 const postDir = "post"
 
+// Identity returns the seed in the key file of the smesher whose space is in a folder. It
+// makes one if there is none, but never beside space that belongs to another.
+func Identity(path, space string) ([]byte, error) { return loadOrCreateSeed(path, space) }
+
 // loadOrCreateSeed reads a key file, or makes one, unless there is space: then its
 // key is lost, and a new one could not use it. If we stop before a new one is
 // durable, no space is bound to the identity yet and the next start makes another.

@@ -184,10 +184,10 @@ func contests(dir, name string) ([]*contest, error) {
 	return append(all, verify), nil
 }
 
-// labels compares 24 labels of each kernel and a quarter as many of scrypt, which
-// costs as much but has another result.
+// labels compares some labels of each kernel, which fill the lanes of all, and a quarter
+// as many of scrypt, which costs as much but has another result.
 func labels(ours, plain post.Engine) *contest {
-	const n = 24
+	const n = 120
 	c := new(contest)
 	for _, e := range []post.Engine{ours, plain} {
 		l := e.NewLabeler(Cost)
