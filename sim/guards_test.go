@@ -1,0 +1,255 @@
+package sim
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+	"time"
+
+	"tweedle/protocol/core"
+	"tweedle/protocol/syncer"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// Each test here plays against one rule of package core, and fails without it.
+
+// offers are objects that a script has for whoever asks.
+type offers map[syncer.Name][]byte
+
+// feed answers what a core asks for objects, whomever it asks, until it asks for
+// nothing more that the script has. It returns all that the core said.
+func (n *node) feed(t *testing.T, have offers, out core.Output) (all []core.Output) {
+	t.Helper()
+	for queue := []core.Output{out}; len(queue) > 0; queue = queue[1:] {
+		all = append(all, queue[0])
+		for _, a := range queue[0].Asks {
+			var raw core.ObjectsAnswer
+			found := false
+			for _, name := range a.Objects {
+				raw = append(raw, have[name])
+				found = found || have[name] != nil
+			}
+			if !found {
+				continue
+			}
+			answer, err := core.CheckAnswer(n.crypto, a, codec.Encode(raw))
+			if err != nil {
+				t.Fatal(err)
+			}
+			queue = append(queue, n.give(t, core.Answered{Ask: a.ID, Answer: answer}))
+		}
+	}
+	return all
+}
+
+// historyAsk lets time pass until a core asks somebody for layers.
+func (n *node) historyAsk(t *testing.T) syncer.Ask {
+	t.Helper()
+	for range 40 {
+		n.w.now = n.w.now.Add(n.w.cfg.Schedule.LayerDuration / 16)
+		for _, a := range n.give(t, core.Tick{}).Asks {
+			if a.Layers != nil {
+				return a
+			}
+		}
+	}
+	t.Fatal("nobody is asked about the history")
+	return syncer.Ask{}
+}
+
+// atxsOf returns the ATXs of nodes that count in an epoch, as a set.
+func atxsOf(e types.Epoch, nodes ...*node) types.ActiveSet {
+	var set types.ActiveSet
+	for _, n := range nodes {
+		set = append(set, n.made[e-1])
+	}
+	slices.SortFunc(set, func(a, b types.ATXID) int { return bytes.Compare(a[:], b[:]) })
+	return set
+}
+
+// empty is a decision for a block that does nothing to the state.
+func empty(l types.Layer, on types.Decision, set types.ActiveSet) (types.Decision, *types.Block) {
+	b := &types.Block{Layer: l}
+	return types.Decision{Layer: l, Electorate: set.Hash(), Parent: on.StateRoot, Block: b.ID(), StateRoot: on.StateRoot}, b
+}
+
+func signed(d types.Decision, nodes ...*node) types.Certificate {
+	c := types.Certificate{Decision: d}
+	for _, n := range nodes {
+		c.Signatures = append(c.Signatures, types.CertifySignature{
+			ATX: n.made[n.w.cfg.Schedule.EpochOf(d.Layer)-1], Smesher: n.key.NodeID(), Signature: n.key.Sign(signing.Certify, codec.Encode(&d)),
+		})
+	}
+	slices.SortFunc(c.Signatures, func(a, b types.CertifySignature) int { return bytes.Compare(a.Smesher[:], b.Smesher[:]) })
+	return c
+}
+
+// A certificate by all the weight of a list is worth nothing if the list is a
+// small part of what is known: else every smesher could certify what it likes
+// with a list of itself. It comes by gossip or in an answer.
+func TestAnElectorateOfAFewCertifiesNothing(t *testing.T) {
+	for _, few := range []bool{true, false} {
+		for _, gossip := range []bool{true, false} {
+			w := lab(t, 5)
+			w.run(12, time.Second)
+			n, signers := w.nodes[4], w.nodes[:2]
+			if !few {
+				signers = w.nodes[:4]
+			}
+			tip := n.m.Snapshot().Tip
+			set := atxsOf(w.cfg.Schedule.EpochOf(12), signers...)
+			d, block := empty(12, tip, set)
+			have := offers{
+				{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
+				syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
+			}
+			cert := signed(d, signers...)
+			if gossip {
+				for _, s := range cert.Signatures {
+					n.feed(t, have, n.hearRaw(t, "n00", core.TopicDecision, codec.Encode(&types.CertifyMessage{Decision: d, By: s})))
+				}
+			} else {
+				ask := n.historyAsk(t)
+				answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.feed(t, have, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
+			}
+			if applied := n.m.Snapshot().Tip == d; applied == few {
+				t.Errorf("by a few %v, by gossip %v: applied %v", few, gossip, applied)
+			}
+			// Nor is it something to build on, or to tell others of.
+			for _, c := range n.m.Open() {
+				if few && c.Decision == d {
+					t.Errorf("by gossip %v: the signatures of a few are counted", gossip)
+				}
+			}
+			w.result.Violations = nil // the script signs for honest nodes
+		}
+	}
+}
+
+// Whoever lists ATXs is asked for them, and nobody else: made-up ids cost their
+// maker's time and not everybody's.
+func TestWhoListsIsAskedForWhatItLists(t *testing.T) {
+	w := lab(t, 5)
+	w.run(12, 10*time.Second)
+	n := w.nodes[4]
+	var ask syncer.Ask
+	for ask.Epochs == nil {
+		w.now = w.now.Add(w.cfg.Schedule.LayerDuration / 4)
+		for _, a := range n.give(t, core.Tick{}).Asks {
+			if a.Epochs != nil {
+				ask = a
+			}
+		}
+	}
+	var list core.EpochsAnswer
+	for e := ask.Epochs.From; e <= ask.Epochs.To; e++ {
+		list.ATXs = append(list.ATXs, []types.ATXID{{1, byte(e)}, {2, byte(e)}})
+	}
+	list.Malicious = []types.NodeID{{9}}
+	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&list))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(name syncer.Name) bool {
+		return name.Kind == syncer.ATX && name.ID[0] <= 2 && name.ID[2] == 0 || name.Kind == syncer.Malfeasance
+	}
+	asked, out := 0, n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+	for range 40 {
+		for _, a := range out.Asks {
+			for _, name := range a.Objects {
+				if !made(name) {
+					continue
+				}
+				asked++
+				if a.Peer != ask.Peer {
+					t.Fatalf("%s listed %s, and %s is asked", ask.Peer, name, a.Peer)
+				}
+			}
+			if a.Objects != nil { // it has none of them
+				none := make(core.ObjectsAnswer, len(a.Objects))
+				answer, err := core.CheckAnswer(n.crypto, a, codec.Encode(none))
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.give(t, core.Answered{Ask: a.ID, Answer: answer})
+			}
+		}
+		w.now = w.now.Add(w.cfg.Schedule.LayerDuration / 4)
+		out = n.give(t, core.Tick{})
+	}
+	if want := 2*len(list.ATXs) + 1; asked < want {
+		t.Errorf("%d of %d listed objects were asked for", asked, want)
+	}
+}
+
+// A layer that has not begun cannot be certified: who says so pays, whoever
+// signed it.
+func TestALayerThatHasNotBegunCosts(t *testing.T) {
+	w := lab(t, 5)
+	w.run(12, 10*time.Second)
+	n := w.nodes[4]
+	tip := n.m.Snapshot().Tip
+	ask := n.historyAsk(t)
+	d, _ := empty(n.m.Snapshot().Layer+2, tip, atxsOf(w.cfg.Schedule.EpochOf(12), w.nodes...))
+	cert := signed(d, w.nodes[:4]...)
+	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	points := 0.0
+	for _, p := range n.give(t, core.Answered{Ask: ask.ID, Answer: answer}).Penalties {
+		if p.Peer == ask.Peer {
+			points += p.Points
+		}
+	}
+	if points < syncer.PointsWaste || n.m.Snapshot().Tip != tip {
+		t.Errorf("it cost %g points; the tip went from layer %d to %d", points, tip.Layer, n.m.Snapshot().Tip.Layer)
+	}
+	// By gossip nobody is to blame: their clock may be the right one.
+	m := types.CertifyMessage{Decision: d, By: cert.Signatures[0]}
+	out := n.hearRaw(t, "n00", core.TopicDecision, codec.Encode(&m))
+	if len(out.Verdicts) != 1 || out.Verdicts[0].Class != core.Ignore || len(out.Asks) != 0 {
+		t.Errorf("by gossip: %+v", out)
+	}
+}
+
+// Who has a layer certified before its own window for it closes has nothing to
+// decide in it any more.
+func TestADecidedLayerIsNotDecidedAgain(t *testing.T) {
+	w := lab(t, 5)
+	w.run(12, 2*time.Second)
+	tip := w.nodes[0].m.Snapshot().Tip
+	set := atxsOf(w.cfg.Schedule.EpochOf(12), w.nodes...)
+	d, block := empty(12, tip, set)
+	have := offers{
+		{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
+		syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
+	}
+	for _, n := range w.nodes {
+		for _, s := range signed(d, w.nodes...).Signatures {
+			n.feed(t, have, n.hearRaw(t, "n00", core.TopicDecision, codec.Encode(&types.CertifyMessage{Decision: d, By: s})))
+		}
+		if n.m.Snapshot().Tip != d {
+			t.Fatalf("%s has not applied what all signed", n.peer)
+		}
+	}
+	for range 12 { // past the window
+		w.now = w.now.Add(w.cfg.Schedule.LayerDuration / 16)
+		for _, n := range w.nodes {
+			for _, s := range n.give(t, core.Tick{}).Signs {
+				for _, k := range s.Slots {
+					if k.Domain == signing.Certify && k.Layer == 12 {
+						t.Errorf("%s signs in layer 12 again", n.peer)
+					}
+				}
+			}
+		}
+	}
+	w.result.Violations = nil // the script signs for honest nodes
+}
