@@ -253,3 +253,82 @@ func TestADecidedLayerIsNotDecidedAgain(t *testing.T) {
 	}
 	w.result.Violations = nil // the script signs for honest nodes
 }
+
+// A node whose clock is not that of the others is told so, and told when it is
+// right again; a few peers who say what they like tell nobody anything.
+func TestAClockThatDiffersIsNamed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		skew  time.Duration
+		liars int
+		named bool
+	}{
+		"right":                 {0, 0, false},
+		"a little off":          {time.Second, 0, false},
+		"ahead":                 {6 * time.Second, 0, true},
+		"behind":                {-6 * time.Second, 0, true},
+		"right, and two liars":  {0, 2, false},
+		"behind, and two liars": {-6 * time.Second, 2, true},
+		"right, and only liars": {0, 4, true}, // no more than a line in the log
+	} {
+		w := lab(t, 5)
+		n := w.nodes[4]
+		n.links = w.nodes[:4:4]
+		for i, o := range w.nodes[:4] {
+			if !slices.Contains(o.links, n) {
+				o.links = append(o.links, n)
+			}
+			o.lies = i < tc.liars
+		}
+		n.skew = tc.skew
+		w.run(14, 0)
+		s := n.m.Snapshot()
+		if (s.Clock != 0) != tc.named {
+			t.Errorf("%s: differs by %v", name, s.Clock)
+		}
+		if off := s.Clock + tc.skew; tc.named && tc.liars < 3 && max(off, -off) > time.Second {
+			t.Errorf("%s: said to be off by %v", name, -s.Clock)
+		}
+		if tc.skew == 0 && !s.Synced {
+			t.Errorf("%s: it unsettles the node: %s", name, s.Reason)
+		}
+		if tc.named && tc.liars == 0 {
+			n.skew = 0
+			w.run(22, 0)
+			if s := n.m.Snapshot(); s.Clock != 0 {
+				t.Errorf("%s, then right: still differs by %v", name, s.Clock)
+			}
+		}
+		w.result.Violations = nil // a wrong clock may miss layers
+	}
+}
+
+// One peer of many says nothing about our clock, nor does an answer that took so
+// long that nobody knows when its maker looked at the clock.
+func TestFewOrSlowAnswersSayNothingAboutTheClock(t *testing.T) {
+	for name, tc := range map[string]struct {
+		peers []core.Peer
+		took  time.Duration
+		named bool
+	}{
+		"one of one, at once":   {[]core.Peer{"n00"}, 0, true},
+		"one of three, at once": {[]core.Peer{"n00", "n01", "n02"}, 0, false},
+		"one of one, slow":      {[]core.Peer{"n00"}, 5 * time.Second, false},
+	} {
+		w := lab(t, 5)
+		w.run(12, 0)
+		n := w.nodes[4]
+		n.boot() // it has heard nobody yet
+		n.give(t, core.Peers{Connected: tc.peers})
+		ask := n.historyAsk(t)
+		shows := n.now().Add(time.Minute)
+		w.now = w.now.Add(tc.took)
+		answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Clock: uint64(shows.UnixMilli())}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+		if s := n.m.Snapshot(); (s.Clock != 0) != tc.named {
+			t.Errorf("%s: differs by %v", name, s.Clock)
+		}
+	}
+}

@@ -39,6 +39,8 @@ func (n *node) happened(e core.Event) {
 		w.logf(n, "disputes layer %d: %s", e.Layer, e.Reason)
 	case core.Synced:
 		w.logf(n, "synced %v: %s", e.Yes, e.Reason)
+	case core.ClockDiffers:
+		w.logf(n, "clock differs %v: by %v from %d peers", e.Differs, e.Ahead, e.Peers)
 	case core.Decided:
 		w.logf(n, "decides layer %d: block %s of %d proposals on state %s, electorate %s, signs %v",
 			e.Decision.Layer, e.Decision.Block.Short(), e.Proposals, e.Decision.Parent.Short(), e.Decision.Electorate.Short(), e.Signed)

@@ -284,8 +284,12 @@ func (s *memory) MaliciousIDs() (out []types.NodeID, err error) {
 // library is what a node serves.
 type library struct {
 	*memory
-	m *core.Machine // nil: only what is stored
+	m   *core.Machine // nil: only what is stored
+	now time.Time
 }
+
+// Now implements core.Library.
+func (l library) Now() time.Time { return l.now }
 
 // Open implements core.Library.
 func (l library) Open() []types.Certificate {
@@ -305,4 +309,4 @@ func (l library) Object(n syncer.Name) ([]byte, error) {
 	return l.memory.Object(n)
 }
 
-func (s *memory) library() library { return library{s, nil} }
+func (s *memory) library() library { return library{memory: s} }

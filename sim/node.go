@@ -25,6 +25,7 @@ type node struct {
 	twin   *node    // whose key it has too
 	units  uint32
 	skew   time.Duration
+	lies   bool // about its clock
 
 	store  *memory
 	mirror func([]core.Write) // nil, or gets all writes too
@@ -98,6 +99,14 @@ func (n *node) boot() {
 }
 
 func (n *node) now() time.Time { return n.w.now.Add(n.skew) }
+
+// shows is what the node says that its clock shows.
+func (n *node) shows() time.Time {
+	if n.lies {
+		return n.w.now.Add(time.Hour)
+	}
+	return n.now()
+}
 
 // crash ends the node; it comes back after a while. In the middle means: after
 // the next writes, before anything that follows from them.
@@ -392,7 +401,7 @@ func (n *node) serve(asker *node, a syncer.Ask) ([]byte, time.Duration, error) {
 			return raw, delay, nil
 		}
 	}
-	raw, err := core.Serve(library{n.store, n.m}, codec.Encode(core.RequestOf(a)))
+	raw, err := core.Serve(library{n.store, n.m, n.shows()}, codec.Encode(core.RequestOf(a)))
 	return raw, 0, err
 }
 

@@ -36,6 +36,9 @@ type NodeStatus struct {
 	// Dispute is what others certified and does not fit our history; empty if
 	// there is nothing.
 	Dispute string `json:"dispute,omitempty"`
+	// ClockAhead is how many seconds the clocks of most peers are ahead of ours;
+	// absent while that is not far.
+	ClockAhead float64 `json:"clock_ahead,omitempty"`
 	// IdentityElsewhere tells that our smesher's key signs on another machine
 	// too: nothing is signed here.
 	IdentityElsewhere bool        `json:"identity_elsewhere,omitempty"`

@@ -114,7 +114,8 @@ type Machine struct {
 	dispute   Dispute
 	synced    bool
 	reason    string
-	still     time.Time // since when nobody has anything beyond our old tip
+	clock     time.Duration // how far most peers are ahead of our clock, if that is too far
+	still     time.Time     // since when nobody has anything beyond our old tip
 	snapshot  *Snapshot
 }
 

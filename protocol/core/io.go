@@ -252,6 +252,13 @@ type Synced struct {
 	Reason string
 }
 
+// ClockDiffers tells that our clock is not that of most peers, or is again.
+type ClockDiffers struct {
+	Differs bool
+	Ahead   time.Duration // how far theirs are ahead of ours
+	Peers   int           // that said what theirs show
+}
+
 // Decided tells what this node makes of a layer whose proposals are closed.
 type Decided struct {
 	Decision  types.Decision
@@ -265,15 +272,16 @@ type Silent struct {
 	Reason string
 }
 
-func (Activated) event()  {}
-func (PoetStored) event() {}
-func (Admitted) event()   {}
-func (Left) event()       {}
-func (Applied) event()    {}
-func (Undone) event()     {}
-func (Disputed) event()   {}
-func (Caught) event()     {}
-func (OwnSeen) event()    {}
-func (Synced) event()     {}
-func (Decided) event()    {}
-func (Silent) event()     {}
+func (Activated) event()    {}
+func (PoetStored) event()   {}
+func (Admitted) event()     {}
+func (Left) event()         {}
+func (Applied) event()      {}
+func (Undone) event()       {}
+func (Disputed) event()     {}
+func (Caught) event()       {}
+func (OwnSeen) event()      {}
+func (Synced) event()       {}
+func (ClockDiffers) event() {}
+func (Decided) event()      {}
+func (Silent) event()       {}

@@ -1,6 +1,8 @@
 package core
 
 import (
+	"time"
+
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
 )
@@ -13,9 +15,10 @@ type Snapshot struct {
 	Synced      bool
 	Reason      string // why, or why not
 	Dispute     Dispute
-	Elsewhere   bool // our identity runs somewhere else too: nothing is signed
-	Waiting     int  // transactions in the pool
-	Parked      int  // messages that wait for what they refer to
+	Clock       time.Duration // how far the clocks of most peers are ahead of ours; 0: not far
+	Elsewhere   bool          // our identity runs somewhere else too: nothing is signed
+	Waiting     int           // transactions in the pool
+	Parked      int           // messages that wait for what they refer to
 	ParkedBytes int
 	Wanted      int // objects that are asked for
 }
@@ -27,7 +30,7 @@ func (m *Machine) publish() {
 	tip := m.history.Tip()
 	s := Snapshot{
 		Layer: m.layer, Tip: tip.Decision, State: tip.State, Synced: m.synced, Reason: m.reason,
-		Dispute: m.dispute, Elsewhere: m.elsewhere, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
+		Dispute: m.dispute, Clock: m.clock, Elsewhere: m.elsewhere, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
 	}
 	if m.snapshot == nil || *m.snapshot != s {
 		next := s

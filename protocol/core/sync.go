@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"time"
 
 	"tweedle/protocol/syncer"
 	"tweedle/values/codec"
@@ -63,6 +64,7 @@ func (m *Machine) answered(in Answered) {
 	case a.Epochs != nil:
 		m.listed(a.Peer, a.Epochs.From, in.Answer.Epochs)
 	case a.Layers != nil:
+		m.clockOf(a, in.Answer.Layers.Clock)
 		m.certified(a.Peer, in.Answer.Layers.Certs)
 		m.signed(a.Peer, in.Answer.Layers.Open)
 	}
@@ -71,6 +73,36 @@ func (m *Machine) answered(in Answered) {
 			m.sync.Have(a.Objects[i])
 			m.take(&parked{from: a.Peer, msg: o})
 		}
+	}
+}
+
+// maxClock is by how much a clock may differ from those of most peers, however
+// long layers are.
+const maxClock = 5 * time.Second
+
+// clockOf compares a peer's clock with ours, give or take half the time of its
+// answer. It only names a difference: peers may say what they like.
+func (m *Machine) clockOf(a syncer.Ask, shows uint64) {
+	sent := a.Until.Add(-syncer.Config{Layer: m.cfg.Schedule.LayerDuration}.Timeout())
+	took := m.now.Sub(sent)
+	limit := min(m.rules.Skew(), maxClock)
+	if took > limit {
+		return // it says too little
+	}
+	m.sync.Told(m.now, a.Peer, time.UnixMilli(int64(min(shows, 1<<52))).Sub(sent.Add(took/2)))
+	ahead, peers := m.sync.Clock(m.now.Add(-2 * maxOpen * m.cfg.Schedule.LayerDuration))
+	if peers < min((m.sync.Peers()+1)/2, 8) {
+		return
+	}
+	if m.clock != 0 {
+		limit /= 2 // it must be well again before it may differ again
+	}
+	differs := ahead.Abs() > limit
+	if was := m.clock != 0; differs != was {
+		m.event(ClockDiffers{differs, ahead, peers})
+	}
+	if m.clock = 0; differs {
+		m.clock = ahead
 	}
 }
 

@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"errors"
+	"time"
 
 	"tweedle/protocol/syncer"
 	"tweedle/values/codec"
@@ -155,20 +156,24 @@ func (r *EpochsAnswer) DecodeFrom(d *codec.Decoder) {
 
 // LayersAnswer has certificates of ascending layers. One without signatures is
 // of a decision that only the next one certifies, by building on it. Open has
-// decisions after them with the signatures that there are so far.
+// decisions after them with the signatures that there are so far. Clock is what
+// the peer's clock shows, in Unix milliseconds.
 type LayersAnswer struct {
+	Clock uint64
 	Certs []types.Certificate
 	Open  []types.Certificate
 }
 
 // EncodeTo appends the canonical encoding.
 func (r *LayersAnswer) EncodeTo(e *codec.Encoder) {
+	e.Compact(r.Clock)
 	codec.EncodeList(e, r.Certs)
 	codec.EncodeList(e, r.Open)
 }
 
 // DecodeFrom reads the canonical encoding.
 func (r *LayersAnswer) DecodeFrom(d *codec.Decoder) {
+	r.Clock = d.Compact()
 	r.Certs = codec.DecodeList[types.Certificate](d, syncer.MaxCertificates)
 	r.Open = codec.DecodeList[types.Certificate](d, syncer.MaxOpen)
 }
@@ -258,6 +263,8 @@ type Library interface {
 	MaliciousIDs() ([]types.NodeID, error)
 	// Open returns what Machine.Open does.
 	Open() []types.Certificate
+	// Now is what the clock shows.
+	Now() time.Time
 }
 
 // Serve answers a request. The error is ErrMalformed, or one of the library.
@@ -313,7 +320,7 @@ func serveLayers(l Library, from types.Layer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out LayersAnswer
+	out := LayersAnswer{Clock: uint64(max(l.Now().UnixMilli(), 0))}
 	size := 0
 	fits := func(c *types.Certificate) bool {
 		size += 136 + 128*len(c.Signatures) // their encoding is no longer

@@ -164,7 +164,9 @@ type peer struct {
 	pause    time.Duration
 	standing Standing
 	stood    time.Time
-	lower    types.Layer // how far below our tip its history is looked for
+	lower    types.Layer   // how far below our tip its history is looked for
+	clock    time.Duration // how far its clock is ahead of ours
+	told     time.Time     // when it said so
 }
 
 type want struct {
@@ -368,6 +370,34 @@ func (m *Machine) Stands(now time.Time, p Peer, s Standing) {
 	default:
 		q.lower = 0
 	}
+}
+
+// Told notes how far a peer's clock is ahead of ours.
+func (m *Machine) Told(now time.Time, p Peer, ahead time.Duration) {
+	if q := m.peers[p]; q != nil {
+		q.clock, q.told = ahead, now
+	}
+}
+
+// Clock returns how far the clock of the middle one of those peers is ahead of
+// ours that said so since a time, of two in the middle the one nearer to ours,
+// and how many they are.
+func (m *Machine) Clock(since time.Time) (ahead time.Duration, n int) {
+	var all []time.Duration
+	for _, p := range m.peers {
+		if !p.told.IsZero() && !p.told.Before(since) {
+			all = append(all, p.clock)
+		}
+	}
+	if len(all) == 0 {
+		return 0, 0
+	}
+	slices.Sort(all)
+	low, high := all[(len(all)-1)/2], all[len(all)/2]
+	if low.Abs() < high.Abs() {
+		return low, len(all)
+	}
+	return high, len(all)
 }
 
 // Count returns how many peers have a standing that is not older than since.

@@ -329,6 +329,12 @@ func (n *Node) happened(e core.Event) {
 		n.log.Warn("smesher is malicious and loses its weight", "smesher", e.Proof.Smesher.Short(), "what", e.Proof.Kind)
 	case core.Synced:
 		n.log.Info("sync", "synced", e.Yes, "why", e.Reason, "applied", n.snapshot.Load().Tip.Layer)
+	case core.ClockDiffers:
+		if !e.Differs {
+			n.log.Info("our clock is that of our peers again")
+			return
+		}
+		n.log.Error("our clock differs from those of most peers: set it, by NTP for example", "theirs_are_ahead_by", e.Ahead.Round(time.Millisecond), "peers", e.Peers)
 	case core.Silent:
 		n.log.Warn("we do not take part in a layer", "layer", e.Layer, "why", e.Reason)
 	case core.Left:

@@ -113,6 +113,9 @@ type library struct {
 // Open implements core.Library.
 func (l library) Open() []types.Certificate { return look(l.n.driver, (*core.Machine).Open) }
 
+// Now implements core.Library.
+func (l library) Now() time.Time { return l.n.now() }
+
 // Object implements core.Library. Transactions are stored when they are applied.
 func (l library) Object(name syncer.Name) ([]byte, error) {
 	if name.Kind == syncer.Transaction {

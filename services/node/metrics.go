@@ -93,6 +93,9 @@ func (n *Node) gauges() {
 	yes("disputed", "1 while others certified what does not fit our history.", func(s *core.Snapshot) bool { return s.Dispute.Layer != 0 })
 	number("messages_parked", "Messages that wait for what they refer to.", func(s *core.Snapshot) int { return s.Parked })
 	number("objects_wanted", "Objects that are asked for.", func(s *core.Snapshot) int { return s.Wanted })
+	gauge("peers_clock_ahead_seconds", "How far the clocks of most peers are ahead of ours, 0 while that is not far.", func() float64 {
+		return n.snapshot.Load().Clock.Seconds()
+	})
 	yes("identity_elsewhere", "1 if our own identity runs somewhere else too.", func(s *core.Snapshot) bool { return s.Elsewhere })
 	number("transactions_waiting", "Transactions in the pool.", func(s *core.Snapshot) int { return s.Waiting })
 	gauge("atxs_published", "ATXs known that are published in this epoch.", func() float64 { return float64(n.countATXs(n.epoch())) })

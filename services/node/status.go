@@ -24,6 +24,9 @@ func (n *Node) Status() telemetry.NodeStatus {
 	if t.Dispute.Layer != 0 {
 		st.Dispute = fmt.Sprintf("layer %d: %s", t.Dispute.Layer, t.Dispute.Reason)
 	}
+	if t.Clock != 0 {
+		st.ClockAhead = t.Clock.Seconds()
+	}
 	if n.signer != nil {
 		st.NodeID = n.signer.NodeID().String()
 		if last, err := n.db.LastATX(n.signer.NodeID()); err == nil {
