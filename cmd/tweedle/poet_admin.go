@@ -24,7 +24,7 @@ import (
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
-	"tweedle/services/poet/door"
+	"tweedle/edges/front"
 )
 
 // adminTimeout bounds one call of the admin API.
@@ -92,7 +92,7 @@ func (a *adminFlags) connected(ctx context.Context, timeout time.Duration, do fu
 	} else if !running {
 		return a.notRunning(fmt.Sprintf("its %s is left from one that was killed", telemetry.EndpointsFile))
 	}
-	conn, err := door.DialAdmin(e.Admin, filepath.Join(a.dir, door.TokenFile))
+	conn, err := front.DialAdmin(e.Admin, filepath.Join(a.dir, front.TokenFile))
 	if err != nil {
 		return err
 	}

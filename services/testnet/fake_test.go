@@ -25,6 +25,7 @@ import (
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/poetadminpb"
+	"tweedle/edges/front"
 	"tweedle/edges/preset"
 )
 
@@ -141,7 +142,7 @@ func (f *fake) serve(grpcAddr, rest, admin, metrics, p2p string) error {
 			return err
 		}
 		e.Admin = lis.Addr().String()
-		if err := os.WriteFile(filepath.Join(f.dir, tokenFile), []byte(fakeToken+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(f.dir, front.TokenFile), []byte(fakeToken+"\n"), 0o600); err != nil {
 			return err
 		}
 		srv := grpc.NewServer()

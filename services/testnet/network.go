@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"time"
 
 	"tweedle/base/durable"
@@ -142,19 +141,4 @@ func (d directory) key(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return seed, nil
-}
-
-// tokenFile is where a PoET keeps the token of its admin API, in its folder.
-const tokenFile = "admin.token"
-
-// adminToken reads the newest token of a PoET's admin API: the last line's
-// first word.
-func (d directory) adminToken(name string) (string, error) {
-	b, err := durable.ReadFile(durable.OS{}, d.path(name, tokenFile), maxStateFile)
-	if err != nil {
-		return "", fmt.Errorf("token of %s: %w", name, err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	token, _, _ := strings.Cut(strings.TrimSpace(lines[len(lines)-1]), " ")
-	return token, nil
 }

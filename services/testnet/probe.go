@@ -17,6 +17,7 @@ import (
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/poetadminpb"
+	"tweedle/edges/front"
 	"tweedle/values/types"
 )
 
@@ -184,7 +185,7 @@ func roundNumber(r PoetRound) int {
 
 // admin returns the admin API of a PoET.
 func (p *prober) admin(r Record) (poetadminpb.AdminServiceClient, error) {
-	conn, err := p.dial(r.Endpoints.Admin, grpc.WithPerRPCCredentials(bearer{p.dir, r.Name}))
+	conn, err := p.dial(r.Endpoints.Admin, grpc.WithPerRPCCredentials(front.Bearer(p.dir.path(r.Name, front.TokenFile))))
 	if err != nil {
 		return nil, err
 	}
@@ -206,26 +207,6 @@ func (p *prober) dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, e
 	}
 	return c, err
 }
-
-// bearer shows the token of a PoET's admin API, read anew for each call since
-// it may have been replaced.
-type bearer struct {
-	dir  directory
-	poet string
-}
-
-// GetRequestMetadata implements credentials.PerRPCCredentials.
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	token, err := b.dir.adminToken(b.poet)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]string{"authorization": "Bearer " + token}, nil
-}
-
-// RequireTransportSecurity implements credentials.PerRPCCredentials: the
-// connection stays on loopback.
-func (bearer) RequireTransportSecurity() bool { return false }
 
 // setGateways tells a PoET which nodes it delivers to: the first of the plan.
 func (l *launcher) setGateways(ctx context.Context, poet *process) error {

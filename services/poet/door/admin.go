@@ -21,9 +21,7 @@ import (
 	"tweedle/values/types"
 )
 
-// adminMethods are the methods of the admin listener. What is not here is
-// denied, whoever asks, so that a method added to a service is closed until
-// somebody decides otherwise.
+// adminMethods are the methods of the admin listener.
 func adminMethods() map[string]bool {
 	return map[string]bool{
 		poetadminpb.AdminService_ListGateways_FullMethodName:         true,
@@ -38,33 +36,6 @@ func adminMethods() map[string]bool {
 		poetadminpb.AdminService_Backup_FullMethodName:               true,
 		poetpb.ConfigurationService_ReloadTrustedKeys_FullMethodName: true,
 	}
-}
-
-// lock lets listed methods through for those who show a token.
-type lock struct {
-	tokens  *tokens
-	methods map[string]bool
-}
-
-func (l *lock) open(ctx context.Context, method string) error {
-	if !l.methods[method] {
-		return status.Error(codes.PermissionDenied, "this method is not open")
-	}
-	return l.tokens.check(ctx, time.Now())
-}
-
-func (l *lock) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	if err := l.open(ctx, info.FullMethod); err != nil {
-		return nil, err
-	}
-	return handle(ctx, req)
-}
-
-func (l *lock) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	if err := l.open(s.Context(), info.FullMethod); err != nil {
-		return err
-	}
-	return handle(srv, s)
 }
 
 // admin serves the operator's calls.

@@ -1,17 +1,13 @@
 package door
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -22,6 +18,7 @@ import (
 
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/edges/front"
 	"tweedle/services/poet/delivery"
 )
 
@@ -32,7 +29,7 @@ const (
 
 func writeTokens(t *testing.T, dir, text string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, TokenFile), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, front.TokenFile), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -44,7 +41,7 @@ func TestTheAdminListenerDeniesWhoeverShowsNoToken(t *testing.T) {
 	writeTokens(t, dir, validToken+"\n"+expiredToken+" 1999-12-31T00:00:00Z\n")
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, dir, testSchedule(), nil)
-		a, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, r.courier, r.cfg)
+		a, err := NewAdmin(filepath.Join(dir, front.TokenFile), r.service, r.courier, r.cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,41 +151,6 @@ func TestGatewaysThatCannotBeUsed(t *testing.T) {
 	})
 }
 
-// A method that is registered but not listed stays closed, for streams and for
-// single calls, even to the owner of the token.
-func TestWhatIsNotListedIsDenied(t *testing.T) {
-	dir := t.TempDir()
-	writeTokens(t, dir, validToken+"\n")
-	tokens, err := openTokens(filepath.Join(dir, TokenFile), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &lock{tokens: tokens, methods: adminMethods()}
-	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+validToken))
-	if err := d.open(ctx, poetadminpb.AdminService_ListGateways_FullMethodName); err != nil {
-		t.Fatalf("a listed method: %v", err)
-	}
-	for _, m := range []string{poetpb.PoetService_Submit_FullMethodName, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "", "/"} {
-		if err := d.open(ctx, m); status.Code(err) != codes.PermissionDenied {
-			t.Errorf("%q: %v", m, err)
-		}
-	}
-	called := false
-	err = d.stream(nil, fakeStream{ctx}, &grpc.StreamServerInfo{FullMethod: "/a.B/C"}, func(any, grpc.ServerStream) error { called = true; return nil })
-	if status.Code(err) != codes.PermissionDenied || called {
-		t.Errorf("a stream that is not listed: %v", err)
-	}
-}
-
-type fakeStream struct{ ctx context.Context }
-
-func (s fakeStream) Context() context.Context     { return s.ctx }
-func (s fakeStream) SetHeader(metadata.MD) error  { return nil }
-func (s fakeStream) SendHeader(metadata.MD) error { return nil }
-func (s fakeStream) SetTrailer(metadata.MD)       {}
-func (s fakeStream) SendMsg(any) error            { return io.EOF }
-func (s fakeStream) RecvMsg(any) error            { return io.EOF }
-
 // The list names only methods that exist.
 func TestTheListOfAdminMethodsIsRight(t *testing.T) {
 	known := map[string]bool{}
@@ -204,102 +166,5 @@ func TestTheListOfAdminMethodsIsRight(t *testing.T) {
 		if !known[m] {
 			t.Errorf("%s is listed and does not exist", m)
 		}
-	}
-}
-
-func TestATokenCanBeReplacedWithoutARestart(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, TokenFile)
-	tokens, err := openTokens(path, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Fatalf("a new token file has mode %v, %v", info.Mode(), err)
-	}
-	old, err := os.ReadFile(path)
-	if err != nil || len(strings.TrimSpace(string(old))) != 64 {
-		t.Fatalf("a new token is %q", old)
-	}
-	show := func(token string) error {
-		return tokens.check(metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+token)), time.Now())
-	}
-	if err := show(strings.TrimSpace(string(old))); err != nil {
-		t.Fatal(err)
-	}
-	writeTokens(t, dir, validToken+" "+time.Now().Add(time.Hour).Format(time.RFC3339)+"\n")
-	if err := os.Chtimes(path, time.Now(), info.ModTime().Add(time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	if show(strings.TrimSpace(string(old))) == nil {
-		t.Error("the old token still opens")
-	}
-	if err := show(validToken); err != nil {
-		t.Errorf("the new token: %v", err)
-	}
-	if creds, err := Bearer(path); err != nil || creds.(bearer) != validToken {
-		t.Errorf("a client finds %v, %v", creds, err)
-	}
-}
-
-func TestTokenFilesThatCannotBeTrusted(t *testing.T) {
-	for name, c := range map[string]struct {
-		text string
-		mode os.FileMode
-	}{
-		"readable by others": {validToken, 0o644},
-		"empty":              {"\n\n", 0o600},
-		"too short":          {"abc", 0o600},
-		"no time":            {validToken + " tomorrow", 0o600},
-		"three words":        {validToken + " 2030-01-01T00:00:00Z x", 0o600},
-		"huge":               {strings.Repeat("x", maxTokenFile+1), 0o600},
-	} {
-		path := filepath.Join(t.TempDir(), TokenFile)
-		if err := os.WriteFile(path, []byte(c.text), c.mode); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := openTokens(path, slog.New(slog.DiscardHandler)); err == nil || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), validToken) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// Trouble with the token file is the operator's business: the log tells it
-// once, a caller is not let in, and nobody is told a word of the file.
-func TestATokenFileThatGoesWrongTellsNobodyItsTokens(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, TokenFile)
-	writeTokens(t, dir, validToken+"\n")
-	var log bytes.Buffer
-	tokens, err := openTokens(path, slog.New(slog.NewTextHandler(&log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	guess := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer guess"))
-	const second = "another-secret-token-of-the-operator"
-	// The second and the third are the same trouble.
-	for i, text := range []string{validToken + " " + second, second + " x y", "short\n" + second, second + " 2099-99-99"} {
-		writeTokens(t, dir, text+"\n")
-		if err := os.Chtimes(path, time.Now(), time.Now().Add(time.Duration(i+1)*time.Hour)); err != nil {
-			t.Fatal(err)
-		}
-		for range 3 {
-			err := tokens.check(guess, time.Now())
-			if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "not let in") {
-				t.Errorf("%q: %v", text, err)
-			}
-			for _, secret := range []string{validToken, second, path} {
-				if strings.Contains(err.Error(), secret) {
-					t.Errorf("a stranger is told %q", err)
-				}
-			}
-		}
-		if _, err := Bearer(path); err == nil || strings.Contains(err.Error(), second) {
-			t.Errorf("%q: a client is told %v", text, err)
-		}
-	}
-	if told := log.String(); strings.Contains(told, second) || strings.Contains(told, validToken) || strings.Count(told, "\n") != 3 {
-		t.Errorf("the log tells:\n%s", told)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"tweedle/edges/front"
 	"tweedle/protocol/registration"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
@@ -58,7 +59,7 @@ func newRig(t *testing.T, dir string, schedule types.PoetSchedule, change func(*
 	if r.courier, err = delivery.Open(r.service.Book(), emptyShelf{}, delivery.DefaultConfig(), nil, delivery.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	admin, err := NewAdmin(filepath.Join(dir, TokenFile), r.service, r.courier, r.cfg)
+	admin, err := NewAdmin(filepath.Join(dir, front.TokenFile), r.service, r.courier, r.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,12 +42,11 @@ type Admin struct {
 // NewAdmin prepares the admin API. tokenFile is made if it is missing.
 func NewAdmin(tokenFile string, b Backend, o Outbox, cfg Config) (*Admin, error) {
 	guard := front.New(adminLimits(cfg.Limits.Limits), front.Options{Log: cfg.Front.Log, Metrics: cfg.Front.Metrics})
-	t, err := openTokens(tokenFile, guard.Log())
+	tokens, err := front.OpenTokens(tokenFile, guard.Log())
 	if err != nil {
 		return nil, err
 	}
-	lock := &lock{tokens: t, methods: adminMethods()}
-	s := guard.Server(grpc.ChainUnaryInterceptor(lock.unary), grpc.ChainStreamInterceptor(lock.stream))
+	s := guard.Server(tokens.Only(adminMethods())...)
 	a := &admin{backend: b, outbox: o, log: guard.Log()}
 	poetadminpb.RegisterAdminServiceServer(s, a)
 	poetpb.RegisterConfigurationServiceServer(s, a)

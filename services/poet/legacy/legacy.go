@@ -59,46 +59,57 @@ func ReadKey(dataDir string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// Proof is a verified proof of a reference server.
+// Proof is a verified proof of a reference server, in the form in which it was
+// stored there. It is of use until who is given it returns.
 type Proof struct {
-	Round   uint32
-	Message types.PoetProofMessage
-	Members [][32]byte
+	Round uint32
+	XDR   []byte
 }
 
 // Proofs reads and verifies every stored proof below the reference's database
 // directory, in no order, and gives each to take. What cannot be taken over is
 // given to skip with the reason. workers bounds the cores used.
-func Proofs(dbDir string, workers int, take func(Proof) error, skip func(key string, why error)) (err error) {
+func Proofs(dbDir string, workers int, take func(Proof) error, skip func(key string, why error)) error {
 	path := filepath.Join(dbDir, proofsDir)
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("no proofs of a reference server: %w", err)
 	}
+	return each(path, "proofs", func(key, value []byte) error {
+		round, err := strconv.ParseUint(string(key), 10, 32)
+		if err != nil {
+			return nil // a setting of the registration's proof of work
+		}
+		p, err := parse(string(key), value)
+		if err == nil {
+			err = posw.Verify(p.Statement(), &p.Message.Proof, workers)
+		}
+		if err != nil {
+			skip(string(key), err)
+			return nil
+		}
+		return take(Proof{uint32(round), value})
+	})
+}
+
+// each gives every entry of one of the reference's databases to do, by key. They are
+// of use until it returns.
+func each(path, what string, do func(key, value []byte) error) (err error) {
 	db, err := leveldb.OpenFile(path, &opt.Options{ReadOnly: true, ErrorIfMissing: true, Strict: opt.StrictAll})
 	if err != nil {
-		return fmt.Errorf("proofs of a reference server: %w (has it stopped?)", err)
+		return fmt.Errorf("%s of a reference server: %w (has it stopped?)", what, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	it := db.NewIterator(nil, nil)
 	defer it.Release()
 	for it.Next() {
-		key := string(it.Key())
-		if _, err := strconv.ParseUint(key, 10, 32); err != nil {
-			continue // settings of the registration's proof of work
-		}
-		p, err := parse(key, it.Value())
-		if err == nil {
-			err = p.verify(workers)
-		}
-		if err != nil {
-			skip(key, err)
-			continue
-		}
-		if err := take(p); err != nil {
+		if err := do(it.Key(), it.Value()); err != nil {
 			return err
 		}
 	}
-	return it.Error()
+	if err := it.Error(); err != nil {
+		return fmt.Errorf("%s of a reference server: %w", what, err)
+	}
+	return nil
 }
 
 // Registration is what the reference keeps of one.
@@ -116,12 +127,12 @@ func Rounds(dbDir string, skip func(name string, why error)) (numbers []uint32, 
 		return nil, nil
 	}
 	for _, e := range entries {
-		n, err := strconv.ParseUint(e.Name(), 10, 32)
-		if err != nil || strconv.FormatUint(n, 10) != e.Name() || !e.IsDir() {
+		n, err := poet.ParseRoundID(e.Name())
+		if err != nil || !e.IsDir() {
 			skip(e.Name(), errors.New("it is no round"))
 			continue
 		}
-		numbers = append(numbers, uint32(n))
+		numbers = append(numbers, n)
 	}
 	slices.Sort(numbers)
 	return numbers, err
@@ -129,39 +140,29 @@ func Rounds(dbDir string, skip func(name string, why error)) (numbers []uint32, 
 
 // Registrations reads those of a round, ascending by key, and gives them to take,
 // some thousand at a time. What is none is given to skip.
-func Registrations(dbDir string, round uint32, take func([]Registration) error, skip func(why error)) (err error) {
-	path := filepath.Join(dbDir, roundsDir, strconv.FormatUint(uint64(round), 10))
+func Registrations(dbDir string, round uint32, take func([]Registration) error, skip func(why error)) error {
+	path := filepath.Join(dbDir, roundsDir, poet.RoundID(round))
 	// The reference leaves such a folder behind when it only looks for a round.
 	names, err := filepath.Glob(filepath.Join(path, "*[0-9].*"))
 	if _, missing := os.Stat(filepath.Join(path, "CURRENT")); err == nil && len(names) == 0 && errors.Is(missing, os.ErrNotExist) {
 		return nil
 	}
-	db, err := leveldb.OpenFile(path, &opt.Options{ReadOnly: true, ErrorIfMissing: true, Strict: opt.StrictAll})
-	if err != nil {
-		return fmt.Errorf("registrations of round %d of a reference server: %w (has it stopped?)", round, err)
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	it := db.NewIterator(nil, nil)
-	defer it.Release()
 	var batch []Registration
-	for it.Next() {
-		if len(it.Key()) != 32 || len(it.Value()) != 32 {
-			skip(fmt.Errorf("key %x has a challenge of %d bytes, and not 32: no node has such a one", it.Key(), len(it.Value())))
-			continue
+	err = each(path, "registrations of round "+poet.RoundID(round), func(key, value []byte) error {
+		if len(key) != 32 || len(value) != 32 {
+			skip(fmt.Errorf("key %x has a challenge of %d bytes, and not 32: no node has such a one", key, len(value)))
+			return nil
 		}
-		batch = append(batch, Registration{[32]byte(it.Key()), [32]byte(it.Value())})
-		if len(batch) == batchSize {
-			if err := take(batch); err != nil {
-				return err
-			}
-			batch = batch[:0]
+		batch = append(batch, Registration{[32]byte(key), [32]byte(value)})
+		if len(batch) < batchSize {
+			return nil
 		}
-	}
-	if err := it.Error(); err != nil {
-		return fmt.Errorf("registrations of round %d of a reference server: %w", round, err)
-	}
-	if len(batch) == 0 {
-		return nil
+		full := batch
+		batch = batch[:0]
+		return take(full)
+	})
+	if err != nil || len(batch) == 0 {
+		return err
 	}
 	return take(batch)
 }
@@ -176,32 +177,24 @@ var errForm = errors.New("the stored proof is damaged or of another version")
 
 // parse decodes the reference's stored form: XDR of {{root, leaves, nodes},
 // members, leaf count, service key, round id}.
-func parse(key string, value []byte) (Proof, error) {
+func parse(key string, value []byte) (p poet.ProofRecord, err error) {
 	d := xdr{b: value}
-	var p Proof
 	root := d.opaque(32)
 	p.Message.Proof.Leaves = nodes[types.Hash32](&d, types.MaxPoetLeaves)
 	p.Message.Proof.Nodes = nodes[types.Hash32](&d, types.MaxPoetNodes)
 	p.Members = nodes[[32]byte](&d, maxMembers)
 	p.Message.Proof.NumLeaves = d.uint64()
 	service := d.opaque(32)
-	round := string(d.opaque(maxRoundID))
-	if d.end() != nil || len(root) != 32 || len(service) != 32 || round != key {
+	p.Message.RoundID = string(d.opaque(maxRoundID))
+	if d.end() != nil || len(root) != 32 || len(service) != 32 || p.Message.RoundID != key {
 		return p, errForm
 	}
-	number, err := strconv.ParseUint(round, 10, 32)
-	if err != nil || strconv.FormatUint(number, 10) != round {
+	if _, err := poet.ParseRoundID(key); err != nil {
 		return p, errForm
 	}
-	p.Round = uint32(number)
-	p.Message.RoundID, p.Message.PoetID = round, types.NodeID(service)
-	p.Message.Proof.Root = types.Hash32(root)
+	p.Message.PoetID, p.Message.Proof.Root = types.NodeID(service), types.Hash32(root)
 	if len(p.Members) > 0 {
 		p.Message.Statement = merkle.Root(p.Members)
 	}
 	return p, nil
-}
-
-func (p *Proof) verify(workers int) error {
-	return posw.Verify(poet.Statement(p.Message.Statement, uint64(len(p.Members))), &p.Message.Proof, workers)
 }

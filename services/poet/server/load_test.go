@@ -25,8 +25,8 @@ import (
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/edges/front"
 	"tweedle/protocol/registration"
-	"tweedle/services/poet/door"
 )
 
 // Clients of the load: connections, and calls at a time on each.
@@ -123,7 +123,7 @@ func startLoaded(b *testing.B, path string, args []string) *loaded {
 		}
 		s.conns = append(s.conns, conn)
 	}
-	conn, err := door.DialAdmin(e.Admin, filepath.Join(dir, door.TokenFile))
+	conn, err := front.DialAdmin(e.Admin, filepath.Join(dir, front.TokenFile))
 	if err != nil {
 		b.Fatal(err)
 	}

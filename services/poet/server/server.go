@@ -118,7 +118,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 			Proxies: cfg.Proxies, Origins: cfg.Origins, Free: cfg.Free, Log: cfg.Log, Metrics: front.NewMetrics("poet", registry),
 		},
 	}
-	admin, err := door.NewAdmin(filepath.Join(cfg.Poet.Dir, door.TokenFile), service, courier, api)
+	admin, err := door.NewAdmin(filepath.Join(cfg.Poet.Dir, front.TokenFile), service, courier, api)
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}

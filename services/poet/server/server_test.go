@@ -225,7 +225,7 @@ func (n *internet) register(i byte) string {
 
 func (n *internet) admin(dir string) poetadminpb.AdminServiceClient {
 	n.t.Helper()
-	conn, err := door.DialAdmin("poet:3", filepath.Join(dir, door.TokenFile), n.dialer())
+	conn, err := front.DialAdmin("poet:3", filepath.Join(dir, front.TokenFile), n.dialer())
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -448,7 +448,7 @@ func TestAnAdminSocketNeverTakesThePlaceOfAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Announce = nil
-	for _, name := range []string{book.DatabaseName, door.TokenFile, "rounds"} {
+	for _, name := range []string{book.DatabaseName, front.TokenFile, "rounds"} {
 		path := filepath.Join(dir, name)
 		before, err := os.Lstat(path)
 		if err != nil {

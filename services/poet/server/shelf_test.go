@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -178,9 +180,8 @@ func TestWhatIsOfUse(t *testing.T) {
 			}
 		}
 		// Proofs of a reference server are sent when somebody asks for it.
-		taken := legacy.Proof{Round: 900, Members: make([][32]byte, 1)}
-		taken.Message.RoundID = "900"
-		empty := legacy.Proof{Round: 901}
+		taken := legacy.Proof{Round: 900, XDR: takenOver("900", 1)}
+		empty := legacy.Proof{Round: 901, XDR: takenOver("901", 0)}
 		if err := errors.Join(all.archive.Put(taken), all.archive.Put(empty)); err != nil {
 			t.Fatal(err)
 		}
@@ -196,4 +197,18 @@ func TestWhatIsOfUse(t *testing.T) {
 			t.Fatalf("from %d on: %v, %v", stored[3], first, err)
 		}
 	})
+}
+
+// takenOver is a proof without a node as the reference stores it: with lengths in
+// front, of 32 bits, and words of four bytes.
+func takenOver(round string, members int) []byte {
+	opaque := func(b []byte) []byte {
+		return append(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...), make([]byte, -len(b)&3)...)
+	}
+	node := opaque(make([]byte, 32))
+	out := slices.Concat(node, make([]byte, 8), binary.BigEndian.AppendUint32(nil, uint32(members)))
+	for range members {
+		out = append(out, node...)
+	}
+	return slices.Concat(out, make([]byte, 8), node, opaque([]byte(round)))
 }

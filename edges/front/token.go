@@ -1,4 +1,4 @@
-package door
+package front
 
 import (
 	"context"
@@ -13,13 +13,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"tweedle/base/durable"
-	"tweedle/edges/front"
 )
 
 // TokenFile is the usual name of the file with the admin API's tokens: one on
@@ -35,8 +33,8 @@ const (
 	minToken     = 16       // characters
 )
 
-// tokens knows who may use the admin API.
-type tokens struct {
+// Tokens knows who may use an admin API.
+type Tokens struct {
 	path string
 	log  *slog.Logger
 
@@ -46,21 +44,21 @@ type tokens struct {
 	expires map[[32]byte]time.Time
 }
 
-// openTokens reads the token file, making it with a new token if it is not
+// OpenTokens reads the token file, making it with a new token if it is not
 // there.
-func openTokens(path string, log *slog.Logger) (*tokens, error) {
+func OpenTokens(path string, log *slog.Logger) (*Tokens, error) {
 	// If we stop in here, the next start finds no file and makes another token.
 	if _, err := durable.Secret(durable.OS{}, path, durable.RandomHex); err != nil {
 		return nil, fmt.Errorf("admin token: %w", err)
 	}
-	t := &tokens{path: path, log: log}
+	t := &Tokens{path: path, log: log}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t, t.refresh()
 }
 
 // refresh reads the file if it changed.
-func (t *tokens) refresh() error {
+func (t *Tokens) refresh() error {
 	info, err := os.Stat(t.path)
 	if err != nil {
 		return fmt.Errorf("admin token: %w", err)
@@ -122,7 +120,7 @@ func readTokens(path string) ([]tokenLine, error) {
 }
 
 // check returns nil if the caller showed a token that is valid at now.
-func (t *tokens) check(ctx context.Context, now time.Time) error {
+func (t *Tokens) check(ctx context.Context, now time.Time) error {
 	md, _ := metadata.FromIncomingContext(ctx)
 	values := md.Get("authorization")
 	if len(values) != 1 {
@@ -156,46 +154,67 @@ func (t *tokens) check(ctx context.Context, now time.Time) error {
 	return status.Error(codes.Unauthenticated, "the admin token is wrong")
 }
 
+// Only returns the options of a gRPC server that lets those who show a token use
+// the listed methods. What is not listed is denied, whoever asks, so that a method
+// added to a service is closed until somebody decides otherwise.
+func (t *Tokens) Only(methods map[string]bool) []grpc.ServerOption {
+	open := func(ctx context.Context, method string) error {
+		if !methods[method] {
+			return status.Error(codes.PermissionDenied, "this method is not open")
+		}
+		return t.check(ctx, time.Now())
+	}
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			if err := open(ctx, info.FullMethod); err != nil {
+				return nil, err
+			}
+			return handle(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			if err := open(s.Context(), info.FullMethod); err != nil {
+				return err
+			}
+			return handle(srv, s)
+		}),
+	}
+}
+
 // DialAdmin connects to an admin listener, host:port or unix:PATH, with the
-// first token of tokenFile that is valid now. The connection is plain text: it
-// stays on this machine or goes through a tunnel.
+// tokens of a file. The connection is plain text: it stays on this machine or goes
+// through a tunnel.
 func DialAdmin(addr, tokenFile string, extra ...grpc.DialOption) (*grpc.ClientConn, error) {
-	token, err := Bearer(tokenFile)
-	if err != nil {
+	if _, err := readTokens(tokenFile); err != nil {
 		return nil, err
 	}
 	target := "passthrough:///" + addr
-	if strings.HasPrefix(addr, front.UnixPrefix) {
+	if strings.HasPrefix(addr, UnixPrefix) {
 		target = addr
 	}
 	opts := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(token),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(Bearer(tokenFile)),
 	}, extra...)
 	return grpc.NewClient(target, opts...)
 }
 
-// Bearer returns the call credentials of the first token in a token file that
-// is valid now.
-func Bearer(path string) (credentials.PerRPCCredentials, error) {
-	lines, err := readTokens(path)
+// Bearer is the token file whose first token that is valid now a client shows. It
+// is read anew for each call, since it may have been replaced.
+type Bearer string
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (b Bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	lines, err := readTokens(string(b))
 	if err != nil {
-		return nil, err
+		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
 	for _, l := range lines {
 		if l.expires.IsZero() || time.Now().Before(l.expires) {
-			return bearer(l.secret), nil
+			return map[string]string{"authorization": "Bearer " + l.secret}, nil
 		}
 	}
-	return nil, fmt.Errorf("admin token: every token in %s has expired: add a new one", path)
+	return nil, status.Errorf(codes.Unauthenticated, "admin token: every token in %s has expired: add a new one", string(b))
 }
 
-type bearer string
-
-// GetRequestMetadata shows the token with every call.
-func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(b)}, nil
-}
-
-// RequireTransportSecurity is false since the admin listener is on loopback or
-// a unix socket.
-func (b bearer) RequireTransportSecurity() bool { return false }
+// RequireTransportSecurity is false since an admin listener is on loopback or a
+// unix socket.
+func (Bearer) RequireTransportSecurity() bool { return false }
