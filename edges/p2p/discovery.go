@@ -60,6 +60,9 @@ func (h *Host) discover(ctx context.Context) {
 			h.saveBook()
 			save = now.Add(saveEvery)
 		}
+		if g := h.gossip.Load(); g != nil {
+			g.rejoin()
+		}
 		hungry := h.hungry()
 		if !now.Before(ask) {
 			if !hungry {
@@ -161,8 +164,37 @@ func (h *Host) connected(_ network.Network, c network.Conn) {
 		// Config.MinPeers.
 		h.libp2p.ConnManager().Protect(c.RemotePeer(), protectOutbound)
 	}
+	h.probe(c)
 	h.log.Debug("peer connected", "peer", c.RemotePeer(), "addr", c.RemoteMultiaddr(), "direction", direction(c.Stat().Direction == network.DirInbound))
 	h.nudge()
+}
+
+// probeSize is what makes a packet long enough to be answered with a stateless reset, which is shorter than
+// what causes it.
+const probeSize = 64
+
+// probe says something on the other connections of a peer that has a new one. A peer that died without a
+// word and is back answers with QUIC's stateless reset, which ends them at once. Else gossipsub, which uses
+// one connection of a peer, would keep the dead one until QUIC gives it up, and the peer would hear nothing.
+// What it says is no protocol: a live peer drops the stream.
+func (h *Host) probe(fresh network.Conn) {
+	for _, c := range h.libp2p.Network().ConnsToPeer(fresh.RemotePeer()) {
+		if c.ID() == fresh.ID() || !h.tasks.begin() {
+			continue
+		}
+		go func() {
+			defer h.tasks.end()
+			ctx, cancel := context.WithTimeout(h.ctx, dialTimeout)
+			defer cancel()
+			s, err := c.NewStream(ctx)
+			if err != nil {
+				return // it is ending
+			}
+			s.SetDeadline(time.Now().Add(dialTimeout))
+			s.Write(make([]byte, probeSize)) // fails if it ends
+			s.Close()
+		}()
+	}
 }
 
 func (h *Host) disconnected(_ network.Network, c network.Conn) {

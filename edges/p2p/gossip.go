@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/zeebo/blake3"
@@ -166,6 +168,7 @@ type gossip struct {
 	host   *Host
 	pubsub *pubsub.PubSub
 	topics map[string]*pubsub.Topic
+	speaks event.Emitter // of what gossipsub takes for a peer that has come
 }
 
 // startGossip joins all topics. All its goroutines end with ctx.
@@ -205,6 +208,9 @@ func (h *Host) startGossip(ctx context.Context) (*gossip, error) {
 		return nil, err
 	}
 	g.pubsub = ps
+	if g.speaks, err = h.libp2p.EventBus().Emitter(new(event.EvtPeerProtocolsUpdated)); err != nil {
+		return nil, err
+	}
 	for name, t := range h.topics {
 		if err := ps.RegisterTopicValidator(name, g.validator(t), pubsub.WithValidatorConcurrency(places+1)); err != nil {
 			return nil, err
@@ -220,6 +226,25 @@ func (h *Host) startGossip(ctx context.Context) (*gossip, error) {
 		}
 	}
 	return g, nil
+}
+
+// rejoin tells gossipsub of connected peers that it does not have. It forgets one that has two connections,
+// of which one ends while it opens its stream there, and hears of the peer only with the next one.
+func (g *gossip) rejoin() {
+	net := g.host.libp2p.Network()
+	has := g.pubsub.ListPeers("")
+	for _, p := range net.Peers() {
+		if slices.Contains(has, p) {
+			continue
+		}
+		protocols, err := g.host.libp2p.Peerstore().SupportsProtocols(p, pubsub.GossipSubDefaultProtocols...)
+		if err != nil || len(protocols) == 0 {
+			continue // it has not said yet what it speaks
+		}
+		if err := g.speaks.Emit(event.EvtPeerProtocolsUpdated{Peer: p, Added: protocols}); err != nil {
+			return // we end
+		}
+	}
 }
 
 // messageID depends on nothing but what is said.

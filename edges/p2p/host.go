@@ -271,6 +271,7 @@ func (h *Host) Run(ctx context.Context) error {
 	for name, s := range h.servers {
 		h.libp2p.SetStreamHandler(protocol.ID(name), func(stream network.Stream) { h.serve(s, stream) })
 	}
+	defer g.speaks.Close()
 	h.gossip.Store(g)
 	defer h.gossip.Store(nil)
 	close(h.open)
