@@ -9,6 +9,7 @@ func Engines() []Engine {
 	var engines []Engine
 	for _, c := range choices() {
 		if c.labels.selfTest() == nil && c.scan.selfTest() == nil {
+			c.labels = c.labels.measure()
 			engines = append(engines, Engine{c})
 		}
 	}

@@ -488,7 +488,7 @@ func useLabels(t *testing.T, k labelKernel) {
 func wrongLabels(k labelKernel) labelKernel {
 	wrong := labelKernel{name: "wrong"}
 	for _, m := range k.mixers {
-		wrong.mixers = append(wrong.mixers, mixer{m.lanes, func(x, v []block) {
+		wrong.mixers = append(wrong.mixers, mixer{lanes: m.lanes, mix: func(x, v []block) {
 			m.mix(x, v)
 			x[m.lanes-1][3] ^= 1
 		}})

@@ -24,6 +24,9 @@ type labelKernel struct {
 // mixer runs ROMix on several states at once.
 type mixer struct {
 	lanes int
+	// cost of a call, whatever it mixes: processor ticks at a small N, 0 if it was not
+	// measured.
+	cost float64
 	// mix mixes each of the lanes states in x. v has N blocks for each of them.
 	mix func(x, v []block)
 }
@@ -32,7 +35,11 @@ type mixer struct {
 // are the judges of all others.
 const portable = "portable"
 
-var portableLabels = labelKernel{portable, []mixer{{lanes: 1, mix: func(x, v []block) { romixPortable(&x[0], v) }}}}
+var portableLabels = labelKernel{portable, []mixer{one}}
+
+// one mixes a state by itself. A kernel has it too: lanes of which one is used take longer
+// on some processors.
+var one = mixer{lanes: 1, mix: func(x, v []block) { romixPortable(&x[0], v) }}
 
 // choice is the kernels in use, and why better ones are not.
 type choice struct {
@@ -82,6 +89,7 @@ var chosen = sync.OnceValue(func() choice {
 	var c choice
 	var wrongLabels, wrongScan error
 	c.labels, wrongLabels = fastest(labels, portableLabels)
+	c.labels = c.labels.measure()
 	c.scan, wrongScan = fastest(scans, portableScan)
 	c.err = errors.Join(wrongLabels, wrongScan)
 	return c
@@ -165,12 +173,21 @@ func (k labelKernel) selfTest() error {
 	return nil
 }
 
-// cost measures how long the widest mixer takes for a label of a small cost.
-func (k labelKernel) cost() float64 {
+// measure returns the kernel with the costs of its mixers.
+func (k labelKernel) measure() labelKernel {
 	const n = 128
-	m := k.mixers[len(k.mixers)-1]
-	x, v := make([]block, m.lanes), make([]block, n*m.lanes)
-	return shortest(func() { m.mix(x, v) }) / float64(m.lanes)
+	mixers := slices.Clone(k.mixers)
+	for i, m := range mixers {
+		x, v := make([]block, m.lanes), make([]block, n*m.lanes)
+		mixers[i].cost = shortest(func() { m.mix(x, v) })
+	}
+	return labelKernel{k.name, mixers}
+}
+
+// cost is how long the widest mixer takes for a label of a small cost.
+func (k labelKernel) cost() float64 {
+	m := k.measure().mixers[len(k.mixers)-1]
+	return m.cost / float64(m.lanes)
 }
 
 // selfTest compares a kernel with the portable one, on labels of which many pass the

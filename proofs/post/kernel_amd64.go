@@ -31,12 +31,12 @@ func labelKernels() []labelKernel {
 	has := processor.Detect()
 	if has.AVX2 {
 		kernels = append(kernels, labelKernel{"avx2", []mixer{
-			{lanes: 2, mix: inRows(2, romix2AVX2)}, {lanes: 6, mix: inRows(2, romix6AVX2)}, {lanes: 12, mix: inRows(2, romix12AVX2)},
+			one, {lanes: 2, mix: inRows(2, romix2AVX2)}, {lanes: 6, mix: inRows(2, romix6AVX2)}, {lanes: 12, mix: inRows(2, romix12AVX2)},
 		}})
 	}
 	if has.AVX512 {
 		kernels = append(kernels, labelKernel{"avx512", []mixer{
-			{lanes: 4, mix: inRows(4, romix4AVX512)}, {lanes: 16, mix: inRows(4, romix16AVX512)}, {lanes: 40, mix: inRows(4, romix40AVX512)},
+			one, {lanes: 4, mix: inRows(4, romix4AVX512)}, {lanes: 16, mix: inRows(4, romix16AVX512)}, {lanes: 40, mix: inRows(4, romix40AVX512)},
 		}})
 	}
 	return kernels

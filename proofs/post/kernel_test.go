@@ -28,6 +28,28 @@ func TestLabelsAtOnceAreThoseOneByOne(t *testing.T) {
 	}
 }
 
+// Lanes of which few are used may cost more than one label after another.
+func TestTheMixerThatCostsLeastForSoManyLabelsIsTaken(t *testing.T) {
+	for _, test := range []struct {
+		costs [3]float64 // of 1, 4 and 16 lanes
+		taken map[int]int
+	}{
+		{[3]float64{0, 0, 0}, map[int]int{1: 1, 2: 4, 4: 4, 5: 16, 16: 16, 40: 16}},
+		{[3]float64{10, 16, 32}, map[int]int{1: 1, 2: 4, 4: 4, 7: 4, 9: 16, 40: 16}},
+		{[3]float64{10, 9, 30}, map[int]int{1: 4, 13: 4, 14: 16}},
+	} {
+		var k labelKernel
+		for i, lanes := range []int{1, 4, 16} {
+			k.mixers = append(k.mixers, mixer{lanes: lanes, cost: test.costs[i], mix: one.mix})
+		}
+		for labels, lanes := range test.taken {
+			if got := newLabeler(2, k).mixer(labels).lanes; got != lanes {
+				t.Errorf("costs %v: %d lanes for %d labels, want %d", test.costs, got, labels, lanes)
+			}
+		}
+	}
+}
+
 // A cost whose scratch would be large for many lanes is computed in few.
 func TestScratchIsBounded(t *testing.T) {
 	for _, k := range labelKernels() {

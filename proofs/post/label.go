@@ -24,6 +24,7 @@ const maxScratch = 1 << 19
 // for concurrent use.
 type Labeler struct {
 	n      int
+	kernel string  // its name
 	mixers []mixer // by their lanes, fewest first
 	x, v   []block // states of lanes, and their scratch
 	keccak interface {
@@ -50,7 +51,7 @@ func newLabeler(n uint32, k labelKernel) *Labeler {
 	if n < 2 || n > MaxScryptN || n&(n-1) != 0 {
 		panic(fmt.Sprintf("post: labeler of cost %d", n))
 	}
-	l := &Labeler{n: int(n), mixers: k.mixers[:1]}
+	l := &Labeler{n: int(n), kernel: k.name, mixers: k.mixers[:1]}
 	for _, m := range k.mixers[1:] {
 		if m.lanes*l.n <= maxScratch {
 			l.mixers = append(l.mixers[:len(l.mixers):len(l.mixers)], m)
@@ -96,14 +97,15 @@ func (l *Labeler) Labels(commitment [32]byte, indices []uint64, labels [][32]byt
 	}
 }
 
-// mixer returns the mixer for so many labels, with what it works on: the first that
-// takes them all, else the widest.
+// mixer returns the mixer for so many labels, with what it works on: that which costs
+// least for each of them. Without measured costs it is the first that takes them all, else
+// the widest.
 func (l *Labeler) mixer(labels int) mixer {
-	m := l.mixers[len(l.mixers)-1]
-	for _, narrower := range l.mixers {
-		if narrower.lanes >= labels {
-			m = narrower
-			break
+	m := l.mixers[0]
+	for _, wider := range l.mixers[1:] {
+		each := func(m mixer) float64 { return m.cost / float64(min(m.lanes, labels)) }
+		if m.lanes < labels && m.cost == 0 || each(wider) < each(m) {
+			m = wider
 		}
 	}
 	if len(l.x) < m.lanes {

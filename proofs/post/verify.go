@@ -3,6 +3,7 @@ package post
 import (
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // Mode says which of a proof's labels Verify recomputes. The zero value is
@@ -88,8 +89,17 @@ func verify(kernel choice, p Proof, m ProofMetadata, params Params, mode Mode) e
 	}
 
 	t := newTester(&m.Challenge, p.Nonce, p.Pow, newDifficulty(params.K1, numLabels))
-	return checkLabels(newLabeler(params.ScryptN, kernel.labels), t, &m, params, indices, ordinals)
+	labeler, ok := idle.Get().(*Labeler)
+	if !ok || labeler.n != int(params.ScryptN) || labeler.kernel != kernel.labels.name {
+		labeler = newLabeler(params.ScryptN, kernel.labels)
+	}
+	defer idle.Put(labeler)
+	return checkLabels(labeler, t, &m, params, indices, ordinals)
 }
+
+// idle has the labelers of verifications that ended: their scratch is up to 64 MiB, which
+// takes longer to get from the system than a label does. What nobody uses is collected.
+var idle sync.Pool
 
 // checkLabels recomputes the labels at the ordinals, as many at once as is cheap. One that
 // does not pass is computed once more by the portable kernel, since the error makes
