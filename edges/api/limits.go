@@ -10,6 +10,8 @@ import (
 type Limits struct {
 	front.Limits
 	Transactions int // in an answer of several layers
+	// Past bounds the reading of the past for one stream; a year takes minutes.
+	Past time.Duration
 	// Publish bounds the PoET proofs that are being checked at a time: each
 	// takes some 5 ms of a core. PublishRate and PublishBurst bound those of one
 	// address, in proofs a second; a PoET has a few an epoch.
@@ -28,6 +30,6 @@ func DefaultLimits() Limits {
 			Handshake: 5 * time.Second, Read: 10 * time.Second, Call: 10 * time.Second, Send: 20 * time.Second,
 			Idle: 15 * time.Minute, Ping: 10 * time.Second,
 		},
-		Transactions: 10_000, Publish: 2, PublishRate: 1, PublishBurst: 30,
+		Transactions: 10_000, Past: 5 * time.Minute, Publish: 2, PublishRate: 1, PublishBurst: 30,
 	}
 }

@@ -195,6 +195,17 @@ func TestResultsArePastThenToCome(t *testing.T) {
 	}
 }
 
+// The past is as long as the network is old: to read it for one client has an end,
+// also where nothing of it is sent, and also where the client stays to watch.
+func TestReadingThePastHasAnEnd(t *testing.T) {
+	s := serve(t, func(c *Config) { c.Limits = DefaultLimits(); c.Limits.Past = time.Nanosecond })
+	history(t, s)
+	for _, req := range []*spacemesh.TransactionResultsRequest{{}, {Watch: true}, {Address: s.bech32(7)}} {
+		_, err := check[grpc.ServerStreamingClient[spacemesh.TransactionResult]](t)(s.tx.StreamResults(deadline(t), req)).Recv()
+		wantStatus(t, err, codes.DeadlineExceeded, "from layer")
+	}
+}
+
 func TestASlowReaderIsDroppedAndHoldsNobodyUp(t *testing.T) {
 	s := serve(t)
 	slow := check[grpc.ServerStreamingClient[spacemesh.LayerStreamResponse]](t)(s.mesh.LayerStream(deadline(t), &spacemesh.LayerStreamRequest{}))

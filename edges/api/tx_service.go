@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
@@ -316,6 +317,7 @@ func (s txService) StreamResults(req *spacemesh.TransactionResultsRequest, out g
 }
 
 func (s txService) pastResults(f resultFilter, last types.Layer, out grpc.ServerStreamingServer[spacemesh.TransactionResult]) error {
+	end := time.Now().Add(s.Limits.Past)
 	if f.id != nil { // its layer is known, the others need not be read
 		tx, err := s.Store.Transaction(*f.id)
 		if err != nil {
@@ -331,6 +333,12 @@ func (s txService) pastResults(f resultFilter, last types.Layer, out grpc.Server
 		for _, l := range layers {
 			if l.Layer > min(f.to, last) {
 				return nil
+			}
+			if err := out.Context().Err(); err != nil {
+				return err
+			}
+			if time.Now().After(end) {
+				return status.Errorf(codes.DeadlineExceeded, "the past took more than %v: ask again, from layer %d on", s.Limits.Past, l.Layer)
 			}
 			if err := s.layerResults(f, l.Layer, out); err != nil {
 				return err
