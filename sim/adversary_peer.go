@@ -26,7 +26,7 @@ func (s *unknownReferences) layer(n *node, l types.Layer) {
 	if l >= n.w.calm {
 		return
 	}
-	for i := range 20 {
+	for i := range 8 {
 		s.sent++
 		key := n.stranger(fmt.Sprint(s.sent))
 		p := &types.Proposal{Ballot: types.Ballot{Layer: l, ATX: types.ATXID(types.Sum([]byte(n.peer), []byte{byte(i), byte(s.sent), byte(l)})), Smesher: key.NodeID()}}

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 
+	"tweedle/protocol/activation"
 	"tweedle/protocol/core"
 	"tweedle/protocol/syncer"
 	"tweedle/values/types"
@@ -46,6 +47,10 @@ func (n *node) happened(e core.Event) {
 			e.Decision.Layer, e.Decision.Block.Short(), e.Proposals, e.Decision.Parent.Short(), e.Decision.Electorate.Short(), e.Signed)
 	case core.Silent:
 		w.logf(n, "is silent in layer %d: %s", e.Layer, e.Reason)
+	case core.PoetStored:
+		n.later(0, func() {
+			n.smesh(activation.ProofStored{Ref: e.Ref, Statement: e.Message.Statement, NumLeaves: e.Message.Proof.NumLeaves})
+		})
 	case core.Activated:
 		w.logf(n, "has ATX %s of %s, epoch %d, weight %d", e.Entry.ID.Short(), e.Entry.Smesher.Short(), e.Entry.PublishEpoch, e.Entry.Weight)
 	}
@@ -103,6 +108,7 @@ func (w *world) final() {
 			}
 		}
 	}
+	w.published()
 	w.agree()
 	w.holes(last)
 	w.convictions()
@@ -146,6 +152,18 @@ func (w *world) holes(last types.Layer) {
 	}
 }
 
+// published fails if an honest smesher that ran all the time has no ATX in an
+// epoch: one PoET of all is honest, and no other costs anybody a thing.
+func (w *world) published() {
+	for _, n := range w.nodes[:w.opts.Nodes-w.opts.Late] {
+		for e := w.first() + 1; n.bad == nil && !n.fell && e <= w.first()+types.Epoch(w.opts.Epochs); e++ {
+			if _, ok := n.store.entries[n.made[e]]; !ok {
+				w.violated(n, "has no ATX in epoch %d", e)
+			}
+		}
+	}
+}
+
 // convictions fails unless what a strategy does in the open is known to all.
 func (w *world) convictions() {
 	for _, c := range w.nodes {
@@ -172,6 +190,6 @@ func (w *world) convictions() {
 
 // String is the run in one line.
 func (r Result) String() string {
-	return fmt.Sprintf("seed %d: %d layers, %d empty, %d taken back, %d of %v caught, strangers %v, %d steps, %d messages, %v, digest %s",
-		r.Seed, r.Layers, r.Empty, r.Undone, r.Caught, r.Hostile, r.Strangers, r.Steps, r.Messages, r.Virtual, r.Digest.Short())
+	return fmt.Sprintf("seed %d: %d layers, %d empty, %d taken back, %d of %v caught, strangers %v, PoETs %v, %d omissions shown, %d steps, %d messages, %v, digest %s",
+		r.Seed, r.Layers, r.Empty, r.Undone, r.Caught, r.Hostile, r.Strangers, r.Poets, r.Omissions, r.Steps, r.Messages, r.Virtual, r.Digest.Short())
 }

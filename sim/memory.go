@@ -31,6 +31,7 @@ type memory struct {
 	epochs  map[types.Epoch][]types.ATXID // ascending
 	proofs  map[types.NodeID]*malfeasance.Proof
 	poets   map[types.PoetProofRef]*types.PoetProofMessage
+	newest  map[types.NodeID]types.ATXID // of each smesher
 	evil    map[types.NodeID]time.Time
 	sets    map[types.Hash32]types.ActiveSet
 	ballots map[types.BallotID]*types.Ballot
@@ -47,7 +48,7 @@ func newMemory(p vm.Params) *memory {
 	s := &memory{
 		entries: make(map[types.ATXID]activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
 		proofs: make(map[types.NodeID]*malfeasance.Proof), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
-		sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
+		newest: make(map[types.NodeID]types.ATXID), sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
 		txs: make(map[types.TransactionID]types.Transaction),
 	}
 	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, state: state, money: money(state)}}
@@ -106,6 +107,9 @@ func (s *memory) addATX(w core.WriteATX) {
 		return
 	}
 	s.entries[id], s.atxs[id] = w.Entry, w.ATX
+	if before, ok := s.newest[w.Entry.Smesher]; !ok || s.entries[before].PublishEpoch < w.Entry.PublishEpoch {
+		s.newest[w.Entry.Smesher] = id
+	}
 	ids := s.epochs[w.Entry.PublishEpoch]
 	i, _ := slices.BinarySearchFunc(ids, id, func(a, b types.ATXID) int { return bytes.Compare(a[:], b[:]) })
 	s.epochs[w.Entry.PublishEpoch] = slices.Insert(ids, i, id)

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -22,10 +21,13 @@ type node struct {
 	key    core.Identity // nil: it does not smesh
 	crypto core.Crypto
 	bad    strategy // nil: it is honest
-	twin   *node    // whose key it has too
-	units  uint32
-	skew   time.Duration
-	lies   bool // about its clock
+	fell   bool     // it crashed once
+
+	smesher smesher
+	twin    *node // whose key it has too
+	units   uint32
+	skew    time.Duration
+	lies    bool // about its clock
 
 	store  *memory
 	mirror func([]core.Write) // nil, or gets all writes too
@@ -77,6 +79,7 @@ func (n *node) boot() {
 	if n.guard == nil {
 		n.guard, n.made = make(map[slot]types.Hash32), make(map[types.Epoch]types.ATXID)
 		n.points = make([]points, len(n.w.nodes))
+		n.smesher.receipts = make(map[types.Hash32]types.PoetReceipt)
 	}
 	n.born++
 	n.tokens = make(map[uint64]heardMessage)
@@ -96,6 +99,7 @@ func (n *node) boot() {
 			o.meet()
 		}
 	}
+	n.startSmeshing()
 }
 
 func (n *node) now() time.Time { return n.w.now.Add(n.skew) }
@@ -122,7 +126,7 @@ func (n *node) crash(middle bool) {
 }
 
 func (n *node) die() {
-	n.up, n.m = false, nil
+	n.up, n.m, n.fell = false, nil, true
 	n.life = max(n.life, -n.life)
 	n.w.logf(n, "crashes")
 	for _, o := range n.links {
@@ -390,8 +394,6 @@ func describe(a syncer.Ask) string {
 	return fmt.Sprintf("%s for %d objects, first %s (ask %d)", a.Peer, len(a.Objects), a.Objects[0], a.ID)
 }
 
-var errSilent = errors.New("no answer")
-
 func (n *node) serve(asker *node, a syncer.Ask) ([]byte, time.Duration, error) {
 	if n.bad != nil {
 		if raw, delay, handled := n.bad.serves(n, asker, a); handled {
@@ -403,18 +405,6 @@ func (n *node) serve(asker *node, a syncer.Ask) ([]byte, time.Duration, error) {
 	}
 	raw, err := core.Serve(library{n.store, n.m, n.shows()}, codec.Encode(core.RequestOf(a)))
 	return raw, 0, err
-}
-
-// publish makes the ATX of an epoch from the round that the PoET delivered.
-func (n *node) publish(e types.Epoch) {
-	if !n.up {
-		return
-	}
-	a := n.w.poet.atx(n, e)
-	if a == nil || n.bad != nil && n.bad.publishes(n, a) {
-		return
-	}
-	n.announce(a)
 }
 
 // announce gives an ATX of the node's own to its machine.

@@ -1,103 +1,156 @@
 package sim
 
 import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
 	"slices"
+	"strconv"
 
 	"tweedle/protocol/core"
 	"tweedle/values/codec"
 	"tweedle/values/merkle"
-	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
-// round is one round of the network's PoET.
+// poet is a PoET of the network: who calls it gets an answer at once, and the
+// calls take their time at the smesher's. What it lies about is in its kind:
+//
+//	hangs     takes everybody, and never says a word again
+//	pretends  says of every round that it still works on it
+//	lies      gives proofs without work, of other members, that cannot be read,
+//	          and of other rounds, one after the other
+//	omits     signs for everybody, and leaves a third of them out
+type poet struct {
+	w      *world
+	name   string
+	kind   string // empty: it is honest
+	key    ed25519.PrivateKey
+	rounds map[uint32]*round
+}
+
+func poetKinds() []string { return []string{"hangs", "pretends", "lies", "omits"} }
+
+// round is what a PoET works on: the ATXs of the epoch after it rest on it.
 type round struct {
-	challenges map[*node]types.PoetChallenge
-	places     map[*node]uint64
-	members    [][32]byte
-	msg        *types.PoetProofMessage
+	members [][32]byte
+	left    map[types.Hash32]bool // out, though it signed for them
+	raw     []byte                // the proof's message, nil while it works
 }
 
-// poet is the PoET of the network. Its rounds are by the epoch of the ATXs that
-// they serve.
-type poet struct{ rounds map[types.Epoch]*round }
+var (
+	errSilent   = errors.New("it does not answer")
+	errNotReady = errors.New("its round has no proof yet")
+	errUnusable = errors.New("its answer cannot be read")
+)
 
-// open takes the challenges of all smeshers that run.
-func (p *poet) open(w *world, e types.Epoch) {
-	if p.rounds == nil {
-		p.rounds = make(map[types.Epoch]*round)
-	}
-	r := &round{challenges: make(map[*node]types.PoetChallenge), places: make(map[*node]uint64)}
-	for _, n := range w.nodes {
-		if n.key == nil || n.twin != nil || !n.up {
-			continue
-		}
-		c := types.PoetChallenge{PublishEpoch: e, PositioningATX: w.cfg.Activation.Golden, PreviousATX: n.last}
-		if id, ok := n.m.Highest(e); ok {
-			c.PositioningATX = id
-		}
-		if n.last.IsZero() {
-			c.InitialPost = &types.PostProof{Nonce: uint32(n.i)}
-		}
-		r.challenges[n], r.places[n] = c, uint64(len(r.members))
-		r.members = append(r.members, c.Hash())
-	}
-	p.rounds[e] = r
+func newPoet(w *world, i int, kind string) *poet {
+	seed := types.Sum([]byte("poet"), []byte{byte(i)})
+	return &poet{w: w, name: fmt.Sprint("poet-", i), kind: kind, key: ed25519.NewKeyFromSeed(seed[:]), rounds: make(map[uint32]*round)}
 }
 
-// deliver gives the proof of a round to two nodes, which pass it on.
-func (p *poet) deliver(w *world, e types.Epoch) {
-	r := p.rounds[e]
-	if r == nil || len(r.members) == 0 {
+// register takes a challenge into the round that is open. Only a PoET that will
+// omit somebody signs for it here: nobody looks at the receipts of the others.
+func (p *poet) register(id types.NodeID, challenge types.Hash32) (string, *types.PoetReceipt) {
+	open := p.w.poetry.Open(p.w.now)
+	r := p.rounds[open]
+	if r == nil {
+		r = &round{left: make(map[types.Hash32]bool)}
+		p.rounds[open] = r
+		p.w.at(p.w.poetry.End(open), func() { p.finish(open, r) })
+	}
+	name := strconv.Itoa(int(open))
+	if p.kind == "omits" && id[0]%3 == 0 {
+		r.left[challenge] = true
+	} else if !slices.Contains(r.members, [32]byte(challenge)) {
+		r.members = append(r.members, challenge)
+	}
+	if p.kind != "omits" {
+		return name, nil
+	}
+	receipt := &types.PoetReceipt{Round: name, NodeID: id, Challenge: challenge, Time: p.w.now}
+	receipt.Sign(p.key)
+	return name, receipt
+}
+
+// finish ends a round: its proof goes to two gateways, as every PoET says of
+// what it has.
+func (p *poet) finish(n uint32, r *round) {
+	if len(r.members) == 0 || p.kind == "hangs" || p.kind == "pretends" {
 		return
 	}
-	statement := types.Hash32(merkle.Root(r.members))
-	leaves := 10 * w.cfg.Activation.TickSize
-	r.msg = &types.PoetProofMessage{
-		Proof: types.PoetProof{Root: poetRoot(statement, leaves), NumLeaves: leaves}, PoetID: types.NodeID{1}, RoundID: e.String(), Statement: statement,
-	}
-	honest := slices.DeleteFunc(w.honest(), func(n *node) bool { return !n.up })
-	for range min(2, len(honest)) {
-		if n := honest[w.rng.IntN(len(honest))]; n.up {
-			m, err := core.Check(n.crypto, core.TopicPoet, codec.Encode(r.msg))
-			if err != nil {
-				panic(err)
+	msg := p.message(n, r)
+	if p.kind == "lies" {
+		switch n % 4 {
+		case 0:
+			msg.Proof.Root[0]++
+		case 1:
+			r.members[0][0]++
+		case 2:
+			r.raw = []byte{1, 2, 3}
+		case 3:
+			if before := p.rounds[n-1]; before != nil {
+				msg = p.message(n-1, before)
 			}
-			n.step(core.Heard{From: core.Self, Message: m})
+		}
+	}
+	if r.raw == nil {
+		r.raw = codec.Encode(msg)
+	}
+	p.deliver(n, r)
+}
+
+func (p *poet) message(n uint32, r *round) *types.PoetProofMessage {
+	statement := types.Hash32(merkle.Root(r.members))
+	leaves := 10 * p.w.cfg.Activation.TickSize
+	return &types.PoetProofMessage{
+		Proof:  types.PoetProof{Root: poetRoot(statement, leaves), NumLeaves: leaves},
+		PoetID: types.NodeID(p.key.Public().(ed25519.PublicKey)), RoundID: strconv.Itoa(int(n)), Statement: statement,
+	}
+}
+
+// deliver brings a round's proof to two gateways, which pass it on.
+func (p *poet) deliver(n uint32, r *round) {
+	w := p.w
+	up := slices.DeleteFunc(w.honest(), func(n *node) bool { return !n.up })
+	for range min(2, len(up)) {
+		if g := up[w.rng.IntN(len(up))]; g.up {
+			m, err := w.message(core.TopicPoet, r.raw).check(g.crypto)
+			if err != nil {
+				w.logf(g, "refuses what %s delivers of round %d: %v", p.name, n, err)
+				continue
+			}
+			g.step(core.Heard{From: core.Self, Message: m})
 		}
 	}
 }
 
-// atx makes a node's ATX from a round, nil if it was not in it.
-func (p *poet) atx(n *node, e types.Epoch) *types.ATX {
-	r := p.rounds[e]
-	if r == nil || r.msg == nil {
-		return nil
+// place is where a challenge stands in a round that runs.
+func (p *poet) place(name string) ([][32]byte, error) {
+	r, err := p.answers(name)
+	if err != nil {
+		return nil, err
 	}
-	c, ok := r.challenges[n]
-	if !ok || n.made[e] != (types.ATXID{}) {
-		return nil
-	}
-	post := types.NIPost{NumMembers: uint64(len(r.members)), PoetProof: r.msg.Proof.Ref()}
-	for _, h := range merkle.Proof(r.members, r.places[n]) {
-		post.Membership = append(post.Membership, h)
-	}
-	post.Posts = []types.SubPost{{MembershipLeafIndex: r.places[n], NumUnits: n.units, Post: types.PostProof{Nonce: 1}}}
-	a := &types.ATX{
-		PublishEpoch: e, PositioningATX: c.PositioningATX, Coinbase: types.Address{20: 1, 23: byte(n.i)}, VRFNonce: uint64(n.i),
-		SmesherID: n.key.NodeID(), NIPosts: []types.NIPost{post},
-	}
-	if c.InitialPost != nil {
-		a.Initial = &types.InitialATX{CommitmentATX: n.w.cfg.Activation.Golden, Post: *c.InitialPost}
-	} else {
-		a.PreviousATXs = []types.ATXID{c.PreviousATX}
-	}
-	n.seal(a)
-	return a
+	return r.members, nil
 }
 
-// seal signs an ATX.
-func (n *node) seal(a *types.ATX) {
-	id := a.ID()
-	a.Signature = n.key.Sign(signing.ATX, id[:])
+// proof returns what a PoET gives for a round: the message of its proof, and
+// the members that it covers.
+func (p *poet) proof(name string) ([]byte, [][32]byte, error) {
+	r, err := p.answers(name)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case r.raw == nil:
+		return nil, nil, errNotReady
+	}
+	return r.raw, r.members, nil
+}
+
+func (p *poet) answers(name string) (*round, error) {
+	n, err := strconv.Atoi(name)
+	if r := p.rounds[uint32(n)]; err == nil && r != nil && p.kind != "hangs" {
+		return r, nil
+	}
+	return nil, errSilent
 }

@@ -287,7 +287,7 @@ func TestWhoCaughtUpCanTeachTheNext(t *testing.T) {
 // of that smesher otherwise.
 func TestWhatBuildsOnAThirdATXOfACheatIsTaken(t *testing.T) {
 	w := lab(t, 5)
-	cheat, honest, n := w.nodes[0], w.nodes[1], w.nodes[3]
+	cheat, n := w.nodes[0], w.nodes[3]
 	s := w.cfg.Schedule
 	w.run(s.First(2)-1, 0) // before the PoET round for epoch 2 closes
 	first := *cheat.store.atxs[cheat.made[1]]
@@ -298,12 +298,10 @@ func TestWhatBuildsOnAThirdATXOfACheatIsTaken(t *testing.T) {
 		cheat.seal(&v)
 		variants = append(variants, &v)
 	}
-	w.run(s.First(2)-1, 14*time.Second)
-	round := w.poet.rounds[2]
-	c := round.challenges[honest]
-	c.PositioningATX = variants[2].ID()
-	round.challenges[honest] = c
-	round.members[round.places[honest]] = c.Hash()
+	// Somebody new positions its first ATX on the third.
+	key, round := w.key("new"), w.poets[0].rounds[1]
+	c := types.PoetChallenge{PublishEpoch: 2, PositioningATX: variants[2].ID(), InitialPost: &types.PostProof{Nonce: 9}}
+	round.members = append(round.members, c.Hash())
 	w.run(s.First(2), 5*time.Second) // the PoET has delivered
 	hear := func(topic core.Topic, raw []byte) core.Output {
 		out := n.hearRaw(t, "n04", topic, raw)
@@ -316,7 +314,21 @@ func TestWhatBuildsOnAThirdATXOfACheatIsTaken(t *testing.T) {
 	if out := hear(core.TopicATX, codec.Encode(variants[1])); len(out.Verdicts) != 1 || out.Verdicts[0].Class != core.Ignore {
 		t.Errorf("one more ATX that nobody refers to: %+v", out.Verdicts)
 	}
-	a := w.poet.atx(honest, 2)
+	var proof types.PoetProofMessage
+	if err := codec.Decode(round.raw, &proof); err != nil {
+		t.Fatal(err)
+	}
+	last := len(round.members) - 1
+	a := &types.ATX{
+		PublishEpoch: 2, PositioningATX: c.PositioningATX, SmesherID: key.NodeID(),
+		Initial: &types.InitialATX{CommitmentATX: w.cfg.Activation.Golden, Post: *c.InitialPost},
+		NIPosts: []types.NIPost{{
+			NumMembers: uint64(len(round.members)), PoetProof: proof.Proof.Ref(), Membership: path(round.members, last),
+			Posts: []types.SubPost{{MembershipLeafIndex: uint64(last), NumUnits: 2, Post: types.PostProof{Nonce: 1}}},
+		}},
+	}
+	id := a.ID()
+	a.Signature = key.Sign(signing.ATX, id[:])
 	out := hear(core.TopicATX, codec.Encode(a))
 	var ask syncer.Ask
 	for _, k := range out.Asks {

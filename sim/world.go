@@ -41,8 +41,10 @@ type Options struct {
 	Hostile []string
 	// Strangers are the strategies of peers without weight. Nil: drawn.
 	Strangers []string
-	Faults    *Faults // nil: drawn
-	RealKeys  bool    // ed25519 and ECVRF instead of hashes
+	// Poets are the kinds of the network's PoETs beside one that is honest. Nil: drawn.
+	Poets    []string
+	Faults   *Faults // nil: drawn
+	RealKeys bool    // ed25519 and ECVRF instead of hashes
 
 	Transcript io.Writer // nil: none
 }
@@ -70,6 +72,8 @@ type Result struct {
 	Virtual    time.Duration
 	Hostile    []string
 	Strangers  []string
+	Poets      []string
+	Omissions  int // how often a smesher could show that a PoET left it out
 }
 
 // world is one run.
@@ -84,7 +88,9 @@ type world struct {
 	cfg      core.Config // but for identity and crypto
 	nodes    []*node
 	byPeer   map[core.Peer]*node
-	poet     poet
+	poets    []*poet
+	poetry   types.PoetSchedule
+	grace    time.Duration // of smeshers, before a round
 	rich     *signing.Signer
 	nonce    uint64
 	cut      func(a, b *node) bool // nil: nobody is cut off
@@ -194,10 +200,15 @@ func (w *world) draw() {
 			o.Strangers = append(o.Strangers, names.strangers[w.rng.IntN(len(names.strangers))])
 		}
 	}
-	w.result.Hostile, w.result.Strangers = o.Hostile, o.Strangers
+	if o.Poets == nil {
+		for range w.rng.IntN(3) {
+			o.Poets = append(o.Poets, append(poetKinds(), "honest")[w.rng.IntN(len(poetKinds())+1)])
+		}
+	}
+	w.result.Hostile, w.result.Strangers, w.result.Poets = o.Hostile, o.Strangers, o.Poets
 }
 
-// rules are those of preset test, with ten layers to an epoch.
+// rules are those of preset test: four layers of 15 seconds are an epoch.
 func (w *world) rules() {
 	p := preset.Test()
 	rich, err := signing.NewSigner(signing.SeedFrom("rich"), types.GenesisID{})
@@ -221,6 +232,10 @@ func (w *world) rules() {
 		ProposalWindow: p.ProposalWindow, TxsPerProposal: p.TxsPerProposal,
 	}
 	w.cfg.Activation.Post.K2 = labels
+	w.poetry, w.grace = n.PoetSchedule(p), p.PoetGrace
+	for i, kind := range append([]string{"honest"}, w.opts.Poets...) {
+		w.poets = append(w.poets, newPoet(w, i, kind))
+	}
 	w.start = w.cfg.Schedule.EpochStart(w.first()).Add(-time.Second)
 	w.now = w.start
 }
@@ -396,21 +411,13 @@ func (w *world) split(out map[*node]bool) {
 	}
 }
 
-// epoch schedules what smeshers, the PoET and users do in an epoch.
+func (w *world) poet(name string) *poet {
+	return w.poets[slices.IndexFunc(w.poets, func(p *poet) bool { return p.name == name })]
+}
+
+// epoch schedules what users and adversaries do in an epoch.
 func (w *world) epoch(e types.Epoch) {
 	s := w.cfg.Schedule
-	at := func(part float64, do func()) {
-		w.at(s.EpochStart(e).Add(time.Duration(part*float64(s.EpochDuration()))), do)
-	}
-	at(0.8, func() { w.poet.open(w, e+1) })
-	if e > w.first() {
-		at(0.05, func() { w.poet.deliver(w, e) })
-		for _, n := range w.nodes {
-			if n.key != nil && n.twin == nil {
-				at(0.1+0.3*w.rng.Float64(), func() { n.publish(e) })
-			}
-		}
-	}
 	for l := s.First(e); l < s.First(e+1); l++ {
 		w.at(s.LayerStart(l).Add(s.LayerDuration/3), func() { w.layer(l) })
 	}

@@ -84,7 +84,7 @@ const (
 const (
 	PointsGarbage = 50  // an answer that no honest peer gives
 	PointsWaste   = 5   // an answer that proves nothing, or not what it was asked for
-	PointsTimeout = 2   // no answer in time
+	PointsTimeout = 2   // no answer in time, twice in a row
 	PointsMissing = 0.5 // what it referred to itself, it does not have
 )
 
@@ -195,6 +195,7 @@ type Machine struct {
 	dirty  bool      // something may be asked for now that was not before
 	expiry time.Time // when open asks are looked through again
 	due    time.Time // when that may be so again by itself
+	sweep  time.Time // when the others are asked for what its hint did not give
 	out    Output
 }
 
@@ -335,7 +336,9 @@ func (m *Machine) settle(now time.Time, a Ask, p *peer, f Failure) {
 	case Garbage:
 		m.charge(a.Peer, PointsGarbage, "its answer cannot be read, or is not what it was asked for")
 	case Timeout:
-		m.charge(a.Peer, PointsTimeout, "it does not answer in time")
+		if p.pause > 0 { // one lost answer is the weather
+			m.charge(a.Peer, PointsTimeout, "it does not answer in time, and not for the first time")
+		}
 	}
 	p.pause = min(max(2*p.pause, m.cfg.Timeout()/4), 8*m.cfg.Layer)
 	p.backoff = now.Add(p.pause)
@@ -467,6 +470,7 @@ func (m *Machine) wake(now time.Time, v View) time.Time {
 // objects asks for what is wanted and not asked for: what came since it was
 // called last, and all when something has changed for the others too.
 func (m *Machine) objects(now time.Time) {
+	sweep := !now.Before(m.sweep)
 	all := m.dirty || len(m.order) > 0 && !now.Before(m.due) || len(m.order) > 2*len(m.wants)+64
 	if !all && len(m.fresh) == 0 {
 		return
@@ -478,7 +482,10 @@ func (m *Machine) objects(now time.Time) {
 	if all || old == 0 {
 		look, keep = m.order, m.order[:0]
 		m.dirty = false
-		m.due = now.Add(m.cfg.Timeout() / 4)
+		if sweep {
+			m.sweep = now.Add(m.cfg.Timeout() / 4)
+		}
+		m.due = m.sweep
 	}
 	batches := make(map[Peer][]Name)
 	for _, n := range look {
@@ -488,7 +495,7 @@ func (m *Machine) objects(now time.Time) {
 		}
 		p, left := Peer(""), now.Before(w.until)
 		if left && w.asked == 0 {
-			p, left = m.choose(now, w)
+			p, left = m.choose(now, w, sweep && all)
 		}
 		if !left {
 			m.out.GaveUp = append(m.out.GaveUp, n)
@@ -520,16 +527,19 @@ func (m *Machine) objects(now time.Time) {
 // chosen stands for the ask that a want is about to be part of.
 const chosen = ^uint64(0)
 
-// choose returns whom to ask, or tells whether there is anybody left.
-func (m *Machine) choose(now time.Time, w *want) (Peer, bool) {
-	if p := m.peers[w.hint]; p != nil && !w.tried[w.hint] {
-		if p.objects < MaxAsksPerPeer && !now.Before(p.backoff) {
-			return w.hint, true
-		}
-	}
-	if w.only {
-		p := m.peers[w.hint]
-		return "", p != nil && !w.tried[w.hint]
+// choose returns whom to ask, or tells whether there is anybody left. What its
+// hint does not give may be made up: the others are asked for all of that
+// together, and only at a sweep.
+func (m *Machine) choose(now time.Time, w *want, sweep bool) (Peer, bool) {
+	hint := m.peers[w.hint]
+	fails := hint != nil && (w.tried[w.hint] || now.Before(hint.backoff))
+	switch {
+	case hint != nil && !fails && hint.objects < MaxAsksPerPeer:
+		return w.hint, true
+	case w.only:
+		return "", hint != nil && !w.tried[w.hint]
+	case fails && !sweep:
+		return "", true
 	}
 	left := len(m.names) == 0 // somebody may come
 	for i := range m.names {

@@ -19,6 +19,7 @@ func main() {
 	epochs := flag.Int("epochs", 0, "epochs with ballots; 0 is 4")
 	hostile := flag.String("hostile", "", "strategies of smeshers, separated by commas; empty draws them, none is none")
 	strangers := flag.String("strangers", "", "strategies of peers without weight; empty draws them, none is none")
+	poets := flag.String("poets", "", "kinds of PoETs beside an honest one; empty draws them, none is none")
 	age := flag.Int("age", 0, "epochs that passed since genesis before anybody came")
 	late := flag.Int("late", 0, "of the nodes, so many join late, with nothing")
 	faults := flag.String("faults", "", "none, or empty to draw them")
@@ -31,7 +32,7 @@ func main() {
 	failed := false
 	start, virtual := time.Now(), time.Duration(0)
 	for s := *seed; s < *seed+*seeds; s++ {
-		o := sim.Options{Seed: s, Nodes: *nodes, Epochs: *epochs, Age: *age, Late: *late, Hostile: list(*hostile), Strangers: list(*strangers), RealKeys: *keys}
+		o := sim.Options{Seed: s, Nodes: *nodes, Epochs: *epochs, Age: *age, Late: *late, Hostile: list(*hostile), Strangers: list(*strangers), Poets: list(*poets), RealKeys: *keys}
 		if *faults == "none" {
 			o.Faults = &sim.Faults{Latency: 20 * time.Millisecond}
 		}
