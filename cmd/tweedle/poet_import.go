@@ -128,7 +128,7 @@ func (r *importReport) lose(format string, args ...any) {
 // takeMembers takes over the registrations of a round, if it has no proof.
 func (r *importReport) takeMembers(service *rounds.Service, fromDB string, round uint32, start, end time.Time) error {
 	_, skipped := r.Skipped[poet.RoundID(round)]
-	if _, err := service.Proof(poet.RoundID(round)); skipped || err == nil || slices.Contains(r.Proofs, round) {
+	if _, err := service.Book().Proof(round); skipped || err == nil || slices.Contains(r.Proofs, round) {
 		return nil
 	}
 	now, count := time.Now(), 0

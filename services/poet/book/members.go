@@ -2,6 +2,7 @@ package book
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -124,12 +125,13 @@ func (b *Book) eachMember(number uint32, fn func(id types.NodeID, m Member) erro
 	})
 }
 
-// Challenges returns the leaves of a round's membership tree.
-func (b *Book) Challenges(number uint32) ([][32]byte, error) {
+// Challenges returns the leaves of a round's membership tree, or ctx's error: of a
+// large round it takes its time.
+func (b *Book) Challenges(ctx context.Context, number uint32) ([][32]byte, error) {
 	leaves := make([][32]byte, 0, b.Members(number))
 	err := b.eachMember(number, func(_ types.NodeID, m Member) error {
 		leaves = append(leaves, m.Challenge)
-		return nil
+		return ctx.Err()
 	})
 	return leaves, err
 }

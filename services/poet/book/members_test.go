@@ -1,6 +1,7 @@
 package book
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -54,9 +55,14 @@ func TestMemberTreeAgainstThePlainOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		leaves, err := s.Challenges(round)
+		leaves, err := s.Challenges(t.Context(), round)
 		if err != nil || len(leaves) != n || count != uint64(n) {
 			t.Fatalf("%d members: %d leaves, %v", n, len(leaves), err)
+		}
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		if _, err := s.Challenges(left, round); (err != nil) != (n > 0) {
+			t.Fatalf("%d members are read for nobody: %v", n, err)
 		}
 		want := merkle.Root(leaves)
 		if root != want {

@@ -107,7 +107,7 @@ func TestDamageAtRunTimeIsFound(t *testing.T) {
 		if _, err := b.Prove(t.Context(), 1, id); !errors.Is(err, poet.ErrDamaged) {
 			t.Fatalf("damaged member %d: %v", i, err)
 		}
-		if _, err := b.Challenges(1); !errors.Is(err, poet.ErrDamaged) {
+		if _, err := b.Challenges(t.Context(), 1); !errors.Is(err, poet.ErrDamaged) {
 			t.Fatalf("members with a damaged one: %v", err)
 		}
 		if _, _, err := b.Root(t.Context(), 1); !errors.Is(err, poet.ErrDamaged) {

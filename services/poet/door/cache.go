@@ -46,7 +46,7 @@ func (c *proofCache) get(ctx context.Context, round string) (*cachedProof, error
 	}
 	round = strings.Clone(round) // it may be part of a whole request
 	return c.ready.Get(ctx, round, func() (*cachedProof, error) {
-		record, err := c.backend.Proof(round)
+		record, err := c.backend.Proof(ctx, round)
 		if err != nil {
 			return nil, err
 		}

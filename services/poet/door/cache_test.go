@@ -1,6 +1,7 @@
 package door
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,7 +19,7 @@ type shelf struct {
 	reads   atomic.Int32
 }
 
-func (s *shelf) Proof(round string) (r poet.ProofRecord, err error) {
+func (s *shelf) Proof(_ context.Context, round string) (r poet.ProofRecord, err error) {
 	s.reads.Add(1)
 	time.Sleep(s.takes)
 	r.Message.RoundID = round

@@ -31,7 +31,7 @@ type Backend interface {
 	Info() poet.Info
 	PowParams() registration.PowParams
 	ReloadTrustedKeys() error
-	Proof(round string) (poet.ProofRecord, error)
+	Proof(ctx context.Context, round string) (poet.ProofRecord, error)
 	Member(ctx context.Context, round string, nodeID []byte) (poet.MembershipProof, error)
 	Rounds() []poet.RoundStatus
 	Reopen(ctx context.Context) (round string, err error)

@@ -200,7 +200,7 @@ func (b *bench) live(d time.Duration, fault durabletest.Fault, during func(*Serv
 	}
 	var s *Service
 	cfg.OnProof = func(round string) {
-		if p, err := s.Proof(round); err != nil {
+		if p, err := s.Proof(context.Background(), round); err != nil {
 			b.t.Errorf("announced proof of round %s: %v", round, err)
 		} else {
 			b.proofs = append(b.proofs, p)
@@ -488,7 +488,7 @@ func TestAProofThatCannotBeStoredHoldsUpNoOther(t *testing.T) {
 		if round := <-s.proofs; round != "1" {
 			t.Fatalf("proof of round %s is told", round)
 		}
-		if _, err := s.Proof("0"); !errors.Is(err, poet.ErrDamaged) {
+		if _, err := s.Proof(t.Context(), "0"); !errors.Is(err, poet.ErrDamaged) {
 			t.Fatalf("proof of round 0: %v", err)
 		}
 		s.checkProof("1")

@@ -79,7 +79,7 @@ func runChild(dir string) {
 	cfg := childConfig(dir, envInt(genesisEnv, 0))
 	var s *Service
 	cfg.OnProof = func(round string) {
-		p, err := s.Proof(round)
+		p, err := s.Proof(context.Background(), round)
 		if err != nil {
 			say("error proof of round %s: %v", round, err)
 			return
@@ -242,7 +242,7 @@ func (tr *truth) check(t *testing.T, dir string, genesis int64) {
 	}
 	for round := range rounds {
 		for {
-			if _, err := s.Proof(round); err == nil {
+			if _, err := s.Proof(t.Context(), round); err == nil {
 				break
 			}
 			select {

@@ -246,7 +246,7 @@ func (s *Service) Info() poet.Info {
 }
 
 // Proof returns the stored proof of a round, or poet.ErrNotFound.
-func (s *Service) Proof(round string) (poet.ProofRecord, error) {
+func (s *Service) Proof(ctx context.Context, round string) (poet.ProofRecord, error) {
 	number, err := poet.ParseRoundID(round)
 	if err != nil {
 		return poet.ProofRecord{}, err
@@ -255,7 +255,7 @@ func (s *Service) Proof(round string) (poet.ProofRecord, error) {
 	if p.Message, err = s.book.Proof(number); err != nil {
 		return poet.ProofRecord{}, err
 	}
-	p.Members, err = s.book.Challenges(number)
+	p.Members, err = s.book.Challenges(ctx, number)
 	return p, err
 }
 

@@ -119,7 +119,7 @@ func (s *server) register(i int) poet.Receipt {
 // checkProof checks a stored proof as a node does.
 func (s *server) checkProof(round string) poet.ProofRecord {
 	s.t.Helper()
-	p, err := s.Proof(round)
+	p, err := s.Proof(s.t.Context(), round)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestRoundsOnTheClock(t *testing.T) {
 			t.Fatalf("proof of round %s", round)
 		}
 		s.checkProof("2")
-		if _, err := s.Proof("1"); !errors.Is(err, poet.ErrNotFound) || s.count(poet.EventExecuting) != 2 {
+		if _, err := s.Proof(t.Context(), "1"); !errors.Is(err, poet.ErrNotFound) || s.count(poet.EventExecuting) != 2 {
 			t.Fatalf("an empty round: %v, %d executions", err, s.count(poet.EventExecuting))
 		}
 		time.Sleep(100 * time.Millisecond)

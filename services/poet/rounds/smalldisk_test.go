@@ -78,7 +78,7 @@ func TestSmallDisk(t *testing.T) {
 	receipts = append(receipts, s.register(1_000_000))
 	last := receipts[len(receipts)-1].Round
 	for range s.proofs {
-		if _, err := s.Proof(last); err == nil {
+		if _, err := s.Proof(t.Context(), last); err == nil {
 			break
 		}
 	}

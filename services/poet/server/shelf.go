@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -26,8 +27,8 @@ type shelf struct {
 }
 
 // Proof returns a stored proof, or poet.ErrNotFound.
-func (s shelf) Proof(round string) (poet.ProofRecord, error) {
-	r, err := s.Service.Proof(round)
+func (s shelf) Proof(ctx context.Context, round string) (poet.ProofRecord, error) {
+	r, err := s.Service.Proof(ctx, round)
 	if errors.Is(err, poet.ErrNotFound) {
 		return s.archive.Proof(round)
 	}
