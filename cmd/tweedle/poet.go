@@ -155,7 +155,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.IntVar(&f.cfg.Delivery.MinPeers, "gateway-min-peers", d.MinPeers, "peers that a gateway must have")
 	fl.Uint64Var(&f.cfg.Poet.Work.MaxLeavesPerSecond, "max-leaves-per-second", 0, "slow the work down; 0 is full speed")
 	fl.Uint64Var(&f.cfg.Poet.Work.LeavesPerSecond, "leaves-per-second", 0, "expected speed, for the disk budget and the progress; 0 measures it")
-	fl.UintVar(&f.cfg.Poet.Work.K, "keep", 0, "height of the lowest tree layer that is kept; 0 chooses")
+	fl.UintVar(&f.cfg.Poet.Work.K, "keep", 0, "height of the lowest tree layer that is kept; a sudden stop may cost 2^keep leaves; 0 chooses, for a second at most")
 	fl.IntVar(&f.cfg.Poet.Work.ProveWorkers, "prove-workers", 0, "cores that make a round's proof at its end; 0 is all")
 	fl.DurationVar(&f.cfg.Poet.Work.CheckpointInterval, "checkpoint-interval", work.DefaultCheckpointInterval, "work that a sudden stop may cost, in time")
 	fl.Int64Var(&f.cfg.Poet.BallastBytes, "ballast-bytes", rounds.DefaultBallastBytes, "room held back to save a proof on a full disk")

@@ -117,7 +117,7 @@ func TestMemoryOfTheLongestRound(t *testing.T) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		resumed, err := Resume(vectorStatement(), k, &counted{}, p.Checkpoint())
+		resumed, err := Resume(vectorStatement(), k, &counted{}, p.Kept())
 		if err != nil {
 			t.Fatal(err)
 		}

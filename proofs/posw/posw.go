@@ -12,8 +12,8 @@
 // stream a proof is made by recomputing one small subtree for each opened leaf;
 // [Verify] is strict, and its work is bounded before it begins.
 //
-// What it leaves to the caller: storing the stream of kept nodes and the
-// checkpoints durably, time and deadlines, the thread that calls [Prover.Advance]
+// What it leaves to the caller: storing the stream of kept nodes durably, time and
+// deadlines, the thread that calls [Prover.Advance]
 // (lock it: runtime.LockOSThread, then Advance in slices of some thousand leaves),
 // and verifying a proof before publishing it.
 package posw

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
-
-	"tweedle/values/types"
 )
 
 // spine is the left edge of what is still to come: of the tree over count leaves it
@@ -75,14 +73,6 @@ type Prover struct {
 	spine spine
 }
 
-// Checkpoint is what Resume needs besides the kept nodes: the number of leaves, and
-// the complete nodes below height k without a parent, lowest first, one for each bit
-// set in Leaves below bit k. Those above follow from the kept nodes.
-type Checkpoint struct {
-	Leaves uint64
-	Parked []types.Hash32
-}
-
 // NewProver returns a prover at leaf 0. The statement may have any length; the empty
 // one is that of a round without members (reference/poet.md 1.1). k is the height of
 // the nodes to keep: a proof recomputes up to types.MaxPoetLeaves subtrees of 2^k leaves. It panics if
@@ -110,7 +100,6 @@ func (p *Prover) Kept() uint64 { return p.spine.count >> p.k }
 // takes n>>k + 1 nodes at most. It panics above MaxLeaves.
 //
 // The bytes appended by successive calls make the stream that Resume and Prove read.
-// Store them before the checkpoint taken after the call.
 func (p *Prover) Advance(n uint64, kept []byte) []byte {
 	if n > MaxLeaves-p.spine.count {
 		panic("posw: advance beyond the largest tree")
@@ -126,56 +115,22 @@ func (p *Prover) Advance(n uint64, kept []byte) []byte {
 	return kept
 }
 
-// Checkpoint returns the state after the last leaf. It shares no memory with the prover.
-func (p *Prover) Checkpoint() Checkpoint {
-	cp := Checkpoint{Leaves: p.spine.count}
-	for height := range p.k {
-		if cp.Leaves>>height&1 == 1 {
-			cp.Parked = append(cp.Parked, p.spine.parked[height])
-		}
-	}
-	return cp
-}
-
-// Resume returns a prover that goes on from a checkpoint. It reads exactly the
-// cp.Leaves>>k nodes of the kept stream, hashes them, and recomputes the leaves after
-// the last kept node, fewer than 2^k. They must come out as the parked nodes, and they
-// depend on every kept node; else the error is a Mismatch. At a multiple of 2^k leaves
-// there is nothing to compare, and Prove finds what is wrong. A caller whose stream is
-// longer cuts it to that length before it appends again.
-func Resume(statement []byte, k uint, kept io.Reader, cp Checkpoint) (*Prover, error) {
+// Resume returns a prover that goes on after the leaves of so many kept nodes, which it
+// reads from the stream and hashes. Whether they are right only Prove can tell.
+func Resume(statement []byte, k uint, kept io.Reader, nodes uint64) (*Prover, error) {
 	if k > MaxHeight {
 		return nil, fmt.Errorf("height %d of the kept nodes is above %d", k, MaxHeight)
 	}
-	if cp.Leaves > MaxLeaves {
-		return nil, fmt.Errorf("checkpoint of %d leaves is beyond the largest tree of %d", cp.Leaves, uint64(MaxLeaves))
-	}
-	if low := bits.OnesCount64(cp.Leaves & (1<<k - 1)); len(cp.Parked) != low {
-		return nil, fmt.Errorf("checkpoint of %d leaves has %d parked nodes and must have %d", cp.Leaves, len(cp.Parked), low)
+	if nodes > MaxLeaves>>k {
+		return nil, fmt.Errorf("%d nodes of height %d are beyond the largest tree of %d leaves", nodes, k, uint64(MaxLeaves))
 	}
 	p := NewProver(statement, k)
-	p.spine.count = cp.Leaves
+	p.spine.count = nodes << k
 	s, err := p.readKept(kept, func(spot, node) {}, func(*spine) {})
 	if err != nil {
 		return nil, err
 	}
-	s.ready(p.hash)
-	s.count = cp.Leaves
-	for height, next := 0, 0; next < len(cp.Parked); height++ {
-		if cp.Leaves>>height&1 == 1 {
-			s.parked[height], s.halves[height] = cp.Parked[next], p.hash.half(&cp.Parked[next])
-			next++
-		}
-	}
 	p.spine = s
-	last := subtree{at: spot{k, p.Kept()}}
-	p.finish(&last)
-	for !last.done() {
-		last.add(p.hash, p.hash.label(&last.spine))
-	}
-	if err := last.check(); err != nil {
-		return nil, err
-	}
 	return p, nil
 }
 
@@ -188,8 +143,7 @@ func (p *Prover) readKept(kept io.Reader, visit func(spot, node), before func(*s
 	ahead := bufio.NewReader(io.LimitReader(kept, int64(p.Kept()*NodeSize)))
 	for i := range p.Kept() {
 		if _, err := io.ReadFull(ahead, n[:]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return s, fmt.Errorf("only %d whole kept nodes for %d leaves, %d are needed: go back to an older checkpoint",
-				i, p.spine.count, p.Kept())
+			return s, fmt.Errorf("only %d whole kept nodes for %d leaves, %d are needed", i, p.spine.count, p.Kept())
 		} else if err != nil {
 			return s, fmt.Errorf("read kept node %d: %w", i, err)
 		}
@@ -204,13 +158,13 @@ func (p *Prover) matches(s *spine) error {
 	for height := p.k; height <= MaxHeight; height++ {
 		if s.count>>height&1 == 1 && s.parked[height] != p.spine.parked[height] {
 			first := s.count >> (height + 1) << (height + 1)
-			return &Mismatch{First: first, End: first + 1<<height, What: "the checkpoint"}
+			return &Mismatch{First: first, End: first + 1<<height, What: "what the prover knows"}
 		}
 	}
 	return nil
 }
 
-// Mismatch is an error of Resume and Prove: what was kept of some leaves is not what
+// Mismatch is an error of Prove: what was kept of some leaves is not what
 // they are. Nodes that were kept of them are wrong, or of leaves before them, or the
 // memory or the processor is broken.
 type Mismatch struct {

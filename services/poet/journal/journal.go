@@ -1,32 +1,20 @@
 // Package journal keeps the nodes of one PoET round: in memory for the proof,
-// and in an append-only file for the case that the process stops.
+// and in a file for the case that the process stops.
 //
-// It promises: Open returns what was synced and is whole, up to the first damaged
-// byte, and never anything else; what is whole behind damage comes back once the
-// nodes between are computed again; one failed call of the disk is not taken for
-// damage; a file that is damaged, or about something else, is kept aside and never
-// replaced; a file that cannot be written is left behind without harm, and once the
-// disk takes data again the missing part is written from memory.
+// It promises: Open returns what was synced and is whole, and never anything else;
+// damage costs the nodes that it hit, which are computed again; one failed call of the
+// disk is not taken for damage; a file that is damaged before its end, or about
+// something else, is kept aside and never replaced; a file that cannot be written is
+// left behind without harm, and once the disk takes data again the missing part is
+// written from memory.
 //
-// It leaves to the caller: when to sync, computing the nodes, and going on from
-// the checkpoint that Open found.
+// It leaves to the caller: when to sync, and computing the nodes.
 //
-// The file is a header and then chunks, at least one for each sync:
-//
-//	header  magic, round, members, 16 unused, height k, statement, checksum
-//	chunk   leaves, parked nodes below height k, new nodes of height k, checksum
-//
-// All nodes have one size; how many of them a chunk has follows from its number
-// of leaves and that of the chunk before. A checksum is the beginning of the
-// BLAKE3 hash over the checksum before it and its own chunk, so chunks cannot be
-// missing, swapped, or of another file. Parked nodes of height k and above follow
-// from the kept ones, and at a multiple of 2^k leaves there are none below: then a
-// checkpoint costs nothing but the nodes that are kept anyway.
-//
-// Behind damage the chain of checksums says that chunks are whole, not that they
-// belong here: they may be what the disk held before. So a piece behind damage
-// counts only when the first of its nodes came out the same as it was computed
-// again. It depends on all nodes before it, and the chain ties the rest to it.
+// The file is one record for each node, in order, and nothing else. A record's
+// checksum is over the node, its number, and what the journal is about, so each stands
+// for itself: which are whole is known without the others, what was never whole is
+// not read, and a record written again is the same record. Nodes between two kept
+// ones are not stored: a stop costs up to 2^k leaves, k being the height of the nodes.
 package journal
 
 import (
@@ -36,44 +24,34 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"tweedle/base/durable"
 	"tweedle/proofs/posw"
-	"tweedle/values/types"
 )
 
 // Journal holds the kept nodes of a round. One goroutine appends, one other syncs;
-// Reader is for after the last append.
+// Node, Reader and Doubt are for when neither does.
 type Journal struct {
-	fs     durable.FS
-	path   string
-	header Header
+	fs    durable.FS
+	path  string
+	about About
+	key   key
 
-	mu     sync.Mutex // guards all up to size
-	list   list
-	nodes  uint64  // that are known, from the first on
-	pieces []piece // that were read from behind damage, in order
-	marked point   // the latest that the appender gave
-
-	doubted bool // since the last Sync
-
-	saved uint64 // leaves of the last synced chunk
-	size  int64  // of the file, up to there
-	kept  string // the file that was put aside last
+	mu    sync.Mutex // guards all up to kept
+	nodes []byte     // all that are known, and zeros in the holes
+	holes []hole     // in order
+	saved uint64     // nodes that survive a stop
+	kept  string     // the file that was put aside last
 
 	// Owned by the goroutine that syncs.
-	at      place
-	file    durable.File // open for appending; else nil
-	sum     checksum
-	suspect bool // bytes after size may be there
+	at   place
+	file durable.File // open for writing; else nil
 }
 
-// piece is a run of nodes behind damage.
-type piece struct {
-	first, end uint64
-	to         point // after them
-}
+// hole is a run of nodes that are to be computed again.
+type hole struct{ first, end uint64 }
 
 // place is what the file is to the journal.
 type place int
@@ -84,9 +62,12 @@ const (
 	// known: nothing is there that is not in memory, but it may be torn. It is
 	// replaced by a whole file.
 	known
-	// good: up to size it is as it was synced, and may be appended to.
+	// good: its saved records are as they were synced, and more may follow.
 	good
 )
+
+// newSuffix is for a file that is to take the place of a journal.
+const newSuffix = ".new"
 
 // Path returns the name of a round's journal in a directory.
 func Path(dir string, round uint32) string {
@@ -95,243 +76,182 @@ func Path(dir string, round uint32) string {
 
 // Create starts a journal, in memory at first: the file is made by the first
 // Sync. A file that is there is put aside then.
-func Create(fs durable.FS, path string, h Header) *Journal {
-	return &Journal{fs: fs, path: path, header: h}
+func Create(fs durable.FS, path string, about About) *Journal {
+	return &Journal{fs: fs, path: path, about: about, key: about.key()}
 }
 
-// Header returns what the journal is about.
-func (j *Journal) Header() Header { return j.header }
+// K returns the height of the nodes.
+func (j *Journal) K() uint { return j.about.K }
 
-// Checkpoint returns the last synced point, or the last that was appended if that
-// is later, for posw.Resume with Reader.
-func (j *Journal) Checkpoint() posw.Checkpoint {
-	p := j.target()
-	cp := posw.Checkpoint{Leaves: p.leaves}
-	for low := p.parked; len(low) > 0; low = low[posw.NodeSize:] {
-		cp.Parked = append(cp.Parked, types.Hash32(low))
+// Count returns the number of nodes that are known from the first on. The prover goes
+// on there.
+func (j *Journal) Count() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.countLocked()
+}
+
+func (j *Journal) countLocked() uint64 {
+	if len(j.holes) > 0 {
+		return j.holes[0].first
 	}
-	return cp
+	return uint64(len(j.nodes) / posw.NodeSize)
 }
 
-// Node returns one of the kept nodes. It panics if there is none of that number.
-func (j *Journal) Node(n uint64) []byte {
-	if n >= j.nodes {
-		panic("journal: no such node")
+// Missing returns how many nodes must be computed until what is behind damage counts,
+// or 0.
+func (j *Journal) Missing() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.holes) == 0 {
+		return 0
 	}
-	return j.list.slice(nil, n, n+1)
+	return j.holes[0].end - j.holes[0].first
 }
 
-// Nodes returns the number of kept nodes from the first on.
-func (j *Journal) Nodes() uint64 { return j.nodes }
+// Node returns one of the first Count nodes.
+func (j *Journal) Node(n uint64) []byte { return j.nodes[n*posw.NodeSize:][:posw.NodeSize] }
 
-// Append adds kept nodes, in memory. If cp is not nil it is the state after them,
-// and Sync makes it durable; without it Sync goes to the last multiple of 2^k leaves.
+// Reader returns a reader of the first Count nodes.
+func (j *Journal) Reader() io.Reader {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return bytes.NewReader(j.nodes[:j.countLocked()*posw.NodeSize])
+}
+
+// Append adds the nodes that follow the first Count, in memory. When they fill a hole
+// the nodes behind it count too, and jumped is true: go on from Count. What is left of
+// the appended ones is behind the hole already.
+func (j *Journal) Append(nodes []byte) (jumped bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.holes) == 0 {
+		j.nodes = append(j.nodes, nodes...)
+		return false
+	}
+	h := &j.holes[0]
+	n := copy(j.nodes[h.first*posw.NodeSize:h.end*posw.NodeSize], nodes)
+	h.first += uint64(n / posw.NodeSize)
+	if h.first < h.end {
+		return false
+	}
+	j.holes = j.holes[1:]
+	return true
+}
+
+// Doubt says that nodes from first up to end are wrong: they are to be computed again,
+// from first on. What is behind them counts afterwards.
+func (j *Journal) Doubt(first, end uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if end < j.countLocked() {
+		j.holes = slices.Insert(j.holes, 0, hole{first, end})
+	} else {
+		j.nodes, j.holes = j.nodes[:first*posw.NodeSize], nil
+	}
+	j.saved = min(j.saved, first)
+	j.Close()
+	j.at = foreign // the file has the wrong nodes too, or is right and memory is not
+}
+
+// Sync makes the first Count nodes durable. After an error the file still holds what
+// was durable before, the round goes on in memory, and the next Sync tries again: with
+// the missing part if only room was missing, else with a whole new file, for the state
+// of the old one is unknown.
 //
-// When the nodes reach a piece behind damage and its first comes out the same,
-// the piece is taken, and jumped is true: go on from Checkpoint. If it comes out
-// different the piece is no use, and dropped says so.
-func (j *Journal) Append(nodes []byte, cp *posw.Checkpoint) (jumped bool, dropped error) {
-	if len(nodes)%posw.NodeSize != 0 {
-		panic("journal: part of a node")
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for len(j.pieces) > 0 && j.nodes+uint64(len(nodes)/posw.NodeSize) > j.pieces[0].first {
-		p := j.pieces[0]
-		at := (p.first - j.nodes) * posw.NodeSize
-		node := nodes[at : at+posw.NodeSize]
-		j.pieces = j.pieces[1:]
-		if bytes.Equal(node, j.list.slice(nil, p.first, p.first+1)) {
-			j.put(nodes[:at])
-			j.nodes, j.marked = p.end, p.to
-			return true, dropped
-		}
-		dropped = fmt.Errorf("%d nodes behind the damage, from node %d on, are not of this journal and are dropped", p.end-p.first, p.first)
-	}
-	j.put(nodes)
-	if cp == nil {
-		return false, dropped
-	}
-	p := point{leaves: cp.Leaves}
-	for _, n := range cp.Parked {
-		p.parked = append(p.parked, n[:]...)
-	}
-	if p.leaves>>j.header.K != j.nodes || len(p.parked) != parkedSize(p.leaves, j.header.K) {
-		panic("journal: checkpoint does not fit the kept nodes")
-	}
-	j.marked = p
-	return false, dropped
-}
-
-func (j *Journal) put(nodes []byte) {
-	j.list.put(j.nodes, nodes)
-	j.nodes += uint64(len(nodes) / posw.NodeSize)
-}
-
-// Doubt says that a node is wrong. It is to be computed again, from Checkpoint, and
-// the nodes after it count if the first of them comes out the same, as behind damage
-// of the file. The number may be Nodes(): then only what is after the last is wrong.
-func (j *Journal) Doubt(node uint64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.doubted = true
-	if node+1 < j.nodes {
-		j.pieces = append([]piece{{first: node + 1, end: j.nodes, to: j.targetLocked()}}, j.pieces...)
-	}
-	j.nodes = min(node, j.nodes)
-	j.marked = point{leaves: j.nodes << j.header.K}
-	j.saved = min(j.saved, j.marked.leaves)
-}
-
-// Gap returns how many nodes must be computed until a piece behind damage can be
-// taken, its first among them, and how many more it brings. Both are 0 if there is
-// none.
-func (j *Journal) Gap() (nodes, brings uint64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.pieces) == 0 {
-		return 0, 0
-	}
-	p := j.pieces[0]
-	return p.first + 1 - j.nodes, p.end - p.first - 1
-}
-
-// target returns the latest point that can be made durable.
-func (j *Journal) target() point {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.targetLocked()
-}
-
-func (j *Journal) targetLocked() point {
-	if aligned := j.nodes << j.header.K; aligned > j.marked.leaves {
-		return point{leaves: aligned}
-	}
-	return j.marked
-}
-
-// Sync makes everything appended durable, up to a checkpoint. After an error the
-// file still holds what was durable before, the round goes on in memory, and the
-// next Sync tries again: with the missing part if only room was missing, else
-// with a whole new file, for the state of the old one is unknown.
-//
-// While a piece behind damage waits for the nodes before it, Sync does nothing: the
-// damaged file has more than could be written.
+// While nodes are missing before others Sync does nothing: the damaged file has more
+// than could be written.
 func (j *Journal) Sync() error {
-	if nodes, _ := j.Gap(); nodes > 0 {
+	if j.Missing() > 0 {
 		return nil
 	}
-	j.mu.Lock()
-	to := j.targetLocked()
-	if j.doubted { // the file has the wrong node too, or is right and memory is not
-		j.Close()
-		j.at, j.doubted = foreign, false
-	}
-	j.mu.Unlock()
-	if err := j.syncTo(to); err != nil {
-		return fmt.Errorf("journal of round %d: %w", j.header.Round, err)
+	if err := j.syncTo(j.Count()); err != nil {
+		return fmt.Errorf("journal of round %d: %w", j.about.Round, err)
 	}
 	return nil
 }
 
-func (j *Journal) syncTo(to point) error {
-	if j.at == good && to.leaves == j.saved {
+func (j *Journal) syncTo(end uint64) error {
+	if j.at == good && end == j.saved {
 		return nil
 	}
 	if j.at == good && j.file == nil {
-		j.reopen()
+		// If it cannot be, because it may be read only, a new file takes its place.
+		file, err := j.fs.Edit(j.path)
+		if err != nil {
+			j.at = known
+		}
+		j.file = file
 	}
 	if j.at != good {
-		return j.rewrite(j.path+".new", to)
+		return j.rewrite(end)
 	}
-	if j.suspect {
-		// If we stop here, Open finds the same checkpoint.
-		if err := j.file.Truncate(j.size); err != nil {
-			return j.abandon(err)
-		}
-		j.suspect = false
-	}
-	size, sum, err := j.write(j.file, j.size, j.saved, j.sum, to)
+	err := j.write(j.file, j.saved, end)
 	if durable.IsFull(err) {
-		j.suspect = true
-		return err
+		return err // what was written is written again
 	}
 	if err == nil {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		return j.abandon(err)
+		j.Close()
+		j.at = known
+		return err
 	}
-	// If we stop from here on, Open finds this checkpoint.
-	j.sum = sum
-	j.setSaved(to.leaves, size)
+	// If we stop before, Open finds what was saved, and maybe more; from here on all.
+	j.setSaved(end)
 	return nil
 }
 
-// reopen opens the file that Open read for appending. If that cannot be, because it
-// may be read only, a new one takes its place.
-func (j *Journal) reopen() {
-	file, err := j.fs.Edit(j.path)
-	if err != nil {
-		j.at = known
-		return
-	}
-	j.file = file
-}
-
-func (j *Journal) setSaved(leaves uint64, size int64) {
+func (j *Journal) setSaved(nodes uint64) {
 	j.mu.Lock()
-	j.saved, j.size = leaves, size
+	j.saved = nodes
 	j.mu.Unlock()
 }
 
-// abandon gives the file up, after an error that leaves its content unknown. It
-// stays where it is until a new one replaces it.
-func (j *Journal) abandon(err error) error {
-	j.Close()
-	j.at = known
-	return err
-}
-
 // rewrite writes a new file from memory and puts it in the place of the old.
-func (j *Journal) rewrite(temp string, to point) (err error) {
+func (j *Journal) rewrite(end uint64) (err error) {
+	temp, dir := j.path+newSuffix, filepath.Dir(j.path)
 	file, err := j.fs.Create(temp, 0o600)
 	if err != nil {
 		return err
 	}
+	only := false // the new file has what no other has under a name that Open knows
 	defer func() {
 		if err != nil {
 			file.Close()
+		}
+		if err != nil && !only {
 			j.fs.Remove(temp) // if not, the next rewrite replaces it
 		}
 	}()
-	head, sum := j.header.encode()
-	if _, err := file.WriteAt(head, 0); err != nil {
-		return err
-	}
-	size, sum, err := j.write(file, int64(len(head)), 0, sum, to)
-	if err != nil {
+	if err := j.write(file, 0, end); err != nil {
 		return err
 	}
 	if err := file.Sync(); err != nil {
 		return err
 	}
 	if j.at == foreign {
+		if err := j.fs.SyncDir(dir); err != nil {
+			return err
+		}
+		only = true
 		if err := j.putAside(); err != nil {
 			return err
 		}
-		// If we stop here, Open reads what was put aside.
+		// If we stop here, Open takes the new file, which is durable under its
+		// own name.
 	}
 	if err := j.fs.Rename(temp, j.path); err != nil {
 		return err
 	}
 	j.at = known
 	// If we stop here, Open finds the old journal or the new one, whole.
-	if err := j.fs.SyncDir(filepath.Dir(j.path)); err != nil {
+	if err := j.fs.SyncDir(dir); err != nil {
 		return err
 	}
-	j.at, j.file, j.sum, j.suspect = good, file, sum, false
-	j.setSaved(to.leaves, size)
+	j.at, j.file = good, file
+	j.setSaved(end)
 	return nil
 }
 
@@ -357,44 +277,40 @@ func (j *Journal) Kept() string {
 	return j.kept
 }
 
-// write writes the chunks that lead from a number of leaves to a point.
-func (j *Journal) write(file durable.File, at int64, from uint64, sum checksum, to point) (int64, checksum, error) {
-	k := j.header.K
-	first, end := from>>k, to.leaves>>k
-	var nodes, out []byte
-	for first < end || from < to.leaves {
-		next := min(end, first+chunkNodes)
-		stop := point{leaves: next << k}
-		if next == end {
-			stop = to
-		}
-		j.mu.Lock()
-		nodes = j.list.slice(nodes[:0], first, next)
-		j.mu.Unlock()
-		out, sum = appendChunk(out, stop, nodes, sum)
-		first, from = next, stop.leaves
-		if last := from == to.leaves; !last && len(out) < writeSize {
-			continue
-		}
-		if _, err := file.WriteAt(out, at); err != nil {
-			return 0, sum, err
-		}
-		at += int64(len(out))
+// writeNodes is how many nodes are written at a time.
+const writeNodes = 1 << 12
+
+// write writes the records of the nodes from first up to end at their places.
+func (j *Journal) write(file durable.File, first, end uint64) error {
+	var out []byte
+	for first < end {
+		next := min(end, first+writeNodes)
 		out = out[:0]
+		j.mu.Lock()
+		for n := first; n < next; n++ {
+			out = j.key.appendRecord(out, byte(j.about.K), n, j.Node(n))
+		}
+		j.mu.Unlock()
+		if _, err := file.WriteAt(out, int64(first*RecordSize)); err != nil {
+			return err
+		}
+		first = next
 	}
-	return at, sum, nil
+	return nil
 }
 
-// writeSize is about how much is written at a time, in bytes.
-const writeSize = 1 << 18
-
-// Reserve sets room aside on the disk for a file of size bytes. It needs a file:
-// call it after a Sync.
-func (j *Journal) Reserve(size int64) error {
-	if j.file == nil || size <= j.size {
+// Reserve sets room aside for so many nodes, in memory, so that they are not copied
+// as they grow, and on the disk. It needs a file: call it after a Sync.
+func (j *Journal) Reserve(nodes uint64) error {
+	j.mu.Lock()
+	if size := int(nodes * posw.NodeSize); size > cap(j.nodes) {
+		j.nodes = append(make([]byte, 0, size), j.nodes...)
+	}
+	j.mu.Unlock()
+	if j.file == nil {
 		return nil
 	}
-	return j.file.Reserve(size)
+	return j.file.Reserve(int64(nodes * RecordSize))
 }
 
 // Saved returns the leaves that survive a stop, and the length of the file in
@@ -402,25 +318,7 @@ func (j *Journal) Reserve(size int64) error {
 func (j *Journal) Saved() (leaves uint64, size int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.saved, j.size
-}
-
-// Reader returns a reader of all kept nodes, from the first.
-func (j *Journal) Reader() io.Reader { return &reader{j: j} }
-
-type reader struct {
-	j  *Journal
-	at uint64 // bytes
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	if r.at == r.j.nodes*posw.NodeSize {
-		return 0, io.EOF
-	}
-	block := r.j.list.blocks[r.at/blockSize][r.at%blockSize:]
-	n := copy(p, block[:min(uint64(len(block)), r.j.nodes*posw.NodeSize-r.at)])
-	r.at += uint64(n)
-	return n, nil
+	return j.saved << j.about.K, int64(j.saved * RecordSize)
 }
 
 // Close closes the file.
@@ -435,7 +333,7 @@ func (j *Journal) Close() error {
 
 // Remove deletes a journal file. It may be missing.
 func Remove(fs durable.FS, path string) error {
-	for _, name := range []string{path, path + ".new"} {
+	for _, name := range []string{path, path + newSuffix} {
 		if err := fs.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"tweedle/base/durable"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
+	"tweedle/services/poet/journal"
 	"tweedle/services/poet/work"
 )
 
@@ -200,13 +201,18 @@ func tryJournal(t *testing.T, cfg Config, what string, job work.Job) (found bool
 	if err != nil {
 		t.Fatal(err)
 	}
+	info, err := os.Stat(journal.Path(cfg.Work.Dir, job.Round))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := info.Size()%journal.RecordSize == 0 // then it is what it was some time ago
 	job.End = time.Now() // in place of time that passes
 	ctx, cancel := context.WithCancel(t.Context())
 	judge := &oneJob{job: job, done: cancel}
 	if err := worker.Run(ctx, judge); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
-	if resumed < 50 && !found {
+	if resumed < 50 && !found && !cut {
 		t.Fatalf("%s: %d leaves and no word", what, resumed)
 	}
 	about := poet.ProofRecord{Members: make([][32]byte, job.Members)}

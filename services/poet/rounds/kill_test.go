@@ -58,7 +58,7 @@ func envInt(name string, otherwise int64) int64 {
 func childConfig(dir string, genesis int64) Config {
 	cfg := Config{
 		Dir: dir, BallastBytes: 1 << 16, SubmitFlush: 5 * time.Millisecond,
-		Work: work.Config{MaxLeavesPerSecond: 20_000, LeavesPerSecond: 20_000, K: 8, CheckpointInterval: 20 * time.Millisecond},
+		Work: work.Config{MaxLeavesPerSecond: 20_000, LeavesPerSecond: 20_000, K: 4, CheckpointInterval: 20 * time.Millisecond},
 	}
 	cfg.Schedule.Genesis = time.UnixMilli(genesis)
 	cfg.Schedule.EpochDuration = 600 * time.Millisecond

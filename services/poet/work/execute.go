@@ -38,8 +38,8 @@ const (
 	progressInterval = 30 * time.Second
 )
 
-// fillShare is the part of a round's length that computing what is missing before a
-// piece behind damage may take at most, when the round's time is over.
+// fillShare is the part of a round's length that computing what is damaged may take at
+// most, when the round's time is over.
 const fillShare = 128
 
 // execute computes leaves until the round's end, and until there are enough for
@@ -58,10 +58,6 @@ func (w *Worker) execute(ctx context.Context, r *run) {
 	prover.Wait()
 	close(stop)
 	syncer.Wait()
-	if r.prover.Kept() == r.journal.Nodes() { // else ctx ended in between
-		cp := r.prover.Checkpoint()
-		r.journal.Append(nil, &cp)
-	}
 	w.sync(r)
 }
 
@@ -71,7 +67,6 @@ func (w *Worker) compute(ctx context.Context, r *run) {
 	now := time.Now()
 	pace := pacer{perSecond: w.cfg.MaxLeavesPerSecond, from: now}
 	meter := meter{gauge: w.metrics.rate.WithLabelValues(poet.RoundID(r.job.Round)), from: now, told: now}
-	mark := marker{every: w.cfg.CheckpointInterval, last: now, kept: r.prover.Kept()}
 	kept := make([]byte, 0, (maxSlice>>r.k+1)*posw.NodeSize)
 	slice := uint64(16)
 	for ctx.Err() == nil {
@@ -91,10 +86,11 @@ func (w *Worker) compute(ctx context.Context, r *run) {
 		kept = r.prover.Advance(n, kept[:0])
 		before := now
 		now = time.Now()
-		if cp := mark.checkpoint(r.prover, now); cp != nil || len(kept) > 0 {
-			if !w.keep(ctx, r, kept, cp) {
+		if r.journal.Append(kept) {
+			if w.restore(ctx, r) != nil {
 				return
 			}
+			w.tell(r.job.Round, poet.EventResumed, fmt.Sprintf("damage is mended, round goes on from leaf %d", r.prover.Leaves()), nil)
 		}
 		r.leaves.Store(r.prover.Leaves())
 		w.metrics.computed(r.job.Round, n)
@@ -108,26 +104,9 @@ func (w *Worker) compute(ctx context.Context, r *run) {
 // complete tells whether a round whose time is over has been computed: it has enough
 // leaves for a proof, and nothing is missing that takes little time and brings more.
 func (w *Worker) complete(r *run) bool {
-	missing, _ := r.journal.Gap()
-	worth := missing > 0 && missing<<r.k <= expected(w.rate, r.job.End.Sub(r.job.Start))/fillShare
+	missing := r.journal.Missing()
+	worth := missing > 0 && missing<<r.k <= expected(w.rate, r.job.duration())/fillShare
 	return r.prover.Leaves() >= types.MaxPoetLeaves && !worth
-}
-
-// keep puts nodes into the journal. If they lead to a piece behind damage the prover
-// goes on behind that. It is false when ctx ended.
-func (w *Worker) keep(ctx context.Context, r *run, nodes []byte, cp *posw.Checkpoint) bool {
-	jumped, dropped := r.journal.Append(nodes, cp)
-	if dropped != nil {
-		w.tell(r.job.Round, poet.EventDamage, "a part of the damaged journal is no use", dropped)
-	}
-	if !jumped {
-		return true
-	}
-	if w.restore(ctx, r) != nil {
-		return false
-	}
-	w.tell(r.job.Round, poet.EventResumed, fmt.Sprintf("damage is mended, round goes on from leaf %d", r.prover.Leaves()), nil)
-	return true
 }
 
 // nextSlice returns how many leaves take sliceTime, given how long n took.
@@ -195,32 +174,11 @@ func progress(r *run, now time.Time) poet.Event {
 	return poet.Event{Kind: poet.EventProgress, Round: s.Round, Text: fmt.Sprintf("%d leaves, %.0f per second, %d expected at the end", s.Leaves, s.Rate, s.Expected)}
 }
 
-// marker decides when a checkpoint needs the nodes below height k: when none of
-// height k came out for so long.
-type marker struct {
-	every time.Duration
-	last  time.Time
-	kept  uint64
-}
-
-func (m *marker) checkpoint(p *posw.Prover, now time.Time) *posw.Checkpoint {
-	if now.Sub(m.last) < m.every {
-		return nil
-	}
-	stuck := p.Kept() == m.kept
-	m.last, m.kept = now, p.Kept()
-	if !stuck {
-		return nil
-	}
-	cp := p.Checkpoint()
-	return &cp
-}
-
 // syncEvery makes checkpoints durable until stop is closed. The first one makes
 // the file, and reserves its room.
 func (w *Worker) syncEvery(r *run, stop chan struct{}) {
 	w.sync(r)
-	if err := r.journal.Reserve(int64(journalNeed(w.rate, r.job.End.Sub(r.job.Start), r.k))); err != nil {
+	if err := r.journal.Reserve(nodes(w.rate, r.job.duration(), r.k)); err != nil {
 		w.tell(r.job.Round, poet.EventDiskLow, "no room could be reserved for the journal", err)
 	}
 	ticker := time.NewTicker(w.cfg.CheckpointInterval)

@@ -72,7 +72,7 @@ func worked(t *testing.T, cfg Config) (Job, *durabletest.Mem, uint64) {
 	_, _, stop := labour(t, cfg, newSource(j))
 	time.Sleep(50 * time.Second)
 	stop()
-	saved, lost, err := journal.Open(mem, journal.Path(cfg.Dir, 1), j.header(3))
+	saved, lost, err := journal.Open(mem, journal.Path(cfg.Dir, 1), j.about(3))
 	if err != nil || lost != nil {
 		t.Fatal(err, lost)
 	}
@@ -231,16 +231,15 @@ func TestDamagedMemoryIsMended(t *testing.T) {
 				bad := bytes.Clone(kept)
 				bad[node*posw.NodeSize] ^= 4
 
-				r := &run{job: j, k: 3, prover: good, journal: journal.Create(w.fs, journal.Path(w.dir, 1), j.header(3))}
+				r := &run{job: j, k: 3, prover: good, journal: journal.Create(w.fs, journal.Path(w.dir, 1), j.about(3))}
 				if !inFile {
-					onDisk := journal.Create(w.fs, journal.Path(w.dir, 1), j.header(3))
-					onDisk.Append(kept, nil)
+					onDisk := journal.Create(w.fs, journal.Path(w.dir, 1), j.about(3))
+					onDisk.Append(kept)
 					if err := onDisk.Sync(); err != nil {
 						t.Fatal(err)
 					}
 				}
-				cp := good.Checkpoint()
-				r.journal.Append(bad, &cp)
+				r.journal.Append(bad)
 				if inFile {
 					if err := r.journal.Sync(); err != nil {
 						t.Fatal(err)
@@ -271,8 +270,8 @@ func TestDamagedProverIsMended(t *testing.T) {
 		src.all[1] = j
 		w, _, stop := labour(t, cfg, src)
 		good, other := posw.NewProver(j.statement(), 3), posw.NewProver([]byte("other"), 3)
-		r := &run{job: j, k: 3, prover: other, journal: journal.Create(w.fs, journal.Path(w.dir, 1), j.header(3))}
-		r.journal.Append(good.Advance(1000, nil), nil)
+		r := &run{job: j, k: 3, prover: other, journal: journal.Create(w.fs, journal.Path(w.dir, 1), j.about(3))}
+		r.journal.Append(good.Advance(1000, nil))
 		other.Advance(1000, nil)
 		if err := w.finish(t.Context(), src, r); err != nil {
 			t.Fatal(err)

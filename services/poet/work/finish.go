@@ -58,16 +58,12 @@ func (w *Worker) prove(ctx context.Context, r *run) (types.PoetProof, error) {
 		}
 		w.tell(r.job.Round, poet.EventDamage, "proof is not right, it is made again", err)
 		clock.Sleep(ctx, retryInterval)
-		if m := (*posw.Mismatch)(nil); !errors.As(err, &m) {
-			continue
+		if m := (*posw.Mismatch)(nil); errors.As(err, &m) {
+			if err := w.repair(ctx, r, m); err != nil {
+				return proof, err
+			}
+			w.execute(ctx, r)
 		}
-		if err := w.repair(ctx, r, err); err != nil {
-			return proof, err
-		}
-		if err := w.restore(ctx, r); err != nil {
-			return proof, err
-		}
-		w.execute(ctx, r)
 	}
 }
 
@@ -136,12 +132,10 @@ func unlessStopped[T any](ctx context.Context, compute func() (T, error)) (T, er
 		return o.value, o.err
 	case <-ctx.Done():
 	}
-	grace := time.NewTimer(stopGrace)
-	defer grace.Stop()
 	select {
 	case o := <-done:
 		return o.value, o.err
-	case <-grace.C:
+	case <-time.After(stopGrace):
 		var zero T
 		return zero, ctx.Err()
 	}

@@ -21,8 +21,10 @@ type Job struct {
 // statement returns the bytes that the work is about.
 func (j Job) statement() []byte { return poet.Statement(j.Statement, j.Members) }
 
-func (j Job) header(k uint) journal.Header {
-	return journal.Header{Round: j.Round, Members: j.Members, K: k, Statement: j.Statement}
+func (j Job) duration() time.Duration { return j.End.Sub(j.Start) }
+
+func (j Job) about(k uint) journal.About {
+	return journal.About{Round: j.Round, Members: j.Members, K: k, Statement: j.Statement}
 }
 
 // Result is what a Job ends in.

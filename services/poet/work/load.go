@@ -22,7 +22,7 @@ const openPatience = 30 * time.Second
 // load goes on from the round's journal, or begins one. An error is the disk's, or
 // that ctx ended.
 func (w *Worker) load(ctx context.Context, job Job) (*run, error) {
-	want := job.header(w.k(job))
+	want := job.about(chooseK(w.cfg.K, w.rate, job.duration()))
 	j, lost, err := w.open(ctx, want)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -35,7 +35,7 @@ func (w *Worker) load(ctx context.Context, job Job) (*run, error) {
 	case lost != nil:
 		w.tell(job.Round, poet.EventDamage, "the journal is not whole, what is good of it is used", lost)
 	}
-	r := &run{job: job, k: j.Header().K, journal: j}
+	r := &run{job: job, k: j.K(), journal: j}
 	if err := w.restore(ctx, r); err != nil {
 		j.Close()
 		return nil, err
@@ -48,7 +48,7 @@ func (w *Worker) load(ctx context.Context, job Job) (*run, error) {
 }
 
 // open opens a journal, again and again while the disk fails, up to openPatience.
-func (w *Worker) open(ctx context.Context, want journal.Header) (*journal.Journal, error, error) {
+func (w *Worker) open(ctx context.Context, want journal.About) (*journal.Journal, error, error) {
 	told := false
 	for begin := time.Now(); ; clock.Sleep(ctx, retryInterval) {
 		j, lost, err := journal.Open(w.fs, journal.Path(w.dir, want.Round), want)
@@ -68,53 +68,69 @@ func (w *Worker) open(ctx context.Context, want journal.Header) (*journal.Journa
 	}
 }
 
-// restore makes the round's prover from its journal. What the journal has wrong is
-// left out, see repair. It fails only when ctx ends.
+// restore makes the round's prover from its journal. It fails only when ctx ends.
 func (w *Worker) restore(ctx context.Context, r *run) error {
-	for {
-		p, err := unlessStopped(ctx, func() (*posw.Prover, error) {
-			return posw.Resume(r.job.statement(), r.k, r.journal.Reader(), r.journal.Checkpoint())
-		})
-		if err == nil {
-			r.prover = p
-			r.leaves.Store(p.Leaves())
-			return nil
-		}
-		if err := w.repair(ctx, r, err); err != nil {
-			return err
-		}
+	p, err := unlessStopped(ctx, func() (*posw.Prover, error) { return r.proverAt(r.journal.Count()) })
+	if err != nil {
+		return err
 	}
+	r.prover = p
+	r.leaves.Store(p.Leaves())
+	return nil
 }
 
-// repair finds the first node that is wrong, after cause said that there is one, and
-// has the journal leave it out. What follows it comes back when it is computed again,
-// if it was right: so a bit that flips in memory costs a node or two. It fails only
-// when ctx ends.
-//
-// A node that comes out right says that all before it are right, for its leaves depend
-// on them. So the first wrong one is found by halving.
-func (w *Worker) repair(ctx context.Context, r *run, cause error) error {
-	known := r.journal.Nodes() // the first number that is known to be wrong
-	if m := (*posw.Mismatch)(nil); errors.As(cause, &m) && m.End&(1<<r.k-1) == 0 {
-		known = min(known, m.End>>r.k-1)
-	}
-	wrong, err := unlessStopped(ctx, func() (uint64, error) {
-		if known < r.journal.Nodes() && r.right(known) {
-			return r.journal.Nodes(), nil // the prover was wrong
-		}
-		n := sort.Search(int(known), func(n int) bool { return ctx.Err() != nil || !r.right(uint64(n)) })
-		return uint64(n), ctx.Err()
+// proverAt returns a prover that goes on after so many of the kept nodes.
+func (r *run) proverAt(node uint64) (*posw.Prover, error) {
+	return posw.Resume(r.job.statement(), r.k, r.journal.Reader(), node)
+}
+
+// repair finds the nodes that are wrong, after cause said that there are some, and goes
+// on before them. It fails only when ctx ends.
+func (w *Worker) repair(ctx context.Context, r *run, cause *posw.Mismatch) error {
+	type span struct{ first, end uint64 }
+	wrong, err := unlessStopped(ctx, func() (span, error) {
+		first, end := r.wrong(ctx, cause)
+		return span{first, end}, ctx.Err()
 	})
 	if err != nil {
 		return err
 	}
-	r.journal.Doubt(wrong)
-	w.tell(r.job.Round, poet.EventDamage, fmt.Sprintf("what is kept of the round is wrong from leaf %d on, it is computed again", wrong<<r.k), cause)
-	return nil
+	if wrong.first < wrong.end { // else the prover was wrong
+		r.journal.Doubt(wrong.first, wrong.end)
+		w.tell(r.job.Round, poet.EventDamage, fmt.Sprintf("what is kept of leaves %d to %d is wrong, it is computed again", wrong.first<<r.k, wrong.end<<r.k), cause)
+	}
+	return w.restore(ctx, r)
 }
 
-// right computes a kept node again, from those before it.
-func (r *run) right(node uint64) bool {
-	p, err := posw.Resume(r.job.statement(), r.k, r.journal.Reader(), posw.Checkpoint{Leaves: node << r.k})
-	return err == nil && bytes.Equal(p.Advance(1<<r.k, nil), r.journal.Node(node))
+// wrong returns the first kept node that is wrong, and the next that is right after it.
+// A bit that flips in what is kept costs that node: the next comes out the same. One
+// that flipped in the prover spoiled all that it computed from then on.
+//
+// A node that comes out right says that all before it are right, for its leaves depend
+// on them. So the first wrong one is found by halving.
+func (r *run) wrong(ctx context.Context, cause *posw.Mismatch) (first, end uint64) {
+	count := r.journal.Count()
+	known := count // the first number that is known to be wrong
+	if cause.End&(1<<r.k-1) == 0 {
+		known = min(known, cause.End>>r.k-1)
+	}
+	if known < count && r.right(known, known) {
+		return count, count
+	}
+	first = uint64(sort.Search(int(known), func(n int) bool { return ctx.Err() != nil || !r.right(uint64(n), uint64(n)) }))
+	if first+1 < count && r.right(first, first+1) {
+		return first, first + 1
+	}
+	return first, count
+}
+
+// right tells whether a kept node comes out the same when it is computed again, from
+// those before another one, which come out as they do.
+func (r *run) right(from, node uint64) bool {
+	p, err := r.proverAt(from)
+	if err != nil {
+		return false
+	}
+	again := p.Advance((node+1-from)<<r.k, nil)
+	return bytes.HasSuffix(again, r.journal.Node(node))
 }

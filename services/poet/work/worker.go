@@ -213,29 +213,27 @@ func (w *Worker) leave(r *run) {
 	w.metrics.forget(r.job.Round)
 }
 
-// k returns the height of the nodes to keep for a job.
-func (w *Worker) k(job Job) uint {
-	return chooseK(w.cfg.K, w.rate, job.End.Sub(job.Start))
-}
-
-// chunkBytes is what a sync adds to a journal beside the nodes.
-const chunkBytes = 32
-
-// keptNodes is the binary logarithm of the number of nodes that a round keeps at
+// leastNodes is the binary logarithm of the number of nodes that a round keeps at
 // least before k grows.
-const keptNodes = 13
+const leastNodes = 13
 
-// chooseK returns the configured height, or one so that a proof recomputes a
-// small part of the round: below DefaultK at most T/2^keptNodes, under 2 %.
+// chooseK returns the configured height, or one so that a proof recomputes a small part
+// of the round, below DefaultK at most T/2^leastNodes or under 2 %, and a stop costs at
+// most a second's leaves.
 func chooseK(configured uint, rate uint64, duration time.Duration) uint {
 	if configured != 0 {
 		return min(configured, posw.MaxHeight)
 	}
-	leaves := expected(rate, duration)
-	if n := uint(bits.Len64(leaves)); n > keptNodes {
-		return min(n-keptNodes, DefaultK)
+	n := uint(bits.Len64(expected(rate, duration)))
+	if n <= leastNodes {
+		return 0
 	}
-	return 0
+	return min(n-leastNodes, uint(bits.Len64(rate)-1), DefaultK)
+}
+
+// nodes returns how many nodes of height k a round keeps, about.
+func nodes(rate uint64, duration time.Duration, k uint) uint64 {
+	return expected(rate, duration)>>k + 1
 }
 
 // expected returns the number of leaves at that rate.
@@ -275,7 +273,7 @@ func (r *run) status(now time.Time) poet.RoundStatus {
 
 // Need returns the bytes that the journal of a round of that length takes.
 func (w *Worker) Need(duration time.Duration) uint64 {
-	return journalNeed(w.rate, duration, chooseK(w.cfg.K, w.rate, duration))
+	return nodes(w.rate, duration, chooseK(w.cfg.K, w.rate, duration)) * journal.RecordSize
 }
 
 // JournalBytes returns the bytes that all journals have.
@@ -295,12 +293,4 @@ func measureRate() uint64 {
 	p.Advance(leaves, kept)
 	took := max(time.Since(begin), time.Millisecond)
 	return uint64(leaves / took.Seconds())
-}
-
-// journalNeed returns the bytes that the journal of a round takes: one node for
-// 2^k leaves, and something for each sync and each 256 nodes.
-func journalNeed(rate uint64, duration time.Duration, k uint) uint64 {
-	nodes := expected(rate, duration)>>k + 1
-	syncs := min(nodes, uint64(max(0, duration.Seconds()))+1)
-	return nodes*posw.NodeSize*257/256 + syncs*chunkBytes + 1<<10
 }

@@ -15,6 +15,7 @@ import (
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
 	"tweedle/services/poet/clock"
+	"tweedle/services/poet/journal"
 	"tweedle/values/types"
 )
 
@@ -288,11 +289,15 @@ func TestNeeds(t *testing.T) {
 	if k := chooseK(0, 67_000, mainnet); k != DefaultK {
 		t.Errorf("height %d for a round of mainnet", k)
 	}
-	if need := journalNeed(67_000, mainnet, DefaultK); need > 300<<20 || need < 100<<20 {
+	if need := nodes(67_000, mainnet, DefaultK) * journal.RecordSize; need > 300<<20 || need < 100<<20 {
 		t.Errorf("journal of mainnet needs %d bytes", need)
 	}
 	if k := chooseK(0, 5_000, 12*time.Second); k == 0 || k > 5 {
 		t.Errorf("height %d for a round of a local network", k)
+	}
+	// A stop costs a second's leaves at most on a slow machine too.
+	if k := chooseK(0, 1000, mainnet); k != 9 {
+		t.Errorf("height %d at a thousand leaves a second", k)
 	}
 	if k := chooseK(20, 67_000, time.Second); k != 20 {
 		t.Errorf("configured height became %d", k)
