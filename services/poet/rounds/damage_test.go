@@ -206,7 +206,7 @@ func tryJournal(t *testing.T, cfg Config, what string, job work.Job) (found bool
 		t.Fatal(err)
 	}
 	cut := info.Size()%journal.RecordSize == 0 // then it is what it was some time ago
-	job.End = time.Now() // in place of time that passes
+	job.End = time.Now()                       // in place of time that passes
 	ctx, cancel := context.WithCancel(t.Context())
 	judge := &oneJob{job: job, done: cancel}
 	if err := worker.Run(ctx, judge); err != nil {

@@ -359,7 +359,7 @@ func TestStopWhileProving(t *testing.T) {
 	cfg := config(t, time.Now().Add(time.Second)) // also a slow start comes before
 	// A short epoch: the second start looks at its clock for a part of one.
 	cfg.Schedule.PhaseShift, cfg.Schedule.EpochDuration, cfg.Schedule.CycleGap = 0, 20*time.Second, 20*time.Second-900*time.Millisecond
-	cfg.Work.K, cfg.Work.MaxLeavesPerSecond, cfg.Work.LeavesPerSecond, cfg.Work.ProveWorkers = 17, 0, 50_000, 1
+	cfg.Work.K, cfg.Work.MaxLeavesPerSecond, cfg.Work.LeavesPerSecond, cfg.Work.ProveWorkers = 12, 0, 50_000, 1
 	s := start(t, cfg)
 	s.register(1)
 	for s.count(poet.EventProving) == 0 {
