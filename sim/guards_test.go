@@ -332,3 +332,89 @@ func TestFewOrSlowAnswersSayNothingAboutTheClock(t *testing.T) {
 		}
 	}
 }
+
+// A node that was restarted has only its newest layer in memory. When the others
+// certify a layer that leaves some of its layers out, it finds what that builds on
+// in the store, and goes back; but not beyond the last epoch.
+func TestARestartedNodeGoesBackAsFarAsTheLastEpoch(t *testing.T) {
+	for _, tc := range []struct {
+		back    int
+		follows bool
+	}{{1, true}, {4, true}, {12, false}} {
+		w := lab(t, 5)
+		w.run(30, time.Second)
+		n := w.nodes[4]
+		all := n.store.layers
+		on := all[len(all)-1-tc.back].decision
+		var undo []types.TransactionID
+		for _, l := range all[len(all)-tc.back:] {
+			for _, tx := range l.txs {
+				undo = append(undo, tx.ID)
+			}
+		}
+		n.boot()
+		set := atxsOf(w.cfg.Schedule.EpochOf(30), w.nodes...)
+		d, block := empty(30, on, set)
+		have := offers{
+			{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
+			syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
+		}
+		n.give(t, core.Peers{Connected: []core.Peer{"n00"}})
+		ask := n.historyAsk(t)
+		answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{signed(d, w.nodes[:4]...)}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		undone := false
+		for _, out := range n.feed(t, have, n.give(t, core.Answered{Ask: ask.ID, Answer: answer})) {
+			for _, e := range out.Events {
+				u, ok := e.(core.Undone)
+				undone = undone || ok && u.To == on.Layer && u.Fault != ""
+			}
+		}
+		s := n.m.Snapshot()
+		if (s.Tip == d) != tc.follows || undone != tc.follows {
+			t.Errorf("%d layers back, to layer %d: it is at layer %d, named %v: %s", tc.back, on.Layer, s.Tip.Layer, undone, s.Reason)
+		}
+		if tc.follows && (n.store.tip().decision != d || n.store.layers[len(n.store.layers)-2].decision != on || s.State.Root() != d.StateRoot) {
+			t.Errorf("%d layers back: the store has layer %d", tc.back, n.store.tip().decision.Layer)
+		}
+		waits := 0
+		for _, tx := range n.m.Waiting() {
+			if slices.Contains(undo, tx.ID) {
+				waits++
+			}
+		}
+		if tc.back > 1 && len(undo) == 0 || tc.follows && waits != len(undo) {
+			t.Errorf("%d layers back: %d of %d transactions wait again", tc.back, waits, len(undo))
+		}
+		w.result.Violations = nil // the script signs for honest nodes
+	}
+}
+
+// Another decision than ours is a fact that people are told of if it is proved,
+// and nothing if anybody can have signed it.
+func TestADisputeNeedsItsProof(t *testing.T) {
+	for _, proved := range []bool{true, false} {
+		w := lab(t, 5)
+		w.run(21, time.Second)
+		n := w.nodes[4]
+		tip := n.m.Snapshot().Tip
+		before := n.store.layers[len(n.store.layers)-2].decision
+		d, _ := empty(tip.Layer, before, atxsOf(w.cfg.Schedule.EpochOf(tip.Layer), w.nodes...))
+		d.Electorate = tip.Electorate
+		cert := signed(d, w.nodes[:4]...)
+		if !proved {
+			cert = signed(d, w.nodes[0])
+		}
+		ask := n.historyAsk(t)
+		answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+		if s := n.m.Snapshot(); (s.Dispute.Theirs == d) != proved || s.Tip != tip {
+			t.Errorf("proved %v: dispute %+v, tip %d", proved, s.Dispute, s.Tip.Layer)
+		}
+	}
+}

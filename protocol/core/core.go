@@ -110,7 +110,8 @@ type Machine struct {
 	wanted    bounded[types.ATXID, struct{}] // ATXs that another ATX refers to
 	refused   bounded[types.ATXID, struct{}] // ATXs that are not to be had again
 	batches   map[Peer]*batch
-	elsewhere bool // our identity signed something that we did not
+	rewound   types.Layer // in which an old state was last looked for
+	elsewhere bool        // our identity signed something that we did not
 	dispute   Dispute
 	synced    bool
 	reason    string

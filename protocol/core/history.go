@@ -38,6 +38,7 @@ var (
 	errTime        = early("decision of another time")
 	errImplausible = early("its electorate holds less than two thirds of the weight that is known here")
 	errPowerless   = errors.New("decision is signed by somebody without weight in the electorate that it names")
+	errState       = early("executing its block gives another state than was signed")
 	errTwice       = early("its smesher signed two decisions for the layer")
 )
 
@@ -115,6 +116,9 @@ func (m *Machine) judgeCert(msg *certMessage) judgement {
 	draft := m.history.Draft(*d)
 	if draft == nil {
 		if draft, j = m.execute(d); draft == nil {
+			if j.err == errState && !msg.implied {
+				m.disputed(*d, j.err.Error())
+			}
 			return j
 		}
 		m.keep(draft)
@@ -157,15 +161,41 @@ func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
 		}
 		fallthrough
 	case err != nil:
-		m.disputed(*d, "executing its block gives another state than was signed")
-		return nil, ignored(&EarlyError{err.Error()})
+		return nil, ignored(errState)
 	}
 	return draft, judgement{}
 }
 
-// rewind is for decisions that build on a layer older than the history holds:
-// it finds the layer in the store.
-func (m *Machine) rewind(types.Hash32, types.Layer) bool { return false }
+// rewind is for decisions that build on a layer older than the history holds,
+// which after a start is all but the newest: it finds the layer in the store, back
+// to the beginning of the last epoch. What is older is final. It takes as long as a
+// start, so it is done once a layer at most.
+func (m *Machine) rewind(root types.Hash32, before types.Layer) bool {
+	if m.rewound == m.layer {
+		return false
+	}
+	oldest := m.history.Links()[0].Decision.Layer
+	final := m.final()
+	for d := m.before(min(oldest, before)); d != nil && d.Layer >= final && m.read.err == nil; d = m.before(d.Layer) {
+		if d.StateRoot != root {
+			continue
+		}
+		m.rewound = m.layer
+		state, err := m.stateAt(d.Layer, root)
+		if err != nil {
+			if m.read.err == nil {
+				m.read.err = err
+			}
+			return false
+		}
+		m.history.Recall(mesh.Link{Decision: *d, State: state})
+		return true
+	}
+	return false
+}
+
+// final is the first layer that may still be taken back.
+func (m *Machine) final() types.Layer { return m.cfg.Schedule.First(max(m.epoch(), 1) - 1) }
 
 // judgeBlock keeps a block that a certificate names.
 func (m *Machine) judgeBlock(msg *blockMessage) judgement {
@@ -226,6 +256,13 @@ func (m *Machine) undone(path mesh.Path, d *mesh.Draft) {
 func (m *Machine) apply(path mesh.Path) {
 	var again []vm.Tx
 	tip := m.history.Tip().Decision.Layer
+	if len(path.Undone) > 0 { // there may be some before, if the base was not in memory
+		for _, d := range m.read.decisions(path.Base.Decision.Layer+1, int(path.Undone[0].Decision.Layer-path.Base.Decision.Layer)-1) {
+			if d.Layer < path.Undone[0].Decision.Layer {
+				again = append(again, m.read.layerTransactions(d.Layer)...)
+			}
+		}
+	}
 	for _, u := range path.Undone {
 		again = append(again, m.txsOf(u)...)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"tweedle/protocol/hare"
 	"tweedle/protocol/syncer"
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -212,11 +213,23 @@ func (m *Machine) certified(p Peer, certs []types.Certificate) {
 	case newest.Layer > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())):
 		m.sync.Waste(m.now, p, "it has a layer that has not begun")
 	case newest.Layer <= tip.Layer:
-		m.disputed(newest, "a peer has another decision certified")
+		if m.proved(&certs[len(certs)-1]) {
+			m.disputed(newest, "a peer has another decision certified")
+		}
 		m.sync.Stands(m.now, p, syncer.Differs)
 	default:
+		if rest[0].Decision.Layer < m.final() && m.proved(&rest[0]) {
+			m.disputed(rest[0].Decision, "a peer has another history since before the last epoch: one of us must start anew from the network")
+		}
 		m.follow(p, rest, common >= 0 || m.history.Knows(rest[0].Decision.Parent))
 	}
+}
+
+// proved tells whether a certificate holds by what is known here. Others may be
+// anybody's.
+func (m *Machine) proved(c *types.Certificate) bool {
+	el, _, ok := m.certElectorate(&c.Decision)
+	return ok && hare.VerifyCertificate(c, el, func(types.CertifySignature) bool { return true }) == nil
 }
 
 // follow takes certificates beyond our tip to the history.

@@ -46,6 +46,7 @@ var (
 type History struct {
 	params vm.Params
 	links  []Link // oldest first
+	older  Link   // an applied layer before them that was looked for; no state: none
 	drafts []*Draft
 }
 
@@ -66,12 +67,28 @@ func (h *History) At(l types.Layer) (types.Decision, bool) {
 	return types.Decision{}, false
 }
 
-// base returns the state with a root and the layer that left it.
-func (h *History) base(root types.Hash32, before types.Layer) (vm.State, bool) {
+// Recall adds an applied layer that is older than all links: decisions may build
+// on it too, until another one is recalled.
+func (h *History) Recall(k Link) { h.older = k }
+
+// linkOf returns the newest applied layer, before another one, whose state has a
+// root, and the links after it.
+func (h *History) linkOf(root types.Hash32, before types.Layer) (k Link, after []Link, ok bool) {
 	for i := len(h.links) - 1; i >= 0; i-- {
 		if k := h.links[i]; k.Decision.StateRoot == root && k.Decision.Layer < before {
-			return k.State, true
+			return k, h.links[i+1:], true
 		}
+	}
+	if k := h.older; k.Decision.Layer > 0 && k.Decision.StateRoot == root && k.Decision.Layer < before {
+		return k, h.links, true
+	}
+	return Link{}, nil, false
+}
+
+// base returns the state with a root and the layer that left it.
+func (h *History) base(root types.Hash32, before types.Layer) (vm.State, bool) {
+	if k, _, ok := h.linkOf(root, before); ok {
+		return k.State, true
 	}
 	if d := h.draftOf(root, before); d != nil {
 		return d.Outcome.State, true
@@ -146,7 +163,7 @@ func (h *History) Keep(d *Draft) {
 type Path struct {
 	Base   Link     // what they build on; the tip, or an older link
 	Drafts []*Draft // to apply after it, in order
-	Undone []Link   // links after the base, newest last
+	Undone []Link   // links after the base, newest last; there may be more between, if the base was recalled
 }
 
 // Extend tells how a draft's decision becomes the tip: it goes through the
@@ -164,12 +181,10 @@ func (h *History) Extend(d *Draft) (Path, error) {
 	for step := d; step != nil; {
 		ext.Drafts = append(ext.Drafts, step)
 		parent, before := step.Decision.Parent, step.Decision.Layer
-		for i := len(h.links) - 1; i >= 0; i-- {
-			if k := h.links[i]; k.Decision.StateRoot == parent && k.Decision.Layer < before {
-				ext.Base, ext.Undone = k, slices.Clone(h.links[i+1:])
-				slices.Reverse(ext.Drafts)
-				return ext, nil
-			}
+		if k, after, ok := h.linkOf(parent, before); ok {
+			ext.Base, ext.Undone = k, slices.Clone(after)
+			slices.Reverse(ext.Drafts)
+			return ext, nil
 		}
 		step = h.draftOf(parent, before)
 	}
@@ -179,10 +194,14 @@ func (h *History) Extend(d *Draft) (Path, error) {
 // Commit makes a path part of the history.
 func (h *History) Commit(ext Path) {
 	i := slices.IndexFunc(h.links, func(k Link) bool { return k.Decision == ext.Base.Decision })
-	if i < 0 {
+	switch {
+	case i >= 0:
+		h.links = h.links[:i+1]
+	case h.older.Decision == ext.Base.Decision:
+		h.links, h.older = []Link{h.older}, Link{}
+	default:
 		panic("mesh: path from a link that is not there")
 	}
-	h.links = h.links[:i+1]
 	for _, d := range ext.Drafts {
 		h.links = append(h.links, Link{d.Decision, d.Outcome.State, d.Txs})
 	}
@@ -194,7 +213,7 @@ func (h *History) Commit(ext Path) {
 }
 
 // Reset begins again with a link; what was executed is forgotten.
-func (h *History) Reset(first Link) { h.links, h.drafts = []Link{first}, nil }
+func (h *History) Reset(first Link) { h.links, h.older, h.drafts = []Link{first}, Link{}, nil }
 
 // Links returns the links, oldest first.
 func (h *History) Links() []Link { return slices.Clone(h.links) }
