@@ -201,7 +201,8 @@ func (d *DB) begin(writable bool) (*bbolt.Tx, error) {
 	return tx, err
 }
 
-// View reads the database as it is on the disk.
+// View reads the database as it is on the disk. fn must begin no other transaction,
+// and must not take long: a write that needs a larger file waits for it.
 func (d *DB) View(fn func(tx *bbolt.Tx) error) error {
 	d.commit.RLock()
 	tx, err := d.begin(false)
