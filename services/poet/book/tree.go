@@ -74,12 +74,15 @@ func (b *Book) Prove(ctx context.Context, number uint32, id types.NodeID) (p poe
 		}
 		return err
 	})
+	if err != nil {
+		return p, err
+	}
 	p = poet.MembershipProof{
 		Round: poet.RoundID(number), NodeID: id, Challenge: m.Challenge, Time: time.UnixMilli(m.Time),
 		Index: uint64(at), Members: uint64(len(t.ids)), Statement: t.Root(), Proof: t.Proof(uint64(at)),
 	}
-	if err == nil && merkle.Verify(p.Statement, p.Challenge, p.Index, p.Members, p.Proof) != nil {
-		err = fmt.Errorf("%s: members of round %d have changed: %w: restore the file from a copy", DatabaseName, number, poet.ErrDamaged)
+	if merkle.Verify(p.Statement, p.Challenge, p.Index, p.Members, p.Proof) != nil {
+		return poet.MembershipProof{}, fmt.Errorf("%s: members of round %d have changed: %w: restore the file from a copy", DatabaseName, number, poet.ErrDamaged)
 	}
-	return p, err
+	return p, nil
 }

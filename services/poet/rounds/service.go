@@ -277,10 +277,13 @@ func (s *Service) Member(ctx context.Context, round string, nodeID []byte) (poet
 	if errors.Is(err, poet.ErrNotFound) {
 		err = fmt.Errorf("%x is no member of round %s: %w", nodeID, round, poet.ErrNotFound)
 	}
-	if err == nil && p.Statement != statement {
-		err = fmt.Errorf("%s: members of round %s do not give its root: %w: restore the file from a copy", book.DatabaseName, round, poet.ErrDamaged)
+	if err != nil {
+		return poet.MembershipProof{}, err
 	}
-	return p, err
+	if p.Statement != statement {
+		return poet.MembershipProof{}, fmt.Errorf("%s: members of round %s do not give its root: %w: restore the file from a copy", book.DatabaseName, round, poet.ErrDamaged)
+	}
+	return p, nil
 }
 
 // statement returns the membership root of a round that has one.
