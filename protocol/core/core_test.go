@@ -371,3 +371,68 @@ func TestTheSignatureOfATransactionIsLookedAtWhenItIsRead(t *testing.T) {
 		t.Errorf("it is looked at again: %v", err)
 	}
 }
+
+// shelf is a library with long lists.
+type shelf struct {
+	Library
+	atxs map[types.Epoch][]types.ATXID
+	evil []types.NodeID
+}
+
+func (s shelf) EpochATXs(e types.Epoch) ([]types.ATXID, error) { return s.atxs[e], nil }
+func (s shelf) MaliciousIDs() ([]types.NodeID, error)          { return s.evil, nil }
+
+// Lists that are longer than an answer may be are had in pages, all of them and
+// each id once.
+func TestLongListsAreHadInPages(t *testing.T) {
+	id := func(e, i int) (id [32]byte) { return [32]byte{byte(i >> 16), byte(i >> 8), byte(i), byte(e)} }
+	lib := shelf{atxs: make(map[types.Epoch][]types.ATXID)}
+	for e, n := range []int{3: 10, 4: 120_000, 5: syncer.MaxIDs - 5, 6: 0, 7: 20} {
+		for i := range n {
+			lib.atxs[types.Epoch(e)] = append(lib.atxs[types.Epoch(e)], id(e, i+1))
+		}
+	}
+	for i := range 2*syncer.MaxMalicious + 7 {
+		lib.evil = append(lib.evil, id(0, i+1))
+	}
+	want := syncer.Epochs{From: 3, To: 8}
+	atxs, evil := make(map[types.ATXID]bool), make(map[types.NodeID]bool)
+	for pages := 1; ; pages++ {
+		ask := syncer.Ask{Epochs: &want}
+		raw, err := Serve(lib, codec.Encode(RequestOf(ask)))
+		if err != nil || len(raw) > MaxAnswer {
+			t.Fatalf("page %d: %d bytes, %v", pages, len(raw), err)
+		}
+		got, err := CheckAnswer(crypto(), ask, raw)
+		if err != nil {
+			t.Fatalf("page %d: %v", pages, err)
+		}
+		for _, ids := range got.Epochs.ATXs {
+			for _, id := range ids {
+				if atxs[id] {
+					t.Fatalf("page %d lists %s again", pages, id.Short())
+				}
+				atxs[id] = true
+			}
+		}
+		for _, id := range got.Epochs.Malicious {
+			evil[id] = true
+		}
+		rest := restOf(want, got.Epochs)
+		if rest == want {
+			if pages > 6 {
+				t.Errorf("%d pages", pages)
+			}
+			break
+		}
+		want = rest
+	}
+	if len(atxs) != 10+120_000+syncer.MaxIDs-5+20 || len(evil) != len(lib.evil) {
+		t.Errorf("%d ATXs and %d smeshers were listed", len(atxs), len(evil))
+	}
+	// A list that does not go on leads to no further page.
+	full := EpochsAnswer{ATXs: [][]types.ATXID{make([]types.ATXID, syncer.MaxIDs)}, Malicious: make([]types.NodeID, syncer.MaxMalicious)}
+	if asked := (syncer.Epochs{From: 4, To: 8, After: id(4, 9), Evil: id(0, 9)}); restOf(asked, full) != asked {
+		t.Error("a list that goes back is asked for again")
+	}
+}

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -63,7 +64,7 @@ func (m *Machine) answered(in Answered) {
 	}
 	switch {
 	case a.Epochs != nil:
-		m.listed(a.Peer, a.Epochs.From, in.Answer.Epochs)
+		m.listed(a.Peer, *a.Epochs, in.Answer.Epochs)
 	case a.Layers != nil:
 		m.clockOf(a, in.Answer.Layers.Clock)
 		m.certified(a.Peer, in.Answer.Layers.Certs)
@@ -108,7 +109,7 @@ func (m *Machine) clockOf(a syncer.Ask, shows uint64) {
 }
 
 // listed asks a peer for those ATXs of its list that are not known here.
-func (m *Machine) listed(p Peer, from types.Epoch, got EpochsAnswer) {
+func (m *Machine) listed(p Peer, asked syncer.Epochs, got EpochsAnswer) {
 	until := m.now.Add(4 * m.cfg.Schedule.EpochDuration())
 	for _, id := range got.Malicious {
 		if n := (syncer.Name{Kind: syncer.Malfeasance, ID: id}); !m.registry.Convicted(id) && !m.handled(n) {
@@ -116,7 +117,7 @@ func (m *Machine) listed(p Peer, from types.Epoch, got EpochsAnswer) {
 		}
 	}
 	for i, ids := range got.ATXs {
-		e := from + types.Epoch(i)
+		e := asked.From + types.Epoch(i)
 		for _, id := range ids {
 			if _, refused := m.refused.get(id); refused || m.registry.Has(e, id) || m.handled(syncer.Name{Kind: syncer.ATX, ID: id}) {
 				continue
@@ -126,6 +127,29 @@ func (m *Machine) listed(p Peer, from types.Epoch, got EpochsAnswer) {
 			}
 		}
 	}
+	if rest := restOf(asked, got); rest != asked {
+		m.sync.More(p, rest)
+	}
+}
+
+// restOf returns what a list did not come to; what was asked for, if it was all,
+// or leads nowhere.
+func restOf(asked syncer.Epochs, got EpochsAnswer) syncer.Epochs {
+	rest, sum := asked, 0
+	for _, ids := range got.ATXs {
+		sum += len(ids)
+	}
+	if n := len(got.ATXs); sum == syncer.MaxIDs && len(got.ATXs[n-1]) > 0 {
+		last := got.ATXs[n-1]
+		from, after := asked.From+types.Epoch(n-1), last[len(last)-1]
+		if from > asked.From || bytes.Compare(after[:], asked.After[:]) > 0 {
+			rest.From, rest.After = from, after
+		}
+	}
+	if n := len(got.Malicious); n == syncer.MaxMalicious && bytes.Compare(got.Malicious[n-1][:], asked.Evil[:]) > 0 {
+		rest.Evil = got.Malicious[n-1]
+	}
+	return rest
 }
 
 // handled tells whether an object is here already, waiting or in work.

@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"time"
 
 	"tweedle/protocol/syncer"
@@ -44,6 +45,8 @@ func (r *Request) EncodeTo(e *codec.Encoder) {
 		e.U8(requestEpochs)
 		e.Compact(uint64(r.Epochs.From))
 		e.Compact(uint64(r.Epochs.To))
+		e.Raw(r.Epochs.After[:])
+		e.Raw(r.Epochs.Evil[:])
 	case r.Layers != nil:
 		e.U8(requestLayers)
 		e.Compact(uint64(r.Layers.From))
@@ -65,6 +68,8 @@ func (r *Request) DecodeFrom(d *codec.Decoder) {
 		if r.Epochs.To < r.Epochs.From || r.Epochs.To-r.Epochs.From >= syncer.MaxEpochs {
 			d.Fail(codec.ErrRange)
 		}
+		d.Raw(r.Epochs.After[:])
+		d.Raw(r.Epochs.Evil[:])
 	case requestLayers:
 		r.Layers = &syncer.Layers{From: types.Layer(d.Compact32())}
 	case requestObjects:
@@ -105,9 +110,9 @@ func (r *ObjectsAnswer) DecodeFrom(d *codec.Decoder) {
 	}
 }
 
-// EpochsAnswer has the ids of the ATXs of each epoch asked for, in order; it
-// may end early, with whole epochs. It also names the smeshers that are proved
-// malicious.
+// EpochsAnswer has the ids of the ATXs of each epoch asked for, ascending, and
+// the smeshers that are proved malicious, ascending. It ends early, within an
+// epoch, when it has syncer.MaxIDs ids, or MaxMalicious smeshers.
 type EpochsAnswer struct {
 	ATXs      [][]types.ATXID
 	Malicious []types.NodeID
@@ -130,7 +135,7 @@ func (r *EpochsAnswer) EncodeTo(e *codec.Encoder) {
 
 // DecodeFrom reads the canonical encoding.
 func (r *EpochsAnswer) DecodeFrom(d *codec.Decoder) {
-	left := 2 * syncer.MaxIDs // a whole epoch may exceed the limit, not two of them
+	left := syncer.MaxIDs
 	for range d.Count(syncer.MaxEpochs) {
 		n := d.Count(left)
 		if d.Remaining() < n*32 {
@@ -254,7 +259,7 @@ func checkCerts(c Crypto, from types.Layer, certs []types.Certificate) error {
 type Library interface {
 	// Object returns the bytes of an object, nil if it is not there.
 	Object(syncer.Name) ([]byte, error)
-	// EpochATXs returns the ids of the ATXs published in an epoch.
+	// EpochATXs returns the ids of the ATXs published in an epoch, ascending.
 	EpochATXs(types.Epoch) ([]types.ATXID, error)
 	// Certificates returns at most limit certificates of applied layers,
 	// ascending from a layer, also those without signatures.
@@ -296,23 +301,35 @@ func Serve(l Library, raw []byte) ([]byte, error) {
 
 func serveEpochs(l Library, r *syncer.Epochs) ([]byte, error) {
 	var out EpochsAnswer
-	ids := 0
-	for e := r.From; e <= r.To && e >= r.From; e++ {
+	room := syncer.MaxIDs
+	for e := r.From; e <= r.To && e >= r.From && room > 0; e++ {
 		got, err := l.EpochATXs(e)
 		if err != nil {
 			return nil, err
 		}
-		if ids += len(got); ids > syncer.MaxIDs && len(out.ATXs) > 0 {
-			break
+		if e == r.From {
+			got = after(got, r.After)
 		}
-		out.ATXs = append(out.ATXs, got[:min(len(got), 2*syncer.MaxIDs)])
+		got = got[:min(len(got), room)]
+		room -= len(got)
+		out.ATXs = append(out.ATXs, got)
 	}
 	evil, err := l.MaliciousIDs()
 	if err != nil {
 		return nil, err
 	}
+	evil = after(evil, r.Evil)
 	out.Malicious = evil[:min(len(evil), syncer.MaxMalicious)]
 	return codec.Encode(&out), nil
+}
+
+// after returns the part of an ascending list after an id; zero is before all.
+func after[ID ~[32]byte](list []ID, id ID) []ID {
+	i, found := slices.BinarySearchFunc(list, id, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+	if found {
+		i++
+	}
+	return list[i:]
 }
 
 func serveLayers(l Library, from types.Layer) ([]byte, error) {

@@ -72,8 +72,8 @@ const (
 	MaxObjects      = 128    // names in one ask
 	MaxCertificates = 64     // in one answer
 	MaxEpochs       = 1024   // in one ask
-	MaxIDs          = 50_000 // ids in one answer
-	MaxMalicious    = 16_384 // smeshers in one answer
+	MaxIDs          = 50_000 // ids in one answer; with so many, there may be more
+	MaxMalicious    = 16_384 // smeshers in one answer; the same
 	MaxOpen         = 16     // decisions in one answer that are not certified
 	MaxWants        = 65_536 // objects that are wanted at a time
 	MaxWantsPerPeer = 16_384 // of them, named by one peer
@@ -99,8 +99,13 @@ type Ask struct {
 	Until   time.Time
 }
 
-// Epochs asks for the ids of the ATXs published from one epoch to another.
-type Epochs struct{ From, To types.Epoch }
+// Epochs asks for the ids of the ATXs published from one epoch to another, of the
+// first only those after an id, and for the malicious smeshers after one.
+type Epochs struct {
+	From, To types.Epoch
+	After    types.ATXID
+	Evil     types.NodeID
+}
 
 // Layers asks for the certified decisions from a layer on.
 type Layers struct{ From types.Layer }
@@ -167,6 +172,7 @@ type peer struct {
 	lower    types.Layer   // how far below our tip its history is looked for
 	clock    time.Duration // how far its clock is ahead of ours
 	told     time.Time     // when it said so
+	more     *Epochs       // what its last list did not come to
 }
 
 type want struct {
@@ -372,6 +378,13 @@ func (m *Machine) Stands(now time.Time, p Peer, s Standing) {
 		m.urge = true
 	default:
 		q.lower = 0
+	}
+}
+
+// More asks a peer for the rest of a list, at once.
+func (m *Machine) More(p Peer, rest Epochs) {
+	if q := m.peers[p]; q != nil {
+		q.more, m.urge = &rest, true
 	}
 }
 
@@ -606,6 +619,9 @@ func (m *Machine) history(now time.Time, v View) {
 		epochs := Epochs{From: v.From, To: min(v.Epoch+1, v.From+MaxEpochs-1)}
 		if epochs.To <= v.Epoch && m.turn%2 == 1 { // what is between is had by following references
 			epochs = Epochs{From: v.Epoch - 1, To: v.Epoch + 1}
+		}
+		if p.more != nil {
+			epochs, p.more = *p.more, nil
 		}
 		m.ask(now, Ask{Peer: name, Epochs: &epochs})
 		if asked++; asked == 2 {

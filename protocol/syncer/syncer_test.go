@@ -183,3 +183,26 @@ func TestManyEpochsAreAskedForInOne(t *testing.T) {
 		t.Fatal("nobody was asked")
 	}
 }
+
+func TestTheRestOfAListIsAskedForAtOnceAndOnce(t *testing.T) {
+	m := machine("a")
+	view := View{Epoch: 9, From: 1}
+	epochs := func(now time.Time) (out []Epochs) {
+		for _, a := range m.Step(now, view).Asks {
+			m.Answered(now, a.ID, None, nil)
+			if a.Epochs != nil {
+				out = append(out, *a.Epochs)
+			}
+		}
+		return out
+	}
+	epochs(start)
+	rest := Epochs{From: 4, To: 9, After: [32]byte{7}}
+	m.More("a", rest)
+	if got := epochs(start.Add(time.Millisecond)); len(got) != 1 || got[0] != rest {
+		t.Errorf("asked for %+v", got)
+	}
+	if got := epochs(start.Add(time.Minute)); len(got) != 1 || got[0].From != 1 {
+		t.Errorf("then for %+v", got)
+	}
+}
