@@ -341,3 +341,26 @@ func TestAGatewayGetsNothingOutOfOrder(t *testing.T) {
 		t.Fatalf("received %v", got)
 	}
 }
+
+// What a gateway says after it was removed counts for nothing, also where the same
+// address was named again.
+func TestARemovedGatewayHasNoVoice(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		cfg := DefaultConfig()
+		cfg.Acks = 1
+		w := newWorld(t, cfg)
+		a := w.node(honest)
+		w.live(a)
+		w.add(0, time.Hour)
+		out := w.m.Step(w.now, w.date())
+		if len(out.Calls) != 1 || out.Calls[0].Round != "0" {
+			t.Fatalf("calls %+v", out.Calls)
+		}
+		w.setGateways(nil)
+		if again {
+			w.setGateways([]string{a})
+		}
+		w.m.Done(Result{Call: out.Calls[0], Ref: refOf(0)}, w.now)
+		w.wantState(0, Pending)
+	}
+}

@@ -115,6 +115,7 @@ func (g *gatewayServer) PublishPoet(ctx context.Context, in *gatewaypb.PublishPo
 	case "short ref":
 		return &gatewaypb.PublishPoetResponse{Ref: ref[:31], Validated: true, Stored: true, Peers: 3}, nil
 	case "other ref":
+		g.kept[ref] = in.GetData()
 		return &gatewaypb.PublishPoetResponse{Ref: make([]byte, 32), Validated: true, Stored: true, Peers: 3}, nil
 	case "nothing":
 		return &gatewaypb.PublishPoetResponse{}, nil
@@ -122,6 +123,10 @@ func (g *gatewayServer) PublishPoet(ctx context.Context, in *gatewaypb.PublishPo
 		return nil, status.Error(codes.InvalidArgument, strings.Repeat("x\n\x1b[2J\xff", 1<<12))
 	}
 	_, known := g.kept[ref]
+	if g.garbage == "unvalidated" {
+		g.kept[ref] = in.GetData() // it has it, but has not looked at it
+		return &gatewaypb.PublishPoetResponse{Ref: ref[:], Stored: true, Peers: 3}, nil
+	}
 	if g.manner == honest && !known {
 		g.kept[ref] = in.GetData()
 		g.rounds, g.got = append(g.rounds, m.RoundID), append(g.got, time.Now())
@@ -399,7 +404,7 @@ func TestAllGatewaysDeadAndOthersBeyondTheSlots(t *testing.T) {
 // Whatever answer is garbage, it counts as nothing, what is kept of it is short,
 // and the others deliver as if that gateway were not there.
 func TestAGatewayThatAnswersGarbage(t *testing.T) {
-	for _, what := range []string{"genesis", "name", "short ref", "other ref", "nothing", "long error", "no proof", "huge"} {
+	for _, what := range []string{"genesis", "name", "short ref", "other ref", "nothing", "unvalidated", "long error", "no proof", "huge"} {
 		t.Run(what, func(t *testing.T) {
 			db := openDB(t, filepath.Join(t.TempDir(), "delivery.db"))
 			synctest.Test(t, func(t *testing.T) {

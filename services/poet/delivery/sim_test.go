@@ -253,6 +253,7 @@ func TestARemovedGatewayIsNotBroughtBackByTheCommandLine(t *testing.T) {
 	w := newWorld(t, DefaultConfig())
 	a, b, c := w.node(honest), w.node(honest), w.node(honest)
 	w.configure(a)
+	w.add(0, time.Hour) // so that something is saved
 	w.run(time.Second)
 	w.configure(a, b) // and a restart
 	if got := w.m.addresses(); !slices.Equal(got, []string{a, b}) {
