@@ -60,12 +60,16 @@ nightly-packages: # every test, under the race detector where there are goroutin
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 38m $(RACE)
 nightly-writes: # the PoET loses power, has no room and has a broken disk at each of its writes
 	$(NIGHTLY_TEST) -run '^(TestPowerLossAtEveryWrite|TestEveryWrite.*|TestEveryFailedSync.*)$$' ./services/poet/rounds
+nightly-disks: # the node's state.db and local.db lose power, have no room and have a broken disk at each operation
+	$(NIGHTLY_TEST) -run '^TestOneDiskErrorEndsTheNodeAndCostsNothing$$' ./services/node
 nightly-damage: # bits flip in its files
 	$(NIGHTLY_TEST) -run '^TestDamageIsFoundOrHarmless$$' ./services/poet/rounds
 nightly-kills: # it is killed a thousand times
 	$(NIGHTLY_TEST) -run '^TestKillAtRandomMoments$$' ./services/poet/rounds
 nightly-deliveries: # and while it delivers
 	$(NIGHTLY_TEST) -run '^TestKilledAtRandomMoments' ./services/poet/server
+nightly-peers: # a peer is killed a thousand times, and is back at once
+	$(NIGHTLY_TEST) -run '^TestAKilledNodeIsBackInSeconds$$' ./edges/p2p/virtual
 nightly-machine: # seeds of its machine of rounds
 	$(NIGHTLY_TEST) -run '^TestMachineUnderFaults$$' ./services/poet/rounds
 nightly-simulator: # seeds of whole networks of cores, with adversaries

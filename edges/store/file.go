@@ -47,8 +47,9 @@ var localFile = fileKind{
 // applicationID marks our files in the SQLite header ("twdl").
 const applicationID = 0x7477646c
 
-// walKeep is how many bytes of write-ahead log stay allocated after a checkpoint.
-const walKeep = 32 << 20
+// checkpointAt is the size of a write-ahead log, in bytes, at which it is copied
+// into its file.
+const checkpointAt = 1 << 20
 
 // busyTimeout is how long a call waits for somebody else who holds a lock of
 // the file: an operator's shell.
@@ -100,7 +101,8 @@ func (k fileKind) connect(dir string) (*sqlite.Conn, error) {
 		return nil, k.explain(dir, err)
 	}
 	for _, pragma := range []string{
-		fmt.Sprintf("PRAGMA journal_size_limit = %d", walKeep),
+		"PRAGMA wal_autocheckpoint = 0", // see checkpoint
+		"PRAGMA journal_size_limit = 0", // a log that begins anew is as long as what is in it
 		"PRAGMA trusted_schema = OFF",
 		"PRAGMA cell_size_check = ON",
 	} {
@@ -110,6 +112,20 @@ func (k fileKind) connect(dir string) (*sqlite.Conn, error) {
 		}
 	}
 	return c, nil
+}
+
+// checkpoint copies the log into the file once it is long. SQLite would do it by
+// itself at a commit, and tell nobody when the disk fails: what a failed sync
+// loses would then be missed much later.
+//
+// If we stop here, the log is still whole, and is copied again.
+func (k fileKind) checkpoint(dir string, c *sqlite.Conn) error {
+	info, err := os.Stat(filepath.Join(dir, k.name+"-wal"))
+	if err != nil || info.Size() < checkpointAt {
+		return err
+	}
+	// It does what it can beside those who read, and is repeated.
+	return sqlitex.ExecuteTransient(c, "PRAGMA wal_checkpoint(PASSIVE)", nil)
 }
 
 // prepare brings the schema up to date and binds a new file to its network.

@@ -142,7 +142,7 @@ func (db *DB) write(f func(c *sqlite.Conn) error) error {
 	if db.state == nil {
 		return fault{ErrClosed}
 	}
-	return db.judge(stateFile, transact(db.state, f))
+	return db.transact(stateFile, db.state, f)
 }
 
 // writeDurable is write, and survives power loss once it has returned.
@@ -156,11 +156,11 @@ func (db *DB) writeDurable(f func(c *sqlite.Conn) error) error {
 	if err := setSynchronous(db.state, "FULL"); err != nil {
 		return db.judge(stateFile, err)
 	}
-	err := transact(db.state, f)
+	err := db.transact(stateFile, db.state, f)
 	if back := setSynchronous(db.state, stateFile.synchronous); err == nil {
-		err = back
+		err = db.judge(stateFile, back)
 	}
-	return db.judge(stateFile, err)
+	return err
 }
 
 // setSynchronous does not use the connection's cache of statements: SQLite may
@@ -180,7 +180,15 @@ func (db *DB) writeLocalLocked(f func(c *sqlite.Conn) error) error {
 	if db.local == nil {
 		return fault{ErrClosed}
 	}
-	return db.judge(localFile, transact(db.local, f))
+	return db.transact(localFile, db.local, f)
+}
+
+func (db *DB) transact(k fileKind, c *sqlite.Conn, f func(c *sqlite.Conn) error) error {
+	err := transact(c, f)
+	if err == nil {
+		err = k.checkpoint(db.dir, c)
+	}
+	return db.judge(k, err)
 }
 
 func transact(c *sqlite.Conn, f func(c *sqlite.Conn) error) (err error) {

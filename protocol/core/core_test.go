@@ -436,3 +436,19 @@ func TestLongListsAreHadInPages(t *testing.T) {
 		t.Error("a list that goes back is asked for again")
 	}
 }
+
+// Who is woken for a message whose time is over finds it over: else it would be
+// woken for it again at once.
+func TestAMessageIsOverAtTheMomentForWhichWeAreWoken(t *testing.T) {
+	q := newIntake()
+	until := time.Unix(1_800_000_000, 0)
+	if !q.park(&parked{msg: &poetMessage{}, from: "peer", missing: []syncer.Name{{}}, until: until}) {
+		t.Fatal("it is not parked")
+	}
+	if over := q.expire(until.Add(-1)); len(over) != 0 || !q.first.Equal(until) {
+		t.Errorf("before: %d are over, the next at %v", len(over), q.first)
+	}
+	if over := q.expire(q.first); len(over) != 1 || !q.first.IsZero() {
+		t.Errorf("at that moment: %d are over, the next at %v", len(over), q.first)
+	}
+}

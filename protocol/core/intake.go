@@ -128,12 +128,12 @@ func (q *intake) lost(n syncer.Name) []*parked {
 // expire returns the messages whose time is over. It looks through all only when
 // that may be so, or when most have left.
 func (q *intake) expire(now time.Time) []*parked {
-	if (q.first.IsZero() || !now.After(q.first)) && len(q.order) <= 2*q.all.count+64 {
+	if (q.first.IsZero() || now.Before(q.first)) && len(q.order) <= 2*q.all.count+64 {
 		return nil
 	}
 	var out []*parked
 	q.order = slices.DeleteFunc(q.order, func(p *parked) bool {
-		if !p.gone && now.After(p.until) {
+		if !p.gone && !now.Before(p.until) { // at that moment too: we are woken for it
 			q.leave(p)
 			out = append(out, p)
 		}

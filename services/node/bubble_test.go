@@ -122,8 +122,16 @@ func (b *bubble) transport() *http.Transport {
 	}
 }
 
-// add makes node i; it knows node 0.
+// add makes node i, and runs it.
 func (b *bubble) add(dir string) *bubbleNode {
+	b.t.Helper()
+	n := b.join(dir)
+	b.start(n)
+	return n
+}
+
+// join makes node i; it knows node 0.
+func (b *bubble) join(dir string) *bubbleNode {
 	b.t.Helper()
 	i := len(b.nodes)
 	n := &bubbleNode{cfg: Config{
@@ -137,7 +145,6 @@ func (b *bubble) add(dir string) *bubbleNode {
 		n.cfg.Bootnodes = b.nodes[0].host.Addrs()
 	}
 	b.nodes = append(b.nodes, n)
-	b.start(n)
 	return n
 }
 
@@ -147,6 +154,10 @@ func (b *bubble) start(n *bubbleNode) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.run(n, node)
+}
+
+func (b *bubble) run(n *bubbleNode, node *Node) {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	n.Node, n.stop, n.done = node, cancel, make(chan error, 1)
 	go func() { n.done <- node.Run(ctx) }()

@@ -131,7 +131,9 @@ func (l library) Object(name syncer.Name) ([]byte, error) {
 func (n *Node) serveAsk(_ context.Context, _ p2p.PeerID, req []byte) ([]byte, error) {
 	raw, err := core.Serve(library{store.Core{Reader: n.db.Reader}, n}, req)
 	if err != nil && !errors.Is(err, core.ErrMalformed) {
-		n.log.Error("store", "err", err)
+		if !store.Fatal(err) { // else it ends the node, which says so
+			n.log.Error("store", "err", err)
+		}
 		return nil, errors.New("cannot read it now")
 	}
 	return raw, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -245,32 +246,40 @@ func (n *node) score(p p2p.PeerID) float64 {
 }
 
 func TestAKilledNodeIsBackInSeconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		net := virtual.NewNetwork(20 * time.Millisecond)
-		defer net.Close()
-		a := start(t, net, 0)
-		defer a.stop()
-		cfg := config(t, net, 1, a.Addrs()...)
-		b := startWith(t, cfg, accept)
-		time.Sleep(time.Minute)
-		// It dies without a word, and is back before anybody has noticed.
-		net.Partition([]netip.Addr{virtual.IP(0)}, []netip.Addr{virtual.IP(1)})
-		b.stop()
-		net.HealAll()
-		b = startWith(t, cfg, accept)
-		defer b.stop()
-		time.Sleep(5 * time.Second)
-		if err := a.Publish(t.Context(), "t", []byte("to b")); err != nil {
-			t.Errorf("publish to b: %v", err)
-		}
-		if err := b.Publish(t.Context(), "t", []byte("to a")); err != nil {
-			t.Errorf("publish to a: %v", err)
-		}
-		time.Sleep(time.Second)
-		if a.hears("to a") != 1 || b.hears("to b") != 1 {
-			t.Errorf("after 5 s a heard %d, b heard %d; want 1 and 1", a.hears("to a"), b.hears("to b"))
-		}
-	})
+	runs := 20
+	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
+		runs = 1000
+	}
+	for range runs {
+		synctest.Test(t, aKilledNodeIsBack)
+	}
+}
+
+func aKilledNodeIsBack(t *testing.T) {
+	net := virtual.NewNetwork(20 * time.Millisecond)
+	defer net.Close()
+	a := start(t, net, 0)
+	defer a.stop()
+	cfg := config(t, net, 1, a.Addrs()...)
+	b := startWith(t, cfg, accept)
+	time.Sleep(time.Minute)
+	// It dies without a word, and is back before anybody has noticed.
+	net.Partition([]netip.Addr{virtual.IP(0)}, []netip.Addr{virtual.IP(1)})
+	b.stop()
+	net.HealAll()
+	b = startWith(t, cfg, accept)
+	defer b.stop()
+	time.Sleep(5 * time.Second)
+	if err := a.Publish(t.Context(), "t", []byte("to b")); err != nil {
+		t.Errorf("publish to b: %v", err)
+	}
+	if err := b.Publish(t.Context(), "t", []byte("to a")); err != nil {
+		t.Errorf("publish to a: %v", err)
+	}
+	time.Sleep(time.Second)
+	if a.hears("to a") != 1 || b.hears("to b") != 1 {
+		t.Errorf("after 5 s a heard %d, b heard %d; want 1 and 1", a.hears("to a"), b.hears("to b"))
+	}
 }
 
 // Design.md section 3: whoever sends garbage is not read for long, and whoever is only slow is.
