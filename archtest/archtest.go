@@ -37,7 +37,7 @@ type floor struct {
 func plan() []floor {
 	return []floor{
 		{
-			name: "base", rooms: []string{"durable", "sealed", "kept", "telemetry"},
+			name: "base", rooms: []string{"clock", "durable", "sealed", "kept", "telemetry"},
 			// sealed is bbolt with checksums, which are BLAKE3's; kept counts the bytes of an LRU.
 			outside: []string{
 				"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "golang.org/x/sys", "go.etcd.io/bbolt", "github.com/zeebo/blake3", "github.com/hashicorp/golang-lru",
@@ -69,7 +69,7 @@ func plan() []floor {
 			name: "services", apart: true,
 			// Package poet itself has the words of its rooms.
 			rooms: []string{
-				"poet/clock", "poet", "poet/journal", "poet/work", "poet/book", "poet/rounds", "poet/delivery", "poet/door", "poet/legacy", "poet/server",
+				"poet", "poet/journal", "poet/work", "poet/book", "poet/rounds", "poet/delivery", "poet/door", "poet/legacy", "poet/server",
 				"node", "page", "testnet",
 			},
 			below: []string{"base", "values", "proofs", "protocol", "edges"},

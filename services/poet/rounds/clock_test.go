@@ -3,6 +3,7 @@ package rounds
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -168,6 +169,34 @@ func TestAStartWhileTheClockIsWrong(t *testing.T) {
 		if n := s.checkProof("0").Message.Proof.NumLeaves; n < 8000 || s.count(poet.EventClockChecked) != 1 {
 			t.Errorf("%d leaves, told %d times", n, s.count(poet.EventClockChecked))
 		}
+	})
+}
+
+// A clock that jumps for ever decides nothing at a start: the server ends, says why,
+// and the round is as it was.
+func TestAStartWithAClockThatNeverSettles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, wall := clocked(t)
+		s := start(t, cfg)
+		s.register(1)
+		s.close()
+		begin := time.Now()
+		cfg.Wall = func() time.Time { return wall.now().Add(time.Hour + 10*time.Since(begin)) } // it runs ahead, for ever
+		s = start(t, cfg)
+		if err := <-s.ended; err == nil || !strings.Contains(err.Error(), "the clock of this machine has jumped") {
+			t.Errorf("error %v", err)
+		}
+		if open := s.Info().OpenRound; open != "0" || s.count(poet.EventClosed) != 0 {
+			t.Errorf("round %s is open", open)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		cfg.Wall = wall.now
+		s = start(t, cfg)
+		defer s.close()
+		<-s.proofs
+		s.checkProof("0")
 	})
 }
 

@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
+	"tweedle/base/clock"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
-	"tweedle/services/poet/clock"
 	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )

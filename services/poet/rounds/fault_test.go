@@ -22,10 +22,10 @@ import (
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
+	"tweedle/base/clock"
 	"tweedle/base/durable/durabletest"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
-	"tweedle/services/poet/clock"
 )
 
 // bolt is the database below a service.

@@ -14,10 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tweedle/base/clock"
 	"tweedle/base/durable"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
-	"tweedle/services/poet/clock"
 	"tweedle/services/poet/work"
 	"tweedle/values/types"
 )
@@ -159,7 +159,13 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group sync.WaitGroup
-	s.checkClock(ctx)
+	defer close(s.stopped)
+	if err := s.checkClock(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = nil
+		}
+		return cmp.Or(err, s.book.Err())
+	}
 	d := &driver{Service: s, ctx: ctx, group: &group}
 	// The first step comes before the first registration, which must not join a
 	// round whose time was over while nobody was here.
@@ -180,21 +186,20 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	cancel()
 	group.Wait()
-	close(s.stopped)
 	return cmp.Or(err, s.book.Err())
 }
 
 // checkClock waits, before anything is decided, where the first reading of the clock
 // would end a round: that cannot be taken back.
-func (s *Service) checkClock(ctx context.Context) {
+func (s *Service) checkClock(ctx context.Context) error {
 	if !s.machine.Over(s.clock.Now()) {
-		return
+		return nil
 	}
 	s.emit(poet.Event{Kind: poet.EventClockChecked, Text: fmt.Sprintf("by the clock a round has ended while the server was stopped: that counts when the clock has gone on evenly for %s", s.clock.Patience())})
 	before := *s.latest.Load()
 	before.refuse = "the server has started and looks at its clock"
 	s.latest.Store(&before)
-	s.clock.Settle(ctx)
+	return s.clock.Settle(ctx)
 }
 
 func (s *Service) emit(e poet.Event) {

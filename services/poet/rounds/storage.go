@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tweedle/base/clock"
 	"tweedle/base/durable"
 	"tweedle/services/poet"
-	"tweedle/services/poet/clock"
 	"tweedle/values/types"
 )
 

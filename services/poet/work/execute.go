@@ -9,9 +9,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tweedle/base/clock"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
-	"tweedle/services/poet/clock"
 	"tweedle/values/types"
 )
 

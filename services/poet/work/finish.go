@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"tweedle/base/clock"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
-	"tweedle/services/poet/clock"
 	"tweedle/values/types"
 )
 

@@ -9,9 +9,9 @@ import (
 	"sort"
 	"time"
 
+	"tweedle/base/clock"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
-	"tweedle/services/poet/clock"
 	"tweedle/services/poet/journal"
 )
 

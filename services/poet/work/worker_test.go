@@ -10,11 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tweedle/base/clock"
 	"tweedle/base/durable"
 	"tweedle/base/durable/durabletest"
 	"tweedle/proofs/posw"
 	"tweedle/services/poet"
-	"tweedle/services/poet/clock"
 	"tweedle/services/poet/journal"
 	"tweedle/values/types"
 )

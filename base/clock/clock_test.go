@@ -1,6 +1,8 @@
 package clock
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -158,7 +160,9 @@ func TestSettle(t *testing.T) {
 		wall.set(70 * year)
 		time.AfterFunc(40*time.Second, func() { wall.set(0) })
 		begin := time.Now()
-		c.Settle(t.Context())
+		if err := c.Settle(t.Context()); err != nil {
+			t.Error(err)
+		}
 		if off(c) != 0 {
 			t.Errorf("off by %s", off(c))
 		}
@@ -169,6 +173,30 @@ func TestSettle(t *testing.T) {
 			t.Errorf("told %q", *told)
 		}
 	})
+}
+
+// A clock that jumps for ever is not waited for for ever, and that is said; a start
+// that is stopped meanwhile ends at once.
+func TestSettleHasAnEnd(t *testing.T) {
+	for stopped, want := range map[time.Duration]time.Duration{
+		24 * time.Hour:  settlePatiences*time.Minute + 15*time.Second,
+		2 * time.Minute: 2 * time.Minute,
+	} {
+		bubble(t, func(t *testing.T, c *Clock, wall *wrong, _ *[]string) {
+			ctx, cancel := context.WithTimeout(t.Context(), stopped)
+			defer cancel()
+			go func() {
+				for ; ctx.Err() == nil; Sleep(ctx, 30*time.Second) {
+					wall.set(time.Duration(wall.by.Load()) + time.Hour)
+				}
+			}()
+			begin := time.Now()
+			err := c.Settle(ctx)
+			if took := time.Since(begin); err == nil || took > want || errors.Is(err, context.DeadlineExceeded) != (took == stopped) {
+				t.Errorf("after %s: %v", took, err)
+			}
+		})
+	}
 }
 
 // What the clock of this machine says is what this machine's clock says.

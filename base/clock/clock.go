@@ -12,6 +12,7 @@ package clock
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -24,6 +25,9 @@ const (
 	minTolerance = 100 * time.Millisecond // readings of a busy machine
 	maxPatience  = time.Minute
 	minLook      = 10 * time.Millisecond
+
+	// settlePatiences is for how many patiences Settle waits for an even clock.
+	settlePatiences = 10
 )
 
 // Jump is a difference between the wall clock and the time that was told.
@@ -103,17 +107,28 @@ func (c *Clock) Patience() time.Duration { return c.patience }
 // Settle waits until the wall clock has gone on evenly for the patience, and
 // begins anew with what it reads then; or until ctx ends. It is for a start, when
 // the first reading would decide something that cannot be taken back: the clock
-// of a machine that boots is often set right a moment later.
-func (c *Clock) Settle(ctx context.Context) {
-	for begin := c.restart(); ctx.Err() == nil && time.Since(begin) < c.patience; {
+// of a machine that boots is often set right a moment later. A clock that is still
+// uneven after settlePatiences is not waited for: the error says so.
+func (c *Clock) Settle(ctx context.Context) error {
+	first, jumps := time.Now(), 0
+	for begin := c.restart(); time.Since(begin) < c.patience; {
 		Sleep(ctx, c.look())
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		c.mu.Lock()
 		even := c.read().Sub(c.base.Add(time.Since(c.start))).Abs() <= c.tolerance
 		c.mu.Unlock()
-		if !even {
-			begin = c.restart()
+		if even {
+			continue
 		}
+		jumps++
+		if took := time.Since(first); took >= settlePatiences*c.patience {
+			return fmt.Errorf("the clock of this machine has jumped %d times in %s: see what sets it, one service should, and start again", jumps, took.Round(time.Millisecond))
+		}
+		begin = c.restart()
 	}
+	return nil
 }
 
 // restart believes what the wall clock reads, and returns the monotonic time.
