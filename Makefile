@@ -48,7 +48,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 
 # The campaigns, in parts that end within an hour each on two cores. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY := packages writes damage kills deliveries machine simulator catchup memory space fuzz network outages sites runs
+NIGHTLY := packages writes damage kills deliveries machine simulator-1 simulator-2 simulator-3 simulator-4 twins catchup memory space fuzz network outages sites runs
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
 nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs some of them
@@ -72,8 +72,10 @@ nightly-peers: # a peer is killed a thousand times, and is back at once
 	$(NIGHTLY_TEST) -run '^TestAKilledNodeIsBackInSeconds$$' ./edges/p2p/virtual
 nightly-machine: # seeds of its machine of rounds
 	$(NIGHTLY_TEST) -run '^TestMachineUnderFaults$$' ./services/poet/rounds
-nightly-simulator: # seeds of whole networks of cores, with adversaries
-	$(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
+nightly-simulator-1 nightly-simulator-2 nightly-simulator-3 nightly-simulator-4: nightly-simulator-%: # 5,000 seeds each of whole networks of cores, with adversaries
+	TWEEDLE_SIM_PART=$* $(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
+nightly-twins: # every scenario of twins among five others
+	$(NIGHTLY_TEST) -run '^TestTwinScenariosAreCountedAndSampled$$' ./sim
 nightly-catchup: # an empty store joins a network of 2,000 layers
 	$(NIGHTLY_TEST) -run '^TestCatchUpOfALongHistory$$' ./services/node
 nightly-memory: # of a round of 2^26 leaves

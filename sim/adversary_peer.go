@@ -87,6 +87,7 @@ func (*lyingPeer) serves(n, _ *node, a syncer.Ask) ([]byte, time.Duration, bool)
 type emptyPeer struct{ honesty }
 
 func (*emptyPeer) serves(n, _ *node, a syncer.Ask) ([]byte, time.Duration, bool) {
+	n.acted = true
 	empty := newMemory(n.w.cfg.VM)
 	raw, err := core.Serve(empty.library(), codec.Encode(core.RequestOf(a)))
 	return raw, 0, err == nil
@@ -99,6 +100,7 @@ func (*staleCertificates) serves(n, _ *node, a syncer.Ask) ([]byte, time.Duratio
 	if a.Layers == nil {
 		return nil, 0, false
 	}
+	n.acted = true
 	certs, _ := n.store.Certificates(a.Layers.From, 1)
 	var out core.LayersAnswer
 	out.Certs = certs

@@ -33,8 +33,9 @@ func (*twoProposals) signs(n *node, s core.Sign) bool {
 	return true
 }
 
-// edgeProposal sends its proposals at the end of the window, so that they are
-// in time for some and late for others.
+// edgeProposal has its proposals arrive a moment before the end of the window at
+// one half of its peers, too late to be passed on in time, and after it at the
+// other half.
 type edgeProposal struct{ honesty }
 
 func (*edgeProposal) signs(n *node, s core.Sign) bool {
@@ -42,10 +43,18 @@ func (*edgeProposal) signs(n *node, s core.Sign) bool {
 	if !ok || p.Ballot.Layer >= n.w.calm {
 		return false
 	}
-	edge := n.w.cfg.Schedule.LayerStart(p.Ballot.Layer).Add(n.w.cfg.ProposalWindow - n.w.faults.Latency)
-	n.w.at(edge, func() {
+	l := p.Ballot.Layer
+	m := n.w.message(core.TopicProposal, codec.Encode(p))
+	n.acted = true
+	n.w.at(n.w.cfg.Schedule.LayerStart(l).Add(n.w.cfg.ProposalWindow-time.Millisecond), func() {
 		for _, o := range n.links {
-			n.push(o, core.TopicProposal, codec.Encode(p))
+			delay := time.Millisecond / 2
+			if half(o, l) {
+				delay = n.w.faults.Latency
+			}
+			if n.reaches(o) {
+				n.deliver(o, m, delay)
+			}
 		}
 	})
 	return true
@@ -84,6 +93,7 @@ func (*withheldVotes) signs(n *node, s core.Sign) bool {
 	if !ok {
 		return false
 	}
+	n.acted = true
 	n.w.after(n.w.cfg.Schedule.LayerDuration*3/2, func() {
 		for _, o := range n.links {
 			n.push(o, core.TopicDecision, codec.Encode(m))
@@ -96,21 +106,3 @@ func (*withheldVotes) signs(n *node, s core.Sign) bool {
 type silent struct{ honesty }
 
 func (*silent) signs(*node, core.Sign) bool { return true }
-
-// twins are two honest cores with one key, each heard by its own part of the
-// others in each layer.
-type twins struct{ honesty }
-
-func (*twins) passes(n, to *node, t core.Topic, _ []byte, own bool) (time.Duration, bool) {
-	if !own {
-		return 0, true
-	}
-	l := n.w.cfg.Schedule.LayerAt(n.w.now)
-	return 0, half(to, l) == (n.twin == nil)
-}
-
-// signs without the guard that would tell the twins of each other.
-func (*twins) signs(n *node, s core.Sign) bool {
-	n.step(core.Heard{From: core.Self, Message: s.Message})
-	return true
-}

@@ -12,6 +12,9 @@ import (
 // happened notes an event of a node, and looks at the history that it makes.
 func (n *node) happened(e core.Event) {
 	w := n.w
+	if w.opts.planted != nil {
+		w.opts.planted(n, e)
+	}
 	switch e := e.(type) {
 	case core.Applied:
 		d := e.Certificate.Decision
@@ -109,6 +112,7 @@ func (w *world) final() {
 		}
 	}
 	w.published()
+	w.spent()
 	w.agree()
 	w.holes(last)
 	w.convictions()
@@ -170,16 +174,19 @@ func (w *world) convictions() {
 		if c.key == nil || c.bad == nil {
 			continue
 		}
-		known := 0
+		known, since := 0, w.now
 		for _, n := range w.honest() {
-			if _, ok := n.store.evil[c.key.NodeID()]; ok {
+			if at, ok := n.store.evil[c.key.NodeID()]; ok {
 				known++
+				if at = at.Add(-n.skew); at.Before(since) {
+					since = at
+				}
 			}
 		}
 		if known == len(w.honest()) && c.twin == nil {
 			w.result.Caught++
 		}
-		if known != 0 && known != len(w.honest()) {
+		if known != 0 && known != len(w.honest()) && w.now.Sub(since) > 2*w.cfg.Schedule.LayerDuration {
 			w.violated(c, "is malicious at %d of %d honest nodes", known, len(w.honest()))
 		}
 		if known == 0 && c.bad.provable() && c.acted {
@@ -190,6 +197,6 @@ func (w *world) convictions() {
 
 // String is the run in one line.
 func (r Result) String() string {
-	return fmt.Sprintf("seed %d: %d layers, %d empty, %d taken back, %d of %v caught, strangers %v, PoETs %v, %d omissions shown, %d steps, %d messages, %v, digest %s",
-		r.Seed, r.Layers, r.Empty, r.Undone, r.Caught, r.Hostile, r.Strangers, r.Poets, r.Omissions, r.Steps, r.Messages, r.Virtual, r.Digest.Short())
+	return fmt.Sprintf("seed %d: %d layers, %d empty, %d taken back, %d of %v caught, strangers %v, clients %v, PoETs %v, %d omissions shown, %d steps, %d messages, %v, digest %s",
+		r.Seed, r.Layers, r.Empty, r.Undone, r.Caught, r.Hostile, r.Strangers, r.Clients, r.Poets, r.Omissions, r.Steps, r.Messages, r.Virtual, r.Digest.Short())
 }

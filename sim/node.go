@@ -57,7 +57,8 @@ type slot struct {
 
 type heardMessage struct {
 	*message
-	from *node
+	from *node   // nil: a client
+	by   *client // nil: a peer
 }
 
 // points are what a peer was charged, as package p2p counts.
@@ -286,7 +287,7 @@ func (n *node) arrives(from *node, m *message) {
 		return
 	}
 	n.token++
-	n.tokens[n.token] = heardMessage{m, from}
+	n.tokens[n.token] = heardMessage{m, from, nil}
 	n.step(core.Heard{From: from.peer, Token: n.token, Message: checked})
 }
 
@@ -298,6 +299,10 @@ func (n *node) verdict(v core.Verdict) {
 		return
 	}
 	delete(n.tokens, v.Token)
+	if h.by != nil {
+		n.w.logf(n, "tells %s: %s %s", h.by.name, v.Class, v.Reason)
+		return
+	}
 	if v.Class != core.Accept {
 		n.w.logf(n, "%ss a %s from %s: %s", v.Class, h.topic, h.from.peer, v.Reason)
 	}

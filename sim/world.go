@@ -42,11 +42,18 @@ type Options struct {
 	// Strangers are the strategies of peers without weight. Nil: drawn.
 	Strangers []string
 	// Poets are the kinds of the network's PoETs beside one that is honest. Nil: drawn.
-	Poets    []string
+	Poets []string
+	// Clients are the kinds of API clients beside one that is honest. Nil: drawn.
+	Clients []string
+	// Twins says who hears which of two twins, as TwinScenarios does. Nil: by the
+	// hash of node and layer.
+	Twins    []uint16
 	Faults   *Faults // nil: drawn
 	RealKeys bool    // ed25519 and ECVRF instead of hashes
 
 	Transcript io.Writer // nil: none
+
+	planted func(*node, core.Event) // a bug of a test's, nil: none
 }
 
 // Faults are the weather of a run.
@@ -73,6 +80,7 @@ type Result struct {
 	Hostile    []string
 	Strangers  []string
 	Poets      []string
+	Clients    []string
 	Omissions  int // how often a smesher could show that a PoET left it out
 }
 
@@ -89,6 +97,7 @@ type world struct {
 	nodes    []*node
 	byPeer   map[core.Peer]*node
 	poets    []*poet
+	clients  []*client
 	poetry   types.PoetSchedule
 	grace    time.Duration // of smeshers, before a round
 	rich     *signing.Signer
@@ -175,36 +184,39 @@ func newWorld(o Options) *world {
 
 // draw fills in what the options leave to the seed.
 func (w *world) draw() {
+	// Drawn from a generator of its own: options that are given, and the same as
+	// those that are drawn, are the same run.
+	rng := rand.New(rand.NewPCG(w.opts.Seed, 0x64726177))
 	o := &w.opts
 	if o.Nodes == 0 {
-		o.Nodes = 5 + w.rng.IntN(16)
+		o.Nodes = 5 + rng.IntN(16)
 	}
 	if o.Epochs == 0 {
 		o.Epochs = 4
 	}
 	if o.Faults == nil {
 		o.Faults = &Faults{
-			Latency: time.Duration(5+w.rng.IntN(100)) * time.Millisecond, Loss: []float64{0, 0, 0.01, 0.1}[w.rng.IntN(4)],
-			Crashes: w.rng.IntN(4), Splits: w.rng.IntN(2), Skew: time.Duration(w.rng.IntN(1000)) * time.Millisecond,
+			Latency: time.Duration(5+rng.IntN(100)) * time.Millisecond, Loss: []float64{0, 0, 0.01, 0.1}[rng.IntN(4)],
+			Crashes: rng.IntN(4), Splits: rng.IntN(2), Skew: time.Duration(rng.IntN(1000)) * time.Millisecond,
 		}
 	}
-	w.faults = *o.Faults
+	// A list that was drawn is not nil, though it may be empty.
+	draw := func(list *[]string, from []string, n int) {
+		if *list != nil {
+			return
+		}
+		*list = []string{}
+		for range n {
+			*list = append(*list, from[rng.IntN(len(from))])
+		}
+	}
 	names := strategyNames()
-	if o.Hostile == nil && o.Nodes >= 6 {
-		for range w.rng.IntN(min(o.Nodes/5, 3) + 1) {
-			o.Hostile = append(o.Hostile, names.smeshers[w.rng.IntN(len(names.smeshers))])
-		}
-	}
-	if o.Strangers == nil {
-		for range w.rng.IntN(4) {
-			o.Strangers = append(o.Strangers, names.strangers[w.rng.IntN(len(names.strangers))])
-		}
-	}
-	if o.Poets == nil {
-		for range w.rng.IntN(3) {
-			o.Poets = append(o.Poets, append(poetKinds(), "honest")[w.rng.IntN(len(poetKinds())+1)])
-		}
-	}
+	draw(&o.Hostile, names.smeshers, rng.IntN(min(o.Nodes/5, 3)+1)*min(o.Nodes/6, 1))
+	draw(&o.Strangers, names.strangers, rng.IntN(4))
+	draw(&o.Clients, clientKinds(), rng.IntN(3))
+	draw(&o.Poets, append(poetKinds(), "honest"), rng.IntN(3))
+	w.faults = *o.Faults
+	w.result.Clients = o.Clients
 	w.result.Hostile, w.result.Strangers, w.result.Poets = o.Hostile, o.Strangers, o.Poets
 }
 
@@ -218,6 +230,13 @@ func (w *world) rules() {
 	n := preset.Network{Name: "sim", Preset: "test", Genesis: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Accounts: []preset.Account{
 		{Address: vm.WalletAddress(rich.NodeID()).Bech32("stest"), Balance: 1_000_000 * vm.Smidges},
 	}}
+	for i := range w.opts.Clients {
+		key, err := signing.NewSigner(signing.SeedFrom(clientSeed(i)), types.GenesisID{})
+		if err != nil {
+			panic(err)
+		}
+		n.Accounts = append(n.Accounts, preset.Account{Address: vm.WalletAddress(key.NodeID()).Bech32("stest"), Balance: 1000 * vm.Smidges})
+	}
 	rules, err := n.VM(p)
 	if err != nil {
 		panic(err)
@@ -233,6 +252,13 @@ func (w *world) rules() {
 	}
 	w.cfg.Activation.Post.K2 = labels
 	w.poetry, w.grace = n.PoetSchedule(p), p.PoetGrace
+	for i, kind := range w.opts.Clients {
+		key, err := signing.NewSigner(signing.SeedFrom(clientSeed(i)), n.ID())
+		if err != nil {
+			panic(err)
+		}
+		w.clients = append(w.clients, &client{w: w, name: clientSeed(i), kind: kind, key: key})
+	}
 	for i, kind := range append([]string{"honest"}, w.opts.Poets...) {
 		w.poets = append(w.poets, newPoet(w, i, kind))
 	}
@@ -427,6 +453,9 @@ func (w *world) epoch(e types.Epoch) {
 func (w *world) layer(l types.Layer) {
 	if l+1 >= w.cfg.Schedule.FirstBallotLayer() {
 		w.pay()
+		for _, c := range w.clients {
+			c.layer()
+		}
 	}
 	for _, n := range w.nodes {
 		if n.bad != nil && n.up {
