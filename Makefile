@@ -12,10 +12,13 @@ PLAIN := ./values/... ./proofs/... ./protocol/... ./sim/... ./archtest ./cmd/...
 FUZZTIME ?= 15s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build testnet test compile test-packages test-network test-arm64 test-intel nightly lint fuzz bench generate clean
+.PHONY: build watch testnet test compile test-packages test-network test-watch test-arm64 test-intel nightly lint fuzz bench generate clean
 
 build: ## both programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+watch: ## the watch, a module of its own, into bin/
+	cd watch && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o ../$(BIN)/ ./cmd/...
 
 testnet: build ## a local testnet in the foreground; Ctrl-C ends it
 	$(BIN)/tweedle testnet up $(ARGS)
@@ -27,6 +30,7 @@ test: compile ## everything, under ten minutes on two cores once its parts are c
 # not spend their time on it.
 compile:
 	$(GO) build -o /dev/null ./cmd/tweedle
+	cd watch && $(GO) vet ./...
 	cd compat && $(GO) vet ./... && $(GO) tool -n grpcurl >/dev/null && $(GO) tool -n poet >/dev/null
 
 test-packages: ## each package by itself
@@ -38,6 +42,10 @@ test-packages: ## each package by itself
 test-network: ## the real programs, and outside judges; they mostly wait for layers
 	$(GO) test -count=1 -timeout 9m -run '^TestTestnet' ./services/testnet
 	cd compat && $(GO) test -count=1 -timeout 9m -p 1 ./...
+	$(MAKE) --no-print-directory test-watch
+
+test-watch: ## the watch: its rules, its supervisor, its processes
+	cd watch && $(GO) test -timeout 9m ./...
 
 test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -timeout 55m -exec 'qemu-aarch64-static -cpu max' \

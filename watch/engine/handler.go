@@ -54,7 +54,13 @@ func plain(set model.LabelSet) map[string]string {
 
 func (e *Engine) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/api/v2/", e.deliver.mux)
+	mux.HandleFunc("/api/v2/", func(w http.ResponseWriter, r *http.Request) {
+		if e.deliver.dispatcher.Load() == nil { // it would panic
+			http.Error(w, "the watch is starting: try again", http.StatusServiceUnavailable)
+			return
+		}
+		e.deliver.mux.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("GET /api/v1/query", e.instant)
 	mux.HandleFunc("POST /api/v1/query", e.instant)
 	mux.HandleFunc("GET /api/v1/query_range", e.series)

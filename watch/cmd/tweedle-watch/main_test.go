@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is also the program under test, and a program that dies.
+const (
+	asWatch = "WATCH_TEST_MAIN"
+	asDying = "WATCH_TEST_DIE"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asWatch) != "" && len(os.Args) > 1 {
+		os.Exit(run(os.Args[1:]))
+	}
+	if os.Getenv(asDying) != "" {
+		die()
+	}
+	os.Exit(m.Run())
+}
+
+// die panics as soon as the file appears, once.
+func die() {
+	for path := os.Getenv(asDying); ; time.Sleep(20 * time.Millisecond) {
+		if os.Remove(path) == nil {
+			panic("the nodes are out of sessions")
+		}
+	}
+}
+
+// hook is a webhook that remembers alerts, and when they came.
+type hook struct {
+	*httptest.Server
+	mu     sync.Mutex
+	alerts []hookAlert
+	refuse bool
+}
+
+type hookAlert struct {
+	Status      string            `json:"status"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	came        time.Time
+}
+
+func newHook(t *testing.T) *hook {
+	h := &hook{}
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			Alerts []hookAlert `json:"alerts"`
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.refuse {
+			http.Error(w, "not now", http.StatusServiceUnavailable)
+			return
+		}
+		if json.NewDecoder(r.Body).Decode(&body) == nil {
+			for _, a := range body.Alerts {
+				a.came = time.Now()
+				h.alerts = append(h.alerts, a)
+			}
+		}
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+// find waits for an alert.
+func (h *hook) find(t *testing.T, atMost time.Duration, what string, match func(hookAlert) bool) hookAlert {
+	t.Helper()
+	for end := time.Now().Add(atMost); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		h.mu.Lock()
+		for _, a := range h.alerts {
+			if match(a) {
+				h.mu.Unlock()
+				return a
+			}
+		}
+		h.mu.Unlock()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	t.Fatalf("no alert: %s; there are %v", what, h.alerts)
+	return hookAlert{}
+}
+
+// start runs this binary as tweedle-watch until the test ends.
+func start(t *testing.T, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(append(os.Environ(), asWatch+"=1"), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	log, err := os.CreateTemp(t.TempDir(), "log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			_ = cmd.Process.Kill()
+			t.Errorf("%s did not end", args[0])
+		}
+		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+			t.Logf("%v:\n%s", args, b)
+		}
+	})
+	return cmd
+}
+
+// watch starts a watch and returns its address and folder.
+func watch(t *testing.T, dir, more string) (cmd *exec.Cmd, url string) {
+	t.Helper()
+	path := filepath.Join(dir, "watch.yml")
+	text := "listen: 127.0.0.1:0\ndata: data\nnetwork: t\nscrape: 1s\nevaluate: 1s\n" + more
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	announce := filepath.Join(dir, "url")
+	cmd = start(t, nil, "serve", "--config", path, "--announce", announce)
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if b, err := os.ReadFile(announce); err == nil && len(b) > 0 {
+			url = strings.TrimSpace(string(b))
+			if resp, err := http.Get(url + "/api/v2/status"); err == nil {
+				resp.Body.Close()
+				if resp.StatusCode == http.StatusOK {
+					return cmd, url
+				}
+			}
+		}
+	}
+	t.Fatal("the watch did not start")
+	return nil, ""
+}
+
+// tellLimit is what a busy machine takes; a quiet one takes less than a second.
+const tellLimit = 15 * time.Second
+
+// Five programs crash at once: five alerts reach the webhook in time, each with name, version, reason and stack, and each is resolved when its program
+// is back.
+func TestCrashesReachTheWebhook(t *testing.T) {
+	dir, to := t.TempDir(), newHook(t)
+	_, url := watch(t, dir, "host: false\nnotify:\n- {kind: webhook, url: "+to.URL+"}\n")
+	const programs = 5
+	for i := range programs {
+		name := fmt.Sprintf("node-%d", i+1)
+		start(t, []string{asDying + "=" + filepath.Join(dir, name+".die")}, "run", "--name", name, "--network", "t", "--dir", filepath.Join(dir, name),
+			"--watch", url, "--token-file", filepath.Join(dir, "data", "token"), "--healthy", "300ms", "--", os.Args[0])
+	}
+	time.Sleep(500 * time.Millisecond) // they run
+	at := time.Now()
+	for i := range programs {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("node-%d.die", i+1)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range programs {
+		name := fmt.Sprintf("node-%d", i+1)
+		a := to.find(t, 30*time.Second, name, func(a hookAlert) bool { return a.Labels["name"] == name && a.Status == "firing" })
+		if a.Labels["alertname"] != "NodeCrashed" || a.Labels["reason"] != "panic" || a.Annotations["version"] == "" ||
+			!strings.Contains(a.Annotations["stack"], "tweedle-watch.die") || !strings.Contains(a.Annotations["summary"], "out of sessions") {
+			t.Errorf("alert %v", a)
+		}
+		t.Logf("%s was told after %s", name, a.came.Sub(at).Round(time.Millisecond))
+		if took := a.came.Sub(at); took > tellLimit {
+			t.Errorf("%s was told after %s", name, took)
+		}
+		to.find(t, 40*time.Second, name+" resolved", func(a hookAlert) bool { return a.Labels["name"] == name && a.Status == "resolved" })
+	}
+}
+
+// What changes something needs the token; a silence holds, and outlives a watch
+// that is killed. Debian's amtool can do all of it.
+func TestSilencesNeedTheTokenAndOutliveAKill(t *testing.T) {
+	dir, to := t.TempDir(), newHook(t)
+	more := "host: false\nnotify:\n- {kind: webhook, url: " + to.URL + "}\ntargets:\n- {name: gone, job: node, address: 127.0.0.1:1}\n"
+	cmd, url := watch(t, dir, more)
+	silence := func(header string) int {
+		now := time.Now().UTC()
+		body := fmt.Sprintf(`{"matchers":[{"name":"alertname","value":"NodeCrashed","isRegex":false}],"startsAt":%q,"endsAt":%q,"createdBy":"test","comment":"c"}`,
+			now.Format(time.RFC3339), now.Add(time.Hour).Format(time.RFC3339))
+		req, _ := http.NewRequest(http.MethodPost, url+"/api/v2/silences", strings.NewReader(body))
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", header)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	if got := silence("Bearer wrong"); got != http.StatusUnauthorized {
+		t.Errorf("a wrong token: %d", got)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "data", "token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := strings.TrimSpace(string(b))
+	if got := silence("Bearer " + token); got != http.StatusOK {
+		t.Errorf("the right token: %d", got)
+	}
+	if amtool, err := exec.LookPath("amtool"); err != nil {
+		t.Log("NOT CHECKED: amtool is not installed (Debian: prometheus-alertmanager)")
+	} else {
+		out, err := exec.CommandContext(t.Context(), amtool, "--alertmanager.url", strings.Replace(url, "http://", "http://me:"+token+"@", 1),
+			"silence", "add", "--comment", "c", "alertname=TargetDown").CombinedOutput()
+		if err != nil {
+			t.Errorf("amtool silence add: %v: %s", err, out)
+		}
+		if out, err = exec.CommandContext(t.Context(), amtool, "--alertmanager.url", url, "silence", "query").CombinedOutput(); err != nil || !strings.Contains(string(out), "TargetDown") {
+			t.Errorf("amtool silence query: %v: %s", err, out)
+		}
+	}
+	time.Sleep(16 * time.Second) // the silences' file is written every 15 s
+	_ = cmd.Process.Kill()
+	_, _ = cmd.Process.Wait()
+	_, url = watch(t, dir, more)
+	resp, err := http.Get(url + "/api/v2/silences")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	if !strings.Contains(string(text), "NodeCrashed") {
+		t.Errorf("silences after a kill: %s", text)
+	}
+}
+
+// A notifier that fails is shown by an alert; a wrong new configuration is told and
+// changes nothing; the heartbeat comes while the rules work.
+func TestFaultsOfTheWatchAreVisible(t *testing.T) {
+	dir, to, broken := t.TempDir(), newHook(t), newHook(t)
+	broken.refuse = true
+	beats := make(chan struct{}, 1)
+	heart := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		select {
+		case beats <- struct{}{}:
+		default:
+		}
+	}))
+	defer heart.Close()
+	more := "host: false\nheartbeat: {url: " + heart.URL + ", every: 1s}\nnotify:\n- {kind: webhook, url: " + to.URL + "}\n- {kind: webhook, url: " + broken.URL + "}\n"
+	cmd, url := watch(t, dir, more)
+	select {
+	case <-beats:
+	case <-time.After(30 * time.Second):
+		t.Error("no heartbeat")
+	}
+	wrong := "rules: [own.yml]\n" + more
+	if err := os.WriteFile(filepath.Join(dir, "own.yml"), []byte("groups:\n- name: a\n  rules:\n  - alert: A\n    expr: 1 +\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "watch.yml")
+	if err := os.WriteFile(path, []byte("listen: 127.0.0.1:0\ndata: data\nnetwork: t\nscrape: 1s\nevaluate: 1s\n"+wrong), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Signal(syscall.SIGHUP)
+	to.find(t, 60*time.Second, "ConfigReloadFailed", func(a hookAlert) bool { return a.Labels["alertname"] == "ConfigReloadFailed" })
+	to.find(t, 90*time.Second, "AlertDeliveryFailing", func(a hookAlert) bool { return a.Labels["alertname"] == "AlertDeliveryFailing" })
+	resp, err := http.Get(url + "/api/v1/query?query=up")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); !strings.Contains(string(text), `"name":"watch"`) {
+		t.Errorf("query: %s", text)
+	}
+}
+
+// The configuration that the watch makes is one that amtool takes, and the rules are
+// those that promtool takes, with their unit tests.
+func TestDebiansToolsTakeTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "watch.yml")
+	text := `notify:
+- {kind: webhook, url: "http://127.0.0.1:1/hook"}
+- {kind: slack, url: "https://hooks.slack.com/services/a", severity: page}
+- {kind: discord, url: "https://discord.com/api/webhooks/1/a"}
+- {kind: telegram, token: "1:a", chat: -100}
+- {kind: email, to: a@example.com, from: b@example.com, server: "example.com:25", user: u, password: p, tls: "false"}
+- {kind: pagerduty, key: k}
+`
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	made := exec.CommandContext(ctx, os.Args[0], "export", "alertmanager", "--config", config)
+	made.Env = append(os.Environ(), asWatch+"=1")
+	out, err := made.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "alertmanager.yml")
+	if err := os.WriteFile(path, out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][]string{{"amtool", "check-config", path}, {"promtool", "check", "rules"}, {"promtool", "test", "rules", "../../rules/testdata/rules_test.yml"}} {
+		tool, err := exec.LookPath(c[0])
+		if err != nil {
+			t.Logf("NOT CHECKED: %s is not installed (Debian: prometheus, prometheus-alertmanager)", c[0])
+			continue
+		}
+		if len(c) == 3 && c[0] == "promtool" {
+			files, _ := filepath.Glob("../../rules/*.yml")
+			c = append(c, files...)
+		}
+		if out, err := exec.CommandContext(ctx, tool, c[1:]...).CombinedOutput(); err != nil {
+			t.Errorf("%v: %v\n%s", c, err, out)
+		}
+	}
+}
