@@ -306,7 +306,7 @@ func TestDebiansToolsTakeTheFiles(t *testing.T) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	made := exec.CommandContext(ctx, os.Args[0], "export", "alertmanager", "--config", config)
 	made.Env = append(os.Environ(), asWatch+"=1")
