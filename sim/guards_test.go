@@ -2,12 +2,14 @@ package sim
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 	"time"
 
 	"tweedle/protocol/core"
 	"tweedle/protocol/syncer"
+	"tweedle/protocol/vm"
 	"tweedle/values/codec"
 	"tweedle/values/signing"
 	"tweedle/values/types"
@@ -417,4 +419,40 @@ func TestADisputeNeedsItsProof(t *testing.T) {
 			t.Errorf("proved %v: dispute %+v, tip %d", proved, s.Dispute, s.Tip.Layer)
 		}
 	}
+}
+
+// A transaction that a block names is had from whoever has it: who gives it is
+// not to blame for its signature. Who sends such a one unasked is.
+func TestWhoGivesWhatWasAskedForIsNotToBlameForIt(t *testing.T) {
+	w := lab(t, 5)
+	w.run(12, time.Second)
+	n := w.nodes[4]
+	bad := vm.Spend(w.rich, types.Address{23: 1}, 1, w.nonce+9, 1)
+	bad[len(bad)-1] ^= 1
+	set := atxsOf(w.cfg.Schedule.EpochOf(12), w.nodes...)
+	d, block := empty(12, n.m.Snapshot().Tip, set)
+	block.Txs = []types.TransactionID{bad.ID()}
+	d.Block = block.ID()
+	have := offers{
+		{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
+		syncer.Name20(syncer.Block, d.Block):     codec.Encode(block),
+		{Kind: syncer.Transaction, ID: bad.ID()}: bad,
+	}
+	given := false
+	for _, s := range signed(d, w.nodes[:4]...).Signatures {
+		for _, out := range n.feed(t, have, n.hearRaw(t, "n00", core.TopicDecision, codec.Encode(&types.CertifyMessage{Decision: d, By: s}))) {
+			for _, p := range out.Penalties {
+				t.Errorf("%s pays %g: %s", p.Peer, p.Points, p.Reason)
+			}
+		}
+		given = given || n.m.Transaction(bad.ID()) != nil
+	}
+	if !given {
+		t.Error("the transaction was not asked for")
+	}
+	var refused *core.RefusedError
+	if _, err := core.Check(n.crypto, core.TopicTx, bad); !errors.As(err, &refused) {
+		t.Errorf("unasked: %v", err)
+	}
+	w.result.Violations = nil // the script signs for honest nodes
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"tweedle/proofs/post"
 	"tweedle/protocol/activation"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
@@ -450,5 +451,26 @@ func TestAMessageIsOverAtTheMomentForWhichWeAreWoken(t *testing.T) {
 	}
 	if over := q.expire(q.first); len(over) != 1 || !q.first.IsZero() {
 		t.Errorf("at that moment: %d are over, the next at %v", len(over), q.first)
+	}
+}
+
+// What we could not check ourselves is nobody's fault; a wrong label convicts its
+// smesher, unless it is that of the first proof, which everybody checks whole.
+func TestWhatCouldNotBeCheckedBlamesNobody(t *testing.T) {
+	label := &post.InvalidIndexError{Ordinal: 3}
+	for name, tc := range map[string]struct {
+		err   error
+		class Class
+		label bool
+	}{
+		"valid":            {nil, Accept, false},
+		"not built in":     {fmt.Errorf("post: %w", post.ErrNotBuiltIn), Ignore, false},
+		"a wrong label":    {fmt.Errorf("post: %w", label), Reject, true},
+		"of the first one": {errors.Join(activation.ErrInitialPost, label), Reject, false},
+		"anything else":    {errors.New("short"), Reject, false},
+	} {
+		if v := outcome(types.ATXID{1}, tc.err); v.Class != tc.class || v.WrongLabel != tc.label || v.WrongLabel && v.Ordinal != 3 {
+			t.Errorf("%s: %+v", name, v)
+		}
 	}
 }
