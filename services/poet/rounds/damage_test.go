@@ -121,7 +121,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 			cfg.Dir = filepath.Join(t.TempDir(), "poet")
 			writeTree(t, cfg.Dir, files)
 			writeTree(t, cfg.Dir, map[string][]byte{name: bad})
-			if tryDamaged(t, cfg, what, filepath.Base(name), acks, want) {
+			if tryDamaged(t, cfg, what, filepath.Base(name), acks, want, len(files["rounds/1.journal"])) {
 				found[name]++
 			} else {
 				harmless[name]++
@@ -133,7 +133,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 }
 
 // tryDamaged starts on a damaged directory and tells whether the damage was found.
-func tryDamaged(t *testing.T, cfg Config, what, name string, acks []poet.Receipt, want poet.ProofRecord) (found bool) {
+func tryDamaged(t *testing.T, cfg Config, what, name string, acks []poet.Receipt, want poet.ProofRecord, journalSize int) (found bool) {
 	t.Helper()
 	defer func() {
 		if p := recover(); p != nil {
@@ -163,7 +163,7 @@ func tryDamaged(t *testing.T, cfg Config, what, name string, acks []poet.Receipt
 	if err := svc.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return tryJournal(t, cfg, what, job)
+	return tryJournal(t, cfg, what, job, journalSize)
 }
 
 // closedJob is the work on a closed round, as the machine gives it out at a start.
@@ -184,8 +184,9 @@ func closedJob(t *testing.T, svc *Service, number uint32) work.Job {
 }
 
 // tryJournal lets a worker finish the round from what it finds, and tells whether
-// it found damage. The proof must be that of an uninterrupted run.
-func tryJournal(t *testing.T, cfg Config, what string, job work.Job) (found bool) {
+// it found damage. The proof must be that of an uninterrupted run. The size is that of
+// the undamaged journal.
+func tryJournal(t *testing.T, cfg Config, what string, job work.Job, size int) (found bool) {
 	t.Helper()
 	resumed := uint64(0)
 	cfg.Work.Dir, cfg.Work.FS = filepath.Join(cfg.Dir, roundsDir), durable.OS{}
@@ -205,8 +206,9 @@ func tryJournal(t *testing.T, cfg Config, what string, job work.Job) (found bool
 	if err != nil {
 		t.Fatal(err)
 	}
-	cut := info.Size()%journal.RecordSize == 0 // then it is what it was some time ago
-	job.End = time.Now()                       // in place of time that passes
+	// Cut between two records it is what it was some time ago.
+	cut := info.Size() < int64(size) && info.Size()%journal.RecordSize == 0
+	job.End = time.Now() // in place of time that passes
 	ctx, cancel := context.WithCancel(t.Context())
 	judge := &oneJob{job: job, done: cancel}
 	if err := worker.Run(ctx, judge); err != nil {
