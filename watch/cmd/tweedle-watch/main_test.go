@@ -318,14 +318,14 @@ func TestDebiansToolsTakeTheFiles(t *testing.T) {
 	if err := os.WriteFile(path, out, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range [][]string{{"amtool", "check-config", path}, {"promtool", "check", "rules"}, {"promtool", "test", "rules", "../../rules/testdata/rules_test.yml"}} {
+	for _, c := range [][]string{{"amtool", "check-config", path}, {"promtool", "check", "rules"}, {"promtool", "test", "rules"}} {
 		tool, err := exec.LookPath(c[0])
 		if err != nil {
 			t.Logf("NOT CHECKED: %s is not installed (Debian: prometheus, prometheus-alertmanager)", c[0])
 			continue
 		}
-		if len(c) == 3 && c[0] == "promtool" {
-			files, _ := filepath.Glob("../../rules/*.yml")
+		if c[0] == "promtool" {
+			files, _ := filepath.Glob(map[string]string{"check": "../../rules/*.yml", "test": "../../rules/testdata/*.yml"}[c[1]])
 			c = append(c, files...)
 		}
 		if out, err := exec.CommandContext(ctx, tool, c[1:]...).CombinedOutput(); err != nil {
