@@ -56,7 +56,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 
 # The campaigns, in parts that end within an hour each on two cores. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY := packages writes damage kills deliveries machine simulator-1 simulator-2 simulator-3 simulator-4 twins catchup memory space fuzz network outages sites runs
+NIGHTLY := packages writes damage kills deliveries machine simulator-1 simulator-2 simulator-3 simulator-4 twins catchup flood memory space fuzz network outages sites runs
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
 nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs some of them
@@ -86,6 +86,8 @@ nightly-twins: # every scenario of twins among five others
 	$(NIGHTLY_TEST) -run '^TestTwinScenariosAreCountedAndSampled$$' ./sim
 nightly-catchup: # an empty store joins a network of 2,000 layers
 	$(NIGHTLY_TEST) -run '^TestCatchUpOfALongHistory$$' ./services/node
+nightly-flood: # strangers send what they can to smeshers
+	$(NIGHTLY_TEST) -run '^TestNoHonestSignatureIsLostInAFlood$$' ./services/node
 nightly-memory: # of a round of 2^26 leaves
 	$(NIGHTLY_TEST) -run '^TestMemory' ./proofs/posw
 nightly-space: # a smesher that fills its space is killed

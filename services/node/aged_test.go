@@ -28,7 +28,7 @@ import (
 // themselves; now it lives on, on loopback and by the clock of this machine.
 type aged struct {
 	network preset.Network
-	dirs    []string
+	configs []Config
 	nodes   []*loopbackNode
 }
 
@@ -38,24 +38,28 @@ type loopbackNode struct {
 }
 
 // grown has nodes live together for so many virtual epochs, and then until the
-// virtual clock has reached the real one; there it starts them on loopback. Their
-// network's genesis is idle epochs before that life.
-func grown(t *testing.T, nodes, idle, epochs int) *aged {
+// virtual clock has reached the real one. Their network's genesis is idle epochs
+// before that life.
+func grown(t *testing.T, kind string, nodes, idle, epochs int) *aged {
 	t.Helper()
 	a := &aged{}
 	for i := range nodes {
-		a.dirs = append(a.dirs, filepath.Join(t.TempDir(), strconv.Itoa(i)))
+		a.configs = append(a.configs, Config{Dir: filepath.Join(t.TempDir(), strconv.Itoa(i)), Smeshing: true, Coinbase: types.Address{20: 1, 23: byte(i + 1)}})
 	}
-	epoch := preset.Test().LayerDuration * time.Duration(preset.Test().LayersPerEpoch)
+	p, err := preset.Named(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := p.LayerDuration * time.Duration(p.LayersPerEpoch)
 	begun := realNow(t)
 	inBubble(t, func(t *testing.T) {
 		time.Sleep(time.Until(begun.Add(-time.Duration(epochs) * epoch))) // bubbles begin in the year 2000
 		b := newBubble(t, "aged")
-		b.network.Genesis = b.network.Genesis.Add(-time.Duration(idle) * epoch)
+		b.network.Preset, b.network.Genesis = kind, b.network.Genesis.Add(-time.Duration(idle)*epoch)
 		a.network = b.network
 		b.startPoet()
-		for _, dir := range a.dirs {
-			b.add(dir)
+		for _, cfg := range a.configs {
+			b.add(cfg.Dir)
 		}
 		// Within the first ten seconds of an epoch the ATXs are published by
 		// which the next one has blocks, without any PoET.
@@ -67,13 +71,18 @@ func grown(t *testing.T, nodes, idle, epochs int) *aged {
 		begun = time.Now()
 	})
 	time.Sleep(begun.Sub(realNow(t)))
-	for i, dir := range a.dirs {
-		if err := os.Remove(filepath.Join(dir, "peers.json")); err != nil && !os.IsNotExist(err) { // they are of the virtual network
+	return a
+}
+
+// live starts the nodes on loopback.
+func (a *aged) live(t *testing.T) {
+	t.Helper()
+	for _, cfg := range a.configs {
+		if err := os.Remove(filepath.Join(cfg.Dir, "peers.json")); err != nil && !os.IsNotExist(err) { // they are of the virtual network
 			t.Fatal(err)
 		}
-		a.nodes = append(a.nodes, a.start(t, Config{Dir: dir, Smeshing: true, Coinbase: types.Address{20: 1, 23: byte(i + 1)}}, a.addresses()))
+		a.nodes = append(a.nodes, a.start(t, cfg, a.addresses()))
 	}
-	return a
 }
 
 // realNow is the machine's clock, also in a bubble.
@@ -97,7 +106,10 @@ func (a *aged) addresses() (out []string) {
 func (a *aged) start(t *testing.T, cfg Config, bootnodes []string) *loopbackNode {
 	t.Helper()
 	cfg.Network, cfg.Listen, cfg.Bootnodes = a.network, []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, bootnodes
-	cfg.Poets, cfg.Log = []string{"http://127.0.0.1:1"}, bubbleLog(filepath.Base(cfg.Dir)) // no PoET is left
+	cfg.Poets = []string{"http://127.0.0.1:1"} // no PoET is left
+	if cfg.Log == nil {
+		cfg.Log = bubbleLog(filepath.Base(cfg.Dir))
+	}
 	n, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +241,8 @@ func TestAnOldNetworkTakesAnybodyIn(t *testing.T) {
 	for _, idle := range []int{250, 5000} {
 		t.Run(fmt.Sprint(idle), func(t *testing.T) {
 			t.Parallel() // it mostly waits for the clock
-			a := grown(t, 3, idle, 5)
+			a := grown(t, "test", 3, idle, 5)
+			a.live(t)
 			first := a.nodes[0]
 			if layers, err := first.db.BlockLayers(0, 1); err != nil || len(layers) != 1 || layers[0].Layer > first.schedule.First(types.Epoch(idle+4)) {
 				t.Fatalf("no block in the network's first epochs: %v, %v", layers, err)
@@ -278,7 +291,8 @@ func TestCatchUpOfALongHistory(t *testing.T) {
 	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
 		t.Skip("SKIPPED: 2,000 layers of virtual time take minutes; TestAnOldNetworkTakesAnybodyIn is the short form; set TWEEDLE_NIGHTLY=1")
 	}
-	a := grown(t, 3, 0, epochs)
+	a := grown(t, "test", 3, 0, epochs)
+	a.live(t)
 	bootnodes := append(a.liars(t), a.addresses()...)
 	for _, n := range a.nodes {
 		peersOf(t, n.host, 2)

@@ -3,6 +3,10 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,15 +35,15 @@ func runHost(tb testing.TB, h *p2p.Host) {
 
 // outsider is a host of the network without a node behind it: it answers
 // requests with silence, or not at all.
-func outsider(tb testing.TB, w *world) *p2p.Host {
+func outsider(tb testing.TB, n *Node) *p2p.Host {
 	tb.Helper()
 	key, err := p2p.NewKey()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	h, err := p2p.New(p2p.Config{
-		Network: p2p.NetworkID{GenesisID: stillNetwork().ID(), Name: "still"}, Key: key,
-		Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, Bootnodes: w.host.Addrs(), Heartbeat: 100 * time.Millisecond,
+		Network: p2p.NetworkID{GenesisID: n.cfg.Network.ID(), Name: n.cfg.Network.Name}, Key: key,
+		Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, Bootnodes: n.host.Addrs(), Heartbeat: 100 * time.Millisecond,
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -56,19 +60,21 @@ func outsider(tb testing.TB, w *world) *p2p.Host {
 }
 
 // flood has hosts send messages with valid signatures that refer to nothing, so
-// many a second each, until the test ends.
-func flood(tb testing.TB, w *world, hosts []*p2p.Host, perSecond int) {
+// many a second each, until the test ends: one in two is a proposal, the other a
+// signature under a decision.
+func flood(tb testing.TB, n *Node, hosts []*p2p.Host, perSecond int) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, len(hosts))
 	for k, h := range hosts {
 		go func() {
 			defer func() { done <- struct{}{} }()
 			for i := 0; ctx.Err() == nil; i++ {
-				s, err := signing.NewSigner(signing.SeedFrom(fmt.Sprint("stranger", k, i)), w.activation.Network)
+				s, err := signing.NewSigner(signing.SeedFrom(fmt.Sprint("stranger", k, i)), n.activation.Network)
 				if err != nil {
 					panic(err)
 				}
-				layer := w.schedule.LayerAt(time.Now())
+				layer := n.schedule.LayerAt(time.Now())
 				p := &types.Proposal{Ballot: types.Ballot{Layer: layer, ATX: types.ATXID{1, byte(k), byte(i), byte(i >> 8)}, Smesher: s.NodeID()}}
 				p.Ballot.Signature = s.Sign(signing.Ballot, p.Ballot.SignedBytes())
 				p.Signature = s.Sign(signing.Proposal, p.SignedBytes())
@@ -78,7 +84,7 @@ func flood(tb testing.TB, w *world, hosts []*p2p.Host, perSecond int) {
 				_ = h.Publish(ctx, topicName(core.TopicDecision), codec.Encode(m))
 				select {
 				case <-ctx.Done():
-				case <-time.After(time.Second / time.Duration(perSecond)):
+				case <-time.After(2 * time.Second / time.Duration(perSecond)):
 				}
 			}
 		}()
@@ -105,8 +111,8 @@ func peersOf(tb testing.TB, h *p2p.Host, n int) {
 func TestStrangersDelayNobody(t *testing.T) {
 	w := openWorld(t)
 	w.runHost(t)
-	flood(t, w, []*p2p.Host{outsider(t, w), outsider(t, w)}, 25)
-	honest := outsider(t, w)
+	flood(t, w.Node, []*p2p.Host{outsider(t, w.Node), outsider(t, w.Node)}, 25)
+	honest := outsider(t, w.Node)
 	peersOf(t, w.host, 3)
 	time.Sleep(3 * time.Second) // the flood has filled what it can
 	for i, raw := range [][]byte{codec.Encode(w.miners[0].atx), codec.Encode(w.miners[1].atx)} {
@@ -133,8 +139,8 @@ func TestStrangersDelayNobody(t *testing.T) {
 func BenchmarkHonestMessagesDuringAFlood(b *testing.B) {
 	w := openWorld(b)
 	w.runHost(b)
-	flood(b, w, []*p2p.Host{outsider(b, w), outsider(b, w)}, 25)
-	honest := outsider(b, w)
+	flood(b, w.Node, []*p2p.Host{outsider(b, w.Node), outsider(b, w.Node)}, 25)
+	honest := outsider(b, w.Node)
 	peersOf(b, w.host, 3)
 	time.Sleep(3 * time.Second)
 	var slowest atomic.Int64
@@ -155,4 +161,98 @@ func BenchmarkHonestMessagesDuringAFlood(b *testing.B) {
 		slowest.Store(max(slowest.Load(), int64(time.Since(start))))
 	}
 	b.ReportMetric(float64(slowest.Load())/1e6, "ms-slowest")
+}
+
+// counted notes when a node counted messages of its peers, by what it logs.
+type counted struct {
+	slog.Handler
+	mu    sync.Mutex
+	times map[string][]time.Time // by topic
+}
+
+func newCounted() *counted {
+	return &counted{Handler: slog.DiscardHandler, times: make(map[string][]time.Time)}
+}
+
+func (c *counted) Enabled(context.Context, slog.Level) bool { return true }
+func (c *counted) WithAttrs([]slog.Attr) slog.Handler       { return c }
+
+func (c *counted) Handle(_ context.Context, r slog.Record) error {
+	if r.Message != "counted" {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "topic" {
+			c.times[a.Value.String()] = append(c.times[a.Value.String()], r.Time)
+		}
+		return true
+	})
+	return nil
+}
+
+// Strangers flood smeshers that live by two-second layers: every proposal and
+// every signature of each counts with all others, and soon.
+func TestNoHonestSignatureIsLostInAFlood(t *testing.T) {
+	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
+		t.Skip("SKIPPED: three floods of half a minute each; TestStrangersDelayNobody is the short form; set TWEEDLE_NIGHTLY=1")
+	}
+	for _, f := range []struct{ strangers, perSecond int }{{0, 0}, {2, 25}, {20, 50}} {
+		t.Run(fmt.Sprintf("%dx%d", f.strangers, f.perSecond), func(t *testing.T) {
+			const nodes, layers = 3, 10
+			a := grown(t, "local", nodes, 0, 5)
+			var logs []*counted
+			for i := range nodes {
+				logs = append(logs, newCounted())
+				a.configs[i].Log = slog.New(logs[i])
+			}
+			a.live(t)
+			for _, n := range a.nodes {
+				peersOf(t, n.host, nodes-1)
+			}
+			var strangers []*p2p.Host
+			for i := range f.strangers {
+				strangers = append(strangers, outsider(t, a.nodes[i%nodes].Node))
+			}
+			for _, n := range a.nodes {
+				peersOf(t, n.host, nodes-1+f.strangers/nodes)
+			}
+			flood(t, a.nodes[0].Node, strangers, f.perSecond)
+			schedule, window := a.nodes[0].schedule, a.nodes[0].params.ProposalWindow
+			for _, n := range a.nodes {
+				for until := time.Now().Add(30 * time.Second); !n.snapshot.Load().Synced; time.Sleep(20 * time.Millisecond) {
+					if time.Now().After(until) {
+						t.Fatal("it is not synced")
+					}
+				}
+			}
+			first := schedule.LayerAt(time.Now()) + 2
+			time.Sleep(time.Until(schedule.LayerStart(first + layers)))
+			for topic, after := range map[core.Topic]time.Duration{core.TopicProposal: 0, core.TopicDecision: window} {
+				var took []time.Duration
+				for _, l := range logs {
+					l.mu.Lock()
+					for _, at := range l.times[topic.String()] {
+						layer := schedule.LayerAt(at)
+						if layer >= first && layer < first+layers {
+							took = append(took, at.Sub(schedule.LayerStart(layer).Add(after)))
+						}
+					}
+					l.mu.Unlock()
+				}
+				slices.Sort(took)
+				want := nodes * (nodes - 1) * layers
+				if len(took) == 0 {
+					t.Fatalf("no %s is counted", topic)
+				}
+				t.Logf("%d strangers with %d messages a second each: %d of %d honest messages of topic %s counted; p50 %v, p99 %v, slowest %v after they are due",
+					f.strangers, f.perSecond, len(took), want, topic, took[len(took)/2].Round(time.Millisecond),
+					took[len(took)*99/100].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+				if len(took) != want {
+					t.Errorf("%d of %d messages of topic %s were counted", len(took), want, topic)
+				}
+			}
+		})
+	}
 }

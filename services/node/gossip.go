@@ -85,6 +85,7 @@ func (n *Node) onGossip(t core.Topic) p2p.Handler {
 		case !ok:
 			return p2p.Ignore("it waits for what it refers to")
 		case v.Class == core.Accept:
+			n.log.Debug("counted", "topic", t, "from", from)
 			return p2p.Accept()
 		case v.Class == core.Reject:
 			n.log.Warn("refused "+t.String(), "from", from, "err", v.Reason)
