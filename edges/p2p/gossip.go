@@ -153,6 +153,7 @@ func (h *Host) Register(t Topic, handler Handler) {
 		panic(fmt.Sprintf("p2p: topic %q registered twice or after Run", t.Name))
 	}
 	a := newAdmission(t.Workers, t.Queue, t.Share)
+	a.reserve = gossipReserve
 	h.topics[t.Name] = &topic{t, handler, a}
 	h.addCollector(queueGauge("gossip_queue_length", "topic", t.Name, a))
 }

@@ -61,12 +61,19 @@ func newResourceManager(c Config) (network.ResourceManager, error) {
 // peer, and a smaller number that run at the same time.
 type admission struct {
 	running chan struct{} // one entry for each that runs
+	// reserve, if not 0, keeps places for those who hold none: who holds some gets no more than
+	// one in reserve of the places that are left. n greedy peers then hold about n in n+reserve.
+	reserve int
 
 	mu     sync.Mutex
 	places int            // free ones
 	share  int            // places that one peer may hold
 	held   map[PeerID]int // places that each peer holds; no entry for none
 }
+
+// gossipReserve leaves a place for the 65th peer when 64, the most that are kept, take what they
+// can of 512.
+const gossipReserve = 16
 
 // newAdmission takes half of the places as a peer's share if none is given.
 func newAdmission(workers, queue, share int) *admission {
@@ -85,7 +92,8 @@ func newAdmission(workers, queue, share int) *admission {
 func (a *admission) enter(p PeerID) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.places == 0 || a.held[p] >= a.share {
+	held := a.held[p]
+	if a.places == 0 || held >= a.share || a.reserve > 0 && held > a.places/a.reserve {
 		return false
 	}
 	a.places--

@@ -57,6 +57,24 @@ func TestAdmissionAgainstAList(t *testing.T) {
 	}
 }
 
+// However many peers take all that they can, there is a place for one more.
+func TestThereIsAPlaceForWhoHoldsNone(t *testing.T) {
+	const places, share = 512, 32
+	a := newAdmission(places-1, 1, share)
+	a.reserve = gossipReserve
+	for i := range DefaultMaxPeers {
+		p := PeerID(fmt.Sprint("greedy", i))
+		if !a.enter(p) {
+			t.Fatalf("peer %d finds no place", i)
+		}
+		for a.enter(p) {
+		}
+	}
+	if !a.enter("honest") {
+		t.Fatalf("%d of %d places are taken, none is left", a.taken(), places)
+	}
+}
+
 func TestQuotaRefillsAndForgets(t *testing.T) {
 	q := newQuota(2, 3)
 	now := bookStart

@@ -162,6 +162,7 @@ const (
 // peer is what we know of a connected peer.
 type peer struct {
 	objects  int // open asks for objects
+	late     int // asks for objects that it let time out, less those that it answered since
 	history  bool
 	epochs   bool
 	wants    int
@@ -247,6 +248,7 @@ func (m *Machine) want(n Name, hint Peer, until time.Time, only bool) bool {
 		if until.After(w.until) {
 			w.until = until
 		}
+		m.named(w, hint)
 		return true
 	}
 	p := m.peers[hint]
@@ -259,6 +261,18 @@ func (m *Machine) want(n Name, hint Peer, until time.Time, only bool) bool {
 	m.wants[n] = &want{name: n, hint: hint, only: only, until: until, tried: make(map[Peer]bool)}
 	m.fresh = append(m.fresh, n)
 	return true
+}
+
+// named notes that one more peer names an object: who answers takes the place of
+// a hint that does not.
+func (m *Machine) named(w *want, by Peer) {
+	p, hint := m.peers[by], m.peers[w.hint]
+	if p == nil || hint == nil || p.late >= hint.late || w.tried[by] || p.wants >= MaxWantsPerPeer {
+		return
+	}
+	hint.wants--
+	p.wants++
+	w.hint, m.dirty = by, true
 }
 
 // Wants returns how many objects are wanted.
@@ -299,7 +313,7 @@ func (m *Machine) Answered(now time.Time, id uint64, f Failure, got []bool) {
 	m.dirty = true
 	p := m.peers[a.Peer]
 	if p != nil {
-		m.settle(now, a, p, f)
+		m.settle(now, a, p, f, got)
 	}
 	for i, n := range a.Objects {
 		w := m.wants[n]
@@ -326,10 +340,15 @@ func (m *Machine) Answered(now time.Time, id uint64, f Failure, got []bool) {
 }
 
 // settle counts an answer for or against its peer.
-func (m *Machine) settle(now time.Time, a Ask, p *peer, f Failure) {
+func (m *Machine) settle(now time.Time, a Ask, p *peer, f Failure, got []bool) {
 	switch {
 	case a.Objects != nil:
 		p.objects--
+		if f == Timeout {
+			p.late++
+		} else if p.late > 0 && slices.Contains(got, true) {
+			p.late--
+		}
 	case a.Epochs != nil:
 		p.epochs = false
 	default:
@@ -542,31 +561,30 @@ const chosen = ^uint64(0)
 
 // choose returns whom to ask, or tells whether there is anybody left. What its
 // hint does not give may be made up: the others are asked for all of that
-// together, and only at a sweep.
-func (m *Machine) choose(now time.Time, w *want, sweep bool) (Peer, bool) {
+// together, and only at a sweep; first those that let nothing time out.
+func (m *Machine) choose(now time.Time, w *want, sweep bool) (best Peer, left bool) {
 	hint := m.peers[w.hint]
-	fails := hint != nil && (w.tried[w.hint] || now.Before(hint.backoff))
+	able := hint != nil && !w.tried[w.hint] && !now.Before(hint.backoff)
 	switch {
-	case hint != nil && !fails && hint.objects < MaxAsksPerPeer:
+	case able && hint.objects < MaxAsksPerPeer && (hint.late == 0 || w.only):
 		return w.hint, true
 	case w.only:
 		return "", hint != nil && !w.tried[w.hint]
-	case fails && !sweep:
+	case hint != nil && (!able || hint.late > 0) && !sweep:
 		return "", true
 	}
-	left := len(m.names) == 0 // somebody may come
+	left = len(m.names) == 0 // somebody may come
 	for i := range m.names {
-		at := (i + m.turn) % len(m.names)
-		name := m.names[at]
+		name := m.names[(i+m.turn)%len(m.names)]
 		if w.tried[name] {
 			continue
 		}
 		left = true
-		if p := m.list[at]; p.objects < MaxAsksPerPeer && !now.Before(p.backoff) {
-			return name, true
+		if p := m.peers[name]; p.objects < MaxAsksPerPeer && !now.Before(p.backoff) && (best == "" || p.late < m.peers[best].late) {
+			best = name
 		}
 	}
-	return "", left
+	return best, left
 }
 
 func (m *Machine) askObjects(now time.Time, p Peer, names []Name) {
@@ -600,17 +618,18 @@ func (m *Machine) history(now time.Time, v View) {
 	}
 	m.urge = false
 	m.round = now
-	asked := 0
+	var free []Peer
 	for i := range m.names {
 		name := m.names[(i+m.turn)%len(m.names)]
-		p := m.peers[name]
-		if now.Before(p.backoff) || p.history || p.epochs {
+		if p := m.peers[name]; now.Before(p.backoff) || p.history || p.epochs || v.Busy != nil && v.Busy(name) {
 			continue
 		}
-		if v.Busy != nil && v.Busy(name) {
-			continue
-		}
-		from := v.Tip
+		free = append(free, name)
+	}
+	// Who withholds objects may tell of a history that is there.
+	slices.SortStableFunc(free, func(a, b Peer) int { return m.peers[a].late - m.peers[b].late })
+	for _, name := range free[:min(2, len(free))] {
+		p, from := m.peers[name], v.Tip
 		if p.lower > 0 {
 			from -= min(p.lower, from)
 		}
@@ -624,9 +643,6 @@ func (m *Machine) history(now time.Time, v View) {
 			epochs, p.more = *p.more, nil
 		}
 		m.ask(now, Ask{Peer: name, Epochs: &epochs})
-		if asked++; asked == 2 {
-			break
-		}
 	}
 	m.turn++
 }

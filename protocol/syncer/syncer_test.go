@@ -206,3 +206,42 @@ func TestTheRestOfAListIsAskedForAtOnceAndOnce(t *testing.T) {
 		t.Errorf("then for %+v", got)
 	}
 }
+
+// A peer names what is there and lets every question time out. What it names is
+// had of the others; waiting for it is not repeated.
+func TestWhoWithholdsCostsOneTimeout(t *testing.T) {
+	m := machine("a", "b", "withholder")
+	waited := time.Duration(0)
+	for i, now := 0, start; i < 20; i++ {
+		m.Want(atx(i), "withholder", now.Add(time.Hour))
+		begun := now
+		for ; m.Wants() > 0; now = now.Add(100 * time.Millisecond) {
+			for _, a := range objects(m, now, m.Step(now, View{})) {
+				if a.Peer == "withholder" {
+					now = a.Until
+					m.Answered(now, a.ID, Timeout, nil)
+					continue
+				}
+				m.Answered(now, a.ID, None, []bool{true})
+				m.Have(a.Objects[0])
+			}
+		}
+		waited += now.Sub(begun)
+	}
+	if limit := m.cfg.Timeout() + 20*(m.cfg.Timeout()/4+100*time.Millisecond); waited > limit {
+		t.Fatalf("20 objects that a withholder names take %v, want at most %v", waited, limit)
+	}
+	m.Urge()
+	now := start.Add(time.Hour)
+	for _, a := range m.Step(now, View{}).Asks {
+		if a.Peer == "withholder" {
+			t.Fatal("the history is asked of the withholder while others are free")
+		}
+	}
+	// Somebody else names what it named: he is asked at once.
+	m.Want(atx(100), "withholder", now.Add(time.Hour))
+	m.Want(atx(100), "b", now.Add(time.Hour))
+	if asks := objects(m, now, m.Step(now, View{})); len(asks) != 1 || asks[0].Peer != "b" {
+		t.Fatalf("%+v", asks)
+	}
+}

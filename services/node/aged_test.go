@@ -106,7 +106,7 @@ func (a *aged) addresses() (out []string) {
 func (a *aged) start(t *testing.T, cfg Config, bootnodes []string) *loopbackNode {
 	t.Helper()
 	cfg.Network, cfg.Listen, cfg.Bootnodes = a.network, []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, bootnodes
-	cfg.Poets = []string{"http://127.0.0.1:1"} // no PoET is left
+	cfg.Poets, cfg.PeersPerAddress = []string{"http://127.0.0.1:1"}, 64 // no PoET is left
 	if cfg.Log == nil {
 		cfg.Log = bubbleLog(filepath.Base(cfg.Dir))
 	}

@@ -24,10 +24,11 @@ const requestsPerPeer = 50
 
 // Places of a topic. A message holds one while it is checked and while its
 // verdict is waited for, which is a moment; those that miss something leave it
-// and go on in the machine, which has its own limits for each peer.
+// when patience ends and go on in the machine, which has its own limits for each
+// peer. All are worked on at once: who waits in vain is in nobody's way.
 const (
-	topicWorkers = 256
-	topicQueue   = 256
+	topicWorkers = 512
+	topicQueue   = 1
 	topicShare   = 32 // of one peer
 )
 

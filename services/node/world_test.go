@@ -51,7 +51,7 @@ func richKey() types.NodeID { return richSigner().NodeID() }
 
 // config is that of a node that talks to nobody.
 func config(dir string) Config {
-	return Config{Network: stillNetwork(), Dir: dir, Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}}
+	return Config{Network: stillNetwork(), Dir: dir, Listen: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, PeersPerAddress: 64}
 }
 
 // world is a node whose machine runs, and nothing else of it, and the smeshers
