@@ -56,7 +56,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 
 # The campaigns, in parts that end within an hour each on two cores. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY := packages writes damage kills deliveries machine simulator-1 simulator-2 simulator-3 simulator-4 twins catchup flood memory space fuzz network outages sites runs
+NIGHTLY := packages writes damage kills deliveries machine simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 twins catchup flood memory space fuzz network outages sites runs
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
 nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs some of them
@@ -80,7 +80,7 @@ nightly-peers: # a peer is killed a thousand times, and is back at once
 	$(NIGHTLY_TEST) -run '^TestAKilledNodeIsBackInSeconds$$' ./edges/p2p/virtual
 nightly-machine: # seeds of its machine of rounds
 	$(NIGHTLY_TEST) -run '^TestMachineUnderFaults$$' ./services/poet/rounds
-nightly-simulator-1 nightly-simulator-2 nightly-simulator-3 nightly-simulator-4: nightly-simulator-%: # 5,000 seeds each of whole networks of cores, with adversaries
+$(addprefix nightly-simulator-,1 2 3 4 5 6 7 8): nightly-simulator-%: # 2,500 seeds each of whole networks of cores, with adversaries
 	TWEEDLE_SIM_PART=$* $(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
 nightly-twins: # every scenario of twins among five others
 	$(NIGHTLY_TEST) -run '^TestTwinScenariosAreCountedAndSampled$$' ./sim

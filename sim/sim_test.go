@@ -114,7 +114,7 @@ func campaign(seed uint64) Options {
 // so many of them run side by side as there are processors. A share of them, at
 // night all, are played twice: the digests are the same.
 func TestSeeds(t *testing.T) {
-	seeds, twice := nightly(300, 5_000), uint64(nightly(20, 1))
+	seeds, twice := nightly(300, 2_500), uint64(nightly(20, 1))
 	part, _ := strconv.Atoi(os.Getenv("TWEEDLE_SIM_PART")) // of the nightly campaign, from 1 on
 	first := uint64(max(part-1, 0) * seeds)
 	if n, err := strconv.Atoi(os.Getenv("TWEEDLE_SIM_SEEDS")); err == nil {
