@@ -109,7 +109,7 @@ func ruleCases() []ruleCase {
 		{alert: "TargetMissing", set: []string{`up{net="t",job="node",name="node-2"`, "-"}, not: []string{`up{net="t",job="node",name="node-2"`, "_x6 1+0x34"}},
 		{alert: "DiskLow", set: []string{"avail_bytes", "4e9+0x40"}, not: []string{"avail_bytes", "6e9+0x40"}},
 		{alert: "DiskWillFill", set: []string{"avail_bytes", "24e9-40e6x300"}, not: []string{"avail_bytes", "60e9-40e6x300"}, steps: 300},
-		{alert: "DiskWillFill", set: []string{"avail_bytes", "24e9-20e6x400"}, not: []string{"avail_bytes", "24e9-200e6x40 24e9+0x360"}, steps: 400},
+		{alert: "DiskWillFill", set: []string{"avail_bytes", "24e9-20e6x400"}, not: []string{"avail_bytes", "24e9-25e6x40 23e9+0x360"}, steps: 400},
 		{alert: "InodesLow", set: []string{"files_free", "40+0x80"}, not: []string{"files_free", "60+0x80"}, steps: 80},
 		{alert: "MemoryLow", set: []string{"MemAvailable", "1e9+0x80"}, not: []string{"MemAvailable", "1e9+0x50 8e9+0x30"}, steps: 80},
 		{alert: "OOMKilled", set: []string{"oom_kill", "0+0x10 1+0x30"}, not: []string{"oom_kill", "7+0x40"}},
