@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -21,9 +22,32 @@ func TestEveryCampaignIsAPartOfTheNight(t *testing.T) {
 		pattern := strings.NewReplacer("$$", "$", "^", "").Replace(m[1])
 		runs = append(runs, regexp.MustCompile("^"+path.Clean(m[2])+" "+pattern))
 	}
-	campaigns := 0
-	fset := regexp.MustCompile(`(?ms)^func (\w+)\(.*?^}$`)
-	err = fs.WalkDir(os.DirFS(".."), ".", func(file string, d fs.DirEntry, err error) error {
+	list := strings.Fields(regexp.MustCompile(`(?m)^NIGHTLY := (.*)$`).FindStringSubmatch(string(makefile))[1])
+	for _, m := range regexp.MustCompile(`(?m)^nightly-([a-z]+):`).FindAllStringSubmatch(string(makefile), -1) {
+		if !slices.Contains(list, m[1]) {
+			t.Errorf("`make nightly` leaves out nightly-%s: put it into NIGHTLY", m[1])
+		}
+	}
+	campaigns := campaignsOf(t)
+	for test, file := range campaigns {
+		if !slices.ContainsFunc(runs, func(r *regexp.Regexp) bool { return r.MatchString(test) }) {
+			t.Errorf("%s: no part of `make nightly` runs %s: name it in the Makefile", file, test)
+		}
+	}
+	if len(campaigns) < 15 {
+		t.Errorf("only %d campaigns were found", len(campaigns))
+	}
+}
+
+// campaignsOf returns the files of all tests that ask for TWEEDLE_NIGHTLY, by themselves
+// or through a function of their package, by folder and name.
+func campaignsOf(t *testing.T) map[string]string {
+	t.Helper()
+	function := regexp.MustCompile(`(?ms)^func (\w+)\(.*?^}$`)
+	type found struct{ dir, file, name, text string }
+	var all []found
+	asks := map[string]bool{} // by folder and name
+	err := fs.WalkDir(os.DirFS(".."), ".", func(file string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "archtest/") {
 			return err
 		}
@@ -32,28 +56,30 @@ func TestEveryCampaignIsAPartOfTheNight(t *testing.T) {
 			return err
 		}
 		dir := strings.TrimPrefix(path.Dir(file), "compat/")
-		for _, fn := range fset.FindAllStringSubmatch(string(source), -1) {
-			if !strings.Contains(fn[0], `Getenv("TWEEDLE_NIGHTLY")`) {
-				continue
-			}
-			campaigns++
-			if !strings.HasPrefix(fn[1], "Test") {
-				continue // called by tests of the same file
-			}
-			named := false
-			for _, r := range runs {
-				named = named || r.MatchString(dir+" "+fn[1])
-			}
-			if !named {
-				t.Errorf("%s: no part of `make nightly` runs %s: name it in the Makefile", file, fn[1])
-			}
+		for _, fn := range function.FindAllStringSubmatch(string(source), -1) {
+			all = append(all, found{dir, file, fn[1], fn[0]})
+			asks[dir+" "+fn[1]] = strings.Contains(fn[0], `Getenv("TWEEDLE_NIGHTLY")`)
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if campaigns < 8 {
-		t.Errorf("only %d campaigns were found", campaigns)
+	call := regexp.MustCompile(`\b(\w+)\(`)
+	campaigns := map[string]string{}
+	for more := true; more; {
+		more = false
+		for _, fn := range all {
+			key := fn.dir + " " + fn.name
+			for _, m := range call.FindAllStringSubmatch(fn.text, -1) {
+				if !asks[key] && m[1] != fn.name && asks[fn.dir+" "+m[1]] {
+					asks[key], more = true, true
+				}
+			}
+			if asks[key] && strings.HasPrefix(fn.name, "Test") && fn.name != "TestMain" {
+				campaigns[key] = fn.file
+			}
+		}
 	}
+	return campaigns
 }
