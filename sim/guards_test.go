@@ -456,3 +456,15 @@ func TestWhoGivesWhatWasAskedForIsNotToBlameForIt(t *testing.T) {
 	}
 	w.result.Violations = nil // the script signs for honest nodes
 }
+
+// Found by seed 179 and shrunk from it: two PoETs that leave out the same smesher, whose
+// receipts are each evidence against its own PoET only.
+func TestTwoPoetsThatLeaveOutTheSameSmesher(t *testing.T) {
+	r := play(t, Options{
+		Seed: 179, Nodes: 4, Epochs: 1, Hostile: []string{}, Strangers: []string{}, Poets: []string{"omits", "omits"}, Clients: []string{},
+		Faults: &Faults{Latency: 87 * time.Millisecond},
+	})
+	if r.Omissions < 2 {
+		t.Errorf("%d omissions were shown", r.Omissions)
+	}
+}

@@ -80,7 +80,7 @@ func (n *node) boot() {
 	if n.guard == nil {
 		n.guard, n.made = make(map[slot]types.Hash32), make(map[types.Epoch]types.ATXID)
 		n.points = make([]points, len(n.w.nodes))
-		n.smesher.receipts = make(map[types.Hash32]types.PoetReceipt)
+		n.smesher.receipts = make(map[registered]types.PoetReceipt)
 	}
 	n.born++
 	n.tokens = make(map[uint64]heardMessage)

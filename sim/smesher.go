@@ -19,7 +19,7 @@ type smesher struct {
 	m        *activation.Smesher
 	record   []byte // as saved: it survives a crash
 	wake     time.Time
-	receipts map[types.Hash32]types.PoetReceipt // by challenge
+	receipts map[registered]types.PoetReceipt
 }
 
 // smesh feeds the machine one input and has its work done.
@@ -98,7 +98,7 @@ func (n *node) works(w activation.Work) {
 			n.later(n.w.latency(), func() {
 				round, receipt := p.register(n.key.NodeID(), w.Of)
 				if receipt != nil && receipt.Verify() {
-					n.smesher.receipts[w.Of] = *receipt
+					n.smesher.receipts[registered{p.name, w.Of}] = *receipt
 				}
 				n.smesh(activation.Registered{Challenge: w.Of, Registration: activation.Registration{Poet: p.name, Round: round}})
 			})
@@ -180,7 +180,7 @@ func (n *node) membership(challenge types.Hash32, r activation.Registration) (*a
 	}
 	i := slices.Index(members, [32]byte(challenge))
 	if i < 0 {
-		return nil, n.omitted(challenge, &msg, members)
+		return nil, n.omitted(registered{r.Poet, challenge}, &msg, members)
 	}
 	n.step(core.Heard{From: core.Self, Message: m})
 	return &activation.Membership{
@@ -188,9 +188,15 @@ func (n *node) membership(challenge types.Hash32, r activation.Registration) (*a
 	}, nil
 }
 
+// registered names a registration: several PoETs have the same challenge.
+type registered struct {
+	poet      string
+	challenge types.Hash32
+}
+
 // omitted makes the evidence against a PoET that left a challenge out.
-func (n *node) omitted(challenge types.Hash32, msg *types.PoetProofMessage, members [][32]byte) error {
-	receipt, ok := n.smesher.receipts[challenge]
+func (n *node) omitted(at registered, msg *types.PoetProofMessage, members [][32]byte) error {
+	receipt, ok := n.smesher.receipts[at]
 	if !ok {
 		return errLeftOut
 	}

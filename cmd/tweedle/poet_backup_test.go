@@ -64,7 +64,7 @@ func TestABackupIsTheServerAgain(t *testing.T) {
 	if got := refused(t, false, "poet", "backup", "--dir", shelf, "--out", filepath.Join(shelf, "none")); !strings.Contains(got, "identity.key") {
 		t.Error(got)
 	}
-	if names, err := os.ReadDir(shelf); err != nil || len(names) != 3 { // and LOCK
+	if names, err := os.ReadDir(shelf); err != nil || len(names) != 2 {
 		t.Errorf("left behind: %v, %v", names, err)
 	}
 	refused(t, true, "poet", "backup", "--dir", dir)

@@ -267,7 +267,11 @@ func TestNothingIsPromisedBeforeItIsSynced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tr := trace{t, tr.calls}
 			path := filepath.Join(dir, name)
-			visible := tr.then(-1, writes(path)...)
+			steps := writes(path)
+			if name == "rounds/0.journal" {
+				steps = steps[1:] // it begins without a node
+			}
+			visible := tr.then(-1, steps...)
 			// The endpoints are for who looks while the server runs, as we did: they are
 			// read, and used, as soon as the file has its name, which is before the
 			// folder is synced.
