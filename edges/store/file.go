@@ -5,14 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
+	"tweedle/base/durable"
 	"tweedle/values/types"
 )
 
@@ -55,21 +56,20 @@ const checkpointAt = 1 << 20
 // the file: an operator's shell.
 const busyTimeout = 10 * time.Second
 
-// lockDir takes the directory for this process until the returned file is
-// closed, or the process dies.
-func lockDir(dir string) (*os.File, error) {
+// lockDir takes the directory for this process until what it returns is closed, or the
+// process dies.
+func lockDir(dir string) (io.Closer, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, dirError(dir, err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	lock, err := durable.Lock(dir)
+	switch {
+	case errors.Is(err, durable.ErrLocked):
+		return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give this node another directory", dir)
+	case err != nil:
 		return nil, dirError(dir, err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("data directory %s is in use by another process: stop it, or give this node another directory", dir)
-	}
-	return f, nil
+	return lock, nil
 }
 
 // openFile opens one database, creates or migrates its schema, and checks

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io"
 	"os"
 	"sync"
 
@@ -17,7 +18,7 @@ const MaxPage = 1000
 // DB is an open node directory.
 type DB struct {
 	dir  string
-	lock *os.File
+	lock io.Closer
 
 	writeMu sync.Mutex // guards state, which is nil after Close
 	state   *sqlite.Conn

@@ -51,9 +51,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// killSchedule: an epoch takes a second.
+// killSchedule: an epoch takes three seconds. A proof is of use for some epochs, and on a
+// busy machine several lives of a server pass before one delivers it.
 func killSchedule(genesis time.Time) types.PoetSchedule {
-	return types.PoetSchedule{Genesis: genesis, EpochDuration: time.Second, PhaseShift: 400 * time.Millisecond, CycleGap: 600 * time.Millisecond}
+	return types.PoetSchedule{Genesis: genesis, EpochDuration: 3 * time.Second, PhaseShift: 1200 * time.Millisecond, CycleGap: 1800 * time.Millisecond}
 }
 
 // longSchedule: a round takes an hour.
@@ -206,6 +207,7 @@ func TestKilledAtRandomMomentsItDeliversEveryProof(t *testing.T) {
 			break
 		}
 		if time.Now().After(wait) {
+			v.kill() // its log ends
 			t.Fatalf("of rounds %v these did not reach both nodes:%s\n%s", joined, missing, v.log)
 		}
 	}
