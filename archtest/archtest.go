@@ -45,7 +45,7 @@ func plan() []floor {
 			why: "everything stands on it, so it stands on nothing of ours",
 		},
 		{
-			name: "values", rooms: []string{"codec", "merkle", "types", "signing"},
+			name: "values", rooms: []string{"bounded", "codec", "merkle", "types", "signing"},
 			outside: []string{"github.com/zeebo/blake3", "github.com/oasisprotocol/curve25519-voi"},
 			why:     "values are pure data that everything else trusts",
 		},

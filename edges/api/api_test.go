@@ -218,8 +218,8 @@ func TestWhatWaitsIsKnownWithinLimits(t *testing.T) {
 		w.happened(Left{tx(n), core.Crowded})
 		w.happened(Left{tx(n), core.Overtaken})
 	}
-	if len(w.left) != MaxLeft || len(w.order) > 2*MaxLeft || len(w.of) != 0 || len(w.byAddress) != 0 {
-		t.Errorf("%d that left are remembered, %d wait, %d addresses", len(w.left), len(w.of), len(w.byAddress))
+	if w.left.Len() != MaxLeft || len(w.of) != 0 || len(w.byAddress) != 0 {
+		t.Errorf("%d that left are remembered, %d wait, %d addresses", w.left.Len(), len(w.of), len(w.byAddress))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"tweedle/protocol/vm"
+	"tweedle/values/bounded"
 	"tweedle/values/types"
 )
 
@@ -18,14 +19,13 @@ type waiting struct {
 	mu        sync.Mutex // guards what follows
 	of        map[types.TransactionID]vm.Tx
 	byAddress map[types.Address][]types.TransactionID // in the order of their coming
-	left      map[types.TransactionID]Left
-	order     []types.TransactionID // of left, oldest first
+	left      bounded.Map[types.TransactionID, Left]
 }
 
 func newWaiting() *waiting {
 	return &waiting{
 		of: make(map[types.TransactionID]vm.Tx), byAddress: make(map[types.Address][]types.TransactionID),
-		left: make(map[types.TransactionID]Left),
+		left: bounded.New[types.TransactionID, Left](MaxLeft),
 	}
 }
 
@@ -38,21 +38,14 @@ func (w *waiting) happened(ev Event) {
 		if _, known := w.of[ev.ID]; known {
 			return
 		}
-		delete(w.left, ev.ID)
+		w.left.Remove(ev.ID)
 		w.of[ev.ID] = ev.Tx
 		for _, a := range ev.Addresses() {
 			w.byAddress[a] = append(w.byAddress[a], ev.ID)
 		}
 	case Left:
 		w.removeLocked([]types.TransactionID{ev.ID})
-		if _, known := w.left[ev.ID]; !known {
-			w.order = append(w.order, ev.ID)
-		}
-		w.left[ev.ID] = ev
-		for len(w.left) > MaxLeft || len(w.order) > 2*MaxLeft {
-			delete(w.left, w.order[0])
-			w.order = w.order[1:]
-		}
+		w.left.Put(ev.ID, ev)
 	case Applied:
 		var done []types.TransactionID
 		for _, r := range ev.Outcome.Results {
@@ -94,8 +87,7 @@ func (w *waiting) get(id types.TransactionID) (vm.Tx, bool) {
 func (w *waiting) gone(id types.TransactionID) (Left, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	l, ok := w.left[id]
-	return l, ok
+	return w.left.Get(id)
 }
 
 // count returns how many transactions that wait name an address.

@@ -74,7 +74,7 @@ func (m *Machine) judgeATX(p *parked, msg *atxMessage) judgement {
 	case err != nil:
 		return rejected(err)
 	}
-	if _, wanted := m.wanted.get(msg.id); !wanted && m.registry.Full(msg.atx.PublishEpoch, msg.atx.SmesherID) {
+	if _, wanted := m.wanted.Get(msg.id); !wanted && m.registry.Full(msg.atx.PublishEpoch, msg.atx.SmesherID) {
 		return ignored(errTooMany)
 	}
 	if len(m.verifying) >= MaxVerifying {
@@ -90,7 +90,7 @@ const maxWanted = 65_536
 
 // want notes that another ATX, or a set, refers to an ATX: it is taken even if
 // its smesher has too many.
-func (m *Machine) want(id types.ATXID) { m.wanted.put(id, struct{}{}) }
+func (m *Machine) want(id types.ATXID) { m.wanted.Put(id, struct{}{}) }
 
 // verified ends the check of an ATX's proofs of space.
 func (m *Machine) verified(in Verified) {
@@ -125,7 +125,7 @@ func (m *Machine) addATX(c *activation.Claim) {
 	entry := activation.Entry{Info: *c.Info, Received: m.now}
 	other := m.registry.Add(entry)
 	m.write(WriteATX{c.ATX, entry})
-	m.wanted.remove(entry.ID)
+	m.wanted.Remove(entry.ID)
 	m.poets.referred(c.ATX.NIPosts[0].PoetProof)
 	m.event(Activated{entry})
 	if other != nil {
@@ -191,7 +191,7 @@ func (m *Machine) convicted(p *malfeasance.Proof) {
 // judgeSet keeps an active set until something is decided by it.
 func (m *Machine) judgeSet(msg *setMessage) judgement {
 	hash := msg.set.Hash()
-	m.sets.put(hash, msg.set) // who needs one that went for it asks again
+	m.sets.Put(hash, msg.set) // who needs one that went for it asks again
 	m.arrived(syncer.Name{Kind: syncer.ActiveSet, ID: hash})
 	return accepted()
 }
@@ -210,7 +210,7 @@ func (m *Machine) Electorate(epoch types.Epoch, hash types.Hash32) (*activation.
 	if own := m.registry.Own(epoch, m.now); own != nil && own.ID == hash {
 		return own, nil
 	}
-	set, ok := m.sets.get(hash)
+	set, ok := m.sets.Get(hash)
 	if !ok {
 		if set = m.read.activeSet(hash); set == nil {
 			return nil, unknownSet(hash)
@@ -240,8 +240,8 @@ func (m *Machine) Plausible(el *activation.Electorate) bool { return m.registry.
 
 // keepSet stores the set of an electorate that something was decided by.
 func (m *Machine) keepSet(el *activation.Electorate) {
-	if _, loose := m.sets.get(el.ID); loose || m.read.activeSet(el.ID) == nil {
-		m.sets.remove(el.ID)
+	if _, loose := m.sets.Get(el.ID); loose || m.read.activeSet(el.ID) == nil {
+		m.sets.Remove(el.ID)
 		m.write(WriteActiveSet{el.Set()})
 	}
 }

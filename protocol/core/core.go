@@ -33,6 +33,7 @@ import (
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
+	"tweedle/values/bounded"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
@@ -98,17 +99,17 @@ type Machine struct {
 	beacons     map[types.Epoch]types.Beacon
 	firsts      map[types.Epoch]types.Decision // the first applied of each epoch, zero if there is none
 	electorates map[types.Hash32]*activation.Electorate
-	sets        bounded[types.Hash32, types.ActiveSet] // not stored yet
+	sets        bounded.Map[types.Hash32, types.ActiveSet] // not stored yet
 	verifying   map[types.ATXID]*verifying
 	poets       poetBudget
 	proposals   map[types.Layer]*layerProposals
 	extras      extras
-	ballots     bounded[types.BallotID, *types.Ballot] // reference ballots that were fetched
+	ballots     bounded.Map[types.BallotID, *types.Ballot] // reference ballots that were fetched
 	assigned    assigned
 	proposed    types.Layer
 
-	wanted    bounded[types.ATXID, struct{}] // ATXs that another ATX refers to
-	refused   bounded[types.ATXID, struct{}] // ATXs that are not to be had again
+	wanted    bounded.Map[types.ATXID, struct{}] // ATXs that another ATX refers to
+	refused   bounded.Map[types.ATXID, struct{}] // ATXs that are not to be had again
 	batches   map[Peer]*batch
 	rewound   types.Layer // in which an old state was last looked for
 	elsewhere bool        // our identity signed something that we did not
@@ -132,12 +133,12 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		certify:   hare.NewCertifier(cfg.Schedule.FirstBallotLayer()),
 		beacons:   make(map[types.Epoch]types.Beacon),
 		firsts:    make(map[types.Epoch]types.Decision),
-		sets:      newBounded[types.Hash32, types.ActiveSet](MaxSets),
+		sets:      bounded.New[types.Hash32, types.ActiveSet](MaxSets),
 		verifying: make(map[types.ATXID]*verifying),
 		proposals: make(map[types.Layer]*layerProposals),
-		ballots:   newBounded[types.BallotID, *types.Ballot](maxFetchedBallots),
-		wanted:    newBounded[types.ATXID, struct{}](maxWanted),
-		refused:   newBounded[types.ATXID, struct{}](maxRefused),
+		ballots:   bounded.New[types.BallotID, *types.Ballot](maxFetchedBallots),
+		wanted:    bounded.New[types.ATXID, struct{}](maxWanted),
+		refused:   bounded.New[types.ATXID, struct{}](maxRefused),
 		batches:   make(map[Peer]*batch),
 		intake:    newIntake(),
 		extras:    newExtras(),

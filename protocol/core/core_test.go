@@ -318,26 +318,6 @@ func TestJunkProofsDoNotPushOutARealOne(t *testing.T) {
 	}
 }
 
-func TestOfTooManyTheOldestAreForgotten(t *testing.T) {
-	b := newBounded[int, int](4)
-	for i := range 100 {
-		b.put(i, i)
-		b.put(i, i+1) // once more is no more
-		if i%3 == 0 {
-			b.remove(i)
-		}
-		if len(b.of) > 4 || len(b.order) > 8 {
-			t.Fatalf("%d entries, %d in order", len(b.of), len(b.order))
-		}
-	}
-	if v, ok := b.get(98); !ok || v != 99 {
-		t.Errorf("one of the newest is %d, %v", v, ok)
-	}
-	if _, ok := b.get(90); ok {
-		t.Error("an old one is still there")
-	}
-}
-
 // A transaction's signature is looked at where it is read, beside the machine, as
 // soon as the state says who has to sign.
 func TestTheSignatureOfATransactionIsLookedAtWhenItIsRead(t *testing.T) {

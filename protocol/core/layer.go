@@ -42,7 +42,7 @@ func (m *Machine) forgetLayers() {
 		}
 	}
 	if m.layer%types.Layer(m.cfg.Schedule.LayersPerEpoch) == 0 {
-		m.ballots.clear()
+		m.ballots.Clear()
 	}
 }
 
@@ -95,7 +95,7 @@ func (m *Machine) first(e types.Epoch) types.Decision {
 
 // Ballot implements mesh.BallotView.
 func (m *Machine) Ballot(id types.BallotID) *types.Ballot {
-	if b, ok := m.ballots.get(id); ok {
+	if b, ok := m.ballots.Get(id); ok {
 		return b
 	}
 	return m.read.ballot(id)
@@ -192,7 +192,7 @@ func (m *Machine) judgeBallot(msg *ballotMessage) judgement {
 		return m.verdictOf(err)
 	}
 	id := msg.b.ID()
-	m.ballots.put(id, msg.b)
+	m.ballots.Put(id, msg.b)
 	m.arrived(syncer.Name20(syncer.Ballot, id))
 	return accepted()
 }

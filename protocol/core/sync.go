@@ -119,7 +119,7 @@ func (m *Machine) listed(p Peer, asked syncer.Epochs, got EpochsAnswer) {
 	for i, ids := range got.ATXs {
 		e := asked.From + types.Epoch(i)
 		for _, id := range ids {
-			if _, refused := m.refused.get(id); refused || m.registry.Has(e, id) || m.handled(syncer.Name{Kind: syncer.ATX, ID: id}) {
+			if _, refused := m.refused.Get(id); refused || m.registry.Has(e, id) || m.handled(syncer.Name{Kind: syncer.ATX, ID: id}) {
 				continue
 			}
 			if !m.sync.WantFrom(syncer.Name{Kind: syncer.ATX, ID: id}, p, until) {
@@ -164,7 +164,7 @@ func (m *Machine) refuse(n syncer.Name) {
 	if n.Kind != syncer.ATX {
 		return
 	}
-	m.refused.put(n.ID, struct{}{})
+	m.refused.Put(n.ID, struct{}{})
 }
 
 // signed counts signatures that a peer has under decisions which are not

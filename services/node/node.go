@@ -112,7 +112,7 @@ type Node struct {
 	ending   chan struct{} // closed when Run begins to end
 	trustIn  types.Epoch   // when an old local.db may sign again; 0: it is not old; the loop owns it
 
-	handed handedOver
+	handed *handedOver
 }
 
 // Open prepares a node: it opens its files and its sockets, so that everything
@@ -123,7 +123,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log, sends: make(chan send, maxSends), ending: make(chan struct{}),
-		registry: telemetry.NewRegistry(), events: api.NewEvents(),
+		registry: telemetry.NewRegistry(), events: api.NewEvents(), handed: newHandedOver(),
 	}
 	telemetry.CountDropped(cfg.Log, n.registry)
 	defer func() {

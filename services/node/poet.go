@@ -10,6 +10,7 @@ import (
 	"tweedle/edges/p2p"
 	"tweedle/edges/store"
 	"tweedle/protocol/core"
+	"tweedle/values/bounded"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
@@ -75,34 +76,28 @@ const gatewayPeers = 3
 // maxHandedOver bounds how many proofs' hand-overs are remembered.
 const maxHandedOver = 256
 
-// handedOver remembers to how many peers each proof was given; of too many the
-// oldest are forgotten.
+// handedOver remembers to how many peers each proof was given.
 type handedOver struct {
 	mu    sync.Mutex
-	peers map[types.PoetProofRef]int
-	order []types.PoetProofRef // oldest first
+	peers bounded.Map[types.PoetProofRef, int]
+}
+
+func newHandedOver() *handedOver {
+	return &handedOver{peers: bounded.New[types.PoetProofRef, int](maxHandedOver)}
 }
 
 func (h *handedOver) get(ref types.PoetProofRef) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.peers[ref]
+	n, _ := h.peers.Get(ref)
+	return n
 }
 
 func (h *handedOver) set(ref types.PoetProofRef, n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.peers == nil {
-		h.peers = make(map[types.PoetProofRef]int)
-	}
-	if _, ok := h.peers[ref]; !ok {
-		h.order = append(h.order, ref)
-	}
-	h.peers[ref] = max(h.peers[ref], n)
-	if len(h.order) > maxHandedOver {
-		delete(h.peers, h.order[0])
-		h.order = h.order[1:]
-	}
+	had, _ := h.peers.Get(ref)
+	h.peers.Put(ref, max(had, n))
 }
 
 // Reasons why a gateway does not take proofs now.

@@ -85,14 +85,14 @@ func TestAPeerThatHandsAProofOverLearnsWhetherItWasKnown(t *testing.T) {
 }
 
 func TestHandOversAreRememberedUpToALimit(t *testing.T) {
-	var h handedOver
+	h := newHandedOver()
 	ref := func(i int) types.PoetProofRef { return types.PoetProofRef{byte(i), byte(i >> 8)} }
 	for i := range 2 * maxHandedOver {
 		h.set(ref(i), 3)
 		h.set(ref(i), 1) // fewer later does not undo it
 	}
-	if len(h.peers) != maxHandedOver || len(h.order) != maxHandedOver {
-		t.Fatalf("%d and %d are remembered, the limit is %d", len(h.peers), len(h.order), maxHandedOver)
+	if h.peers.Len() != maxHandedOver {
+		t.Fatalf("%d are remembered, the limit is %d", h.peers.Len(), maxHandedOver)
 	}
 	if h.get(ref(0)) != 0 || h.get(ref(maxHandedOver)) != 3 || h.get(ref(2*maxHandedOver-1)) != 3 {
 		t.Error("not the oldest were forgotten")
