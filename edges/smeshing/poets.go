@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"tweedle/base/clock"
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/protocol/activation"
 	"tweedle/values/merkle"
@@ -90,7 +91,7 @@ func (s *Smesher) registerAt(ctx context.Context, c *client, challenge types.Has
 		if ctx.Err() == nil || last == nil {
 			last = fmt.Errorf("PoET %s: %w", c.base, err) // not the one that only says that the time is over
 		}
-		if errors.Is(err, errRefused) || !sleep(ctx, s.params.LayerDuration/4) {
+		if errors.Is(err, errRefused) || !clock.Sleep(ctx, s.params.LayerDuration/4) {
 			return last
 		}
 		s.complain(c, last)
@@ -143,7 +144,7 @@ func (s *Smesher) place(ctx context.Context, w activation.Work) {
 				s.tell(activation.Placed{Challenge: w.Of, Registration: r})
 				return
 			}
-			if !sleep(ctx, s.params.LayerDuration) {
+			if !clock.Sleep(ctx, s.params.LayerDuration) {
 				return
 			}
 		}
@@ -171,7 +172,7 @@ func (s *Smesher) fetch(ctx context.Context, w activation.Work) {
 				s.complain(c, fmt.Errorf("round %s: %w", r.Round, err))
 			}
 			s.tell(activation.Answered{Challenge: w.Of, Registration: r, Works: works})
-			if !sleep(ctx, pause) {
+			if !clock.Sleep(ctx, pause) {
 				return
 			}
 			s.findStored([]activation.Registration{r})

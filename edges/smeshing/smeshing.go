@@ -326,15 +326,3 @@ func (n *nag) due(text string) bool {
 	n.text, n.at = text, time.Now()
 	return true
 }
-
-// sleep waits, and tells whether ctx is still alive.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
