@@ -101,7 +101,6 @@ func TestEachLieIsToldAndComesToNothing(t *testing.T) {
 				}
 				return true
 			}},
-			"twins": {is: func(w *world) bool { return true }}, // TestTwinScenariosAreCountedAndSampled
 		},
 		"stranger": {
 			"unknown-references": {says: []string{`ignores a proposal .* did not come in time`, `ignores a decision .* did not come in time`}},
@@ -175,7 +174,7 @@ func TestEachLieIsToldAndComesToNothing(t *testing.T) {
 		for _, name := range map[string][]string{
 			"smesher": strategyNames().smeshers, "stranger": strategyNames().strangers, "poet": poetKinds(), "client": clientKinds(),
 		}[kind] {
-			if _, ok := lies[name]; !ok {
+			if _, ok := lies[name]; !ok && name != "twins" { // see TestTwinScenariosAreCountedAndSampled
 				t.Errorf("nothing shows that %s tells its lie", name)
 			}
 		}
