@@ -15,7 +15,7 @@ import (
 
 func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
 	path := filepath.Join(t.TempDir(), identityFile)
-	seed, err := loadOrCreateSeed(path, "no space")
+	seed, err := Identity(path, "no space")
 	if err != nil || len(seed) != signing.SeedSize || bytes.Equal(seed, make([]byte, signing.SeedSize)) {
 		t.Fatalf("seed %x, %v", seed, err)
 	}
@@ -27,14 +27,14 @@ func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := loadOrCreateSeed(path, "no space")
+	again, err := Identity(path, "no space")
 	if err != nil || !bytes.Equal(again, seed) {
 		t.Errorf("the second start has another seed, %v", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the file has changed, %v", err)
 	}
-	other, err := loadOrCreateSeed(filepath.Join(t.TempDir(), identityFile), "no space")
+	other, err := Identity(filepath.Join(t.TempDir(), identityFile), "no space")
 	if err != nil || bytes.Equal(other, seed) {
 		t.Errorf("two directories have the same seed, %v", err)
 	}
@@ -57,7 +57,7 @@ func TestADamagedKeyIsRefusedAndKept(t *testing.T) {
 		"not text":        string(signing.SeedFrom("secret")),
 	} {
 		for file, load := range map[string]func(string) error{
-			identityFile: func(p string) error { _, err := loadOrCreateSeed(p, "no space"); return err },
+			identityFile: func(p string) error { _, err := Identity(p, "no space"); return err },
 			"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
 		} {
 			path := filepath.Join(t.TempDir(), file)
@@ -87,7 +87,7 @@ func TestADamagedKeyIsRefusedAndKept(t *testing.T) {
 func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
 	dir := t.TempDir()
 	for file, load := range map[string]func(string) error{
-		identityFile: func(p string) error { _, err := loadOrCreateSeed(p, "no space"); return err },
+		identityFile: func(p string) error { _, err := Identity(p, "no space"); return err },
 		"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
 	} {
 		path, target := filepath.Join(dir, file), filepath.Join(dir, "unplugged", file)

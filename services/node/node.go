@@ -187,7 +187,7 @@ func (n *Node) identity() error {
 	if !n.cfg.Smeshing {
 		return nil
 	}
-	seed, err := loadOrCreateSeed(filepath.Join(n.cfg.Dir, identityFile), filepath.Join(n.cfg.Dir, postDir))
+	seed, err := Identity(filepath.Join(n.cfg.Dir, identityFile), filepath.Join(n.cfg.Dir, postDir))
 	if err != nil {
 		return err
 	}
