@@ -279,7 +279,11 @@ func (f *spaceFlags) init(cmd *cobra.Command, p post.Params, setup post.Setup) e
 		return err
 	}
 	defer lock.Close()
-	if err := f.room(p, setup); err != nil {
+	err = post.Room(f.dir, p, setup)
+	if full := (*post.NoRoomError)(nil); errors.As(err, &full) {
+		return fmt.Errorf("%w, or choose another one", err)
+	}
+	if err != nil {
 		return err
 	}
 	m := f.meter(cmd, "initializing")
@@ -299,20 +303,7 @@ func (f *spaceFlags) init(cmd *cobra.Command, p post.Params, setup post.Setup) e
 			"files %d to %d are full: copy them and %s to the folder of the whole space\n", setup.Part.From, setup.Part.To-1, setup.Part.MetadataName())
 	}
 	return f.print(cmd, map[string]any{"type": "end", "dir": f.dir, "files": meta.NumFiles(), "labels": meta.NumLabels(), "vrf_nonce": meta.Nonce},
-		"%s is full: %d units, %s in %d files, VRF nonce %d\n", f.dir, meta.NumUnits, bytesOf(meta.NumLabels()*post.LabelSize), meta.NumFiles(), *meta.Nonce)
-}
-
-// room refuses what cannot fit, before hours are spent on it.
-func (f *spaceFlags) room(p post.Params, setup post.Setup) error {
-	need, err := post.Missing(f.dir, p, setup)
-	if err != nil || need == 0 {
-		return err
-	}
-	free, err := durable.OS{}.Free(f.dir)
-	if err == nil && free < need {
-		err = fmt.Errorf("space in %s needs %s more, its disk has %s free: free some, or choose another one", f.dir, bytesOf(need), bytesOf(free))
-	}
-	return err
+		"%s is full: %d units, %s in %d files, VRF nonce %d\n", f.dir, meta.NumUnits, post.Bytes(meta.NumLabels()*post.LabelSize), meta.NumFiles(), *meta.Nonce)
 }
 
 // print writes the result as JSON or in words.
@@ -322,17 +313,4 @@ func (f *spaceFlags) print(cmd *cobra.Command, v any, format string, args ...any
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), format, args...)
 	return err
-}
-
-// bytesOf writes a number of bytes for people.
-func bytesOf(n uint64) string {
-	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"}
-	x, i := float64(n), 0
-	for ; x >= 1024 && i < len(units)-1; i++ {
-		x /= 1024
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	return fmt.Sprintf("%.1f %s", x, units[i])
 }

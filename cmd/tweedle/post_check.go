@@ -204,7 +204,7 @@ func infoWords(dir string, info post.Info) string {
 	line("folder", "%s", dir)
 	line("smesher", "%s", info.NodeID)
 	line("bound to", "ATX %s", info.CommitmentATX)
-	line("space", "%d units of %d labels, %s in %d files of %s", info.NumUnits, info.LabelsPerUnit, bytesOf(info.Labels*post.LabelSize), info.Files, bytesOf(info.FileSize))
+	line("space", "%d units of %d labels, %s in %d files of %s", info.NumUnits, info.LabelsPerUnit, post.Bytes(info.Labels*post.LabelSize), info.Files, post.Bytes(info.FileSize))
 	state := fmt.Sprintf("%d of %d labels (%.1f %%): go on with \"tweedle post init\", or start the node", info.Done, info.Labels, 100*float64(info.Done)/float64(max(1, info.Labels)))
 	if info.Finished {
 		state = "full"

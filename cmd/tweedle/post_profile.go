@@ -113,10 +113,10 @@ func (p profile) words(rules preset.Params) string {
 	var b strings.Builder
 	b.WriteString(p.Figures.Words())
 	unit := rules.Post.LabelsPerUnit * post.LabelSize
-	fmt.Fprintf(&b, "\nIn a gap of %v, on %d cores, with units of %s (%s):\n", time.Duration(p.CycleGap*float64(time.Second)), p.Workers, bytesOf(unit), rules.Name)
+	fmt.Fprintf(&b, "\nIn a gap of %v, on %d cores, with units of %s (%s):\n", time.Duration(p.CycleGap*float64(time.Second)), p.Workers, post.Bytes(unit), rules.Name)
 	for _, f := range p.Fits {
 		fmt.Fprintf(&b, "  %d units, %s, at most: %d nonces solve %.0f %% of challenges in one pass; the disk must give %.0f MiB a second\n",
-			f.Units, bytesOf(f.Units*unit), f.Nonces, 100*f.Chance, f.DiskRate)
+			f.Units, post.Bytes(f.Units*unit), f.Nonces, 100*f.Chance, f.DiskRate)
 	}
 	b.WriteString("The proof of work of a nonce group comes before that and is not counted.\n")
 	return b.String()

@@ -148,28 +148,11 @@ func (s *Smesher) initialize(ctx context.Context) (activation.Input, error) {
 // room tells whether the disk has room for what is not filled yet. It is looked
 // at again with every try.
 func (s *Smesher) room() error {
-	need, err := post.Missing(s.cfg.Dir, s.rules.Post, post.Setup{NumUnits: s.cfg.NumUnits})
-	if err != nil || need == 0 {
-		return err
-	}
-	free, err := durable.OS{}.Free(s.cfg.Dir)
-	if err == nil && free < need {
-		err = fmt.Errorf("space in %s needs %s more, its disk has %s free: free some, it goes on by itself", s.cfg.Dir, size(need), size(free))
+	err := post.Room(s.cfg.Dir, s.rules.Post, post.Setup{NumUnits: s.cfg.NumUnits})
+	if full := (*post.NoRoomError)(nil); errors.As(err, &full) {
+		return fmt.Errorf("%w, it goes on by itself", err)
 	}
 	return err
-}
-
-// size writes a number of bytes for people.
-func size(n uint64) string {
-	for _, u := range []struct {
-		size uint64
-		name string
-	}{{1 << 40, "TiB"}, {1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
-		if n >= u.size {
-			return fmt.Sprintf("%.1f %s", float64(n)/float64(u.size), u.name)
-		}
-	}
-	return fmt.Sprintf("%d bytes", n)
 }
 
 // prove proves the space for a challenge.

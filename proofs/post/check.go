@@ -45,7 +45,11 @@ func check(fs durable.FS, dir string, p Params, opts CheckOptions) (uint64, erro
 		return 0, err
 	}
 	c := &checker{fs: fs, opts: opts, params: p}
-	if err := c.open(dir); err != nil {
+	var err error
+	if c.meta, c.layout, err = finished(fs, dir, p); err != nil {
+		return 0, err
+	}
+	if c.files, err = c.meta.numbers(opts.Files); err != nil {
 		return 0, err
 	}
 	for number := range c.files {
@@ -93,28 +97,17 @@ type checker struct {
 	mu sync.Mutex // held while a callback is called
 }
 
-func (c *checker) open(dir string) (err error) {
-	if c.meta, c.layout, err = finished(c.fs, dir, c.params); err != nil {
-		return err
-	}
-	c.files, err = c.meta.numbers(c.opts.Files)
-	return err
-}
-
 // finished returns the metadata of a directory that Init finished.
 func finished(fs durable.FS, dir string, p Params) (Metadata, layout, error) {
 	d, err := opened(fs, dir)
 	if err != nil {
 		return Metadata{}, layout{}, err
 	}
-	labels, err := p.NumLabels(d.Metadata.NumUnits)
-	switch {
-	case err != nil:
+	if err := d.fits(p); err != nil {
 		return Metadata{}, layout{}, err
-	case labels != d.layout.labels:
-		return Metadata{}, layout{}, fmt.Errorf("post: %s holds %d labels, the network asks for %d: it is of another network", dir, d.layout.labels, labels)
-	case d.Metadata.LastPosition != nil && *d.Metadata.LastPosition < labels:
-		return Metadata{}, layout{}, fmt.Errorf("post: %s has %d of %d labels: finish initialising first", dir, *d.Metadata.LastPosition, labels)
+	}
+	if last := d.Metadata.LastPosition; last != nil && *last < d.layout.labels {
+		return Metadata{}, layout{}, fmt.Errorf("post: %s has %d of %d labels: finish initialising first", dir, *last, d.layout.labels)
 	}
 	return d.Metadata, d.layout, nil
 }

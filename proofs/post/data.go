@@ -55,6 +55,15 @@ func opened(fs durable.FS, dir string) (*Data, error) {
 	return &Data{Metadata: m, fs: fs, layout: m.layout(dir)}, nil
 }
 
+// fits tells why the space is none of a network.
+func (d *Data) fits(p Params) error {
+	labels, err := p.NumLabels(d.Metadata.NumUnits)
+	if err == nil && labels != d.layout.labels {
+		err = fmt.Errorf("post: %s holds %d labels, the network asks for %d: it is of another network", d.layout.dir, d.layout.labels, labels)
+	}
+	return err
+}
+
 // Locate returns the path of the file that holds label i, and the byte where
 // it starts there. i must be below Metadata.NumLabels.
 func (d *Data) Locate(i uint64) (name string, offset int64) {

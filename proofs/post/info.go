@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"tweedle/base/durable"
 )
@@ -37,40 +36,37 @@ type PartInfo struct {
 // the sizes of its files.
 func ReadInfo(dir string) (Info, error) {
 	fs := durable.OS{}
-	names, err := fs.ReadDir(dir)
-	if err != nil {
+	if _, err := fs.ReadDir(dir); err != nil {
 		return Info{}, advise(err)
 	}
-	whole, err := loadMetadata(fs, filepath.Join(dir, MetadataFile))
+	m, err := loadMetadata(fs, filepath.Join(dir, MetadataFile))
 	if err != nil && !os.IsNotExist(err) {
 		return Info{}, err
 	}
-	found, m := err == nil, whole
+	found := err == nil
+	made, err := listParts(fs, dir)
+	if err != nil {
+		return Info{}, err
+	}
 	var parts []PartInfo
-	for _, name := range names {
-		part, ok := parsePart(name)
-		if !ok {
-			continue
-		}
-		p, err := loadMetadata(fs, filepath.Join(dir, name))
-		if err != nil {
-			return Info{}, err
-		}
+	for _, part := range made {
 		if !found {
-			m, found = p, true
+			m, found = part.meta, true
 			m.Nonce, m.LastPosition = nil, new(uint64)
 		}
-		first, end := p.layout(dir).part(part)
-		done := uint64(0)
-		if p.LastPosition != nil {
-			done = min(*p.LastPosition, end) - min(first, *p.LastPosition)
+		if err := part.inRange(dir); err != nil {
+			return Info{}, err
 		}
-		parts = append(parts, PartInfo{part, done, done == end-first})
+		first, end := part.meta.layout(dir).part(part.Part)
+		done := uint64(0)
+		if last := part.meta.LastPosition; last != nil {
+			done = min(*last, end) - min(first, *last)
+		}
+		parts = append(parts, PartInfo{part.Part, done, done == end-first})
 	}
 	if !found {
 		return Info{}, fmt.Errorf("post: %s has no %s: there is no space in it", dir, MetadataFile)
 	}
-	slices.SortFunc(parts, func(a, b PartInfo) int { return comparePart(a.Part, b.Part) })
 	info := Info{
 		NodeID: hex.EncodeToString(m.NodeID[:]), CommitmentATX: hex.EncodeToString(m.CommitmentATX[:]),
 		NumUnits: m.NumUnits, LabelsPerUnit: m.LabelsPerUnit, Labels: m.NumLabels(),
@@ -88,9 +84,50 @@ func ReadInfo(dir string) (Info, error) {
 	return info, nil
 }
 
-// Missing returns how many bytes the disk of a directory has still to take for a space or
+// NoRoomError says that a disk is too small for what is to be filled.
+type NoRoomError struct {
+	Dir        string
+	Need, Free uint64 // bytes
+}
+
+// Error says how much is missing.
+func (e *NoRoomError) Error() string {
+	return fmt.Sprintf("space in %s needs %s more, its disk has %s free: free some", e.Dir, Bytes(e.Need), Bytes(e.Free))
+}
+
+// Room returns a *NoRoomError if the disk of a directory cannot take what a space, or a
+// part of it, still needs: better before hours are spent on it.
+func Room(dir string, p Params, s Setup) error {
+	need, err := missing(dir, p, s)
+	if err != nil || need == 0 {
+		return err
+	}
+	free, err := durable.OS{}.Free(dir)
+	if err == nil && free < need {
+		err = &NoRoomError{Dir: dir, Need: need, Free: free}
+	}
+	return err
+}
+
+// Bytes writes a number of bytes for people.
+func Bytes(n uint64) string {
+	units := []string{"KiB", "MiB", "GiB", "TiB", "PiB"}
+	x, unit := float64(n), ""
+	for _, u := range units {
+		if x < 1024 {
+			break
+		}
+		x, unit = x/1024, u
+	}
+	if unit == "" {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return fmt.Sprintf("%.1f %s", x, unit)
+}
+
+// missing returns how many bytes the disk of a directory has still to take for a space or
 // a part of it, with its metadata; 0 if all is there.
-func Missing(dir string, p Params, s Setup) (uint64, error) {
+func missing(dir string, p Params, s Setup) (uint64, error) {
 	labels, err := p.NumLabels(s.NumUnits)
 	if err != nil {
 		return 0, err

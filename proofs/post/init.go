@@ -221,8 +221,8 @@ type initialiser struct {
 	buf        []byte     // the stored part of a batch
 
 	part       Part
-	begin, end uint64         // labels of the part
-	parts      []finishedPart // that others filled
+	begin, end uint64     // labels of the part
+	parts      []madePart // that others filled
 
 	next, resumed uint64    // the first label not yet computed; the same at start
 	best          candidate // of all labels before next

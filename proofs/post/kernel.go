@@ -88,8 +88,10 @@ var chosen = sync.OnceValue(func() choice {
 	}
 	var c choice
 	var wrongLabels, wrongScan error
+	for i, k := range labels {
+		labels[i] = k.measure()
+	}
 	c.labels, wrongLabels = fastest(labels, portableLabels)
-	c.labels = c.labels.measure()
 	c.scan, wrongScan = fastest(scans, portableScan)
 	c.err = errors.Join(wrongLabels, wrongScan)
 	return c
@@ -184,9 +186,9 @@ func (k labelKernel) measure() labelKernel {
 	return labelKernel{k.name, mixers}
 }
 
-// cost is how long the widest mixer takes for a label of a small cost.
+// cost is what a label costs by the widest mixer, as measure found it.
 func (k labelKernel) cost() float64 {
-	m := k.measure().mixers[len(k.mixers)-1]
+	m := k.mixers[len(k.mixers)-1]
 	return m.cost / float64(m.lanes)
 }
 

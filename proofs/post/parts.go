@@ -22,10 +22,6 @@ type Part struct {
 	To   uint64 `json:"to"`   // of the one after the last
 }
 
-func comparePart(a, b Part) int {
-	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
-}
-
 // parsePart returns the part whose metadata file has a name.
 func parsePart(name string) (p Part, ok bool) {
 	n, err := fmt.Sscanf(name, "postdata_part_%d_%d.json", &p.From, &p.To)
@@ -54,16 +50,22 @@ func (l layout) part(p Part) (first, end uint64) {
 	return p.From * l.perFile, min(p.To*l.perFile, l.labels)
 }
 
-// finishedPart is what another Init has left.
-type finishedPart struct {
+// madePart is a part with what its file says.
+type madePart struct {
 	Part
 	meta Metadata
 }
 
-// partsIn returns the parts in dir that are finished, in order. Those that are not are
-// filled again: what they have is the same. If s does not say how large files are, it gets
-// that from the parts: they must agree.
-func partsIn(fs durable.FS, dir string, p Params, s *Setup) (parts []finishedPart, err error) {
+// inRange tells why the name of a part's file cannot be right.
+func (p madePart) inRange(dir string) error {
+	if n := p.meta.NumFiles(); p.From >= p.To || p.To > n {
+		return fmt.Errorf("post: %s names no range of the %d files of this space: give it back its name", filepath.Join(dir, p.MetadataName()), n)
+	}
+	return nil
+}
+
+// listParts returns the parts that lie in dir, finished or not, in order.
+func listParts(fs durable.FS, dir string) (parts []madePart, err error) {
 	names, err := fs.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, advise(err)
@@ -77,20 +79,34 @@ func partsIn(fs durable.FS, dir string, p Params, s *Setup) (parts []finishedPar
 		if err != nil {
 			return nil, err
 		}
+		parts = append(parts, madePart{part, m})
+	}
+	slices.SortFunc(parts, func(a, b madePart) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
+	})
+	return parts, nil
+}
+
+// partsIn returns the parts in dir that are finished, in order. Those that are not are
+// filled again: what they have is the same. If s does not say how large files are, it gets
+// that from the parts: they must agree.
+func partsIn(fs durable.FS, dir string, p Params, s *Setup) (parts []madePart, err error) {
+	all, err := listParts(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range all {
+		m, name := part.meta, filepath.Join(dir, part.MetadataName())
 		if s.MaxFileSize == 0 {
 			s.MaxFileSize = m.MaxFileSize
 		}
-		if err := s.belongs(m, p, filepath.Join(dir, name)); err != nil {
+		if err := cmp.Or(s.belongs(m, p, name), part.inRange(dir)); err != nil {
 			return nil, err
 		}
-		if part.From >= part.To || part.To > m.NumFiles() {
-			return nil, fmt.Errorf("post: %s names no range of the %d files of this space: give it back its name", filepath.Join(dir, name), m.NumFiles())
-		}
-		if _, end := m.layout(dir).part(part); m.LastPosition != nil && *m.LastPosition >= end {
-			parts = append(parts, finishedPart{part, m})
+		if _, end := m.layout(dir).part(part.Part); m.LastPosition != nil && *m.LastPosition >= end {
+			parts = append(parts, part)
 		}
 	}
-	slices.SortFunc(parts, func(a, b finishedPart) int { return comparePart(a.Part, b.Part) })
 	return parts, nil
 }
 
@@ -147,7 +163,7 @@ func (in *initialiser) covered(number uint64) bool {
 	return false
 }
 
-// hasParts tells whether parts lie in dir, finished or not.
+// hasParts tells whether parts lie in dir, whatever they are.
 func hasParts(fs durable.FS, dir string) (bool, error) {
 	names, err := fs.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

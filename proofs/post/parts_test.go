@@ -191,6 +191,12 @@ func TestAPartOfAnotherSpaceIsRefused(t *testing.T) {
 			t.Errorf("%v: %v", part, err)
 		}
 	}
+	if err := os.Rename(filepath.Join(dir, "postdata_part_0_1.json"), filepath.Join(dir, "postdata_part_3_2.json")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadInfo(dir); err == nil || !strings.Contains(err.Error(), "postdata_part_3_2.json names no range") {
+		t.Errorf("a wrong name: %v", err)
+	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) != 2 {
 		t.Errorf("%d files, %v", len(files), err)
 	}

@@ -63,13 +63,8 @@ func (d *Data) Prove(challenge [32]byte, p Params, opts ProveOptions) (Proof, er
 	if err := opts.complete(); err != nil {
 		return Proof{}, err
 	}
-	labels, err := p.NumLabels(d.Metadata.NumUnits)
-	if err != nil {
+	if err := d.fits(p); err != nil {
 		return Proof{}, err
-	}
-	if labels != d.layout.labels {
-		return Proof{}, fmt.Errorf("post: %s holds %d labels, the network asks for %d: it is of another network",
-			d.layout.dir, d.layout.labels, labels)
 	}
 	s := newSearch(d, challenge, p, opts)
 	for first := 0; first < MaxNonces; first += opts.Nonces {
