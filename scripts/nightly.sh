@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Runs the long campaigns, one after another, each a target nightly-PART of the
-# Makefile that ends within an hour, and prints how long each took:
+# Runs the long campaigns, each a target nightly-PART of the Makefile that ends
+# within an hour, and prints how long each took:
 #
-#   scripts/nightly.sh PART...     e.g. scripts/nightly.sh kills damage
+#   scripts/nightly.sh PART...                 one after another, e.g. kills damage
+#   scripts/nightly.sh PART... -- PART...      in two lanes, side by side
+#
+# Parts before the dashes wait for clocks, networks and kills most of the time and must
+# be on time; those after them only compute, and give way to the first. A lane that has
+# done its own parts helps with those after the dashes.
 #
 # A part that fails does not hide the others: all are run, and the command fails
 # at the end. The whole output of a part is in bin/nightly/PART.log; of one that
@@ -13,26 +18,58 @@ cd "$(dirname "$0")/.."
 limit=${NIGHTLY_LIMIT:-60m}
 logs=bin/nightly
 mkdir -p "$logs"
-failed=()
+queue=$(mktemp -d)
+trap 'rm -rf "$queue"' EXIT
+trap 'trap "" TERM; kill 0; exit 130' INT TERM # the second lane hears no Ctrl-C of its own
 begin=$SECONDS
 clock() { printf '%d:%02d:%02d' $(($1 / 3600)) $(($1 % 3600 / 60)) $(($1 % 60)); }
 
-for part in "$@"; do
-  printf '%s  %-12s ' "$(date +%H:%M:%S)" "$part"
-  at=$SECONDS
-  if timeout --kill-after=10s "$limit" "${MAKE:-make}" --no-print-directory "nightly-$part" >"$logs/$part.log" 2>&1; then
-    echo "ok      $(clock $((SECONDS - at)))"
+# run PART NICENESS
+run() {
+  local at=$SECONDS from status said
+  from=$(date +%H:%M:%S)
+  if timeout --kill-after=10s "$limit" nice -n "$2" "${MAKE:-make}" --no-print-directory "nightly-$1" >"$logs/$1.log" 2>&1; then
+    printf '%s  %-12s ok      %s\n' "$from" "$1" "$(clock $((SECONDS - at)))"
+    return
   else
     status=$?
-    failed+=("$part")
-    echo "FAILED  $(clock $((SECONDS - at)))"
-    [ "$status" -ne 124 ] || echo "    it took longer than $limit"
-    tail -n 40 "$logs/$part.log" | sed 's/^/    /'
+  fi
+  echo "$1" >>"$queue/failed"
+  said=$(tail -n 40 "$logs/$1.log" | sed 's/^/    /')
+  [ "$status" -ne 124 ] || said="    it took longer than $limit"$'\n'$said
+  printf '%s  %-12s FAILED  %s\n%s\n' "$from" "$1" "$(clock $((SECONDS - at)))" "$said"
+}
+
+# take prints the next part of a list, and takes it off; it fails at the end.
+take() {
+  local part
+  part=$(flock "$queue/lock" sh -c 'head -n 1 "$1" && sed -i 1d "$1"' sh "$1")
+  [ -n "$part" ] && echo "$part"
+}
+
+list=$queue/waits
+touch "$queue/waits" "$queue/works" "$queue/failed"
+parts=0
+for part in "$@"; do
+  if [ "$part" = -- ]; then
+    list=$queue/works
+  else
+    echo "$part" >>"$list"
+    parts=$((parts + 1))
   fi
 done
 
-echo "$# parts in $(clock $((SECONDS - begin))), output in $logs"
-if [ ${#failed[@]} -gt 0 ]; then
-  echo "failed: ${failed[*]}"
+works() {
+  local part
+  while part=$(take "$queue/works"); do run "$part" 10; done
+}
+if [ "$list" = "$queue/works" ]; then works & fi
+while part=$(take "$queue/waits"); do run "$part" 0; done
+works
+wait
+
+echo "$parts parts in $(clock $((SECONDS - begin))), output in $logs"
+if [ -s "$queue/failed" ]; then
+  echo "failed:" $(cat "$queue/failed")
   exit 1
 fi
