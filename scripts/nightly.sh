@@ -20,7 +20,8 @@ logs=bin/nightly
 mkdir -p "$logs"
 queue=$(mktemp -d)
 trap 'rm -rf "$queue"' EXIT
-trap 'trap "" TERM; kill 0; exit 130' INT TERM # the second lane hears no Ctrl-C of its own
+# One group of processes, so that Ctrl-C ends both lanes and what they run.
+trap 'trap "" TERM; kill 0; exit 130' INT TERM
 begin=$SECONDS
 clock() { printf '%d:%02d:%02d' $(($1 / 3600)) $(($1 % 3600 / 60)) $(($1 % 60)); }
 
@@ -28,7 +29,8 @@ clock() { printf '%d:%02d:%02d' $(($1 / 3600)) $(($1 % 3600 / 60)) $(($1 % 60));
 run() {
   local at=$SECONDS from status said
   from=$(date +%H:%M:%S)
-  if timeout --kill-after=10s "$limit" nice -n "$2" "${MAKE:-make}" --no-print-directory "nightly-$1" >"$logs/$1.log" 2>&1; then
+  timeout --foreground --kill-after=10s "$limit" nice -n "$2" "${MAKE:-make}" --no-print-directory "nightly-$1" >"$logs/$1.log" 2>&1 &
+  if wait $!; then # a trap is not run before a command in the foreground ends
     printf '%s  %-12s ok      %s\n' "$from" "$1" "$(clock $((SECONDS - at)))"
     return
   else
