@@ -113,3 +113,13 @@ func TestTwinScenariosAreCountedAndSampled(t *testing.T) {
 		t.Error("no twins are caught: they do not sign twice")
 	}
 }
+
+// Found by the night: these twins keep the proof against them from gossip, one
+// node came to ask for it, and kept it to itself; others knew a layer later
+// each, the last two not yet at the end.
+func TestAProofThatSomebodyAskedForIsPassedOn(t *testing.T) {
+	play(t, Options{
+		Seed: 3941, Nodes: 6, Epochs: 2, Hostile: []string{"twins"}, Strangers: []string{}, Poets: []string{}, Clients: []string{"conflicts"},
+		Twins: []uint16{0, 0, 0, 3, 3}, Faults: calm(),
+	})
+}

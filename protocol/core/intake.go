@@ -230,7 +230,7 @@ func (m *Machine) giveUp(p *parked, why string) { m.verdict(p, ignored(&EarlyErr
 
 // verdict ends a message. What we heard from ourselves and accept goes out.
 func (m *Machine) verdict(p *parked, j judgement) {
-	if j.class == Accept && p.from == Self {
+	if j.class == Accept && (p.from == Self || p.token == 0 && m.passesOn(p.msg)) {
 		m.gossip(p.msg)
 	}
 	if j.class == Accept && p.from != Self && m.cfg.Identity != nil {
@@ -253,6 +253,15 @@ func (m *Machine) verdict(p *parked, j judgement) {
 		v.Reason = j.err.Error()
 	}
 	m.out.Verdicts = append(m.out.Verdicts, v)
+}
+
+// passesOn tells whether gossip gets what a peer answered. A proof of malfeasance
+// that we had to ask for is one that gossip did not bring, as when those whom its
+// smesher talks to are few: each node would find it by a chance of its own, layers
+// apart. Who is not synced finds those that all know.
+func (m *Machine) passesOn(msg Message) bool {
+	_, proof := msg.(*malfeasanceMessage)
+	return proof && m.synced
 }
 
 // ownSeen tells of a message of our own identity that came from elsewhere.
