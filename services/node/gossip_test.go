@@ -35,13 +35,15 @@ func TestGossipedATXs(t *testing.T) {
 	first := w.miners[0].atx
 	forged := copied(t, first)
 	forged.Coinbase[23]++
+	waited := make(chan string, 1)
+	go func() { waited <- w.onGossip(core.TopicATX)(soon(t), peer, codec.Encode(w.miners[3].atx)).String() }()
+	w.wait(t, func(s *core.Snapshot) bool { return s.Parked == 1 })
 	for _, tc := range []struct {
 		name  string
 		topic core.Topic
 		raw   []byte
 		want  string
 	}{
-		{"before its PoET proof is known", core.TopicATX, codec.Encode(w.miners[3].atx), "ignore"},
 		{"a PoET proof", core.TopicPoet, codec.Encode(&w.poet), "accept"},
 		{"a valid one", core.TopicATX, codec.Encode(first), "accept"},
 		{"the same again", core.TopicATX, codec.Encode(first), "ignore"},
@@ -69,6 +71,9 @@ func TestGossipedATXs(t *testing.T) {
 		t.Errorf("the proof that is served convinces nobody: %v", err)
 	}
 	// The one that waited for the PoET proof came through by itself.
+	if got := <-waited; got != "accept" {
+		t.Errorf("before its PoET proof is known: %s", got)
+	}
 	w.wait(t, func(*core.Snapshot) bool {
 		_, err := w.db.ATXRecord(w.miners[3].atx.ID())
 		return err == nil
@@ -191,7 +196,7 @@ func TestTransactionsOfUsersAndPeers(t *testing.T) {
 
 // A disk that fails once ends the node: it must not go on with a machine that
 // is ahead of what is stored.
-func TestAFailedWriteEndsTheNode(t *testing.T) {
+func TestAClosedDatabaseEndsTheNode(t *testing.T) {
 	w := &world{material: proofsOf(t), cfg: config(t.TempDir())}
 	var err error
 	if w.Node, err = Open(w.cfg); err != nil {
@@ -203,10 +208,17 @@ func TestAFailedWriteEndsTheNode(t *testing.T) {
 	if err := w.db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = w.addPoet(soon(t), core.Self, &w.poet) // nobody may be left to answer
+	ctx, cancel := context.WithCancel(soon(t))
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		w.onGossip(core.TopicPoet)(ctx, peer, codec.Encode(&w.poet)) // nobody may be left to answer
+	}()
 	if err := <-done; err == nil || strings.Contains(err.Error(), "\n") {
 		t.Errorf("the node ended with %v", err)
 	}
+	cancel()
+	<-asked
 }
 
 // What waits for a block waits over a restart.
