@@ -34,9 +34,10 @@ func (s *unknownReferences) layer(n *node, l types.Layer) {
 		p.Signature = key.Sign(signing.Proposal, p.SignedBytes())
 		m := &types.CertifyMessage{Decision: types.Decision{Layer: max(l, n.w.cfg.Schedule.FirstBallotLayer()), Electorate: types.Sum([]byte{byte(i)}, []byte(n.peer))}}
 		m.By = types.CertifySignature{Smesher: key.NodeID(), Signature: key.Sign(signing.Certify, codec.Encode(&m.Decision))}
+		proposal, decision := codec.Encode(p), codec.Encode(m)
 		for _, o := range n.links {
-			n.push(o, core.TopicProposal, codec.Encode(p))
-			n.push(o, core.TopicDecision, codec.Encode(m))
+			n.push(o, core.TopicProposal, proposal)
+			n.push(o, core.TopicDecision, decision)
 		}
 	}
 }
@@ -84,12 +85,17 @@ func (*lyingPeer) serves(n, _ *node, a syncer.Ask) ([]byte, time.Duration, bool)
 }
 
 // emptyPeer answers as if the network had just begun.
-type emptyPeer struct{ honesty }
+type emptyPeer struct {
+	honesty
+	empty *memory
+}
 
-func (*emptyPeer) serves(n, _ *node, a syncer.Ask) ([]byte, time.Duration, bool) {
+func (s *emptyPeer) serves(n, _ *node, a syncer.Ask) ([]byte, time.Duration, bool) {
 	n.acted = true
-	empty := newMemory(n.w.cfg.VM)
-	raw, err := core.Serve(empty.library(), codec.Encode(core.RequestOf(a)))
+	if s.empty == nil {
+		s.empty = newMemory(n.w.cfg.VM)
+	}
+	raw, err := core.Serve(s.empty.library(), codec.Encode(core.RequestOf(a)))
 	return raw, 0, err == nil
 }
 
@@ -123,8 +129,9 @@ func (s *junkTransactions) layer(n *node, l types.Layer) {
 		if err != nil {
 			panic(err)
 		}
+		tx := vm.Spawn(key, 0, s.sent)
 		for _, o := range n.links {
-			n.push(o, core.TopicTx, vm.Spawn(key, 0, s.sent))
+			n.push(o, core.TopicTx, tx)
 		}
 	}
 }
@@ -144,8 +151,9 @@ func (s *cheapPoets) layer(n *node, l types.Layer) {
 		m := &types.PoetProofMessage{Statement: types.Sum([]byte(n.peer), []byte{s.sent, byte(l)}), PoetID: types.NodeID{1}, RoundID: "1"}
 		m.Proof.NumLeaves = n.w.cfg.Activation.TickSize
 		m.Proof.Root = poetRoot(m.Statement, m.Proof.NumLeaves)
+		raw := codec.Encode(m)
 		for _, o := range n.links {
-			n.push(o, core.TopicPoet, codec.Encode(m))
+			n.push(o, core.TopicPoet, raw)
 		}
 	}
 }

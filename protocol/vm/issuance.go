@@ -2,6 +2,7 @@ package vm
 
 import (
 	"math/big"
+	"sync"
 
 	"tweedle/values/types"
 )
@@ -52,8 +53,7 @@ func (e Economics) issued(n uint64) uint64 {
 	left.Lsh(left, uint(2*q)) // 4^q
 	by := new(big.Int).Exp(big.NewInt(5), new(big.Int).SetUint64(q), nil)
 	if r != 0 {
-		x := lnFiveFourths()
-		x.Mul(x, new(big.Int).SetUint64(r))
+		x := new(big.Int).Mul(lnFiveFourths(), new(big.Int).SetUint64(r))
 		x.Quo(x, new(big.Int).SetUint64(uint64(e.FifthLayers)))
 		left.Mul(left, expMinus(x))
 		by.Lsh(by, fraction)
@@ -65,8 +65,9 @@ func (e Economics) issued(n uint64) uint64 {
 	return e.TotalSubsidy - left.Uint64()
 }
 
-// lnFiveFourths returns ln(5/4) = 2 artanh(1/9) = 2 * sum 1/((2i+1) 9^(2i+1)).
-func lnFiveFourths() *big.Int {
+// lnFiveFourths returns ln(5/4) = 2 artanh(1/9) = 2 * sum 1/((2i+1) 9^(2i+1)). It is
+// one number for all: not to be changed.
+var lnFiveFourths = sync.OnceValue(func() *big.Int {
 	sum := new(big.Int)
 	power := new(big.Int).Lsh(big.NewInt(2), fraction)
 	power.Quo(power, big.NewInt(9))
@@ -75,7 +76,7 @@ func lnFiveFourths() *big.Int {
 		power.Quo(power, big.NewInt(81))
 	}
 	return sum
-}
+})
 
 // expMinus returns e^-x for 0 <= x < 1 by its power series.
 func expMinus(x *big.Int) *big.Int {
