@@ -146,7 +146,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 	}
 	m.electorates = make(map[types.Hash32]*activation.Electorate)
 	m.poets.proofs = make(map[types.PoetProofRef]poetCost)
-	m.read = view{r: r}
+	m.read = newView(r)
 	m.read.begin()
 	m.registry = activation.NewRegistry(cfg.Schedule, m.read.source(), m.read.malicious())
 	tip := m.read.tip()

@@ -62,17 +62,28 @@ type view struct {
 	txs     map[types.TransactionID]types.Transaction
 }
 
-// begin forgets the overlay: what it has is committed. Most Steps write nothing.
-func (v *view) begin() {
-	if v.entries != nil && !v.dirty {
-		return
-	}
-	*v = view{
-		r: v.r, err: v.err, entries: make(map[types.ATXID]*activation.Entry), atxs: make(map[types.ATXID]*types.ATX),
+func newView(r Reader) view {
+	return view{
+		r: r, entries: make(map[types.ATXID]*activation.Entry), atxs: make(map[types.ATXID]*types.ATX),
 		poets: make(map[types.PoetProofRef]*types.PoetProofMessage), ballots: make(map[types.BallotID]*types.Ballot),
 		sets: make(map[types.Hash32]types.ActiveSet), blocks: make(map[types.BlockID]*types.Block),
 		txs: make(map[types.TransactionID]types.Transaction),
 	}
+}
+
+// begin forgets the overlay: what it has is committed. Most Steps write nothing.
+func (v *view) begin() {
+	if !v.dirty {
+		return
+	}
+	v.dirty = false
+	clear(v.entries)
+	clear(v.atxs)
+	clear(v.poets)
+	clear(v.ballots)
+	clear(v.sets)
+	clear(v.blocks)
+	clear(v.txs)
 }
 
 // wrote adds a write to the overlay.

@@ -43,7 +43,7 @@ func Slots(p Params, weight, total uint64) uint32 {
 
 // Message returns what the VRF of slot j is made over.
 func Message(beacon types.Beacon, epoch types.Epoch, vrfNonce uint64, j uint32) []byte {
-	var e codec.Encoder
+	e := codec.NewEncoder(64)
 	e.Compact(kindVoting)
 	e.Raw(beacon[:])
 	e.Compact(uint64(epoch))

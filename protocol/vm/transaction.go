@@ -114,8 +114,8 @@ func (tx *Tx) decodeBody(d *codec.Decoder) error {
 }
 
 func spawnArgs(t template) []byte {
-	var e codec.Encoder
-	t.encodeArgs(&e)
+	e := codec.NewEncoder(128)
+	t.encodeArgs(e)
 	return e.Bytes()
 }
 

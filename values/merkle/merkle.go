@@ -60,7 +60,20 @@ func (t Tree) Proof(i uint64) [][32]byte {
 }
 
 // Root returns the root of the tree over leaves.
-func Root(leaves [][32]byte) [32]byte { return NewTree(leaves).Root() }
+func Root(leaves [][32]byte) [32]byte {
+	if len(leaves) < 2 {
+		return at(leaves, 0)
+	}
+	layer := parents(leaves)
+	for len(layer) > 1 { // in place: a parent is left of its children
+		half := (len(layer) + 1) / 2
+		for i := range half {
+			layer[i] = Node(layer[2*i], at(layer, 2*i+1))
+		}
+		layer = layer[:half]
+	}
+	return layer[0]
+}
 
 // Proof returns the siblings of leaf i in the tree over leaves, as Tree.Proof does.
 func Proof(leaves [][32]byte, i uint64) [][32]byte { return NewTree(leaves).Proof(i) }

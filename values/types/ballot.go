@@ -131,10 +131,10 @@ func (b *Ballot) encodeInner(e *codec.Encoder) {
 // A6); there, whoever passes a ballot on can take some away, and with them a
 // part of its weight.
 func (b *Ballot) innerHash() Hash32 {
-	var e codec.Encoder
-	b.encodeInner(&e)
+	e := codec.NewEncoder(512)
+	b.encodeInner(e)
 	e.Raw(b.Smesher[:])
-	b.encodeOuter(&e)
+	b.encodeOuter(e)
 	return Sum(e.Bytes())
 }
 
@@ -160,7 +160,7 @@ func (b *Ballot) SignedHash() Hash32 { return b.innerHash() }
 // LayerAndHash returns the signed bytes of a ballot or proposal with a content
 // of this hash.
 func LayerAndHash(l Layer, h Hash32) []byte {
-	var e codec.Encoder
+	e := codec.NewEncoder(40)
 	e.Compact(uint64(l))
 	e.Raw(h[:])
 	return e.Bytes()
@@ -206,10 +206,10 @@ type Proposal struct {
 func (p *Proposal) SignedHash() Hash32 { return p.innerHash() }
 
 func (p *Proposal) innerHash() Hash32 {
-	var e codec.Encoder
+	e := codec.NewEncoder(64 + 32*len(p.Txs))
 	id := p.Ballot.ID()
 	e.Raw(id[:])
-	encodeIDs(&e, p.Txs)
+	encodeIDs(e, p.Txs)
 	e.Raw(p.MeshHash[:])
 	return Sum(e.Bytes())
 }
