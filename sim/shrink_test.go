@@ -4,6 +4,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"tweedle/protocol/core"
@@ -99,17 +100,17 @@ func TestTwinScenariosAreCountedAndSampled(t *testing.T) {
 	scenarios := TwinScenarios(5)
 	play := Sample(scenarios, nightly(24, len(scenarios)), 1)
 	t.Logf("%d of %d scenarios are played", len(play), len(scenarios))
-	caught := 0
-	for i, rows := range play {
-		o := Options{Seed: uint64(i), Nodes: 6, Epochs: 2, Hostile: []string{"twins"}, Strangers: []string{}, Poets: []string{}, Clients: []string{"conflicts"}, Twins: rows, Faults: calm()}
+	var caught atomic.Int64
+	sideBySide(len(play), func(i int) {
+		o := Options{Seed: uint64(i), Nodes: 6, Epochs: 2, Hostile: []string{"twins"}, Strangers: []string{}, Poets: []string{}, Clients: []string{"conflicts"}, Twins: play[i], Faults: calm()}
 		r := Run(o)
-		caught += r.Caught
+		caught.Add(int64(r.Caught))
 		for _, v := range r.Violations {
-			t.Errorf("%v: %s (%s)", rows, v, o.Command())
+			t.Errorf("%v: %s (%s)", play[i], v, o.Command())
 		}
-	}
-	t.Logf("in %d of them the twins are caught", caught)
-	if caught == 0 {
+	})
+	t.Logf("in %d of them the twins are caught", caught.Load())
+	if caught.Load() == 0 {
 		t.Error("no twins are caught: they do not sign twice")
 	}
 }

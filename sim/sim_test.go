@@ -111,10 +111,11 @@ func campaign(seed uint64) Options {
 }
 
 // Seeds draw everything: weather, adversaries, clients. A run is one goroutine;
-// so many of them run side by side as there are processors. A share of them, at
-// night all, are played twice: the digests are the same.
+// so many of them run side by side as there are processors. One in twenty is
+// played twice: the digests are the same.
 func TestSeeds(t *testing.T) {
-	seeds, twice := nightly(300, 2_500), uint64(nightly(20, 1))
+	const twice = 20
+	seeds := nightly(300, 2_500)
 	part, _ := strconv.Atoi(os.Getenv("TWEEDLE_SIM_PART")) // of the nightly campaign, from 1 on
 	first := uint64(max(part-1, 0) * seeds)
 	if n, err := strconv.Atoi(os.Getenv("TWEEDLE_SIM_SEEDS")); err == nil {
@@ -123,36 +124,45 @@ func TestSeeds(t *testing.T) {
 	if testing.Short() {
 		seeds = 10
 	}
-	// The heap of a run is small, and most of it is garbage.
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	start, cpu := time.Now(), processor()
-	var next, virtual, again, shrunk atomic.Int64
+	var virtual, again, shrunk atomic.Int64
+	sideBySide(seeds, func(i int) {
+		seed := first + uint64(i) + 1
+		o := campaign(seed)
+		r := Run(o)
+		virtual.Add(int64(r.Virtual))
+		if seed%twice == 0 {
+			again.Add(1)
+			if b := Run(o); b.Digest != r.Digest {
+				t.Errorf("two runs of seed %d have digests %s and %s", seed, r.Digest.Short(), b.Digest.Short())
+			}
+		}
+		for _, v := range r.Violations {
+			t.Errorf("seed %d: %s (%s)", seed, v, o.Command())
+		}
+		if len(r.Violations) > 0 && shrunk.Add(1) <= 3 {
+			least, runs := Shrink(o, 60, func(o Options) bool { return len(Run(o).Violations) > 0 })
+			t.Errorf("after %d runs the least of seed %d that fails is\n%s\n%s", runs, seed, least.Command(), least.Test())
+		}
+	})
+	t.Logf("%d seeds from %d on, %d of them twice, %.1f virtual hours, %.1f s, %.1f s of processor", seeds, first+1, again.Load(),
+		time.Duration(virtual.Load()).Hours(), time.Since(start).Seconds(), (processor() - cpu).Seconds())
+}
+
+// sideBySide does as many runs at once as there are processors: each is one goroutine.
+// The heap of a run is small, and most of it is garbage.
+func sideBySide(n int, run func(i int)) {
+	defer debug.SetGCPercent(debug.SetGCPercent(2000))
+	var next atomic.Int64
 	var all sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		all.Go(func() {
-			for seed := first + uint64(next.Add(1)); seed <= first+uint64(seeds); seed = first + uint64(next.Add(1)) {
-				o := campaign(seed)
-				r := Run(o)
-				virtual.Add(int64(r.Virtual))
-				if seed%twice == 0 {
-					again.Add(1)
-					if b := Run(o); b.Digest != r.Digest {
-						t.Errorf("two runs of seed %d have digests %s and %s", seed, r.Digest.Short(), b.Digest.Short())
-					}
-				}
-				for _, v := range r.Violations {
-					t.Errorf("seed %d: %s (%s)", seed, v, o.Command())
-				}
-				if len(r.Violations) > 0 && shrunk.Add(1) <= 3 {
-					least, runs := Shrink(o, 60, func(o Options) bool { return len(Run(o).Violations) > 0 })
-					t.Errorf("after %d runs the least of seed %d that fails is\n%s\n%s", runs, seed, least.Command(), least.Test())
-				}
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				run(i)
 			}
 		})
 	}
 	all.Wait()
-	t.Logf("%d seeds from %d on, %d of them twice, %.1f virtual hours, %.1f s, %.1f s of processor", seeds, first+1, again.Load(),
-		time.Duration(virtual.Load()).Hours(), time.Since(start).Seconds(), (processor() - cpu).Seconds())
 }
 
 // processor is the time that this process has used of all processors.
