@@ -56,8 +56,9 @@ func testnetUp(dir *string) *cobra.Command {
 		Long: "Start nodes and PoET servers as processes on loopback, or continue the testnet that is in --dir\n" +
 			"with the same genesis. Ctrl-C stops everything; a later `up` goes on.\n" +
 			"With --epochs N it ends after N full epochs with ballots, and succeeds only if all nodes agree.",
-		Example: "  tweedle testnet up\n  tweedle testnet up --nodes 5 --poets 2 --epochs 4 --json --dir /tmp/net",
-		Args:    noArgs,
+		Example: "  tweedle testnet up\n  tweedle testnet up --nodes 5 --poets 2 --epochs 4 --json --dir /tmp/net\n" +
+			"  tweedle testnet up --supervise --alert-webhook https://example.com/hook",
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if plain && asJSON {
 				return usageError{errors.New("--plain and --json: choose one of them")}
@@ -90,6 +91,8 @@ func testnetUp(dir *string) *cobra.Command {
 	f.IntVar(&o.Epochs, "epochs", 0, "end after so many full epochs with ballots (default: run until Ctrl-C)")
 	f.Float64Var(&o.TxRate, "tx-rate", testnet.DefaultTxRate, "transactions to send per second; 0: none")
 	f.Uint64Var(&o.MaxLeavesPerSecond, "max-leaves-per-second", 0, fmt.Sprintf("speed limit of each PoET (default %d)", testnet.DefaultLeavesPerSecond))
+	f.BoolVar(&o.Supervise, "supervise", false, "start again what has crashed, after 0.5 s, doubled each time to a minute")
+	f.StringVar(&o.AlertWebhook, "alert-webhook", "", "URL that gets the alerts; it needs tweedle-watch (make watch) beside this program or on PATH")
 	f.BoolVar(&o.Fresh, "fresh", false, "delete the testnet in --dir and start a new one")
 	f.BoolVar(&plain, "plain", false, "print plain lines, also on a terminal")
 	f.BoolVar(&asJSON, "json", false, "print one event a line as JSON; the last one is the summary")

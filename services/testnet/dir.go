@@ -21,10 +21,12 @@ import (
 //	testnet.json  the plan: which processes, of which preset
 //	network.json  the network's parameters and genesis balances
 //	wallets/      keys of the faucet and of each node's coinbase
+//	watch/        configuration and data of the watch, if there is one
 //	NAME/         one process: its own data, and
 //	NAME/log             what it printed
 //	NAME/process.json    its Record
 //	NAME/endpoints.json  written by the process
+//	NAME/crashes/        what is known of its deaths, if somebody watches
 type directory string
 
 const (
@@ -121,7 +123,7 @@ func (d directory) checkForeign() error {
 // isOurs tells whether a testnet makes a file of this name.
 func isOurs(name string) bool {
 	switch name {
-	case socketFile, planFile, networkFile, walletsDir:
+	case socketFile, planFile, networkFile, walletsDir, watchName:
 		return true
 	}
 	return Node.number(name) > 0 || Poet.number(name) > 0

@@ -113,7 +113,10 @@ func (p Process) text() string {
 		return fmt.Sprintf("%-8s paused (pid %d)", p.Name, p.PID)
 	case p.State == Running:
 		addr := "http://" + p.Endpoints.REST
-		if p.Endpoints.REST == "" {
+		switch {
+		case p.Name == watchName:
+			addr = "alerts at http://" + p.Endpoints.Metrics
+		case p.Endpoints.REST == "":
 			addr = "no REST API"
 		}
 		return fmt.Sprintf("%-8s running (pid %d), %s", p.Name, p.PID, addr)
@@ -127,12 +130,18 @@ type Crash struct {
 	PID  int      `json:"pid"`
 	Exit string   `json:"exit"`
 	Log  []string `json:"log"` // its last words
+	// Supervised: it is started again by itself.
+	Supervised bool `json:"supervised"`
 }
 
 func (Crash) kind() string { return "crash" }
 func (c Crash) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-8s CRASHED: %s (pid %d); it stays down until `tweedle testnet restart %s`. Its last words:", c.Name, c.Exit, c.PID, c.Name)
+	what := fmt.Sprintf("it stays down until `tweedle testnet restart %s`", c.Name)
+	if c.Supervised {
+		what = "it is started again"
+	}
+	fmt.Fprintf(&b, "%-8s CRASHED: %s (pid %d); %s. Its last words:", c.Name, c.Exit, c.PID, what)
 	for _, line := range c.Log {
 		b.WriteString("\n    " + line)
 	}

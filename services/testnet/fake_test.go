@@ -66,7 +66,7 @@ func runLauncher(dir string) {
 // fakeOptions are those of a small testnet of fake processes.
 func fakeOptions(dir string, environ ...string) Options {
 	return Options{
-		Dir: dir, Nodes: 2, Poets: 1, Gateways: 2, TxRate: 0,
+		Dir: dir, Nodes: 2, Poets: 1, Gateways: 2, TxRate: 0, noWatch: true,
 		environ: append([]string{fakeEnv + "=1", launcherEnv + "="}, environ...),
 	}
 }

@@ -29,6 +29,10 @@ type launcher struct {
 	mu        sync.Mutex // guards all following fields
 	plan      *plan
 	processes map[string]*process
+	watch     *process // nil: nobody watches
+
+	watchExe string     // written before anything else runs
+	telling  sync.Mutex // one at a time writes what is watched
 }
 
 func newLauncher(d *lockedDir, p *plan, o Options, emit *emitter) *launcher {
@@ -46,7 +50,7 @@ func newLauncher(d *lockedDir, p *plan, o Options, emit *emitter) *launcher {
 // newProcess returns a process that does not run; addresses of its last run
 // are known again.
 func (l *launcher) newProcess(m member) *process {
-	p := &process{member: m, dir: l.dir.directory, emit: l.emit, grace: cmp.Or(l.opts.grace, stopGrace)}
+	p := &process{member: m, dir: l.dir.directory, emit: l.emit, grace: cmp.Or(l.opts.grace, stopGrace), supervised: l.opts.Supervise}
 	if err := l.dir.load(&p.rec, m.Name, recordFile); err != nil {
 		// Without a record it gets new addresses, that is all.
 		p.rec = Record{}
@@ -59,15 +63,21 @@ func (l *launcher) newProcess(m member) *process {
 func (l *launcher) process(name string) (*process, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, err := l.plan.choose([]string{name}); err != nil {
+	if _, err := l.plan.choose([]string{name}, l.watch != nil); err != nil {
 		return nil, err
+	}
+	if name == watchName {
+		return l.watch, nil
 	}
 	return l.processes[name], nil
 }
 
 // choose checks process names; none means all.
-func (p *plan) choose(names []string) ([]string, error) {
+func (p *plan) choose(names []string, watched bool) ([]string, error) {
 	all := append(p.names(Node), p.names(Poet)...)
+	if watched {
+		all = append(all, watchName)
+	}
 	if len(names) == 0 {
 		return all, nil
 	}
@@ -99,13 +109,22 @@ func (l *launcher) members(k Kind) []member {
 	return out
 }
 
+// all returns all processes, nodes first.
+func (l *launcher) all() []*process {
+	out := append(l.of(Node), l.of(Poet)...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watch != nil {
+		out = append(out, l.watch)
+	}
+	return out
+}
+
 // records returns what is known of all processes, nodes first.
 func (l *launcher) records() []Record {
 	var out []Record
-	for _, k := range []Kind{Node, Poet} {
-		for _, p := range l.of(k) {
-			out = append(out, p.record())
-		}
+	for _, p := range l.all() {
+		out = append(out, p.record())
 	}
 	return out
 }
@@ -129,11 +148,14 @@ func (l *launcher) started(resumed bool) Started {
 	}
 }
 
-// startAll starts the PoETs, then the nodes, and tells the PoETs their
+// startAll starts the watch, the PoETs, then the nodes, and tells the PoETs their
 // gateways. obs shows progress meanwhile.
 func (l *launcher) startAll(ctx context.Context, obs *observer) error {
 	stop := obs.show(ctx)
 	defer stop()
+	if err := l.startWatch(ctx); err != nil {
+		return err
+	}
 	if err := l.startEach(ctx, l.of(Poet)); err != nil {
 		return err
 	}
@@ -186,17 +208,30 @@ func (l *launcher) startLocked(ctx context.Context, p *process, rule addressRule
 	if taken != "" && rule == same {
 		return fmt.Errorf("address %s of %s is in use by another program: end it, then run `tweedle testnet restart %s` again", taken, p.Name, p.Name)
 	}
-	args, err := l.arguments(p, taken != "")
+	cmd, err := l.command(p, taken != "")
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(l.opts.Executable, args...)
 	cmd.Env = append(os.Environ(), l.opts.environ...)
-	if err := p.start(ctx, l.spawner, cmd); err != nil {
+	p.expect(true)
+	if err := p.start(ctx, l.spawner, cmd, cmd.Path != l.opts.Executable && p.Kind != Watch); err != nil {
 		return err
 	}
 	l.emit.event(processEvent(p.record()))
+	l.tellWatch()
 	return nil
+}
+
+// command returns what starts a process.
+func (l *launcher) command(p *process, anyAddress bool) (*exec.Cmd, error) {
+	if p.Kind == Watch {
+		return l.watchCommand(p, anyAddress)
+	}
+	args, err := l.arguments(p, anyAddress)
+	if err != nil {
+		return nil, err
+	}
+	return l.watched(p, args), nil
 }
 
 // takenAddress returns an address of the process's last run that cannot be
@@ -291,12 +326,16 @@ func (l *launcher) arguments(p *process, anyAddress bool) ([]string, error) {
 	return args, nil
 }
 
-// stopAll ends all processes in order: nodes, which need the PoETs, first.
+// stopAll ends all processes in order: nodes, which need the PoETs, first, and
+// the watch, which is told of the others, last.
 func (l *launcher) stopAll() {
-	for _, k := range []Kind{Node, Poet} {
+	all := l.all()
+	for _, k := range []Kind{Node, Poet, Watch} {
 		var wg sync.WaitGroup
-		for _, p := range l.of(k) {
-			wg.Go(p.stop)
+		for _, p := range all {
+			if p.Kind == k {
+				wg.Go(p.stop)
+			}
 		}
 		wg.Wait()
 	}
@@ -304,10 +343,18 @@ func (l *launcher) stopAll() {
 
 // The commands that other shells send; each returns what to tell them.
 
-func (l *launcher) kill(_ context.Context, p *process) error   { return p.kill() }
+// kill is a crash to a supervisor, as it would be from another hand.
+func (l *launcher) kill(_ context.Context, p *process) error { return p.kill(!l.opts.Supervise) }
+
 func (l *launcher) pause(_ context.Context, p *process) error  { return p.pause(true) }
 func (l *launcher) resume(_ context.Context, p *process) error { return p.pause(false) }
-func (l *launcher) down(_ context.Context, p *process) error   { p.stop(); return nil }
+
+func (l *launcher) down(_ context.Context, p *process) error {
+	p.expect(false)
+	l.tellWatch()
+	p.stop()
+	return nil
+}
 
 // restart ends a process in order, if it runs, and starts it again.
 func (l *launcher) restart(ctx context.Context, p *process) error {

@@ -85,7 +85,7 @@ func Logs(ctx context.Context, dir string, names []string, lines int, follow boo
 	if err != nil {
 		return err
 	}
-	if names, err = p.choose(names); err != nil {
+	if names, err = p.choose(names, d.hasWatch()); err != nil {
 		return err
 	}
 	ends := make([]int64, len(names))

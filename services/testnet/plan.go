@@ -18,6 +18,8 @@ type Kind string
 const (
 	Node Kind = "node"
 	Poet Kind = "poet"
+	// Watch is in no plan: a testnet has one if its program is there.
+	Watch Kind = "watch"
 )
 
 // Defaults of a new testnet.

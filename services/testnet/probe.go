@@ -36,6 +36,7 @@ type answer struct {
 	node   *telemetry.NodeStatus
 	layers []telemetry.LayerStatus // from the layer asked for on
 	poet   poetAnswer
+	alerts *int // of the watch
 }
 
 type poetAnswer struct {
@@ -79,10 +80,13 @@ func (p *prober) all(ctx context.Context, records []Record, next func(node strin
 			from = next(r.Name)
 		}
 		wg.Go(func() {
-			if r.Kind == Node {
+			switch r.Kind {
+			case Node:
 				answers[i] = p.node(ctx, r.Endpoints, from, next != nil)
-			} else {
+			case Poet:
 				answers[i] = p.poet(ctx, r)
+			case Watch:
+				answers[i] = p.alerts(ctx, r.Endpoints)
 			}
 		})
 	}

@@ -51,12 +51,15 @@ type process struct {
 	dir   directory
 	emit  *emitter
 	grace time.Duration // from SIGTERM to SIGKILL
+	// supervised: it is started again when it has crashed.
+	supervised bool
 
 	op sync.Mutex // held for the whole of a start or an orderly stop
 
-	mu    sync.Mutex // guards all following fields
-	rec   Record
-	child *child // the newest run; nil before the first
+	mu       sync.Mutex // guards all following fields
+	rec      Record
+	child    *child // the newest run; nil before the first
+	expected bool   // to run: it was started, and not stopped in order
 }
 
 // child is one run of a process.
@@ -64,6 +67,8 @@ type child struct {
 	proc     *os.Process
 	done     chan struct{} // closed once the process is gone and recorded
 	wanted   bool          // that it ends; guarded by process.mu
+	watched  bool          // proc runs the program, and tells the watch of its death
+	program  *os.Process   // then this is the program, once it listens; guarded by process.mu
 	logStart int64         // where the log of this run begins
 }
 
@@ -76,8 +81,8 @@ func (p *process) record() Record {
 
 // start runs the command and returns once its listeners are open. The process
 // ends with this one, however this one ends.
-func (p *process) start(ctx context.Context, s *spawner, cmd *exec.Cmd) error {
-	c, err := p.spawn(s, cmd)
+func (p *process) start(ctx context.Context, s *spawner, cmd *exec.Cmd, watched bool) error {
+	c, err := p.spawn(s, cmd, watched)
 	if err != nil {
 		return err
 	}
@@ -91,34 +96,38 @@ func (p *process) start(ctx context.Context, s *spawner, cmd *exec.Cmd) error {
 			return fmt.Errorf("%s ended while it started (%s): %s", p.Name, p.record().Exit, p.lastWords(c))
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				p.kill()
+				p.kill(false) //nolint:errcheck // it may have ended just now
 				return fmt.Errorf("%s opened no listeners within %v: see %s", p.Name, startTimeout, p.dir.path(p.Name, logFile))
 			}
 			return ctx.Err()
 		case <-tick.C:
 		}
-		var e telemetry.Endpoints
-		// An unreadable file is one that is not complete yet.
-		if err := p.dir.load(&e, p.Name, telemetry.EndpointsFile); err != nil || e.PID != c.proc.Pid {
-			continue
+		if e, ok := p.announced(c); ok {
+			return p.listening(c, e)
 		}
-		return p.listening(e)
 	}
 }
 
 // listening records the addresses of a run that is still alive.
-func (p *process) listening(e telemetry.Endpoints) error {
+func (p *process) listening(c *child, e telemetry.Endpoints) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.rec.State != Running {
 		return fmt.Errorf("%s ended while it started (%s)", p.Name, p.rec.Exit)
 	}
-	p.rec.Endpoints = e
+	if c.watched {
+		program, err := os.FindProcess(e.PID)
+		if err != nil {
+			return fmt.Errorf("%s ended while it started: %w", p.Name, err)
+		}
+		c.program = program
+	}
+	p.rec.Endpoints, p.rec.PID = e, e.PID
 	return p.saveLocked()
 }
 
 // spawn starts the command, with its output in the log.
-func (p *process) spawn(s *spawner, cmd *exec.Cmd) (*child, error) {
+func (p *process) spawn(s *spawner, cmd *exec.Cmd, watched bool) (*child, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.rec.State == Running {
@@ -143,7 +152,7 @@ func (p *process) spawn(s *spawner, cmd *exec.Cmd) (*child, error) {
 	if err := s.start(cmd); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", p.Name, err)
 	}
-	c := &child{proc: cmd.Process, done: make(chan struct{}), logStart: logStart}
+	c := &child{proc: cmd.Process, done: make(chan struct{}), logStart: logStart, watched: watched}
 	p.child = c
 	p.rec.State, p.rec.Paused, p.rec.PID = Running, false, cmd.Process.Pid
 	p.rec.Started, p.rec.Ended, p.rec.Exit = time.Now().UTC(), nil, ""
@@ -174,7 +183,7 @@ func (p *process) wait(c *child, cmd *exec.Cmd) {
 		p.emit.event(Note{Name: p.Name, Text: err.Error()})
 	}
 	if rec.State == Crashed {
-		p.emit.event(Crash{Name: p.Name, PID: rec.PID, Exit: exit, Log: p.report(c)})
+		p.emit.event(Crash{Name: p.Name, PID: rec.PID, Exit: exit, Supervised: p.supervised, Log: p.report(c)})
 	} else {
 		p.emit.event(processEvent(rec))
 	}
@@ -193,15 +202,20 @@ func (p *process) signal(sig syscall.Signal, want bool) (*child, error) {
 	}
 	c := p.child
 	c.wanted = c.wanted || want
-	if err := c.proc.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	to := c.proc
+	if c.program != nil && sig != syscall.SIGTERM {
+		to = c.program // an order to end goes through who would tell of a death
+	}
+	if err := to.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return nil, fmt.Errorf("signal %s: %w", p.Name, err)
 	}
 	return c, nil
 }
 
-// kill ends the run by SIGKILL and waits until it is recorded.
-func (p *process) kill() error {
-	c, err := p.signal(syscall.SIGKILL, true)
+// kill ends the run by SIGKILL and waits until it is recorded, as a crash unless
+// it is wanted.
+func (p *process) kill(wanted bool) error {
+	c, err := p.signal(syscall.SIGKILL, wanted)
 	if err != nil {
 		return err
 	}
@@ -248,7 +262,7 @@ func (p *process) stop() {
 	case <-c.done:
 	case <-time.After(p.grace):
 		p.emit.event(Note{Name: p.Name, Text: fmt.Sprintf("did not end within %v: killed", p.grace)})
-		p.kill() //nolint:errcheck // it may have ended just now
+		p.kill(true) //nolint:errcheck // it may have ended just now
 		<-c.done
 	}
 }

@@ -3,6 +3,7 @@ package testnet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"tweedle/base/telemetry"
@@ -20,7 +21,8 @@ type Status struct {
 	Poets []PoetStatus `json:"poets"`
 
 	Page   *string `json:"page"`   // of the dashboard; null: there is none
-	Alerts *int    `json:"alerts"` // that fire; null: nobody watches
+	Alerts *int    `json:"alerts"` // of severity page or warn, that fire; null: nobody watches
+	Watch  *string `json:"watch"`  // URL of the watch that runs
 
 	layerEnds time.Time // when the next layer begins
 	Started   bool      `json:"started"` // whether genesis has passed
@@ -85,7 +87,11 @@ func ReadStatus(ctx context.Context, dir string) (*Status, error) {
 	}
 	up := d.isUp()
 	var records []Record
-	for _, m := range p.Members {
+	members := p.Members
+	if d.hasWatch() {
+		members = append(slices.Clone(members), member{Name: watchName, Kind: Watch})
+	}
+	for _, m := range members {
 		var r Record
 		if err := d.load(&r, m.Name, recordFile); err != nil {
 			r = Record{State: Stopped} // it was never started
@@ -125,6 +131,13 @@ func (s *Status) fill(records []Record, answers map[string]answer) {
 			trouble = oneLine(a.err.Error())
 		}
 		e := r.Endpoints
+		if r.Kind == Watch {
+			if url := "http://" + e.Metrics; r.State == Running && e.Metrics != "" {
+				s.Watch = &url
+			}
+			s.Alerts = a.alerts
+			continue
+		}
 		if r.Kind == Poet {
 			s.Poets = append(s.Poets, PoetStatus{
 				Name: r.Name, PID: r.PID, State: r.State, Paused: r.Paused,

@@ -43,11 +43,17 @@ type Options struct {
 	Fresh bool
 	// Executable runs "node" and "poet"; empty means the running program.
 	Executable string
+	// Supervise starts again what has crashed, killed or not.
+	Supervise bool
+	// AlertWebhook is a URL that gets alerts as Alertmanager sends them; it needs
+	// the watch's program.
+	AlertWebhook string
 	// View sees what happens; nil means nobody.
 	View View
 
 	environ []string      // for the processes, besides our own; tests
 	grace   time.Duration // 0: stopGrace; tests
+	noWatch bool          // though its program is there; tests
 }
 
 // MaxTxRate bounds Options.TxRate, in transactions per second: the load is
@@ -72,7 +78,7 @@ func (o Options) Validate() error {
 	case !(o.TxRate >= 0 && o.TxRate <= MaxTxRate):
 		return fmt.Errorf("%g transactions per second: choose 0 to %d with --tx-rate", o.TxRate, MaxTxRate)
 	}
-	return checkPreset(o.Preset)
+	return errors.Join(checkPreset(o.Preset), checkWebhook(o.AlertWebhook))
 }
 
 // Reasons why a testnet ends before its target.
@@ -150,6 +156,11 @@ func (l *launcher) run(parent context.Context, resumed bool) (Summary, error) {
 	}
 	stopLoad := l.load.start(ctx)
 	defer stopLoad()
+	if l.opts.Supervise {
+		supervising := make(chan struct{})
+		go func() { l.supervise(ctx); close(supervising) }()
+		defer func() { cancel(nil); <-supervising }()
+	}
 	obs.run(ctx)
 	return obs.verdict(ctx), nil
 }

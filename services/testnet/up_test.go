@@ -278,6 +278,55 @@ func TestARestartWhoseAddressIsTakenSaysSo(t *testing.T) {
 	do(t, dir, Restart, "node-2")
 }
 
+// With --supervise a process is back after a crash and after a kill, at the
+// addresses that others know it by; what is stopped in order stays down.
+func TestSuperviseStartsAgainWhatCrashed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := fakeOptions(dir)
+	o.Supervise = true
+	r := start(t, o)
+	first := node(t, dir, "node-1")
+	if res, err := http.Get("http://" + first.Metrics + "/crash"); err == nil {
+		res.Body.Close()
+	}
+	http.DefaultClient.CloseIdleConnections()
+	back := func(last NodeStatus) NodeStatus {
+		var now NodeStatus
+		waitFor(t, last.Name+" running again", func() bool {
+			now = node(t, dir, last.Name)
+			return now.State == Running && now.PID != last.PID && now.AppliedLayer != nil
+		})
+		if now.GRPC != last.GRPC || now.Metrics != last.Metrics {
+			t.Errorf("%s was at %s and %s, and is at %s and %s", last.Name, last.GRPC, last.Metrics, now.GRPC, now.Metrics)
+		}
+		return now
+	}
+	second := back(first)
+	if c, ok := find(r.recorder, func(Crash) bool { return true }); !ok || !c.Supervised || !strings.Contains(c.text(), "it is started again") {
+		t.Errorf("told as %+v", c)
+	}
+	do(t, dir, Kill, "node-1")
+	back(second)
+	do(t, dir, Down, "node-2")
+	time.Sleep(2*restartFirst + restartLook)
+	if got := node(t, dir, "node-2"); got.State != Stopped {
+		t.Errorf("node-2 was stopped in order and is %s", got.State)
+	}
+}
+
+func TestRestartsWaitLongerEachTime(t *testing.T) {
+	t.Parallel()
+	var got []time.Duration
+	for _, crashes := range []int{1, 2, 3, 8, 1000} {
+		got = append(got, restartWait(crashes))
+	}
+	want := []time.Duration{restartFirst, 2 * restartFirst, 4 * restartFirst, restartLongest, restartLongest}
+	if !slices.Equal(got, want) {
+		t.Errorf("waits %v, want %v", got, want)
+	}
+}
+
 func TestACrashIsToldAtOnceWithItsReason(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -100,6 +100,9 @@ func (s *Status) Text(now time.Time) []string {
 	if !s.Running {
 		lines[0] = fmt.Sprintf("network %s is not running; genesis was %s", s.Network, s.Genesis.Local().Format(time.DateTime))
 	}
+	if s.Watch != nil {
+		lines = append(lines, fmt.Sprintf("alerts that fire: %s; see %s", number(s.Alerts), *s.Watch))
+	}
 	lines = append(lines, "", fmt.Sprintf("%-8s %-8s %7s %8s %-11s %5s %4s  %s",
 		"node", "state", "pid", "applied", "state root", "peers", "ATX", "smesher"))
 	for _, n := range s.Nodes {

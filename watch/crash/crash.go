@@ -64,6 +64,7 @@ type Event struct {
 	BackTold *time.Time `json:"back_told,omitempty"` // and somebody took that
 
 	renewed time.Time // told last
+	code    int       // exit status, see Ended.Code
 }
 
 // String is the event on one line.

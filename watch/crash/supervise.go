@@ -57,6 +57,18 @@ type Supervisor struct {
 // again.
 var ErrEnded = errors.New("the program ended")
 
+// Ended is that error, with the death.
+type Ended struct{ Event *Event }
+
+func (e Ended) Error() string { return fmt.Sprintf("%v: %s", ErrEnded, e.Event) }
+
+// Unwrap returns ErrEnded.
+func (e Ended) Unwrap() error { return ErrEnded }
+
+// Code returns the exit status of the program; of one that a signal killed 128
+// and the signal's number, as a shell has it.
+func (e Ended) Code() int { return e.Event.code }
+
 // New opens the event files of a supervisor.
 func New(cfg Config) (*Supervisor, error) {
 	if cfg.Name == "" || len(cfg.Command) == 0 {
@@ -116,7 +128,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			s.cfg.Log.Error("the event could not be written", "err", err)
 		}
 		if s.cfg.Once {
-			return fmt.Errorf("%w: %s", ErrEnded, e)
+			return Ended{e}
 		}
 		select {
 		case <-ctx.Done():
@@ -230,7 +242,8 @@ func (s *Supervisor) start() (*child, error) {
 	c.cmd.Stdout, c.cmd.Stderr = c.tail, c.tail
 	// A grandchild that keeps the output open does not keep us waiting.
 	c.cmd.WaitDelay = time.Second
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	// Without us nobody tells of its death. A program that is stopped would not see SIGTERM.
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread() // Pdeathsig is about the thread; Run's goroutine keeps it
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", s.cfg.Name, err)
@@ -309,6 +322,10 @@ func (s *Supervisor) event(c *child) *Event {
 		Name: s.cfg.Name, Network: s.cfg.Network, Time: now, Command: strip(strings.Join(s.cfg.Command, " "), s.secrets),
 		PID: c.cmd.ProcessState.Pid(), Uptime: now.Sub(c.start).Round(time.Millisecond).String(),
 		Status: c.cmd.ProcessState.String(), OOM: c.ooms.killed(), Version: c.version, Layer: c.layer,
+	}
+	e.code = c.cmd.ProcessState.ExitCode()
+	if ws, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		e.code = 128 + int(ws.Signal())
 	}
 	if e.Version == "" {
 		e.Version = builtVersion(c.cmd.Path)

@@ -54,6 +54,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := dispatch(ctx, args)
+	var ended crash.Ended
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
@@ -62,6 +63,9 @@ func run(args []string) int {
 		return exitUsage
 	}
 	fmt.Fprintln(os.Stderr, "tweedle-watch:", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	if errors.As(err, &ended) {
+		return ended.Code()
+	}
 	return exitFailed
 }
 
@@ -122,9 +126,16 @@ func serve(ctx context.Context, args []string) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	go func() { // it ends with the process
-		for range hangup {
-			s.Reload()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				s.Reload()
+			}
 		}
 	}()
 	if announce != "" {
@@ -138,7 +149,7 @@ func serve(ctx context.Context, args []string) error {
 
 func supervise(ctx context.Context, args []string) error {
 	cfg := crash.Config{Output: os.Stdout, Log: logger()}
-	var watch, tokenFile, webhook, listen, status string
+	var watch, tokenFile, webhook, listen, status, endpoints string
 	fs, err := flags("run", "tweedle-watch run --name node-1 --watch http://127.0.0.1:9096 --token-file watch-data/token -- tweedle node --dir D --network N", args, func(fs *flag.FlagSet) {
 		fs.StringVar(&cfg.Name, "name", "", "name of the program in alerts")
 		fs.StringVar(&cfg.Network, "network", "tweedle", "name of the network in alerts")
@@ -148,7 +159,8 @@ func supervise(ctx context.Context, args []string) error {
 		fs.StringVar(&webhook, "webhook", "", "URL that is told directly")
 		fs.StringVar(&listen, "listen", "", "address of the supervisor's metrics")
 		fs.StringVar(&status, "status", "", "URL of the program's /status, for its version and layer")
-		fs.BoolVar(&cfg.Once, "once", false, "end when the program dies; systemd starts both again")
+		fs.StringVar(&endpoints, "endpoints", "", "file in which the program writes where it listens, instead of --status")
+		fs.BoolVar(&cfg.Once, "once", false, "end when the program dies, with its exit status (128 and more: by a signal); systemd starts both again")
 		fs.DurationVar(&cfg.Healthy, "healthy", 0, "how long the program runs until it counts as back (default 10s)")
 	})
 	if err != nil {
@@ -164,8 +176,11 @@ func supervise(ctx context.Context, args []string) error {
 	if webhook != "" {
 		cfg.Tell = append(cfg.Tell, crash.Webhook{URL: webhook})
 	}
-	if status != "" {
-		cfg.Status = ask(status)
+	switch {
+	case status != "":
+		cfg.Status = ask(func() string { return status })
+	case endpoints != "":
+		cfg.Status = ask(func() string { return statusURL(endpoints) })
 	}
 	registry := prometheus.NewRegistry()
 	cfg.Registry = registry
@@ -187,11 +202,23 @@ func supervise(ctx context.Context, args []string) error {
 	return s.Run(ctx)
 }
 
+// statusURL reads where a program's status is; empty: it has not said so yet.
+func statusURL(endpoints string) string {
+	b, err := os.ReadFile(endpoints)
+	var e struct {
+		Metrics string `json:"metrics"`
+	}
+	if err != nil || json.Unmarshal(b, &e) != nil || e.Metrics == "" {
+		return ""
+	}
+	return "http://" + e.Metrics + "/status"
+}
+
 // ask reads what a node says of itself.
-func ask(url string) func(context.Context) (string, *uint32) {
+func ask(url func() string) func(context.Context) (string, *uint32) {
 	client := &http.Client{Timeout: time.Second}
 	return func(ctx context.Context) (string, *uint32) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url(), nil)
 		if err != nil {
 			return "", nil
 		}
