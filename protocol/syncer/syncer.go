@@ -97,6 +97,7 @@ type Ask struct {
 	Epochs  *Epochs
 	Layers  *Layers
 	Until   time.Time
+	slow    bool // others are asked for its objects too
 }
 
 // Epochs asks for the ids of the ATXs published from one epoch to another, of the
@@ -147,6 +148,10 @@ type Config struct{ Layer time.Duration }
 // Timeout is how long a peer may take to answer.
 func (c Config) Timeout() time.Duration { return min(max(c.Layer/2, time.Second), 10*time.Second) }
 
+// patience is how long a peer alone is asked for an object. After that one other is
+// asked too, and only one: who withholds does not make us ask all.
+func (c Config) patience() time.Duration { return c.Timeout() / 4 }
+
 // Standing is what a peer's last answer about the history proved.
 type Standing uint8
 
@@ -183,6 +188,7 @@ type want struct {
 	until time.Time
 	tried map[Peer]bool
 	asked uint64
+	slow  Peer // was asked before and may still answer
 }
 
 // Machine is the state of one node's asking.
@@ -201,6 +207,7 @@ type Machine struct {
 	urge   bool
 	dirty  bool      // something may be asked for now that was not before
 	expiry time.Time // when open asks are looked through again
+	hurry  time.Time // when the first of them is slow; zero: none will be
 	due    time.Time // when that may be so again by itself
 	sweep  time.Time // when the others are asked for what its hint did not give
 	out    Output
@@ -317,10 +324,14 @@ func (m *Machine) Answered(now time.Time, id uint64, f Failure, got []bool) {
 	}
 	for i, n := range a.Objects {
 		w := m.wants[n]
-		if w == nil || w.asked != id {
+		switch {
+		case w != nil && w.asked == id:
+			w.asked = 0
+		case w != nil && a.slow && w.slow == a.Peer:
+			w.slow = ""
+		default:
 			continue
 		}
-		w.asked = 0
 		switch {
 		case f == Busy:
 		case f != None || i < len(got) && !got[i]:
@@ -345,7 +356,9 @@ func (m *Machine) settle(now time.Time, a Ask, p *peer, f Failure, got []bool) {
 	case a.Objects != nil:
 		p.objects--
 		if f == Timeout {
-			p.late++
+			if !a.slow { // it was counted then
+				p.late++
+			}
 		} else if p.late > 0 && slices.Contains(got, true) {
 			p.late--
 		}
@@ -464,12 +477,49 @@ func (m *Machine) Step(now time.Time, v View) Output {
 			}
 		}
 	}
+	m.hasten(now)
 	m.objects(now)
 	m.history(now, v)
 	out := m.out
 	m.out = Output{}
 	out.Wake = m.wake(now, v)
 	return out
+}
+
+// hasten lets the objects of asks that take long be asked of one more peer each.
+// Who takes so long counts as late until it answers.
+func (m *Machine) hasten(now time.Time) {
+	if m.hurry.IsZero() || now.Before(m.hurry) {
+		return
+	}
+	m.hurry = time.Time{}
+	for _, id := range m.sortedAsks() {
+		a := m.asks[id]
+		at := a.Until.Add(m.cfg.patience() - m.cfg.Timeout())
+		if a.slow || a.Objects == nil {
+			continue
+		}
+		if now.Before(at) {
+			m.hastenAt(at)
+			continue
+		}
+		a.slow, m.dirty = true, true
+		m.asks[id] = a
+		if p := m.peers[a.Peer]; p != nil {
+			p.late++
+		}
+		for _, n := range a.Objects {
+			if w := m.wants[n]; w != nil && w.asked == id && w.slow == "" {
+				w.asked, w.slow = 0, a.Peer
+			}
+		}
+	}
+}
+
+func (m *Machine) hastenAt(t time.Time) {
+	if m.hurry.IsZero() || t.Before(m.hurry) {
+		m.hurry = t
+	}
 }
 
 func (m *Machine) sortedAsks() []uint64 {
@@ -492,6 +542,9 @@ func (m *Machine) wake(now time.Time, v View) time.Time {
 	at := m.round.Add(m.pause(v))
 	if len(m.order) > 0 && m.due.Before(at) {
 		at = m.due
+	}
+	if !m.hurry.IsZero() && m.hurry.Before(at) {
+		at = m.hurry
 	}
 	if least := now.Add(m.cfg.Layer / 100); at.Before(least) {
 		at = least
@@ -564,13 +617,13 @@ const chosen = ^uint64(0)
 // together, and only at a sweep; first those that let nothing time out.
 func (m *Machine) choose(now time.Time, w *want, sweep bool) (best Peer, left bool) {
 	hint := m.peers[w.hint]
-	able := hint != nil && !w.tried[w.hint] && !now.Before(hint.backoff)
+	able := hint != nil && !w.tried[w.hint] && w.slow != w.hint && !now.Before(hint.backoff)
 	switch {
 	case able && hint.objects < MaxAsksPerPeer && (hint.late == 0 || w.only):
 		return w.hint, true
 	case w.only:
 		return "", hint != nil && !w.tried[w.hint]
-	case hint != nil && (!able || hint.late > 0) && !sweep:
+	case hint != nil && (!able || hint.late > 0) && !sweep && w.slow == "":
 		return "", true
 	}
 	left = len(m.names) == 0 // somebody may come
@@ -580,6 +633,9 @@ func (m *Machine) choose(now time.Time, w *want, sweep bool) (best Peer, left bo
 			continue
 		}
 		left = true
+		if name == w.slow {
+			continue
+		}
 		if p := m.peers[name]; p.objects < MaxAsksPerPeer && !now.Before(p.backoff) && (best == "" || p.late < m.peers[best].late) {
 			best = name
 		}
@@ -606,6 +662,9 @@ func (m *Machine) ask(now time.Time, a Ask) uint64 {
 	m.next++
 	a.ID, a.Until = m.next, now.Add(m.cfg.Timeout())
 	m.asks[a.ID] = a
+	if a.Objects != nil {
+		m.hastenAt(now.Add(m.cfg.patience()))
+	}
 	m.out.Asks = append(m.out.Asks, a)
 	return a.ID
 }

@@ -245,3 +245,59 @@ func TestWhoWithholdsCostsOneTimeout(t *testing.T) {
 		t.Fatalf("%+v", asks)
 	}
 }
+
+// Who takes all the time it has, and answers nothing then, holds an object up for a
+// quarter of it; and that costs one more ask, whoever else withholds it.
+func TestWhoTakesLongIsNotWaitedFor(t *testing.T) {
+	m := machine("a", "b", "c", "d", "e")
+	m.Want(atx(1), "c", start.Add(time.Minute))
+	asked := make(map[Peer]time.Duration)
+	for now := start; now.Before(start.Add(m.cfg.Timeout())); now = now.Add(10 * time.Millisecond) {
+		for _, a := range objects(m, now, m.Step(now, View{})) {
+			asked[a.Peer] = now.Sub(start)
+		}
+	}
+	if len(asked) != 2 || asked["c"] != 0 {
+		t.Fatalf("in the time of one ask these were asked: %v", asked)
+	}
+	for p, after := range asked {
+		if p != "c" && (after < m.cfg.patience() || after > m.cfg.patience()+50*time.Millisecond) {
+			t.Errorf("%s is asked after %v", p, after)
+		}
+	}
+}
+
+// A slow peer that answers at last is none the worse for it, and a slow one that
+// does not have it is not asked again.
+func TestASlowAnswerCounts(t *testing.T) {
+	for _, has := range []bool{true, false} {
+		m := machine("a", "slow")
+		m.Want(atx(1), "slow", start.Add(time.Minute))
+		first := objects(m, start, m.Step(start, View{}))[0]
+		now := start.Add(m.cfg.patience())
+		second := objects(m, now, m.Step(now, View{}))
+		if len(second) != 1 || second[0].Peer != "a" {
+			t.Fatalf("asked %v", second)
+		}
+		now = now.Add(m.cfg.Timeout() / 8)
+		m.Answered(now, first.ID, None, []bool{has})
+		if has {
+			m.Have(atx(1))
+			if m.Wants() != 0 || m.peers["slow"].late != 0 {
+				t.Errorf("it is late %d times though it answered", m.peers["slow"].late)
+			}
+		}
+		m.Answered(now, second[0].ID, None, []bool{false})
+		gaveUp := false
+		for ; now.Before(start.Add(30 * time.Second)); now = now.Add(100 * time.Millisecond) {
+			out := m.Step(now, View{})
+			if more := objects(m, now, out); len(more) > 0 {
+				t.Fatalf("has %v: asked again: %v", has, more)
+			}
+			gaveUp = gaveUp || len(out.GaveUp) == 1
+		}
+		if gaveUp == has {
+			t.Errorf("has %v: given up %v", has, gaveUp)
+		}
+	}
+}
