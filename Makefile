@@ -58,7 +58,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # those that wait for clocks and processes, and those that compute. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_WAITS := flood catchup network outages sites runs kills deliveries space
-NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 disks packages fuzz damage twins writes peers memory machine
+NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 disks-1 disks-2 packages fuzz damage twins writes peers memory machine
 NIGHTLY := $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
@@ -71,8 +71,8 @@ nightly-packages: # every test, under the race detector where there are goroutin
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 38m $(RACE)
 nightly-writes: # the PoET loses power, has no room and has a broken disk at each of its writes
 	$(NIGHTLY_TEST) -run '^(TestPowerLossAtEveryWrite|TestEveryWrite.*|TestEveryFailedSync.*)$$' ./services/poet/rounds
-nightly-disks: # the node's state.db and local.db lose power, have no room and have a broken disk at each operation
-	$(NIGHTLY_TEST) -run '^TestOneDiskErrorEndsTheNodeAndCostsNothing$$' ./services/node
+$(addprefix nightly-disks-,1 2): nightly-disks-%: # the node's state.db and local.db lose power, have no room and have a broken disk at each operation
+	TWEEDLE_DISK_PART=$* $(NIGHTLY_TEST) -run '^TestOneDiskErrorEndsTheNodeAndCostsNothing$$' ./services/node
 nightly-damage: # bits flip in its files
 	$(NIGHTLY_TEST) -run '^TestDamageIsFoundOrHarmless$$' ./services/poet/rounds
 nightly-kills: # it is killed a thousand times
