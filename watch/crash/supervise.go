@@ -342,13 +342,47 @@ func (s *Supervisor) event(c *child) *Event {
 	for _, line := range lastLines(c.tail.String()) {
 		e.Log = append(e.Log, strip(line, s.secrets))
 	}
-	s.deaths = append(s.deaths, now)
-	for len(s.deaths) > 0 && now.Sub(s.deaths[0]) > loopWindow {
+	s.count(e)
+	return e
+}
+
+// Died tells of a supervisor that was killed itself, as systemd saw it: result, code
+// and status are $SERVICE_RESULT, $EXIT_CODE and $EXIT_STATUS. One that ended by itself
+// has told what there was to tell. What nobody takes is told by the next supervisor
+// with this Dir, as is that the program is back.
+func Died(ctx context.Context, cfg Config, result, code, status string) error {
+	if code != "killed" && code != "dumped" {
+		return nil
+	}
+	s, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	e := &Event{
+		ID: s.cfg.Name + "-" + strconv.FormatInt(now.UnixNano(), 36), Name: s.cfg.Name, Network: s.cfg.Network, Time: now,
+		Reason: Signal, Status: "signal: " + status, Message: "killed with its supervisor: " + status + " (" + result + ")", Version: builtVersion(cfg.Command[0]), Uptime: "unknown",
+	}
+	if result == "oom-kill" {
+		e.Reason, e.OOM = OOM, 1
+	}
+	s.count(e)
+	err = s.add(e)
+	s.tellOnce(ctx)
+	if n := s.untold(); n > 0 && len(cfg.Tell) > 0 {
+		err = errors.Join(err, fmt.Errorf("%d deaths could not be told: the next start tells them", n))
+	}
+	return err
+}
+
+// count adds a death to those of the last minutes.
+func (s *Supervisor) count(e *Event) {
+	s.deaths = append(s.deaths, e.Time)
+	for len(s.deaths) > 0 && e.Time.Sub(s.deaths[0]) > loopWindow {
 		s.deaths = s.deaths[1:]
 	}
 	e.Crashes = len(s.deaths)
 	e.Loop = e.Crashes >= loopCrashes
-	return e
 }
 
 // wordless names the death of a program that said nothing.

@@ -31,6 +31,7 @@ const usage = `tweedle-watch watches a network and tells people.
 
   tweedle-watch serve --config watch.yml          monitoring, alerts, page
   tweedle-watch run [flags] -- COMMAND...         run a program, tell when it dies
+  tweedle-watch died [flags]                      tell that "run" was killed, as ExecStopPost= of systemd
   tweedle-watch check --config watch.yml          what is wrong with a configuration
   tweedle-watch export rules|alertmanager [--config watch.yml] [--dir D]
                                                   for a real Prometheus and Alertmanager
@@ -75,7 +76,7 @@ func dispatch(ctx context.Context, args []string) error {
 		return fmt.Errorf("a command is missing: %w", errUsage)
 	}
 	commands := map[string]func(context.Context, []string) error{
-		"serve": serve, "run": supervise, "check": check, "export": export, "runbook": runbook,
+		"serve": serve, "run": supervise, "died": died, "check": check, "export": export, "runbook": runbook,
 	}
 	switch name := args[0]; name {
 	case "-h", "--help", "help":
@@ -147,16 +148,49 @@ func serve(ctx context.Context, args []string) error {
 	return s.Run(ctx)
 }
 
+// told is where deaths are told, as flags.
+type told struct{ watch, tokenFile, webhook string }
+
+func (t *told) define(fs *flag.FlagSet, cfg *crash.Config) {
+	fs.StringVar(&cfg.Name, "name", "", "name of the program in alerts")
+	fs.StringVar(&cfg.Network, "network", "tweedle", "name of the network in alerts")
+	fs.StringVar(&cfg.Dir, "dir", ".", "keeps events and reports")
+	fs.StringVar(&t.watch, "watch", "", "URL of the watch, or of an Alertmanager")
+	fs.StringVar(&t.tokenFile, "token-file", "", "file with the watch's token")
+	fs.StringVar(&t.webhook, "webhook", "", "URL that is told directly")
+}
+
+func (t *told) sinks() (out []crash.Sink) {
+	if t.watch != "" {
+		out = append(out, crash.Alertmanager{URL: t.watch, TokenFile: t.tokenFile})
+	}
+	if t.webhook != "" {
+		out = append(out, crash.Webhook{URL: t.webhook})
+	}
+	return out
+}
+
+func died(ctx context.Context, args []string) error {
+	cfg := crash.Config{Log: logger(), Command: []string{os.Args[0]}}
+	var to told
+	if _, err := flags("died", "tweedle-watch died --name node-1 --watch http://127.0.0.1:9096 --token-file watch-data/token", args, func(fs *flag.FlagSet) {
+		to.define(fs, &cfg)
+	}); err != nil {
+		return err
+	}
+	if cfg.Name == "" {
+		return fmt.Errorf("died needs --name: %w", errUsage)
+	}
+	cfg.Tell = to.sinks()
+	return crash.Died(ctx, cfg, os.Getenv("SERVICE_RESULT"), os.Getenv("EXIT_CODE"), os.Getenv("EXIT_STATUS"))
+}
+
 func supervise(ctx context.Context, args []string) error {
 	cfg := crash.Config{Output: os.Stdout, Log: logger()}
-	var watch, tokenFile, webhook, listen, status, endpoints string
+	var to told
+	var listen, status, endpoints string
 	fs, err := flags("run", "tweedle-watch run --name node-1 --watch http://127.0.0.1:9096 --token-file watch-data/token -- tweedle node --dir D --network N", args, func(fs *flag.FlagSet) {
-		fs.StringVar(&cfg.Name, "name", "", "name of the program in alerts")
-		fs.StringVar(&cfg.Network, "network", "tweedle", "name of the network in alerts")
-		fs.StringVar(&cfg.Dir, "dir", ".", "keeps events and reports")
-		fs.StringVar(&watch, "watch", "", "URL of the watch, or of an Alertmanager")
-		fs.StringVar(&tokenFile, "token-file", "", "file with the watch's token")
-		fs.StringVar(&webhook, "webhook", "", "URL that is told directly")
+		to.define(fs, &cfg)
 		fs.StringVar(&listen, "listen", "", "address of the supervisor's metrics")
 		fs.StringVar(&status, "status", "", "URL of the program's /status, for its version and layer")
 		fs.StringVar(&endpoints, "endpoints", "", "file in which the program writes where it listens, instead of --status")
@@ -170,12 +204,7 @@ func supervise(ctx context.Context, args []string) error {
 	if cfg.Name == "" || len(cfg.Command) == 0 {
 		return fmt.Errorf("run needs --name, and a command behind --: %w", errUsage)
 	}
-	if watch != "" {
-		cfg.Tell = append(cfg.Tell, crash.Alertmanager{URL: watch, TokenFile: tokenFile})
-	}
-	if webhook != "" {
-		cfg.Tell = append(cfg.Tell, crash.Webhook{URL: webhook})
-	}
+	cfg.Tell = to.sinks()
 	switch {
 	case status != "":
 		cfg.Status = ask(func() string { return status })

@@ -333,3 +333,60 @@ func TestDebiansToolsTakeTheFiles(t *testing.T) {
 		}
 	}
 }
+
+// systemd tells of a supervisor that it saw killed, and not of one that ended by
+// itself; the next supervisor tells that the program is back.
+func TestSystemdTellsOfAKilledSupervisor(t *testing.T) {
+	dir, to := t.TempDir(), newHook(t)
+	say := func(result, code, status string) {
+		cmd := exec.Command(os.Args[0], "died", "--name", "node-1", "--dir", dir, "--webhook", to.URL)
+		cmd.Env = append(os.Environ(), asWatch+"=1", "SERVICE_RESULT="+result, "EXIT_CODE="+code, "EXIT_STATUS="+status)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	say("success", "exited", "0")
+	say("exit-code", "exited", "137")
+	say("oom-kill", "killed", "KILL")
+	a := to.find(t, time.Second, "the death", func(a hookAlert) bool { return true })
+	if a.Labels["reason"] != "oom" || a.Labels["name"] != "node-1" || a.Annotations["oom_kills"] != "1" || len(to.alerts) != 1 {
+		t.Errorf("told: %v", to.alerts)
+	}
+	start(t, []string{asDying + "=" + filepath.Join(dir, "die")}, "run", "--name", "node-1", "--dir", dir, "--webhook", to.URL, "--healthy", "300ms", "--", os.Args[0])
+	to.find(t, tellLimit, "that it is back", func(a hookAlert) bool { return a.Status == "resolved" && a.Labels["reason"] == "oom" })
+}
+
+// The units are what systemd understands.
+func TestSystemdTakesTheUnits(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("NOT CHECKED: systemd-analyze is not installed")
+	}
+	units, err := filepath.Glob("../../systemd/*.service")
+	if err != nil || len(units) != 3 {
+		t.Fatalf("units: %v, %v", units, err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"tweedle", "tweedle-watch"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, unit := range units {
+		b, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, filepath.Base(unit))
+		text := strings.ReplaceAll(string(b), "/usr/local/bin", dir)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, unit := range units {
+		out, err := exec.Command(analyze, "verify", filepath.Join(dir, filepath.Base(unit))).CombinedOutput()
+		if err != nil || strings.Contains(string(out), dir) {
+			t.Errorf("%s: %v: %s", unit, err, out)
+		}
+	}
+}
