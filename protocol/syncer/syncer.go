@@ -77,7 +77,7 @@ const (
 	MaxOpen         = 16     // decisions in one answer that are not certified
 	MaxWants        = 65_536 // objects that are wanted at a time
 	MaxWantsPerPeer = 16_384 // of them, named by one peer
-	MaxAsksPerPeer  = 4      // open asks for objects to one peer
+	MaxAsksPerPeer  = 4      // open asks for objects to one peer, half of them for what it did not name itself
 )
 
 // What a peer is charged (p2p.Host.Penalise: a hundred points are a ban).
@@ -168,6 +168,7 @@ const (
 type peer struct {
 	objects  int // open asks for objects
 	late     int // asks for objects that it let time out, less those that it answered since
+	mute     int // asks about the history that came to nothing since it answered one, and one more if it never did
 	history  bool
 	epochs   bool
 	wants    int
@@ -180,6 +181,9 @@ type peer struct {
 	told     time.Time     // when it said so
 	more     *Epochs       // what its last list did not come to
 }
+
+// silent is how much a peer left unanswered of late.
+func (p *peer) silent() int { return p.mute + p.late }
 
 type want struct {
 	name  Name
@@ -232,7 +236,7 @@ func (m *Machine) SetPeers(peers []Peer) {
 	m.list = m.list[:0]
 	for _, p := range m.names {
 		if m.peers[p] == nil {
-			m.peers[p] = &peer{}
+			m.peers[p] = &peer{mute: 1} // who has answered is known better
 			m.urge = true
 		}
 		m.list = append(m.list, m.peers[p])
@@ -362,10 +366,19 @@ func (m *Machine) settle(now time.Time, a Ask, p *peer, f Failure, got []bool) {
 		} else if p.late > 0 && slices.Contains(got, true) {
 			p.late--
 		}
-	case a.Epochs != nil:
-		p.epochs = false
 	default:
-		p.history = false
+		if a.Epochs != nil {
+			p.epochs = false
+		} else {
+			p.history = false
+		}
+		switch f {
+		case None:
+			p.mute = 0
+		case Busy: // it is there
+		default:
+			p.mute++
+		}
 	}
 	switch f {
 	case None:
@@ -636,7 +649,7 @@ func (m *Machine) choose(now time.Time, w *want, sweep bool) (best Peer, left bo
 		if name == w.slow {
 			continue
 		}
-		if p := m.peers[name]; p.objects < MaxAsksPerPeer && !now.Before(p.backoff) && (best == "" || p.late < m.peers[best].late) {
+		if p := m.peers[name]; p.objects < MaxAsksPerPeer/2 && !now.Before(p.backoff) && (best == "" || p.late < m.peers[best].late) {
 			best = name
 		}
 	}
@@ -685,8 +698,15 @@ func (m *Machine) history(now time.Time, v View) {
 		}
 		free = append(free, name)
 	}
-	// Who withholds objects may tell of a history that is there.
-	slices.SortStableFunc(free, func(a, b Peer) int { return m.peers[a].late - m.peers[b].late })
+	// One is whoever's turn it is, so that nobody is judged by his past alone. The other
+	// answers, if anybody does: many that are silent do not keep us from the few.
+	if len(free) > 2 {
+		rest := free[1:]
+		best := slices.IndexFunc(rest, func(p Peer) bool {
+			return !slices.ContainsFunc(rest, func(q Peer) bool { return m.peers[q].silent() < m.peers[p].silent() })
+		})
+		rest[0], rest[best] = rest[best], rest[0]
+	}
 	for _, name := range free[:min(2, len(free))] {
 		p, from := m.peers[name], v.Tip
 		if p.lower > 0 {

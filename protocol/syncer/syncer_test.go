@@ -301,3 +301,63 @@ func TestASlowAnswerCounts(t *testing.T) {
 		}
 	}
 }
+
+// Twenty that never answer, and two that do: each layer one of the two is asked.
+func TestManyThatAreSilentDoNotHideTheFew(t *testing.T) {
+	peers := []Peer{"well 1", "well 2"}
+	for i := range 20 {
+		peers = append(peers, Peer(fmt.Sprintf("mute %02d", i)))
+	}
+	m := machine(peers...)
+	well, last := map[int]bool{}, 100
+	for now := start; now.Before(start.Add(time.Duration(last) * m.cfg.Layer)); now = now.Add(100 * time.Millisecond) {
+		for _, a := range m.Step(now, View{Synced: true}).Asks {
+			if a.Layers != nil && (a.Peer == "well 1" || a.Peer == "well 2") {
+				well[int(now.Sub(start)/m.cfg.Layer)] = true
+			}
+			if a.Peer == "well 1" || a.Peer == "well 2" {
+				m.Answered(now, a.ID, None, nil)
+			}
+		}
+		for _, id := range m.sortedAsks() {
+			if now.After(m.asks[id].Until) {
+				m.Answered(now, id, Timeout, nil)
+			}
+		}
+	}
+	const first = 20 // by then one of the two has had its turn
+	for layer := first; layer < last; layer++ {
+		if !well[layer] {
+			t.Errorf("in layer %d only peers that do not answer are asked", layer)
+		}
+	}
+}
+
+// What others name is asked of a peer that answers too; what it named itself finds
+// a place all the same.
+func TestWhatOthersNamedLeavesPlaces(t *testing.T) {
+	m := machine("liar", "well")
+	for i := range 10 * MaxObjects {
+		m.Want(atx(i), "liar", start.Add(time.Minute))
+	}
+	now := start
+	for ; m.peers["well"].objects == 0; now = now.Add(100 * time.Millisecond) {
+		for _, a := range objects(m, now, m.Step(now, View{})) {
+			if a.Peer == "liar" {
+				m.Answered(now, a.ID, None, make([]bool, len(a.Objects)))
+			}
+		}
+	}
+	if got := m.peers["well"].objects; got != MaxAsksPerPeer/2 {
+		t.Errorf("%d asks of one peer for what another named", got)
+	}
+	own := Name{Kind: Block, ID: [32]byte{7}}
+	m.Want(own, "well", start.Add(time.Minute))
+	found := false
+	for _, a := range objects(m, now, m.Step(now, View{})) {
+		found = found || a.Peer == "well" && a.Objects[0] == own
+	}
+	if !found {
+		t.Error("what it named itself waits for what others named")
+	}
+}

@@ -49,7 +49,7 @@ func outsider(tb testing.TB, n *Node) *p2p.Host {
 		tb.Fatal(err)
 	}
 	for _, t := range topics() {
-		h.Register(p2p.Topic{Name: topicName(t), MaxSize: t.MaxSize()}, func(context.Context, p2p.PeerID, []byte) p2p.Verdict { return p2p.Accept() })
+		h.Register(p2p.Topic{Name: topicName(t), MaxSize: t.MaxSize()}, func(context.Context, p2p.PeerID, []byte) p2p.Verdict { return p2p.Ignore("it only sends") })
 	}
 	h.Handle(protocolAsk, p2p.Limits{Timeout: time.Minute, Workers: 100, Queue: 100}, func(ctx context.Context, _ p2p.PeerID, _ []byte) ([]byte, error) {
 		<-ctx.Done()
