@@ -468,3 +468,53 @@ func TestTwoPoetsThatLeaveOutTheSameSmesher(t *testing.T) {
 		t.Errorf("%d omissions were shown", r.Omissions)
 	}
 }
+
+// An ATX is checked once, whoever sends it, and not again when it is known; one for
+// a later epoch is early and blames nobody; and what is being checked is bounded.
+func TestAnATXIsCheckedOnceAndWithinBounds(t *testing.T) {
+	w := lab(t, 5)
+	cheat, n := w.nodes[0], w.nodes[3]
+	w.run(w.cfg.Schedule.First(2)-1, 0)
+	variant := func(i int) []byte {
+		a := *cheat.store.atxs[cheat.made[1]]
+		a.Coinbase[19], a.Coinbase[20], a.Coinbase[21] = 7, byte(i), byte(i>>8)
+		cheat.seal(&a)
+		return codec.Encode(&a)
+	}
+	first := n.hearRaw(t, "n04", core.TopicATX, variant(0))
+	again := n.hearRaw(t, "n02", core.TopicATX, variant(0))
+	if len(first.Work) != 1 || len(first.Verdicts)+len(again.Verdicts) != 0 || len(again.Work) != 0 {
+		t.Fatalf("one ATX from two peers is checked %d times before these verdicts: %+v %+v", len(first.Work)+len(again.Work), first.Verdicts, again.Verdicts)
+	}
+	both := n.give(t, first.Work[0].Do(n.crypto))
+	if len(both.Verdicts) != 2 || both.Verdicts[0].Class != core.Accept || both.Verdicts[1].Class != core.Accept {
+		t.Errorf("those who sent it hear %+v", both.Verdicts)
+	}
+	known := n.hearRaw(t, "n01", core.TopicATX, variant(0))
+	if len(known.Work) != 0 || len(known.Verdicts) != 1 || known.Verdicts[0].Class != core.Ignore {
+		t.Errorf("what is known: %d checks, %+v", len(known.Work), known.Verdicts)
+	}
+
+	early := *cheat.store.atxs[cheat.made[1]]
+	early.PublishEpoch = 9
+	cheat.seal(&early)
+	if out := n.hearRaw(t, "n04", core.TopicATX, codec.Encode(&early)); len(out.Verdicts) != 1 || out.Verdicts[0].Class != core.Ignore || len(out.Work) != 0 {
+		t.Errorf("one for a later epoch: %+v", out)
+	}
+
+	other := w.nodes[2] // has taken one ATX of that smesher only
+	checks, refused := 0, 0
+	for i := range core.MaxVerifying + 10 {
+		out := other.hearRaw(t, "n04", core.TopicATX, variant(1+i))
+		checks += len(out.Work)
+		for _, v := range out.Verdicts {
+			if v.Class != core.Ignore {
+				t.Fatalf("%+v", v)
+			}
+			refused++
+		}
+	}
+	if checks != core.MaxVerifying || refused != 10 {
+		t.Errorf("%d ATXs are being checked, %d are refused for now", checks, refused)
+	}
+}
