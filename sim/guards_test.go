@@ -490,7 +490,7 @@ func TestAnATXIsCheckedOnceAndWithinBounds(t *testing.T) {
 	if len(both.Verdicts) != 2 || both.Verdicts[0].Class != core.Accept || both.Verdicts[1].Class != core.Accept {
 		t.Errorf("those who sent it hear %+v", both.Verdicts)
 	}
-	known := n.hearRaw(t, "n01", core.TopicATX, variant(0))
+	known := n.hearRaw(t, "n01", core.TopicATX, codec.Encode(n.store.atxs[w.nodes[1].made[1]]))
 	if len(known.Work) != 0 || len(known.Verdicts) != 1 || known.Verdicts[0].Class != core.Ignore {
 		t.Errorf("what is known: %d checks, %+v", len(known.Work), known.Verdicts)
 	}
