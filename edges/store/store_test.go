@@ -854,3 +854,20 @@ func TestListsAreBounded(t *testing.T) {
 	must(t, db.Apply(long))
 	equal(t, len(got[Tx](t)(db.Transaction(raw(20_000).ID())).Result.Reason), MaxReason)
 }
+
+// An epoch of the mainnet has four pages of layers: who goes back over one has all
+// their decisions, as many as it asks for.
+func TestDecisionsOfMoreThanAPageAreAllHad(t *testing.T) {
+	t.Parallel()
+	db := openAt(t, t.TempDir())
+	genesis(t, db, 1)
+	const layers = MaxPage + 50
+	for l := types.Layer(2); l < layers+2; l++ {
+		must(t, db.Apply(layerResult(t, db, l, 0)))
+	}
+	all := got[[]types.Decision](t)(Core{Reader: db.Reader}.Decisions(2, layers))
+	if len(all) != layers || all[0].Layer != 2 || all[layers-1].Layer != layers+1 {
+		t.Errorf("%d of %d decisions", len(all), layers)
+	}
+	equal(t, len(got[[]types.Decision](t)(Core{Reader: db.Reader}.Decisions(2, MaxPage+7))), MaxPage+7)
+}

@@ -151,7 +151,7 @@ func (d *driver) guard(s core.Sign) (bool, error) {
 // effects does what follows the writes, in the order of Output.
 func (d *driver) effects(ctx context.Context, out core.Output) {
 	for _, s := range out.Sends {
-		d.n.send(topicName(s.Topic), s.Raw)
+		d.n.send(s.Topic, s.Raw)
 	}
 	for _, a := range out.Asks {
 		d.work.Go(func() { d.ask(ctx, a) })

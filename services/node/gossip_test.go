@@ -246,3 +246,20 @@ func TestWhatWaitsWaitsOverARestart(t *testing.T) {
 		n.Close()
 	}
 }
+
+// A user who sends more transactions than can be gossiped takes no place of what the
+// node says for the protocol, and that goes first.
+func TestUsersTransactionsDoNotDelayOurOwnMessages(t *testing.T) {
+	w := openWorld(t)
+	for i := range 2 * maxSends {
+		w.send(core.TopicTx, []byte{byte(i)})
+	}
+	w.send(core.TopicDecision, []byte("signed"))
+	s, ok := w.nextSend(t.Context())
+	if !ok || string(s.msg) != "signed" {
+		t.Errorf("the next message is %q", s.msg)
+	}
+	if len(w.txs) != maxSends {
+		t.Errorf("%d transactions wait", len(w.txs))
+	}
+}

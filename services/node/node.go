@@ -83,7 +83,8 @@ type send struct {
 	msg   []byte
 }
 
-// maxSends bounds the messages that wait to be gossiped; more are dropped.
+// maxSends bounds the messages that wait to be gossiped, of users and of others each;
+// more are dropped.
 const maxSends = 256
 
 // Node is one running node.
@@ -108,7 +109,8 @@ type Node struct {
 	events   *api.Events
 
 	snapshot atomic.Pointer[core.Snapshot]
-	sends    chan send
+	sends    chan send // what the protocol says: a few messages a layer
+	txs      chan send // transactions of users, who may send many
 	ending   chan struct{} // closed when Run begins to end
 	trustIn  types.Epoch   // when an old local.db may sign again; 0: it is not old; the loop owns it
 
@@ -122,7 +124,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Log, sends: make(chan send, maxSends), ending: make(chan struct{}),
+		cfg: cfg, log: cfg.Log, sends: make(chan send, maxSends), txs: make(chan send, maxSends), ending: make(chan struct{}),
 		registry: telemetry.NewRegistry(), events: api.NewEvents(), handed: newHandedOver(),
 	}
 	telemetry.CountDropped(cfg.Log, n.registry)
@@ -376,25 +378,46 @@ func (n *Node) close() {
 
 // send queues a gossip message. It must be durable, as far as it binds us,
 // before it comes here.
-func (n *Node) send(topic string, msg []byte) {
+func (n *Node) send(t core.Topic, msg []byte) {
+	queue := n.sends
+	if t == core.TopicTx {
+		queue = n.txs
+	}
 	select {
-	case n.sends <- send{topic, msg}:
+	case queue <- send{topicName(t), msg}:
 	default:
-		n.log.Warn("message dropped, too many wait to be gossiped", "topic", topic)
+		n.log.Warn("message dropped, too many wait to be gossiped", "topic", t)
 	}
 }
 
-// sender gossips what is queued.
+// nextSend waits for a message to gossip: users' transactions last; false if ctx ended.
+func (n *Node) nextSend(ctx context.Context) (send, bool) {
+	select {
+	case s := <-n.sends:
+		return s, true
+	default:
+	}
+	select {
+	case s := <-n.sends:
+		return s, true
+	case s := <-n.txs:
+		return s, true
+	case <-ctx.Done():
+		return send{}, false
+	}
+}
+
+// sender gossips what is queued. What nobody is there to hear is asked for later:
+// ATXs, open decisions and certificates are in the answers of package core.
 func (n *Node) sender(ctx context.Context) error {
 	for {
-		select {
-		case <-ctx.Done():
+		s, ok := n.nextSend(ctx)
+		if !ok {
 			return nil
-		case s := <-n.sends:
-			err := n.host.Publish(ctx, s.topic, s.msg)
-			if err != nil && !errors.Is(err, p2p.ErrNoPeers) && ctx.Err() == nil {
-				n.log.Warn("message was not gossiped", "topic", s.topic, "err", err)
-			}
+		}
+		err := n.host.Publish(ctx, s.topic, s.msg)
+		if err != nil && !errors.Is(err, p2p.ErrNoPeers) && ctx.Err() == nil {
+			n.log.Warn("message was not gossiped", "topic", s.topic, "err", err)
 		}
 	}
 }
