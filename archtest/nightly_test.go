@@ -58,7 +58,7 @@ func campaignsOf(t *testing.T) map[string]string {
 		if err != nil {
 			return err
 		}
-		dir := strings.TrimPrefix(path.Dir(file), "compat/")
+		dir := strings.TrimPrefix(strings.TrimPrefix(path.Dir(file), "compat/"), "watch/")
 		for _, fn := range function.FindAllStringSubmatch(string(source), -1) {
 			all = append(all, found{dir, file, fn[1], fn[0]})
 			asks[dir+" "+fn[1]] = strings.Contains(fn[0], `Getenv("TWEEDLE_NIGHTLY")`)

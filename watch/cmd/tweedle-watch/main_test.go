@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -389,4 +390,64 @@ func TestSystemdTakesTheUnits(t *testing.T) {
 			t.Errorf("%s: %v: %s", unit, err, out)
 		}
 	}
+}
+
+// maxResident is what the watch may keep in memory for twenty nodes, in KiB.
+const maxResident = 150 << 10
+
+// The watch of twenty nodes stays small, and 10,000 series more on one of them neither
+// end it nor keep it from telling that one of them is gone.
+func TestTheWatchOfTwentyNodesStaysSmall(t *testing.T) {
+	const nodes, seriesOfNode, seriesMore = 20, 600, 10_000
+	var more atomic.Int64 // of the first node
+	dir, to := t.TempDir(), newHook(t)
+	var list strings.Builder
+	var exporters []*httptest.Server
+	for i := range nodes {
+		e := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			n := seriesOfNode
+			if i == 0 {
+				n += int(more.Load())
+			}
+			for k := range n {
+				fmt.Fprintf(w, "tweedle_test_series{number=\"%d\",of=\"a label of some length\"} %d\n", k, time.Now().UnixNano()%1000)
+			}
+		}))
+		t.Cleanup(e.Close)
+		exporters = append(exporters, e)
+		fmt.Fprintf(&list, "- {name: node-%d, job: node, address: %q}\n", i+1, strings.TrimPrefix(e.URL, "http://"))
+	}
+	rule := filepath.Join(dir, "gone.yml")
+	if err := os.WriteFile(rule, []byte("groups: [{name: g, rules: [{alert: Gone, expr: 'up == 0', labels: {severity: page}}]}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd, _ := watch(t, dir, "rules: [gone.yml]\nnotify:\n- {kind: webhook, url: "+to.URL+"}\ntargets:\n"+list.String())
+	time.Sleep(10 * time.Second) // ten scrapes of 12,000 series
+	t.Logf("with %d nodes of %d series: %d MiB", nodes, seriesOfNode, resident(t, cmd.Process.Pid)>>10)
+	if kib := resident(t, cmd.Process.Pid); kib > maxResident {
+		t.Errorf("the watch of %d nodes has %d KiB in memory, more than %d", nodes, kib, maxResident)
+	}
+	more.Store(seriesMore)
+	time.Sleep(5 * time.Second)
+	t.Logf("with %d series more: %d MiB", seriesMore, resident(t, cmd.Process.Pid)>>10)
+	exporters[nodes-1].CloseClientConnections()
+	exporters[nodes-1].Close()
+	to.find(t, 30*time.Second, "node-20 is gone", func(a hookAlert) bool { return a.Labels["alertname"] == "Gone" && a.Labels["name"] == "node-20" })
+}
+
+// resident is what a process has in memory, in KiB.
+func resident(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Skipf("NOT CHECKED: no /proc here: %v", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		var kib int
+		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kib); n == 1 {
+			return kib
+		}
+	}
+	t.Fatalf("no VmRSS in %s", b)
+	return 0
 }
