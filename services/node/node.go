@@ -109,8 +109,8 @@ type Node struct {
 	events   *api.Events
 
 	snapshot atomic.Pointer[core.Snapshot]
-	sends    chan send // what the protocol says: a few messages a layer
-	txs      chan send // transactions of users, who may send many
+	sends    chan send     // what the protocol says: a few messages a layer
+	txs      chan send     // transactions of users, who may send many
 	ending   chan struct{} // closed when Run begins to end
 	trustIn  types.Epoch   // when an old local.db may sign again; 0: it is not old; the loop owns it
 
