@@ -57,7 +57,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # The campaigns, in parts that end within an hour each on two cores, in two lanes:
 # those that wait for clocks and processes, and those that compute. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY_WAITS := flood clients catchup network outages sites watch runs kills deliveries space
+NIGHTLY_WAITS := flood clients catchup network outages sites watch quiet runs kills deliveries space
 NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 disks-1 disks-2 packages fuzz damage twins writes peers memory machine
 NIGHTLY := $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
@@ -107,6 +107,8 @@ nightly-sites: # one identity in two network namespaces whose link is down at ti
 	cd compat && $(NIGHTLY_TEST) -run '^TestOneIdentityInTwoSites$$' ./network
 nightly-watch: # every fault that one machine can have raises its alert, and no other; and on Debian's Prometheus; as root
 	cd watch && $(NIGHTLY_TEST) -run '^(TestEachFaultRaisesItsAlertAndNoOther|TestDebiansPrometheusRaisesTheSameAlerts)$$' ./cmd/tweedle-watch
+nightly-quiet: # half an hour without a fault, and without an alert
+	cd watch && $(NIGHTLY_TEST) -run '^TestAQuietTestnetRaisesNothing$$' ./cmd/tweedle-watch
 nightly-runs: # ten testnets of four epochs
 	cd compat && $(NIGHTLY_TEST) -run '^TestTenRunsInARow$$' ./network
 
