@@ -149,6 +149,7 @@ func ruleCases() []ruleCase {
 		{alert: "PoetWriterStopped", set: []string{"write_failed", "0+0x10 1+0x30"}, not: []string{"journals_paused", "0+0x40"}},
 		{alert: "PoetWorkerStopped", set: []string{"leaves_total", "9+0x40"}, not: []string{"leaves_total", "9+0x40", `state="executing"`, "0+0x40"}},
 		{alert: "PoetDiskLow", set: []string{"rounds_fit", "1+0x40"}, not: []string{"rounds_fit", "2+0x40"}},
+		{alert: "PoetDiskLow", set: []string{"disk_ballast", "0+0x40"}, not: []string{"disk_ballast", "1+0x40"}},
 		{alert: "PoetDiskFull", set: []string{"rounds_fit", "0+0x40"}, with: []string{"PoetDiskLow"}, not: []string{"rounds_fit", "1+0x40"}},
 		{alert: "Watchdog", set: []string{}},
 		{alert: "AlertDeliveryFailing", set: []string{"requests_failed_total", "0+0x10 1+0x30"}, not: []string{"requests_failed_total", "3+0x40"}},
