@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Errors of the decoder. They are wrapped with the place where they happened.
@@ -281,16 +282,15 @@ func DecodeList[T any, P interface {
 	n := d.Count(limit)
 	var list []T
 	for i := range n {
-		var v T
 		before := d.Remaining()
-		P(&v).DecodeFrom(d)
+		list = append(list, *new(T)) // read where it stays: an element of its own would be garbage
+		P(&list[i]).DecodeFrom(d)
 		if d.err != nil {
 			return nil
 		}
 		if i == 0 { // room for as many as the input may have, if all are like this one
-			list = make([]T, 0, min(n, 1+d.Remaining()/max(before-d.Remaining(), 1)))
+			list = slices.Grow(list, min(n-1, d.Remaining()/max(before-d.Remaining(), 1)))
 		}
-		list = append(list, v)
 	}
 	return list
 }

@@ -269,9 +269,16 @@ func (id ATXID) VerifyEpoch(e Epoch, siblings []Hash32) bool {
 }
 
 // leaf hashes a field; the 0x00 keeps leaves apart from inner nodes.
-func leaf(parts ...[]byte) [32]byte { return Sum(append([][]byte{{0x00}}, parts...)...) }
+func leaf(parts ...[]byte) [32]byte {
+	all := [3][]byte{{0x00}} // the parts of nearly all leaves fit
+	return Sum(append(all[:1], parts...)...)
+}
 
-func leafUint(v uint64) [32]byte { return leaf(binary.LittleEndian.AppendUint64(nil, v)) }
+func leafUint(v uint64) [32]byte {
+	var b [8]byte
+	binary.LittleEndian.PutUint64(b[:], v)
+	return leaf(b[:])
+}
 
 // listRoot binds a list's tree to its length.
 func listRoot(n int, at func(int) [32]byte) [32]byte {
