@@ -137,7 +137,7 @@ func (x *execution) credit(a types.Address, amount uint64) {
 func (x *execution) changes() []Entry {
 	var list []Entry
 	for address, account := range x.changed {
-		if account.LeafHash() != x.base.Account(address).LeafHash() {
+		if !account.equal(x.base.Account(address)) {
 			list = append(list, Entry{address, account})
 		}
 	}
@@ -227,26 +227,28 @@ func (tx *Tx) Addresses() []types.Address {
 // rounded down. Fixed-point weights keep the sum small whatever the
 // denominators are; sums of fractions would not be.
 func split(shares []Share, subsidy, fees uint64) []Reward {
-	weights := make([]*big.Int, len(shares))
-	sum := new(big.Int)
+	weights := make([]big.Int, len(shares))
+	var sum, whole, rest, product, quotient big.Int // used again: a block has thousands of shares
 	for i, s := range shares {
-		weights[i] = new(big.Int)
 		if s.Den != 0 {
-			weights[i].Lsh(weights[i].SetUint64(s.Num), 64)
-			weights[i].Quo(weights[i], new(big.Int).SetUint64(s.Den))
+			low, _ := bits.Div64(s.Num%s.Den, 0, s.Den)
+			whole.SetUint64(s.Num / s.Den)
+			weights[i].Lsh(&whole, 64)
+			weights[i].Add(&weights[i], rest.SetUint64(low))
 		}
-		sum.Add(sum, weights[i])
+		sum.Add(&sum, &weights[i])
 	}
 	rewards := make([]Reward, len(shares))
 	part := func(of uint64, weight *big.Int) uint64 {
 		if sum.Sign() == 0 {
 			return 0
 		}
-		v := new(big.Int).SetUint64(of)
-		return v.Quo(v.Mul(v, weight), sum).Uint64()
+		product.Mul(whole.SetUint64(of), weight)
+		quotient.QuoRem(&product, &sum, &rest)
+		return quotient.Uint64()
 	}
 	for i, s := range shares {
-		rewards[i] = Reward{s.ATX, s.Coinbase, part(subsidy+fees, weights[i]), part(subsidy, weights[i])}
+		rewards[i] = Reward{s.ATX, s.Coinbase, part(subsidy+fees, &weights[i]), part(subsidy, &weights[i])}
 	}
 	return rewards
 }

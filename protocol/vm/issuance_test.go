@@ -128,6 +128,36 @@ func TestRewardsAreSplitByWeightAndTheRestIsBurnt(t *testing.T) {
 	})
 }
 
+// The rounding is protocol too: the rule of split, a step at a time.
+func TestRewardsAreRoundedByTheirRule(t *testing.T) {
+	of := func(v uint64) *big.Int { return new(big.Int).SetUint64(v) }
+	number := rapid.OneOf(rapid.Uint64(), rapid.Uint64Range(0, 3), rapid.Uint64Range(math.MaxUint64-3, math.MaxUint64))
+	rapid.Check(t, func(t *rapid.T) {
+		var shares []Share
+		var weights []*big.Int
+		sum := of(0)
+		for range rapid.IntRange(0, 8).Draw(t, "shares") {
+			s := Share{Num: number.Draw(t, "num"), Den: number.Draw(t, "den")}
+			w := of(0)
+			if s.Den != 0 {
+				w.Lsh(of(s.Num), 64).Quo(w, of(s.Den))
+			}
+			shares, weights, sum = append(shares, s), append(weights, w), sum.Add(sum, w)
+		}
+		subsidy, fees := rapid.Uint64Range(0, 1<<63).Draw(t, "subsidy"), rapid.Uint64Range(0, 1<<63-1).Draw(t, "fees")
+		for i, r := range split(shares, subsidy, fees) {
+			want := Reward{}
+			if sum.Sign() != 0 {
+				total, part := of(subsidy+fees), of(subsidy)
+				want.Total, want.Subsidy = total.Mul(total, weights[i]).Quo(total, sum).Uint64(), part.Mul(part, weights[i]).Quo(part, sum).Uint64()
+			}
+			if r != want {
+				t.Fatalf("share %d of %v is paid %+v, want %+v", i, shares, r, want)
+			}
+		}
+	})
+}
+
 func TestSharesOfNothingArePaidNothing(t *testing.T) {
 	p := testParams()
 	out := Apply(State{}, Block{Layer: 20, Rewards: []Share{{Den: 1}, {Num: 1}, {Num: 1, Den: 0}}}, p)
@@ -158,4 +188,20 @@ func TestRewardsOfABlockAreFrozen(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, got, tc.want)
 		}
 	}
+}
+
+// A block stores the accounts that differ, and they differ where their leaves do.
+func TestAccountsAreEqualWhenTheirLeavesAre(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(name string) Account {
+			few := rapid.Uint64Range(0, 1)
+			return Account{
+				NextNonce: few.Draw(t, name+" nonce"), Balance: few.Draw(t, name+" balance"),
+				Template: types.Address{23: byte(few.Draw(t, name+" template"))}, State: rapid.SampledFrom([][]byte{nil, {}, {0}, {1}}).Draw(t, name+" state"),
+			}
+		}
+		if a, b := draw("a"), draw("b"); a.equal(b) != (a.LeafHash() == b.LeafHash()) {
+			t.Fatalf("%v and %v: equal %v", a, b, a.equal(b))
+		}
+	})
 }

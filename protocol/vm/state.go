@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 	"slices"
@@ -45,7 +46,15 @@ func (a *Account) DecodeFrom(d *codec.Decoder) {
 }
 
 // LeafHash is the account's part in the state root: the hash of its encoding.
-func (a Account) LeafHash() [32]byte { return types.Sum(codec.Encode(a)) }
+func (a Account) LeafHash() [32]byte {
+	e := codec.NewEncoder(128) // a wallet's; the rest grows
+	a.EncodeTo(e)
+	return types.Sum(e.Bytes())
+}
+
+func (a Account) equal(b Account) bool {
+	return a.NextNonce == b.NextNonce && a.Balance == b.Balance && a.Template == b.Template && bytes.Equal(a.State, b.State)
+}
 
 // State is all accounts after some layer: an immutable snapshot. The zero
 // value has no accounts. Snapshots share what they have in common.
