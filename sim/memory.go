@@ -26,7 +26,7 @@ type layer struct {
 
 // memory is a node's store: what it has survives a crash of its node.
 type memory struct {
-	entries map[types.ATXID]activation.Entry
+	entries map[types.ATXID]*activation.Entry // not to be changed: readers share them
 	atxs    map[types.ATXID]*types.ATX
 	epochs  map[types.Epoch][]types.ATXID // ascending
 	proofs  map[types.NodeID]*malfeasance.Proof
@@ -46,7 +46,7 @@ func newMemory(p vm.Params) *memory {
 		panic(err)
 	}
 	s := &memory{
-		entries: make(map[types.ATXID]activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
+		entries: make(map[types.ATXID]*activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
 		proofs: make(map[types.NodeID]*malfeasance.Proof), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
 		newest: make(map[types.NodeID]types.ATXID), sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
 		txs: make(map[types.TransactionID]types.Transaction),
@@ -106,7 +106,7 @@ func (s *memory) addATX(w core.WriteATX) {
 	if _, known := s.entries[id]; known {
 		return
 	}
-	s.entries[id], s.atxs[id] = w.Entry, w.ATX
+	s.entries[id], s.atxs[id] = &w.Entry, w.ATX
 	if before, ok := s.newest[w.Entry.Smesher]; !ok || s.entries[before].PublishEpoch < w.Entry.PublishEpoch {
 		s.newest[w.Entry.Smesher] = id
 	}
@@ -154,17 +154,14 @@ func (s *memory) at(l types.Layer) int {
 // The rest is core.Reader and core.Library.
 
 func (s *memory) ATXEntry(id types.ATXID) (*activation.Entry, error) {
-	if e, ok := s.entries[id]; ok {
-		return &e, nil
-	}
-	return nil, nil
+	return s.entries[id], nil
 }
 
 func (s *memory) ATX(id types.ATXID) (*types.ATX, error) { return s.atxs[id], nil }
 
 func (s *memory) EpochEntries(e types.Epoch) (out []activation.Entry, err error) {
 	for _, id := range s.epochs[e] {
-		out = append(out, s.entries[id])
+		out = append(out, *s.entries[id])
 	}
 	return out, nil
 }
@@ -173,7 +170,7 @@ func (s *memory) HighestEntry(last types.Epoch) (best *activation.Entry, err err
 	for e := types.Epoch(1); e <= last; e++ {
 		for _, id := range s.epochs[e] {
 			if c := s.entries[id]; best == nil || c.Height() > best.Height() {
-				best = &c
+				best = c
 			}
 		}
 	}

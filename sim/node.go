@@ -414,6 +414,7 @@ func (n *node) serve(asker *node, a syncer.Ask) ([]byte, time.Duration, error) {
 
 // announce gives an ATX of the node's own to its machine.
 func (n *node) announce(a *types.ATX) {
-	n.last, n.made[a.PublishEpoch] = a.ID(), a.ID()
+	id := a.ID()
+	n.last, n.made[a.PublishEpoch] = id, id
 	n.step(core.Heard{From: core.Self, Message: core.Own(a)})
 }

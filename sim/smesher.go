@@ -82,7 +82,10 @@ func (p positions) Highest(before types.Epoch) (types.ATXID, bool) { return p.m.
 // Last implements activation.Positions.
 func (p positions) Last() (types.ATXID, types.Epoch, bool) {
 	id, ok := p.store.newest[p.key.NodeID()]
-	return id, p.store.entries[id].PublishEpoch, ok
+	if !ok {
+		return id, 0, false
+	}
+	return id, p.store.entries[id].PublishEpoch, true
 }
 
 // works does work, and tells of it later.
@@ -117,7 +120,7 @@ func (n *node) works(w activation.Work) {
 		if n.bad == nil || !n.bad.publishes(n, w.ATX) {
 			n.announce(w.ATX)
 		}
-		tell(activation.Published{ID: w.ATX.ID()})
+		tell(activation.Published{ID: w.ATX.ID()}) // a strategy may have changed it
 	}
 }
 

@@ -105,6 +105,7 @@ type world struct {
 	cut      func(a, b *node) bool // nil: nobody is cut off
 	messages map[gossiped]*message
 	digest   *blake3.Hasher
+	line     []byte // of the transcript, made in the same place each time
 	result   Result
 	decided  map[types.Layer]types.Decision // as honest nodes applied them
 	applying map[types.Layer]int            // how many honest nodes have a layer now
@@ -488,10 +489,11 @@ func (w *world) logf(n *node, format string, args ...any) {
 			who += "!"
 		}
 	}
-	line := fmt.Sprintf("%9.3f %-5s %s\n", w.now.Sub(w.cfg.Schedule.Genesis).Seconds(), who, fmt.Sprintf(format, args...))
-	_, _ = w.digest.Write([]byte(line)) // a hash never fails to write
+	w.line = fmt.Appendf(w.line[:0], "%9.3f %-5s ", w.now.Sub(w.cfg.Schedule.Genesis).Seconds(), who)
+	w.line = append(fmt.Appendf(w.line, format, args...), '\n')
+	_, _ = w.digest.Write(w.line) // a hash never fails to write
 	if w.opts.Transcript != nil {
-		_, _ = io.WriteString(w.opts.Transcript, line) // the reader has gone; the run goes on
+		_, _ = w.opts.Transcript.Write(w.line) // the reader has gone; the run goes on
 	}
 }
 

@@ -84,7 +84,7 @@ type Machine struct {
 	rules mesh.Rules
 	read  view
 	now   time.Time
-	out   *Output
+	out   Output
 
 	registry *activation.Registry
 	sync     *syncer.Machine
@@ -125,7 +125,7 @@ type Machine struct {
 // genesis layer.
 func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 	m := &Machine{
-		cfg: cfg, now: now, started: now, out: &Output{},
+		cfg: cfg, now: now, started: now,
 		rules: mesh.Rules{
 			Schedule: cfg.Schedule, Eligibility: cfg.Eligibility, TxsPerProposal: cfg.TxsPerProposal, VerifyVRF: cfg.Crypto.VerifyVRF,
 		},
@@ -193,7 +193,7 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 	if now.After(m.now) {
 		m.now = now
 	}
-	m.out = &Output{}
+	m.out = Output{}
 	m.read.begin()
 	m.advance()
 	switch in := in.(type) {
@@ -212,7 +212,7 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 	m.ask()
 	m.wakeAt(m.nextWake())
 	m.publish()
-	return *m.out, m.read.err
+	return m.out, m.read.err
 }
 
 // epoch is that of the clock.
