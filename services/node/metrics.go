@@ -4,10 +4,12 @@ import (
 	"maps"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tweedle/base/telemetry"
+	"tweedle/protocol/activation"
 	"tweedle/protocol/core"
 	"tweedle/values/types"
 )
@@ -21,6 +23,11 @@ type metrics struct {
 	disputes  prometheus.Counter
 	undone    prometheus.Counter
 	silent    prometheus.Counter
+	decided   prometheus.Counter
+	proposals prometheus.Counter
+	signed    prometheus.Counter
+	certified prometheus.Counter
+	signers   prometheus.Gauge
 	malicious prometheus.Counter
 	proofs    prometheus.Counter
 	proofTime prometheus.Gauge
@@ -43,11 +50,17 @@ func (n *Node) newMetrics() {
 	n.metrics.disputes = counter("disputes_total", "Certified decisions that do not fit our history.")
 	n.metrics.undone = counter("undone_layers_total", "Applied layers that were taken back.")
 	n.metrics.silent = counter("silent_layers_total", "Layers in which the node was to take part and did not.")
+	n.metrics.decided = counter("decided_layers_total", "Layers that this node decided by what it heard in time.")
+	n.metrics.proposals = counter("counted_proposals_total", "Proposals that counted in those layers.")
+	n.metrics.signed = counter("signed_layers_total", "Layers whose decision the own smesher signed.")
+	n.metrics.certified = counter("certified_layers_total", "Layers that were applied with a certificate.")
 	n.metrics.malicious = counter("malicious_smeshers_total", "Smeshers that were proved malicious.")
 	n.metrics.proofs = counter("poet_proofs_total", "PoET proofs that were stored.")
 	n.metrics.proofTime = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "tweedle_node_poet_proof_timestamp_seconds", Help: "When the last PoET proof was stored; 0: none since the start."})
-	n.registry.MustRegister(n.metrics.proofTime, checkpoint{n})
+	n.metrics.signers = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tweedle_node_certificate_signatures", Help: "Signatures of the newest certificate by which a layer was applied."})
+	n.registry.MustRegister(n.metrics.proofTime, n.metrics.signers, checkpoint{n})
 	n.metrics.atxs, n.metrics.unsynced = map[types.Epoch]int{}, n.schedule.LayerAt(n.now())
 	for e := max(n.epoch(), 1) - 1; e <= n.epoch(); e++ {
 		if ids, err := n.db.EpochATXs(e); err == nil { // the store tells its faults itself
@@ -110,6 +123,22 @@ func (n *Node) gauges() {
 		}
 		return float64(last.PublishEpoch)
 	})
+	poets := n.cfg.Network.PoetSchedule(n.params)
+	at := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+	gauge("registration_closes_timestamp_seconds", "Until when PoETs take registrations for the open round.", func() float64 {
+		return at(poets.Start(poets.Open(n.now())))
+	})
+	gauge("poet_proof_due_timestamp_seconds", "When the round that is executed, or the next one, ends: its proof is due then.", func() float64 {
+		now := n.now()
+		open := poets.Open(now)
+		if open > 0 && now.Before(poets.End(open-1)) {
+			return at(poets.End(open - 1))
+		}
+		return at(poets.End(open))
+	})
+	gauge("publish_by_timestamp_seconds", "Until when an ATX of this epoch must be heard to count in the next one.", func() float64 {
+		return at(n.schedule.EpochStart(n.epoch() + 1).Add(-activation.Cut(n.schedule)))
+	})
 	gauge("smesher_trouble", "1 while the own smesher's step fails.", func() float64 {
 		if n.smesherStatus().Error != "" {
 			return 1
@@ -149,6 +178,17 @@ func (n *Node) count(e core.Event) {
 		m.mu.Unlock()
 	case core.Silent:
 		m.silent.Inc()
+	case core.Decided:
+		m.decided.Inc()
+		m.proposals.Add(float64(e.Proposals))
+		if e.Signed {
+			m.signed.Inc()
+		}
+	case core.Applied:
+		if signers := len(e.Certificate.Signatures); signers > 0 { // else the next one says it too
+			m.certified.Inc()
+			m.signers.Set(float64(signers))
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"tweedle/protocol/activation"
 	"tweedle/protocol/core"
+	"tweedle/values/types"
 )
 
 // What happens is counted, and what the node is can be read at once.
@@ -22,6 +23,12 @@ func TestEventsAreCounted(t *testing.T) {
 	for range 3 {
 		n.count(core.Activated{Entry: entry})
 	}
+	for _, signed := range []bool{true, false} {
+		n.count(core.Decided{Proposals: 3, Signed: signed})
+	}
+	for _, signatures := range []int{4, 0} { // the second is said by the one after it
+		n.count(core.Applied{WriteLayer: core.WriteLayer{Certificate: &types.Certificate{Signatures: make([]types.CertifySignature, signatures)}}})
+	}
 	if got := n.countATXs(epoch); got != 3 {
 		t.Errorf("%d ATXs are counted", got)
 	}
@@ -36,6 +43,8 @@ func TestEventsAreCounted(t *testing.T) {
 	}
 	for name, want := range map[string]float64{
 		"tweedle_node_undone_layers_total": 5, "tweedle_node_disputes_total": 1, "tweedle_node_atxs_published": 3,
+		"tweedle_node_decided_layers_total": 2, "tweedle_node_counted_proposals_total": 6, "tweedle_node_signed_layers_total": 1,
+		"tweedle_node_certified_layers_total": 1, "tweedle_node_certificate_signatures": 4,
 	} {
 		if values[name] != want {
 			t.Errorf("%s is %v, not %v", name, values[name], want)
