@@ -33,15 +33,15 @@ func drain[T any](s grpc.ServerStreamingClient[T], err error) error {
 
 // scan reads all that there is over one connection, in so many calls at a time,
 // until ctx ends. It returns how many calls were answered and refused.
-func scan(ctx context.Context, conn *grpc.ClientConn, calls, layers int) (answered, refused int64) {
-	mesh, txs := spacemesh.NewMeshServiceClient(conn), spacemesh.NewTransactionServiceClient(conn)
+func scan(ctx context.Context, conn *grpc.ClientConn, calls, layers int, account string) (answered, refused int64) {
+	mesh, txs, state := spacemesh.NewMeshServiceClient(conn), spacemesh.NewTransactionServiceClient(conn), spacemesh.NewGlobalStateServiceClient(conn)
 	var yes, no atomic.Int64
 	var all sync.WaitGroup
 	for k := range calls {
 		all.Go(func() {
 			for i := k; ctx.Err() == nil; i++ {
 				err := error(nil)
-				switch i % 3 {
+				switch i % 4 {
 				case 0:
 					_, err = mesh.LayersQuery(ctx, &spacemesh.LayersQueryRequest{
 						StartLayer: &spacemesh.LayerNumber{Number: 0}, EndLayer: &spacemesh.LayerNumber{Number: uint32(layers)}})
@@ -49,6 +49,8 @@ func scan(ctx context.Context, conn *grpc.ClientConn, calls, layers int) (answer
 					err = drain(mesh.EpochStream(ctx, &spacemesh.EpochStreamRequest{Epoch: uint32(1 + i%4)}))
 				case 2:
 					err = drain(txs.StreamResults(ctx, &spacemesh.TransactionResultsRequest{Start: 0}))
+				case 3: // what waits is counted in: it looks into the machine
+					_, err = state.Account(ctx, &spacemesh.AccountRequest{AccountId: &spacemesh.AccountId{Address: account}})
 				}
 				if err == nil {
 					yes.Add(1)
@@ -94,7 +96,7 @@ func TestScanningClientsDelayNoLayer(t *testing.T) {
 			}
 			defer conn.Close()
 			all.Go(func() {
-				yes, no := scan(ctx, conn, calls, int(n.snapshot.Load().Tip.Layer))
+				yes, no := scan(ctx, conn, calls, int(n.snapshot.Load().Tip.Layer), types.Address{20: 1, 23: 1}.Bech32(n.params.HRP))
 				answered.Add(yes)
 				refused.Add(no)
 			})

@@ -7,7 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"tweedle/edges/p2p"
+	"tweedle/edges/preset"
 	"tweedle/edges/store"
 	"tweedle/proofs/post"
 	"tweedle/protocol/core"
@@ -261,5 +264,26 @@ func TestUsersTransactionsDoNotDelayOurOwnMessages(t *testing.T) {
 	}
 	if len(w.txs) != maxSends {
 		t.Errorf("%d transactions wait", len(w.txs))
+	}
+}
+
+// A layer has 200 ms in some networks and five minutes in others. What a message, a
+// question and the list of peers are waited for is a part of it, and bounded.
+func TestTimesFollowTheLayers(t *testing.T) {
+	for _, layer := range []time.Duration{2 * time.Second, 15 * time.Second, 5 * time.Minute} {
+		n := &Node{params: preset.Params{LayerDuration: layer}}
+		for name, got := range map[string]time.Duration{
+			"a proposal": n.patience(core.TopicProposal), "a signature": n.patience(core.TopicDecision), "a transaction": n.patience(core.TopicTx), "the peers": n.peersEvery(),
+		} {
+			if got <= 0 || got > layer/8 || got > time.Second {
+				t.Errorf("layers of %v: %s is waited for %v", layer, name, got)
+			}
+		}
+		if got := n.patience(core.TopicATX); got <= 0 || got > layer || got > p2p.DefaultTopicTimeout {
+			t.Errorf("layers of %v: an ATX is waited for %v", layer, got)
+		}
+		if got := n.askTimeout(); got < time.Second || got > max(layer/2, time.Second) || got > 10*time.Second {
+			t.Errorf("layers of %v: an answer is waited for %v", layer, got)
+		}
 	}
 }
