@@ -67,7 +67,7 @@ func scan(ctx context.Context, conn *grpc.ClientConn, calls, layers int, account
 // Clients of many addresses scan all of the past, over and over. What the loop reads
 // waits for none of them, and layers are applied in time.
 func TestScanningClientsDelayNoLayer(t *testing.T) {
-	addresses, epochs, layers := 2, 5, 3
+	addresses, epochs, layers := 2, 5, 2
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
 		addresses, epochs, layers = 16, 60, 10
 	}

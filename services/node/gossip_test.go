@@ -267,7 +267,7 @@ func TestUsersTransactionsDoNotDelayOurOwnMessages(t *testing.T) {
 	}
 }
 
-// A layer has 200 ms in some networks and five minutes in others. What a message, a
+// A layer has two seconds in some networks and five minutes in others. What a message, a
 // question and the list of peers are waited for is a part of it, and bounded.
 func TestTimesFollowTheLayers(t *testing.T) {
 	for _, layer := range []time.Duration{2 * time.Second, 15 * time.Second, 5 * time.Minute} {
