@@ -63,6 +63,10 @@ func testnetUp(dir *string) *cobra.Command {
 			if plain && asJSON {
 				return usageError{errors.New("--plain and --json: choose one of them")}
 			}
+			// Its processes inherit the choice, and genesis waits for their labels.
+			if err := useKernel(""); err != nil {
+				return err
+			}
 			o.Dir, o.View = *dir, testnet.NewView(os.Stdout)
 			switch {
 			case asJSON:

@@ -85,15 +85,13 @@ func TestParams() Params {
 	return p
 }
 
-// LocalParams returns parameters for a testnet on one machine: cheaper labels
-// than published, little space, and about 2^10 hashes of proof of work for a unit and
-// nonce group.
+// LocalParams returns parameters for a testnet on one machine: the published labels and
+// proofs, all of whose indices every node checks, little space, and about 2^10 hashes
+// of proof of work for a unit and nonce group.
 func LocalParams() Params {
 	return Params{
 		LabelsPerUnit: 512, MinUnits: 2, MaxUnits: 8,
-		// Two cores carry all nodes of a testnet, and a cycle gap of seconds
-		// must be enough for all their proofs.
-		K1: 26, K2: 37, K3: 8, ScryptN: 2048,
+		K1: 26, K2: 37, K3: 37, ScryptN: 8192,
 		PowDifficulty: [32]byte{0x00, 0x40}, PoW: Blake3{},
 	}
 }
