@@ -141,7 +141,7 @@ func ruleCases() []ruleCase {
 		{alert: "PoetSlotRecycled", set: []string{"gateway_recycled", "0+0x10 1+0x30"}, not: []string{"gateway_recycled", "1+0x40"}},
 		{alert: "PoetRoundLate", set: []string{"proof_overdue", "0+0x10 1+0x30"}, not: []string{"proof_overdue", "1+0x40"}},
 		{alert: "ProofNotSeenByNodes", set: []string{"poet_last_proof_timestamp", "9+0x4 70+0x36"},
-			not: []string{"poet_last_proof_timestamp", "9+0x4 70+0x36", "node_poet_proof_timestamp", "10+0x6 80+0x34"}},
+			not: []string{"poet_last_proof_timestamp", "9+0x4 70+0x36", "node_poet_proof_timestamp", "10+0x6 69+0x34"}},
 		{alert: "PoetProofUnreadable", set: []string{"proof_unreadable", "0+0x10 1+0x30"}, not: []string{"proof_unreadable", "1+0x40"}},
 		{alert: "PoetProofUnreadable", set: []string{"damage_found", "0+0x10 1+0x30"}, not: []string{"damage_found", "1+0x40"}},
 		{alert: "PoetClockJumped", set: []string{"clock_jumped", "0+0x10 1+0x30"}, not: []string{"clock_jumped", "1+0x40"}},
