@@ -52,14 +52,17 @@ func (space) VerifyPoet(m *types.PoetProofMessage) error {
 }
 
 // VerifySpace implements core.Crypto.
-func (s space) VerifySpace(c *activation.Claim) error {
-	wrong := c.ATX.NIPosts[0].Posts[0].Post.Indices
-	for _, place := range s.places(c.Info.ID) {
-		if slices.Contains(wrong, place) {
-			return &post.InvalidIndexError{Ordinal: int(place)}
+func (s space) VerifySpace(claims []*activation.Claim) []error {
+	errs := make([]error, len(claims))
+	for i, c := range claims {
+		wrong := c.ATX.NIPosts[0].Posts[0].Post.Indices
+		for _, place := range s.places(c.Info.ID) {
+			if errs[i] == nil && slices.Contains(wrong, place) {
+				errs[i] = &post.InvalidIndexError{Ordinal: int(place)}
+			}
 		}
 	}
-	return nil
+	return errs
 }
 
 // places are the labels that a node looks at.

@@ -69,18 +69,39 @@ func (c *candidate) offer(i uint64, label, threshold *[32]byte) {
 	*c = candidate{found: true, index: i, label: *label}
 }
 
-// VerifyVRFNonce reports why nonce is not a valid VRF nonce for numUnits units
-// of space of this commitment. It computes one label. A valid nonce may lie
-// beyond the space: the search goes on there when the space has none
-// (reference/post.md 1.2).
-func VerifyVRFNonce(nonce uint64, commitment [32]byte, numUnits uint32, p Params) error {
-	numLabels, err := p.NumLabels(numUnits)
-	if err != nil {
-		return err
+// VRFNonce is a VRF nonce to verify, of so many units of space of a commitment.
+type VRFNonce struct {
+	Nonce      uint64
+	Commitment [32]byte
+	NumUnits   uint32
+}
+
+// VerifyVRFNonces reports why each of the nonces is not valid, nil if it is. It computes
+// one label for each, side by side. A valid nonce may lie beyond the space: the search
+// goes on there when the space has none (reference/post.md 1.2).
+func VerifyVRFNonces(nonces []VRFNonce, p Params) []error {
+	errs := make([]error, len(nonces))
+	var trials []*trial
+	var of []int // the nonce of each trial
+	for i, v := range nonces {
+		numLabels, err := p.NumLabels(v.NumUnits)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		threshold := vrfThreshold(numLabels)
+		trials, of = append(trials, &trial{
+			commitment: v.Commitment, indices: []uint64{v.Nonce},
+			passes: func(label *[32]byte) bool { return bytes.Compare(label[:], threshold[:]) < 0 },
+		}), append(of, i)
 	}
-	label, threshold := NewLabeler(p.ScryptN).Label(commitment, nonce), vrfThreshold(numLabels)
-	if bytes.Compare(label[:], threshold[:]) >= 0 {
-		return fmt.Errorf("post: label of VRF nonce %d is not below the threshold of %d labels", nonce, numLabels)
+	inUse().try(p.ScryptN, trials)
+	for k, t := range trials {
+		if t.wrong >= 0 {
+			v := nonces[of[k]]
+			numLabels, _ := p.NumLabels(v.NumUnits) // it was possible above
+			errs[of[k]] = fmt.Errorf("post: label of VRF nonce %d is not below the threshold of %d labels", v.Nonce, numLabels)
+		}
 	}
-	return nil
+	return errs
 }

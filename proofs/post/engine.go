@@ -24,7 +24,7 @@ func (e Engine) NewLabeler(n uint32) *Labeler { return newLabeler(n, e.kernel.la
 
 // Verify is [Verify] on this engine.
 func (e Engine) Verify(p Proof, m ProofMetadata, params Params, mode Mode) error {
-	return verify(e.kernel, p, m, params, mode)
+	return verify(e.kernel, []Verification{{p, m, mode}}, params)[0]
 }
 
 // NewScan returns the function with which a worker of Prove looks for labels that pass

@@ -127,7 +127,7 @@ func TestInitWritesEveryLabelInItsPlace(t *testing.T) {
 	if *m.Nonce != nonce || *m.NonceValue != [16]byte(smallest[:16]) {
 		t.Fatalf("VRF nonce is %d, %x, want %d, %x", *m.Nonce, *m.NonceValue, nonce, smallest)
 	}
-	if err := VerifyVRFNonce(nonce, commitment, 2, p); err != nil {
+	if err := verifyVRFNonce(nonce, commitment, 2, p); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -294,7 +294,7 @@ func TestVRFSearchGoesOnBeyondTheSpace(t *testing.T) {
 	binary.LittleEndian.PutUint32(setup.NodeID[:], 9061)
 	commitment := Commitment(setup.NodeID, setup.CommitmentATX)
 	for i := range uint64(labels) {
-		if VerifyVRFNonce(i, commitment, 2, p) == nil {
+		if verifyVRFNonce(i, commitment, 2, p) == nil {
 			t.Fatalf("label %d is a VRF nonce: look for another identity", i)
 		}
 	}
@@ -307,7 +307,7 @@ func TestVRFSearchGoesOnBeyondTheSpace(t *testing.T) {
 	if *m.Nonce < labels || *m.LastPosition <= *m.Nonce {
 		t.Fatalf("nonce %d, last position %d", *m.Nonce, *m.LastPosition)
 	}
-	if err := VerifyVRFNonce(*m.Nonce, commitment, 2, p); err != nil {
+	if err := verifyVRFNonce(*m.Nonce, commitment, 2, p); err != nil {
 		t.Fatal(err)
 	}
 	fs := durabletest.NewFaulty(durabletest.NewMem(1 << 20))

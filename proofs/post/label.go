@@ -77,23 +77,42 @@ func (l *Labeler) Label(commitment [32]byte, i uint64) [32]byte {
 	return label[0]
 }
 
+// Place is where a label stands: in the space of a commitment, at an index.
+type Place struct {
+	Commitment [32]byte
+	Index      uint64
+}
+
 // Labels sets labels to those of the indices, of which there must be as many. Each is
 // as Label says.
 func (l *Labeler) Labels(commitment [32]byte, indices []uint64, labels [][32]byte) {
 	if len(indices) != len(labels) {
 		panic(fmt.Sprintf("post: %d labels of %d indices", len(labels), len(indices)))
 	}
-	for len(indices) > 0 {
-		m := l.mixer(len(indices))
-		n := min(m.lanes, len(indices))
-		for lane, i := range indices[:n] {
-			l.begin(lane, &commitment, i)
+	l.compute(labels, func(k int) Place { return Place{commitment, indices[k]} })
+}
+
+// LabelsAt sets labels to those at the places, of which there must be as many. They cost
+// what those of one space do.
+func (l *Labeler) LabelsAt(places []Place, labels [][32]byte) {
+	if len(places) != len(labels) {
+		panic(fmt.Sprintf("post: %d labels of %d places", len(labels), len(places)))
+	}
+	l.compute(labels, func(k int) Place { return places[k] })
+}
+
+func (l *Labeler) compute(labels [][32]byte, at func(k int) Place) {
+	for done := 0; done < len(labels); {
+		m := l.mixer(len(labels) - done)
+		n := min(m.lanes, len(labels)-done)
+		for lane := range n {
+			l.begin(lane, at(done+lane))
 		}
 		m.mix(l.x[:m.lanes], l.v[:m.lanes*l.n]) // what else is in x is mixed for nothing
 		for lane := range n {
-			labels[lane] = l.end(lane)
+			labels[done+lane] = l.end(lane)
 		}
-		indices, labels = indices[n:], labels[n:]
+		done += n
 	}
 }
 
@@ -115,11 +134,11 @@ func (l *Labeler) mixer(labels int) mixer {
 	return m
 }
 
-// begin makes the state of a lane from the password of label i.
-func (l *Labeler) begin(lane int, commitment *[32]byte, i uint64) {
+// begin makes the state of a lane from the password of the label at a place.
+func (l *Labeler) begin(lane int, at Place) {
 	var password [keccakRate]byte
-	copy(password[:], commitment[:])
-	binary.LittleEndian.PutUint64(password[32:], i)
+	copy(password[:], at.Commitment[:])
+	binary.LittleEndian.PutUint64(password[32:], at.Index)
 	p := &l.pads[lane]
 	for k, b := range password {
 		p.inner[k], p.outer[k] = b^0x36, b^0x5c

@@ -66,7 +66,7 @@ func TestWhatIsProvedVerifies(t *testing.T) {
 					t.Errorf("mode %+v: %v", mode, err)
 				}
 			}
-			if err := VerifyVRFNonce(*d.Metadata.Nonce, Commitment(testID, testATX), m.NumUnits, v.params); err != nil {
+			if err := verifyVRFNonce(*d.Metadata.Nonce, Commitment(testID, testATX), m.NumUnits, v.params); err != nil {
 				t.Error(err)
 			}
 		})
@@ -205,4 +205,8 @@ func TestALabelAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { l.Label([32]byte{}, 1) }); n != 0 {
 		t.Fatalf("%v allocations for a label", n)
 	}
+}
+
+func verifyVRFNonce(nonce uint64, commitment [32]byte, units uint32, p Params) error {
+	return VerifyVRFNonces([]VRFNonce{{nonce, commitment, units}}, p)[0]
 }

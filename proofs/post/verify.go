@@ -2,7 +2,6 @@ package post
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 )
 
@@ -47,35 +46,72 @@ func (e *InvalidIndexError) Error() string {
 	return fmt.Sprintf("post: label %d (number %d in the proof) does not pass the challenge", e.Index, e.Ordinal)
 }
 
+// Verification is a proof to verify, and what it is about.
+type Verification struct {
+	Proof Proof
+	About ProofMetadata
+	Mode  Mode
+}
+
 // Verify reports why p does not prove the space that m describes. An
 // *InvalidIndexError means a label that does not pass; ErrNotBuiltIn that this
 // program cannot tell; any other error that the proof is malformed. The work
 // is at most one PoW hash and K2 labels (reference/post.md 1.2, 5.2).
 func Verify(p Proof, m ProofMetadata, params Params, mode Mode) error {
-	return verify(inUse(), p, m, params, mode)
+	return verify(inUse(), []Verification{{p, m, mode}}, params)[0]
 }
 
-func verify(kernel choice, p Proof, m ProofMetadata, params Params, mode Mode) error {
+// VerifyAll verifies several proofs. It gives for each what Verify gives for it alone, and
+// costs less where a proof's own labels do not fill the lanes of the kernel: those of all
+// are computed side by side.
+func VerifyAll(checks []Verification, params Params) []error { return verify(inUse(), checks, params) }
+
+func verify(kernel choice, checks []Verification, params Params) []error {
+	errs := make([]error, len(checks))
+	var trials []*trial
+	var ordinals [][]int // of the labels of each trial
+	var of []int         // the check of each trial
+	for i := range checks {
+		t, drawn, err := checks[i].trial(params)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		trials, ordinals, of = append(trials, t), append(ordinals, drawn), append(of, i)
+	}
+	kernel.try(params.ScryptN, trials)
+	for k, t := range trials {
+		if t.wrong >= 0 {
+			errs[of[k]] = &InvalidIndexError{Ordinal: ordinals[k][t.wrong], Index: t.indices[t.wrong]}
+		}
+	}
+	return errs
+}
+
+// trial checks all of a proof but its labels, and returns those that decide, with their
+// places in the proof.
+func (c *Verification) trial(params Params) (*trial, []int, error) {
+	p, m := &c.Proof, &c.About
 	numLabels, err := params.NumLabels(m.NumUnits)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if p.Nonce >= MaxNonces {
-		return fmt.Errorf("post: nonce %d, must be below %d", p.Nonce, MaxNonces)
+		return nil, nil, fmt.Errorf("post: nonce %d, must be below %d", p.Nonce, MaxNonces)
 	}
 	if p.Pow >= MaxPowNonce {
-		return fmt.Errorf("post: proof of work counter %d, must be below 2^56", p.Pow)
+		return nil, nil, fmt.Errorf("post: proof of work counter %d, must be below 2^56", p.Pow)
 	}
 	indices, err := unpackIndices(p.Indices, params.K2, indexBits(numLabels))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if err := checkIndices(indices, numLabels); err != nil {
-		return err
+		return nil, nil, err
 	}
-	ordinals, err := mode.ordinals(params, &m)
+	ordinals, err := c.Mode.ordinals(params, m)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 
 	group := p.Nonce / nonceGroupSize
@@ -83,49 +119,76 @@ func verify(kernel choice, p Proof, m ProofMetadata, params Params, mode Mode) e
 	threshold := scalePow(params.PowDifficulty, m.NumUnits)
 	switch valid, err := powValid(params.PoW, &in, p.Pow, &threshold); {
 	case err != nil:
-		return err
+		return nil, nil, err
 	case !valid:
-		return fmt.Errorf("post: %s proof of work of nonce group %d is not below its threshold", params.PoW.Name(), group)
+		return nil, nil, fmt.Errorf("post: %s proof of work of nonce group %d is not below its threshold", params.PoW.Name(), group)
 	}
 
 	t := newTester(&m.Challenge, p.Nonce, p.Pow, newDifficulty(params.K1, numLabels))
-	labeler, ok := idle.Get().(*Labeler)
-	if !ok || labeler.n != int(params.ScryptN) || labeler.kernel != kernel.labels.name {
-		labeler = newLabeler(params.ScryptN, kernel.labels)
+	out := &trial{commitment: Commitment(m.NodeID, m.CommitmentATX), passes: func(label *[32]byte) bool { return t.passes(label[:LabelSize]) }}
+	for _, o := range ordinals {
+		out.indices = append(out.indices, indices[o])
 	}
-	defer idle.Put(labeler)
-	return checkLabels(labeler, t, &m, params, indices, ordinals)
+	return out, ordinals, nil
+}
+
+// trial is the labels of one space that decide something, in the order in which they count.
+type trial struct {
+	commitment [32]byte
+	indices    []uint64
+	passes     func(label *[32]byte) bool
+	wrong      int // the first of indices whose label does not pass, -1 if there is none: try sets it
 }
 
 // idle has the labelers of verifications that ended: their scratch is up to 64 MiB, which
 // takes longer to get from the system than a label does. What nobody uses is collected.
 var idle sync.Pool
 
-// checkLabels recomputes the labels at the ordinals, as many at once as is cheap. One that
-// does not pass is computed once more by the portable kernel, since the error makes
-// somebody guilty.
-func checkLabels(labeler *Labeler, t *tester, m *ProofMetadata, params Params, indices []uint64, ordinals []int) error {
-	commitment := Commitment(m.NodeID, m.CommitmentATX)
-	var wanted []uint64
-	var labels [][32]byte
-	for some := range slices.Chunk(ordinals, labeler.Lanes()) {
-		wanted = wanted[:0]
-		for _, o := range some {
-			wanted = append(wanted, indices[o])
-		}
-		labels = slices.Grow(labels[:0], len(some))[:len(some)]
-		labeler.Labels(commitment, wanted, labels)
-		for k, o := range some {
-			if t.passes(labels[k][:LabelSize]) {
+// try computes the labels of trials side by side, as many at once as is cheap, and no more
+// of a trial that is lost. A label that does not pass is computed once more by the portable
+// kernel, since it makes somebody guilty.
+func (c choice) try(n uint32, trials []*trial) {
+	if len(trials) == 0 {
+		return
+	}
+	labeler, ok := idle.Get().(*Labeler)
+	if !ok || labeler.n != int(n) || labeler.kernel != c.labels.name {
+		labeler = newLabeler(n, c.labels)
+	}
+	defer idle.Put(labeler)
+
+	type wish struct {
+		of *trial
+		k  int // which of its indices
+	}
+	lanes := labeler.Lanes()
+	wishes, places, labels := make([]wish, 0, lanes), make([]Place, 0, lanes), make([][32]byte, lanes)
+	compute := func() {
+		labeler.LabelsAt(places, labels[:len(places)])
+		for i, w := range wishes {
+			if w.of.wrong >= 0 || w.of.passes(&labels[i]) {
 				continue
 			}
-			label := newLabeler(params.ScryptN, portableLabels).Label(commitment, indices[o])
-			if !t.passes(label[:LabelSize]) {
-				return &InvalidIndexError{Ordinal: o, Index: indices[o]}
+			label := newLabeler(n, portableLabels).Label(places[i].Commitment, places[i].Index)
+			if !w.of.passes(&label) {
+				w.of.wrong = w.k
+			}
+		}
+		wishes, places = wishes[:0], places[:0]
+	}
+	for _, t := range trials {
+		t.wrong = -1
+		for k, index := range t.indices {
+			if t.wrong >= 0 {
+				break
+			}
+			wishes, places = append(wishes, wish{t, k}), append(places, Place{t.commitment, index})
+			if len(places) == lanes {
+				compute()
 			}
 		}
 	}
-	return nil
+	compute()
 }
 
 func (mode Mode) ordinals(params Params, m *ProofMetadata) ([]int, error) {

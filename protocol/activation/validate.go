@@ -135,7 +135,24 @@ func Derive(p Params, a *types.ATX, id types.ATXID, current types.Epoch, v View)
 
 // Verify checks the proofs of space. A wrong label is a *post.InvalidIndexError,
 // wrapped.
-func (c *Claim) Verify(p Params, mode post.Mode) error { return proofs(p, c.ATX, c.Info, c.prev, mode) }
+func (c *Claim) Verify(p Params, mode post.Mode) error { return VerifyAll(p, []*Claim{c}, mode)[0] }
+
+// Labels is how many labels Verify computes at most when it draws K3 of the PoST.
+func (c *Claim) Labels(p Params) int {
+	n := int(p.Post.K3)
+	if c.newNonce() {
+		n++
+	}
+	if c.ATX.Initial != nil {
+		n += int(p.Post.K2)
+	}
+	return n
+}
+
+// newNonce tells whether the VRF nonce is to be checked: if the previous ATX does not vouch for it.
+func (c *Claim) newNonce() bool {
+	return c.prev == nil || c.ATX.VRFNonce != c.prev.VRFNonce || c.Info.Units > c.prev.Units
+}
 
 // form checks what needs nothing but the ATX.
 func form(p Params, a *types.ATX, current types.Epoch) error {
@@ -270,26 +287,55 @@ func Challenge(a *types.ATX) types.PoetChallenge {
 	return c
 }
 
-// proofs checks the space, dearest last.
-func proofs(p Params, a *types.ATX, info *Info, prev *Info, mode post.Mode) error {
-	sub := &a.NIPosts[0].Posts[0]
-	if prev == nil || a.VRFNonce != prev.VRFNonce || info.Units > prev.Units {
-		commitment := post.Commitment(a.SmesherID, info.CommitmentATX)
-		if err := post.VerifyVRFNonce(a.VRFNonce, commitment, info.Units, p.Post); err != nil {
-			return fmt.Errorf("vrf nonce: %w", err)
+// VerifyAll gives for each claim what Verify gives for it alone. It computes the labels of
+// all side by side, which costs less; those that one kind of proof refuses go no further.
+func VerifyAll(p Params, claims []*Claim, mode post.Mode) []error {
+	errs := make([]error, len(claims))
+	var nonces []post.VRFNonce
+	var of []int // whose they are
+	for i, c := range claims {
+		if c.newNonce() {
+			nonces, of = append(nonces, post.VRFNonce{
+				Nonce: c.ATX.VRFNonce, Commitment: post.Commitment(c.ATX.SmesherID, c.Info.CommitmentATX), NumUnits: c.Info.Units,
+			}), append(of, i)
 		}
 	}
-	meta := post.ProofMetadata{NodeID: a.SmesherID, CommitmentATX: info.CommitmentATX, NumUnits: info.Units}
-	if a.Initial != nil {
-		if err := post.Verify(fromWire(a.Initial.Post), meta, p.Post, post.All()); err != nil {
-			return fmt.Errorf("%w: %w", ErrInitialPost, err)
+	for k, err := range post.VerifyVRFNonces(nonces, p.Post) {
+		if err != nil {
+			errs[of[k]] = fmt.Errorf("vrf nonce: %w", err)
 		}
 	}
-	meta.Challenge = a.NIPosts[0].PoetProof
-	if err := post.Verify(fromWire(sub.Post), meta, p.Post, mode); err != nil {
-		return fmt.Errorf("post: %w", err)
+
+	// All of an initial proof before any of the other: a wrong label of it is no malfeasance.
+	var checks []post.Verification
+	verify := func(wrap func(error) error) {
+		for k, err := range post.VerifyAll(checks, p.Post) {
+			if err != nil {
+				errs[of[k]] = wrap(err)
+			}
+		}
 	}
-	return nil
+	of = of[:0]
+	for i, c := range claims {
+		if errs[i] == nil && c.ATX.Initial != nil {
+			checks, of = append(checks, c.check(c.ATX.Initial.Post, types.PoetProofRef{}, post.All())), append(of, i)
+		}
+	}
+	verify(func(err error) error { return fmt.Errorf("%w: %w", ErrInitialPost, err) })
+	checks, of = checks[:0], of[:0]
+	for i, c := range claims {
+		if n := &c.ATX.NIPosts[0]; errs[i] == nil {
+			checks, of = append(checks, c.check(n.Posts[0].Post, n.PoetProof, mode)), append(of, i)
+		}
+	}
+	verify(func(err error) error { return fmt.Errorf("post: %w", err) })
+	return errs
+}
+
+func (c *Claim) check(proof types.PostProof, challenge types.PoetProofRef, mode post.Mode) post.Verification {
+	return post.Verification{Proof: fromWire(proof), Mode: mode, About: post.ProofMetadata{
+		NodeID: c.ATX.SmesherID, CommitmentATX: c.Info.CommitmentATX, Challenge: challenge, NumUnits: c.Info.Units,
+	}}
 }
 
 func fromWire(p types.PostProof) post.Proof {

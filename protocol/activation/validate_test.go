@@ -3,6 +3,8 @@ package activation
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -223,5 +225,74 @@ func TestWorkBelowOneTickAndOverflowsAreRefused(t *testing.T) {
 	c.params.TickSize = 1
 	if _, err := Validate(c.params, c.second, 2, c.view, post.All()); !errors.Is(err, ErrOverflow) {
 		t.Errorf("overflow: %v", err)
+	}
+}
+
+// One verdict does not depend on who else is checked: whatever the others claim, and in
+// whatever order.
+func TestClaimsOfABatchAreJudgedEachForItself(t *testing.T) {
+	c := build(t)
+	claim := func(a *types.ATX, current types.Epoch, change func(*types.ATX)) *Claim {
+		a = copied(t, a)
+		change(a)
+		if a.Initial != nil { // its proof is part of the challenge
+			posts := a.NIPosts[0].Posts
+			ref := types.PoetProofRef{1}
+			before := c.view.poets[ref]
+			defer func() { c.view.poets[ref] = before }()
+			a.NIPosts[0] = c.view.register(Challenge(a), ref, 105)
+			a.NIPosts[0].Posts = posts
+		}
+		out, err := Derive(c.params, a, a.ID(), current, c.view)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	second := func(change func(*types.ATX)) *Claim { return claim(c.second, 2, change) }
+	first := func(change func(*types.ATX)) *Claim { return claim(c.first, 1, change) }
+	post1 := func(a *types.ATX) { a.NIPosts[0].Posts[0].Post.Indices[0] ^= 1 }
+	initial := func(a *types.ATX) { a.Initial.Post.Indices[0] ^= 1 }
+	nonce := func(a *types.ATX) { a.VRFNonce += 3 }
+	same := func(*types.ATX) {}
+	for _, test := range []struct {
+		name   string
+		claim  *Claim
+		begins string
+		labels int
+	}{
+		{"first", first(same), "", 6},
+		{"second", second(same), "", 1},
+		{"wrong nonce", first(nonce), "vrf nonce: ", 6},
+		{"wrong nonce and post", second(func(a *types.ATX) { nonce(a); post1(a) }), "vrf nonce: ", 2},
+		{"wrong nonce and initial", first(func(a *types.ATX) { nonce(a); initial(a) }), "vrf nonce: ", 6},
+		{"wrong initial", first(initial), "initial post: ", 6},
+		{"wrong initial and post", first(func(a *types.ATX) { initial(a); post1(a) }), "initial post: ", 6},
+		{"wrong post", first(post1), "post: ", 6},
+		{"wrong second post", second(post1), "post: ", 1},
+	} {
+		if err := test.claim.Verify(c.params, post.All()); test.begins == "" && err != nil || test.begins != "" && (err == nil || !strings.HasPrefix(err.Error(), test.begins)) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if got := test.claim.Labels(c.params); got != test.labels {
+			t.Errorf("%s computes %d labels, want %d", test.name, got, test.labels)
+		}
+	}
+	all := []*Claim{
+		first(same), second(same), first(nonce), first(initial), first(post1), second(post1),
+		first(func(a *types.ATX) { initial(a); post1(a) }), second(func(a *types.ATX) { nonce(a); post1(a) }),
+		first(func(a *types.ATX) { nonce(a); initial(a) }),
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		batch := make([]*Claim, rng.IntN(60))
+		for i := range batch {
+			batch[i] = all[rng.IntN(len(all))]
+		}
+		for i, err := range VerifyAll(c.params, batch, post.All()) {
+			if alone := batch[i].Verify(c.params, post.All()); !reflect.DeepEqual(err, alone) {
+				t.Fatalf("claim %d of %d: %v, alone %v", i, len(batch), err, alone)
+			}
+		}
 	}
 }

@@ -55,9 +55,9 @@ type Crypto interface {
 	VerifyTx(tx *vm.Tx) error
 	// VerifyPoet checks the work of a PoET.
 	VerifyPoet(m *types.PoetProofMessage) error
-	// VerifySpace checks the proofs of space behind an ATX, a part of the labels
-	// that differs from node to node.
-	VerifySpace(c *activation.Claim) error
+	// VerifySpace checks the proofs of space behind ATXs, a part of the labels
+	// that differs from node to node. It gives an error, or nil, for each.
+	VerifySpace(claims []*activation.Claim) []error
 	// WrongLabel tells whether the label at a place of an ATX's proof does not pass.
 	WrongLabel(a *types.ATX, commitment types.ATXID, ordinal uint32) bool
 }

@@ -334,7 +334,9 @@ func (r Real) VerifyPoet(m *types.PoetProofMessage) error {
 }
 
 // VerifySpace implements Crypto.
-func (r Real) VerifySpace(c *activation.Claim) error { return c.Verify(r.Params, post.Subset(r.Peer)) }
+func (r Real) VerifySpace(claims []*activation.Claim) []error {
+	return activation.VerifyAll(r.Params, claims, post.Subset(r.Peer))
+}
 
 // WrongLabel implements Crypto.
 func (r Real) WrongLabel(a *types.ATX, commitment types.ATXID, ordinal uint32) bool {

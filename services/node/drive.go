@@ -11,6 +11,7 @@ import (
 	"tweedle/edges/api"
 	"tweedle/edges/p2p"
 	"tweedle/edges/store"
+	"tweedle/proofs/post"
 	"tweedle/protocol/core"
 	"tweedle/protocol/syncer"
 	"tweedle/values/codec"
@@ -27,6 +28,7 @@ type driver struct {
 	inputs  chan core.Input
 	work    sync.WaitGroup // asks and checks that run
 	checks  *pool
+	spaces  spaces
 	mu      sync.RWMutex // held for writing by Step
 	machine *core.Machine
 
@@ -36,7 +38,10 @@ type driver struct {
 }
 
 func newDriver(n *Node, m *core.Machine) *driver {
-	return &driver{n: n, inputs: make(chan core.Input, maxInputs), checks: newPool(), machine: m, verdicts: make(map[uint64]chan core.Verdict)}
+	d := &driver{n: n, inputs: make(chan core.Input, maxInputs), checks: newPool(), machine: m, verdicts: make(map[uint64]chan core.Verdict)}
+	d.spaces.lanes = post.NewLabeler(n.activation.Post.ScryptN).Lanes()
+	d.spaces.labels = func(w core.Work) int { return w.Claim.Labels(n.activation) }
+	return d
 }
 
 // peersEvery is how often the machine is told who is connected.
@@ -163,13 +168,8 @@ func (d *driver) effects(ctx context.Context, out core.Output) {
 		d.n.host.Penalise(p2p.PeerID(p.Peer), p.Points, p.Reason)
 	}
 	for _, w := range out.Work {
-		d.work.Go(func() {
-			if leave, ok := d.checks.enter(ctx, core.Self); ok {
-				verified := w.Do(d.n.crypto)
-				leave()
-				d.input(ctx, verified)
-			}
-		})
+		d.spaces.put(w)
+		d.work.Go(func() { d.checkSpaces(ctx) })
 	}
 	for _, e := range out.Events {
 		if own, ok := e.(core.OwnSeen); ok {
@@ -177,6 +177,19 @@ func (d *driver) effects(ctx context.Context, out core.Output) {
 			continue
 		}
 		d.n.happened(e)
+	}
+}
+
+// checkSpaces waits for a turn and checks what waits then, which others may have done.
+func (d *driver) checkSpaces(ctx context.Context) {
+	leave, ok := d.checks.enter(ctx, core.Self)
+	if !ok {
+		return
+	}
+	done := core.DoAll(d.n.crypto, d.spaces.take())
+	leave()
+	for _, verified := range done {
+		d.input(ctx, verified)
 	}
 }
 
