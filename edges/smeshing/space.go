@@ -2,9 +2,11 @@ package smeshing
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -155,8 +157,24 @@ func (s *Smesher) room() error {
 	return err
 }
 
+// glance computes a label of each file anew, another one for each challenge, so that files
+// that were swapped, are of another space or cannot be read are named before they are proved:
+// the proof does without what is damaged, as long as enough is left.
+func (s *Smesher) glance(ctx context.Context, challenge types.PoetProofRef) error {
+	_, err := post.Check(s.cfg.Dir, s.rules.Post, post.CheckOptions{
+		Fraction: math.SmallestNonzeroFloat64, Seed: binary.LittleEndian.Uint64(challenge[:]), Cancel: func() bool { return ctx.Err() != nil },
+		Found: func(err error) {
+			s.log.Error("space is damaged: look at all of it with \"tweedle post verify\", and mend it with \"tweedle post repair\"", "err", err)
+		},
+	})
+	return err
+}
+
 // prove proves the space for a challenge.
 func (s *Smesher) prove(ctx context.Context, challenge types.PoetProofRef) (types.PostProof, error) {
+	if err := s.glance(ctx, challenge); err != nil {
+		return types.PostProof{}, err
+	}
 	data, err := post.Open(s.cfg.Dir)
 	if err != nil {
 		return types.PostProof{}, err

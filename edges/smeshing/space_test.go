@@ -2,6 +2,7 @@ package smeshing
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -139,6 +140,58 @@ func TestALostSpaceIsFilledAgain(t *testing.T) {
 		}
 		r.chained()
 	})
+}
+
+// Files of the right size with the wrong labels are named when the node is about to prove
+// them, each of them, and cost no epoch while enough is left.
+func TestWrongFilesAreNamedBeforeTheyAreProved(t *testing.T) {
+	for what, tc := range map[string]struct {
+		change func(file func(int) string) error
+		named  []int
+	}{
+		"swapped": {func(file func(int) string) error {
+			return errors.Join(os.Rename(file(1), file(9)), os.Rename(file(2), file(1)), os.Rename(file(9), file(2)))
+		}, []int{1, 2}},
+		"flipped": {func(file func(int) string) error {
+			b, err := os.ReadFile(file(3))
+			for i := range b {
+				b[i] ^= 1
+			}
+			return errors.Join(err, os.WriteFile(file(3), b, 0o600))
+		}, []int{3}},
+		"unreadable": {func(file func(int) string) error { // an error of the disk, to who reads it
+			return errors.Join(os.Rename(file(0), file(9)), os.Mkdir(file(0), 0o700))
+		}, []int{0}},
+	} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			rules := r.network.Activation(r.params)
+			setup := post.Setup{NodeID: r.id.NodeID(), CommitmentATX: rules.Golden, NumUnits: 2, MaxFileSize: 1024}
+			_, err := post.Init(r.space(), rules.Post, setup, post.InitOptions{})
+			must(t, err)
+			r.add("poet", 500)
+			r.start(r.config("poet"))
+			r.until(2)
+			if strings.Contains(r.logged(), "space is damaged") {
+				t.Fatalf("%s: nothing was, yet\n%s", what, r.logged())
+			}
+			before := len(r.atxs)
+			must(t, tc.change(func(n int) string { return filepath.Join(r.space(), fmt.Sprintf("postdata_%d.bin", n)) }))
+			r.until(4)
+			logged := r.logged()
+			for n := range 4 {
+				said := false
+				for line := range strings.Lines(logged) {
+					said = said || strings.Contains(line, "space is damaged") && strings.Contains(line, fmt.Sprintf("postdata_%d.bin", n))
+				}
+				if said != slices.Contains(tc.named, n) {
+					t.Errorf("%s: postdata_%d.bin is named: %t\n%s", what, n, said, logged)
+				}
+			}
+			if what != "unreadable" && len(r.atxs) == before {
+				t.Errorf("%s: no ATX any more\n%s", what, logged)
+			}
+		})
+	}
 }
 
 // chained checks that every ATX but the first builds on the one before it.
