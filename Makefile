@@ -57,7 +57,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # The campaigns, in parts that end within an hour each on two cores, in two lanes:
 # those that wait for clocks and processes, and those that compute. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY_WAITS := flood clients catchup network outages sites watch quiet runs kills deliveries space
+NIGHTLY_WAITS := flood clients filling catchup network outages sites watch quiet runs kills deliveries space
 NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 disks-1 disks-2 packages fuzz damage twins writes peers memory machine
 NIGHTLY := $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
@@ -93,6 +93,8 @@ nightly-flood: # strangers send what they can to smeshers
 	$(NIGHTLY_TEST) -run '^TestNoHonestSignatureIsLostInAFlood$$' ./services/node
 nightly-clients: # a thousand clients scan what a node has
 	$(NIGHTLY_TEST) -run '^TestScanningClientsDelayNoLayer$$' ./services/node
+nightly-filling: # a space is filled beside a node that follows its network
+	$(NIGHTLY_TEST) -run '^TestFillingASpaceDelaysNoLayer$$' ./services/node
 nightly-memory: # of a round of 2^26 leaves
 	$(NIGHTLY_TEST) -run '^TestMemory' ./proofs/posw
 nightly-space: # a smesher that fills its space is killed

@@ -123,6 +123,8 @@ func (s *Smesher) initialize(ctx context.Context) (activation.Input, error) {
 	}
 	defer lock.Close()
 	started := time.Now()
+	done := yield(max(1, s.cfg.Workers))
+	defer done()
 	meta, err := post.Init(s.cfg.Dir, s.rules.Post, post.Setup{
 		NodeID: s.id, CommitmentATX: commitment, NumUnits: s.cfg.NumUnits,
 	}, post.InitOptions{
@@ -138,6 +140,7 @@ func (s *Smesher) initialize(ctx context.Context) (activation.Input, error) {
 	if meta.Nonce == nil {
 		return nil, errors.New("space is initialized but has no VRF nonce")
 	}
+	done()
 	proof, err := s.prove(ctx, types.PoetProofRef{})
 	if err != nil {
 		return nil, err
@@ -172,6 +175,7 @@ func (s *Smesher) glance(ctx context.Context, challenge types.PoetProofRef) erro
 
 // prove proves the space for a challenge.
 func (s *Smesher) prove(ctx context.Context, challenge types.PoetProofRef) (types.PostProof, error) {
+	defer yield(max(1, s.cfg.Workers))()
 	if err := s.glance(ctx, challenge); err != nil {
 		return types.PostProof{}, err
 	}
