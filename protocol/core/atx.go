@@ -81,7 +81,7 @@ func (m *Machine) judgeATX(p *parked, msg *atxMessage) judgement {
 		return ignored(errBusy)
 	}
 	m.verifying[msg.id] = &verifying{claim, []*parked{p}}
-	m.out.Work = append(m.out.Work, Work{claim})
+	m.out.Work = append(m.out.Work, CheckSpace{claim})
 	return judgement{later: true}
 }
 

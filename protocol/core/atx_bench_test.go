@@ -28,7 +28,7 @@ type known struct {
 
 func (k *known) ATX(id types.ATXID) (*activation.Info, error)      { return k.atxs[id], nil }
 func (k *known) Poet(types.PoetProofRef) (*activation.Poet, error) { return &k.poet, nil }
-func (k *known) claim(b *testing.B, r Real, raw []byte) Work {
+func (k *known) claim(b *testing.B, r Real, raw []byte) CheckSpace {
 	m, err := Check(r, TopicATX, raw)
 	if err != nil {
 		b.Fatal(err)
@@ -38,7 +38,7 @@ func (k *known) claim(b *testing.B, r Real, raw []byte) Work {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return Work{claim}
+	return CheckSpace{claim}
 }
 
 // members are how many a PoET's round has: the path to one of them has 13 hashes.
@@ -123,11 +123,11 @@ func BenchmarkATXs(b *testing.B) {
 	at := func(together int) func([][]byte) {
 		return func(raws [][]byte) {
 			for some := range slices.Chunk(raws, together) {
-				var work []Work
+				var work []CheckSpace
 				for _, raw := range some {
 					work = append(work, view.claim(b, crypto, raw))
 				}
-				for _, v := range DoAll(crypto, work) {
+				for _, v := range CheckSpaces(crypto, work) {
 					if v.Class != Accept {
 						b.Fatal(v.Why)
 					}

@@ -105,7 +105,7 @@ type Machine struct {
 	proposals   map[types.Layer]*layerProposals
 	extras      extras
 	ballots     bounded.Map[types.BallotID, *types.Ballot] // reference ballots that were fetched
-	assigned    assigned
+	slots       slots
 	proposed    types.Layer
 
 	wanted    bounded.Map[types.ATXID, struct{}] // ATXs that another ATX refers to
@@ -127,7 +127,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 	m := &Machine{
 		cfg: cfg, now: now, started: now,
 		rules: mesh.Rules{
-			Schedule: cfg.Schedule, Eligibility: cfg.Eligibility, TxsPerProposal: cfg.TxsPerProposal, VerifyVRF: cfg.Crypto.VerifyVRF,
+			Schedule: cfg.Schedule, Eligibility: cfg.Eligibility, TxsPerProposal: cfg.TxsPerProposal,
 		},
 		sync:      syncer.New(syncer.Config{Layer: cfg.Schedule.LayerDuration}),
 		certify:   hare.NewCertifier(cfg.Schedule.FirstBallotLayer()),
@@ -141,6 +141,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		refused:   bounded.New[types.ATXID, struct{}](maxRefused),
 		batches:   make(map[Peer]*batch),
 		intake:    newIntake(),
+		slots:     newSlots(),
 		extras:    newExtras(),
 		reason:    "starting",
 	}
@@ -202,6 +203,10 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 		m.heard(in)
 	case Verified:
 		m.verified(in)
+	case SlotsChecked:
+		m.slotsChecked(in)
+	case Assigned:
+		m.assigned(in)
 	case Answered:
 		m.answered(in)
 	case Peers:
@@ -230,7 +235,7 @@ func (m *Machine) nextWake() time.Time {
 	if m.now.Before(m.cfg.Schedule.Genesis) {
 		next = m.cfg.Schedule.Genesis
 	}
-	for _, at := range []time.Time{m.agree.Next(), m.intake.first} {
+	for _, at := range []time.Time{m.agree.Next(), m.intake.first, m.slots.next} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}
@@ -246,10 +251,12 @@ func (m *Machine) advance() {
 		m.expireTxs()
 		m.poets.forget(m.epoch())
 		m.dropPoets()
+		m.slots.forget(m.epoch())
 		if m.takesPart(layer) {
 			m.propose(layer)
 		}
 	}
+	m.prepare()
 	for _, r := range m.agree.Step(m.now) {
 		m.decide(r)
 	}

@@ -32,6 +32,7 @@ type parked struct {
 	until   time.Time
 	missing []syncer.Name
 	gone    bool
+	proved  bool // the proofs of its ballot's slots are valid
 }
 
 // intake holds the messages that wait, by what they wait for.
@@ -345,7 +346,7 @@ func (m *Machine) judge(p *parked) judgement {
 	case *poetMessage:
 		return m.judgePoet(p.from, msg)
 	case *proposalMessage:
-		return m.judgeProposal(msg)
+		return m.judgeProposal(p, msg)
 	case *decisionMessage:
 		return m.judgeDecision(p.from, msg)
 	case *txMessage:
@@ -355,7 +356,7 @@ func (m *Machine) judge(p *parked) judgement {
 	case *setMessage:
 		return m.judgeSet(msg)
 	case *ballotMessage:
-		return m.judgeBallot(msg)
+		return m.judgeBallot(p, msg)
 	case *blockMessage:
 		return m.judgeBlock(msg)
 	case *certMessage:

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tweedle/protocol/activation"
+	"tweedle/protocol/eligibility"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/vm"
@@ -31,7 +32,7 @@ type Heard struct {
 	Message Message
 }
 
-// Verified is the end of Work.
+// Verified is the end of CheckSpace.
 type Verified struct {
 	ATX   types.ATXID
 	Class Class  // Accept, Reject, or Ignore if we could not tell
@@ -40,6 +41,18 @@ type Verified struct {
 	// Ordinal, that does not pass.
 	WrongLabel bool
 	Ordinal    uint32
+}
+
+// SlotsChecked is the end of CheckSlots.
+type SlotsChecked struct {
+	Ballot types.BallotID
+	Err    error // nil: the proofs are valid
+}
+
+// Assigned is the end of Assign.
+type Assigned struct {
+	Assign
+	Slots map[types.Layer][]types.Eligibility
 }
 
 // Answered is the end of an ask: an answer that passed CheckAnswer, or none.
@@ -52,11 +65,13 @@ type Answered struct {
 // Peers tells who is connected; it comes whenever that changes.
 type Peers struct{ Connected []Peer }
 
-func (Tick) input()     {}
-func (Heard) input()    {}
-func (Verified) input() {}
-func (Answered) input() {}
-func (Peers) input()    {}
+func (Tick) input()         {}
+func (Heard) input()        {}
+func (Verified) input()     {}
+func (SlotsChecked) input() {}
+func (Assigned) input()     {}
+func (Answered) input()     {}
+func (Peers) input()        {}
 
 // Output says what is to be done, in this order.
 type Output struct {
@@ -76,7 +91,7 @@ type Output struct {
 	Verdicts []Verdict
 	// Penalties are what peers are charged for wasting our time.
 	Penalties []syncer.Penalty
-	// Work takes long; each is done by Do or DoAll, in any goroutine, and ends with the input that they return.
+	// Work takes long; each is done by Do, in any goroutine, and ends with the input that it returns.
 	Work []Work
 	// Events say what happened, for logs, streams and metrics.
 	Events []Event
@@ -125,15 +140,45 @@ type Slot struct {
 	Hash   types.Hash32
 }
 
-// Work is checking the proofs of space of an ATX.
-type Work struct{ Claim *activation.Claim }
+// Work is one of the types below.
+type Work interface{ Do(Crypto) Input }
 
-// Do does work.
-func (w Work) Do(c Crypto) Verified { return DoAll(c, []Work{w})[0] }
+// CheckSpace checks the proofs of space of an ATX.
+type CheckSpace struct{ Claim *activation.Claim }
 
-// DoAll does several pieces of work, and gives for each what Do gives. It costs less than one
-// by one.
-func DoAll(c Crypto, work []Work) []Verified {
+// CheckSlots checks the proofs that a ballot has slots of its layer.
+type CheckSlots struct {
+	Ballot types.BallotID
+	Params eligibility.Params
+	Claim  eligibility.Claim
+}
+
+// Assign computes which slots of an epoch are ours. It takes some 0.1 ms for each.
+type Assign struct {
+	Params eligibility.Params
+	By     eligibility.Prover
+	Epoch  types.Epoch
+	Beacon types.Beacon
+	Nonce  uint64
+	Count  uint32
+}
+
+// Do implements Work.
+func (w CheckSpace) Do(c Crypto) Input { return CheckSpaces(c, []CheckSpace{w})[0] }
+
+// Do implements Work.
+func (w CheckSlots) Do(c Crypto) Input {
+	return SlotsChecked{w.Ballot, w.Claim.Verify(w.Params, c.VerifyVRF)}
+}
+
+// Do implements Work.
+func (w Assign) Do(Crypto) Input {
+	return Assigned{w, eligibility.Assign(w.Params, w.By, w.Beacon, w.Epoch, w.Nonce, w.Count)}
+}
+
+// CheckSpaces does several pieces of work at once, and gives for each what Do gives. It costs
+// less than one by one.
+func CheckSpaces(c Crypto, work []CheckSpace) []Verified {
 	claims := make([]*activation.Claim, len(work))
 	for i, w := range work {
 		claims[i] = w.Claim

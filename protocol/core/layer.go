@@ -21,7 +21,7 @@ import (
 
 // layerProposals has the proposals of an open layer.
 type layerProposals struct {
-	by    map[types.NodeID]*types.Proposal // the first of each smesher
+	by    map[types.NodeID]*types.Proposal // the first of each smesher, valid or not
 	valid map[types.ProposalID]proposal
 }
 
@@ -142,7 +142,7 @@ var (
 )
 
 // judgeProposal checks a proposal and lets it count in its layer.
-func (m *Machine) judgeProposal(msg *proposalMessage) judgement {
+func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 	p, b := msg.p, &msg.p.Ballot
 	if m.registry.Convicted(b.Smesher) {
 		return ignored(errEvil)
@@ -152,12 +152,17 @@ func (m *Machine) judgeProposal(msg *proposalMessage) judgement {
 		return m.verdictOf(err)
 	}
 	open := m.inLayer(b.Layer)
-	if before := open.by[b.Smesher]; before != nil {
-		if before.ID() == msg.id {
-			return ignored(errKnown)
-		}
+	if _, known := open.valid[msg.id]; known {
+		return ignored(errKnown)
+	}
+	if before := open.by[b.Smesher]; before == nil {
+		open.by[b.Smesher] = p
+	} else if before.ID() != msg.id {
 		m.convict(twoProposals(before, p))
 		return ignored(errTaken)
+	}
+	if !q.proved { // of one proposal for each smesher and layer
+		return m.checkSlots(q, b, valid.Claim)
 	}
 	if names := m.txsMissing(p.Txs); len(names) > 0 {
 		return missing(names...)
@@ -165,7 +170,6 @@ func (m *Machine) judgeProposal(msg *proposalMessage) judgement {
 	if !m.agree.Add(m.now, b.Layer, msg.id) {
 		return ignored(errLate)
 	}
-	open.by[b.Smesher] = p
 	open.valid[msg.id] = proposal{msg.id, b.Smesher, valid.Share, valid.Electorate, p.Txs}
 	m.write(WriteBallot{b})
 	if el, err := m.Electorate(m.cfg.Schedule.EpochOf(b.Layer), valid.Electorate); err == nil {
@@ -187,9 +191,13 @@ func twoProposals(a, b *types.Proposal) *malfeasance.Proof {
 }
 
 // judgeBallot checks a reference ballot that was asked for.
-func (m *Machine) judgeBallot(msg *ballotMessage) judgement {
-	if _, err := mesh.ValidateBallot(m.rules, m, msg.b); err != nil {
+func (m *Machine) judgeBallot(q *parked, msg *ballotMessage) judgement {
+	valid, err := mesh.ValidateBallot(m.rules, m, msg.b)
+	switch {
+	case err != nil:
 		return m.verdictOf(err)
+	case !q.proved:
+		return m.checkSlots(q, msg.b, valid.Claim)
 	}
 	id := msg.b.ID()
 	m.ballots.Put(id, msg.b)
@@ -239,7 +247,8 @@ func (m *Machine) propose(layer types.Layer) {
 	}})
 }
 
-// ballot returns our signed ballot for a layer, nil if none of our slots is in it.
+// ballot returns our signed ballot for a layer, nil if none of our slots is in it,
+// or which they are is not computed yet.
 func (m *Machine) ballot(layer types.Layer, el *activation.Electorate, atx *activation.Entry) *types.Ballot {
 	first := m.cfg.Schedule.First(el.Epoch)
 	me := m.cfg.Identity
@@ -260,28 +269,11 @@ func (m *Machine) ballot(layer types.Layer, el *activation.Electorate, atx *acti
 		}
 		b.EpochData = &data
 	}
-	b.Eligibilities = m.slots(el.Epoch, data, atx.VRFNonce)[layer]
-	if len(b.Eligibilities) == 0 {
+	if b.Eligibilities = m.slotsIn(layer, data, atx.VRFNonce); len(b.Eligibilities) == 0 {
 		return nil
 	}
 	b.Signature = me.Sign(signing.Ballot, b.SignedBytes())
 	return b
-}
-
-// assigned are our slots of one epoch.
-type assigned struct {
-	epoch  types.Epoch
-	data   types.EpochData
-	layers map[types.Layer][]types.Eligibility
-}
-
-// slots computes our slots once for an epoch.
-func (m *Machine) slots(epoch types.Epoch, data types.EpochData, nonce uint64) map[types.Layer][]types.Eligibility {
-	if m.assigned.layers == nil || m.assigned.epoch != epoch || m.assigned.data != data {
-		m.assigned = assigned{epoch, data, eligibility.Assign(
-			m.cfg.Eligibility, m.cfg.Identity, data.Beacon, epoch, nonce, data.Eligibilities)}
-	}
-	return m.assigned.layers
 }
 
 // decide builds the block of a layer whose proposals are closed, executes it,

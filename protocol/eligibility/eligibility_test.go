@@ -46,7 +46,7 @@ func TestWhatIsAssignedVerifiesAndNothingElse(t *testing.T) {
 			t.Fatalf("layer %d is not in the epoch", layer)
 		}
 		good := Claim{id.NodeID(), layer, beacon, nonce, slots, proofs}
-		if err := Verify(params, good, signing.VerifyVRF); err != nil {
+		if err := verify(good); err != nil {
 			t.Fatal(err)
 		}
 		for name, tc := range map[string]struct {
@@ -63,7 +63,7 @@ func TestWhatIsAssignedVerifiesAndNothingElse(t *testing.T) {
 		} {
 			bad := good
 			tc.change(&bad)
-			if err := Verify(params, bad, signing.VerifyVRF); !errors.Is(err, tc.want) {
+			if err := verify(bad); !errors.Is(err, tc.want) {
 				t.Errorf("%s: %v, want %v", name, err, tc.want)
 			}
 		}
@@ -71,4 +71,11 @@ func TestWhatIsAssignedVerifiesAndNothingElse(t *testing.T) {
 	if total != slots {
 		t.Fatalf("%d slots assigned, want %d", total, slots)
 	}
+}
+
+func verify(c Claim) error {
+	if err := c.Check(params); err != nil {
+		return err
+	}
+	return c.Verify(params, signing.VerifyVRF)
 }

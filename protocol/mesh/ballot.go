@@ -15,7 +15,6 @@ type Rules struct {
 	Schedule       types.Schedule
 	Eligibility    eligibility.Params
 	TxsPerProposal int // for each slot that the proposal uses
-	VerifyVRF      func(types.NodeID, []byte, types.VRFSignature) bool
 }
 
 // Skew is how far another node's clock may be ahead of ours.
@@ -71,15 +70,17 @@ var (
 	ErrTooManyTxs = errors.New("proposal has more transactions than its slots allow")
 )
 
-// Valid is a proposal or ballot that keeps the rules.
+// Valid is a proposal or ballot that keeps the rules if the proofs of its claim are valid.
 type Valid struct {
 	Share      Share
 	Electorate types.Hash32 // that its reference declares
+	Claim      eligibility.Claim
 }
 
 // ValidateProposal checks a proposal, whose signatures were checked, at a time
 // (reference/protocol.md A5, A6), cheap rules first. The error is an *Unknown
-// if something is missing, an *Early if nobody is to blame, else a refusal.
+// if something is missing, an *Early if nobody is to blame, else a refusal. The
+// proofs of its slots are left to the caller.
 func ValidateProposal(r Rules, v BallotView, now time.Time, p *types.Proposal) (Valid, error) {
 	b := &p.Ballot
 	if b.Layer != r.Schedule.LayerAt(now) && b.Layer != r.Schedule.LayerAt(now.Add(r.Skew())) {
@@ -91,7 +92,7 @@ func ValidateProposal(r Rules, v BallotView, now time.Time, p *types.Proposal) (
 	return ValidateBallot(r, v, b)
 }
 
-// ValidateBallot checks a ballot of any time.
+// ValidateBallot checks a ballot of any time, but the proofs of its slots.
 func ValidateBallot(r Rules, v BallotView, b *types.Ballot) (Valid, error) {
 	if len(b.Votes.Support)+len(b.Votes.Against)+len(b.Votes.Abstain) > 0 || b.Votes.Base != (types.BallotID{}) {
 		return Valid{}, ErrVotes
@@ -122,15 +123,15 @@ func ValidateBallot(r Rules, v BallotView, b *types.Ballot) (Valid, error) {
 			return Valid{}, err
 		}
 	}
-	err = eligibility.Verify(r.Eligibility, eligibility.Claim{
+	claim := eligibility.Claim{
 		Smesher: b.Smesher, Layer: b.Layer, Beacon: data.Beacon, VRFNonce: atx.VRFNonce,
 		Slots: data.Eligibilities, Proofs: b.Eligibilities,
-	}, r.VerifyVRF)
-	if err != nil {
+	}
+	if err := claim.Check(r.Eligibility); err != nil {
 		return Valid{}, err
 	}
 	share := Share{ATX: b.ATX, Weight: atx.Weight, BaseHeight: atx.BaseHeight, Slots: data.Eligibilities, Proofs: len(b.Eligibilities)}
-	return Valid{share, data.ActiveSet}, nil
+	return Valid{share, data.ActiveSet, claim}, nil
 }
 
 // epochData checks what a reference ballot declares.

@@ -40,7 +40,7 @@ type driver struct {
 func newDriver(n *Node, m *core.Machine) *driver {
 	d := &driver{n: n, inputs: make(chan core.Input, maxInputs), checks: newPool(), machine: m, verdicts: make(map[uint64]chan core.Verdict)}
 	d.spaces.lanes = post.NewLabeler(n.activation.Post.ScryptN).Lanes()
-	d.spaces.labels = func(w core.Work) int { return w.Claim.Labels(n.activation) }
+	d.spaces.labels = func(w core.CheckSpace) int { return w.Claim.Labels(n.activation) }
 	return d
 }
 
@@ -168,8 +168,12 @@ func (d *driver) effects(ctx context.Context, out core.Output) {
 		d.n.host.Penalise(p2p.PeerID(p.Peer), p.Points, p.Reason)
 	}
 	for _, w := range out.Work {
-		d.spaces.put(w)
-		d.work.Go(func() { d.checkSpaces(ctx) })
+		if s, ok := w.(core.CheckSpace); ok {
+			d.spaces.put(s)
+			d.work.Go(func() { d.checkSpaces(ctx) })
+			continue
+		}
+		d.work.Go(func() { d.do(ctx, w) })
 	}
 	for _, e := range out.Events {
 		if own, ok := e.(core.OwnSeen); ok {
@@ -180,13 +184,24 @@ func (d *driver) effects(ctx context.Context, out core.Output) {
 	}
 }
 
+// do waits for a turn and does work.
+func (d *driver) do(ctx context.Context, w core.Work) {
+	leave, ok := d.checks.enter(ctx, core.Self)
+	if !ok {
+		return
+	}
+	done := w.Do(d.n.crypto)
+	leave()
+	d.input(ctx, done)
+}
+
 // checkSpaces waits for a turn and checks what waits then, which others may have done.
 func (d *driver) checkSpaces(ctx context.Context) {
 	leave, ok := d.checks.enter(ctx, core.Self)
 	if !ok {
 		return
 	}
-	done := core.DoAll(d.n.crypto, d.spaces.take())
+	done := core.CheckSpaces(d.n.crypto, d.spaces.take())
 	leave()
 	for _, verified := range done {
 		d.input(ctx, verified)

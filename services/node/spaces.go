@@ -11,21 +11,21 @@ import (
 // the kernel: so who has a turn to check takes of those that wait, first those that came
 // first, until their labels fill the lanes, and no more, since all of them wait for the last.
 type spaces struct {
-	lanes  int                 // labels that the kernel computes at once
-	labels func(core.Work) int // what a check computes
+	lanes  int                       // labels that the kernel computes at once
+	labels func(core.CheckSpace) int // what a check computes
 
 	mu      sync.Mutex
-	waiting []core.Work
+	waiting []core.CheckSpace
 }
 
-func (s *spaces) put(w core.Work) {
+func (s *spaces) put(w core.CheckSpace) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting = append(s.waiting, w)
 }
 
 // take returns what is to be checked at once, nothing if nothing waits.
-func (s *spaces) take() []core.Work {
+func (s *spaces) take() []core.CheckSpace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0

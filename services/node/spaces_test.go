@@ -110,12 +110,12 @@ func TestABatchFillsTheLanesAndNoMore(t *testing.T) {
 	for _, test := range []struct{ lanes, labels, want int }{
 		{1, 1, 1}, {1, 37, 1}, {12, 1, 12}, {40, 1, 40}, {40, 37, 2}, {40, 39, 2}, {40, 40, 1}, {40, 75, 1}, {40, 3, 14},
 	} {
-		s := spaces{lanes: test.lanes, labels: func(core.Work) int { return test.labels }}
+		s := spaces{lanes: test.lanes, labels: func(core.CheckSpace) int { return test.labels }}
 		var put, taken []*activation.Claim
 		for range 100 {
 			c := &activation.Claim{}
 			put = append(put, c)
-			s.put(core.Work{Claim: c})
+			s.put(core.CheckSpace{Claim: c})
 		}
 		for {
 			some := s.take()
@@ -163,11 +163,11 @@ func TestNothingIsWaitedForThatMayCome(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := &slow{}
 		d := &driver{n: &Node{crypto: c}, inputs: make(chan core.Input, maxInputs), checks: &pool{slots: make(chan struct{}, 2), share: 1, peers: map[core.Peer]*line{}}}
-		d.spaces = spaces{lanes: 40, labels: func(core.Work) int { return 1 }}
+		d.spaces = spaces{lanes: 40, labels: func(core.CheckSpace) int { return 1 }}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		give := func(i int) {
-			d.effects(ctx, core.Output{Work: []core.Work{{Claim: &activation.Claim{Info: &activation.Info{ID: types.ATXID{byte(i), byte(i >> 8)}}}}}})
+			d.effects(ctx, core.Output{Work: []core.Work{core.CheckSpace{Claim: &activation.Claim{Info: &activation.Info{ID: types.ATXID{byte(i), byte(i >> 8)}}}}}})
 		}
 		begin := time.Now()
 		give(1)
