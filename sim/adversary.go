@@ -46,7 +46,7 @@ type names struct{ smeshers, strangers []string }
 func strategyNames() names {
 	return names{
 		smeshers: []string{
-			"two-atxs", "withheld-atx", "late-atx", "wrong-label", "two-proposals", "edge-proposal", "split-votes", "withheld-votes", "silent", "twins",
+			"two-atxs", "withheld-atx", "late-atx", "ground-coinbase", "wrong-label", "two-proposals", "edge-proposal", "split-votes", "withheld-votes", "silent", "twins",
 		},
 		strangers: []string{"unknown-references", "made-up-ids", "lying-peer", "empty-peer", "stale-certificates", "junk-transactions", "cheap-poets", "mute-peer"},
 	}
@@ -61,6 +61,8 @@ func newStrategy(name string) strategy {
 		return &withheldATX{honesty: h}
 	case "late-atx":
 		return &lateATX{honesty: h}
+	case "ground-coinbase":
+		return &groundCoinbase{honesty: h}
 	case "wrong-label":
 		return &wrongLabel{honesty: h}
 	case "two-proposals":

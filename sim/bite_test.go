@@ -91,6 +91,16 @@ func TestEachLieIsToldAndComesToNothing(t *testing.T) {
 				}
 				return early > 0 && late > 0
 			}},
+			"ground-coinbase": {is: func(w *world) bool {
+				for _, n := range w.honest() {
+					for _, a := range n.store.atxs {
+						if a.SmesherID == n.key.NodeID() && a.PublishEpoch > 1 && a.PositioningATX == w.nodes[0].made[a.PublishEpoch-1] {
+							return true
+						}
+					}
+				}
+				return false
+			}},
 			"silent": {is: func(w *world) bool {
 				for _, n := range w.honest() {
 					for _, b := range n.store.ballots {
