@@ -85,7 +85,7 @@ func (s *memory) commit(writes []core.Write) error {
 		case core.WriteActiveSet:
 			s.sets[w.Set.Hash()] = w.Set
 		case core.WriteBallot:
-			s.ballots[w.Ballot.ID()] = w.Ballot
+			s.ballots[w.ID] = w.Ballot
 		case core.WriteBlock:
 			s.addBlock(w.Block)
 		case core.WriteRevert:

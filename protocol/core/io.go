@@ -215,7 +215,10 @@ type WriteMalfeasance struct {
 type WriteActiveSet struct{ Set types.ActiveSet }
 
 // WriteBallot stores a valid ballot.
-type WriteBallot struct{ Ballot *types.Ballot }
+type WriteBallot struct {
+	ID     types.BallotID // the ballot's: hashing it again costs more than carrying it
+	Ballot *types.Ballot
+}
 
 // WriteBlock stores a block.
 type WriteBlock struct{ Block *types.Block }

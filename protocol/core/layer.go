@@ -21,7 +21,7 @@ import (
 
 // layerProposals has the proposals of an open layer.
 type layerProposals struct {
-	by    map[types.NodeID]*types.Proposal // the first of each smesher, valid or not
+	by    map[types.NodeID]*proposalMessage // the first of each smesher, valid or not
 	valid map[types.ProposalID]proposal
 }
 
@@ -49,7 +49,7 @@ func (m *Machine) forgetLayers() {
 func (m *Machine) inLayer(l types.Layer) *layerProposals {
 	p := m.proposals[l]
 	if p == nil {
-		p = &layerProposals{make(map[types.NodeID]*types.Proposal), make(map[types.ProposalID]proposal)}
+		p = &layerProposals{make(map[types.NodeID]*proposalMessage), make(map[types.ProposalID]proposal)}
 		m.proposals[l] = p
 	}
 	return p
@@ -156,13 +156,13 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 		return ignored(errKnown)
 	}
 	if before := open.by[b.Smesher]; before == nil {
-		open.by[b.Smesher] = p
-	} else if before.ID() != msg.id {
-		m.convict(twoProposals(before, p))
+		open.by[b.Smesher] = msg
+	} else if before.id != msg.id {
+		m.convict(twoProposals(before.p, p))
 		return ignored(errTaken)
 	}
 	if !q.proved { // of one proposal for each smesher and layer
-		return m.checkSlots(q, b, valid.Claim)
+		return m.checkSlots(q, msg.ballot, valid.Claim)
 	}
 	if names := m.txsMissing(p.Txs); len(names) > 0 {
 		return missing(names...)
@@ -171,7 +171,7 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 		return ignored(errLate)
 	}
 	open.valid[msg.id] = proposal{msg.id, b.Smesher, valid.Share, valid.Electorate, p.Txs}
-	m.write(WriteBallot{b})
+	m.write(WriteBallot{msg.ballot, b})
 	if el, err := m.Electorate(m.cfg.Schedule.EpochOf(b.Layer), valid.Electorate); err == nil {
 		m.keepSet(el)
 	}
@@ -197,11 +197,10 @@ func (m *Machine) judgeBallot(q *parked, msg *ballotMessage) judgement {
 	case err != nil:
 		return m.verdictOf(err)
 	case !q.proved:
-		return m.checkSlots(q, msg.b, valid.Claim)
+		return m.checkSlots(q, msg.id, valid.Claim)
 	}
-	id := msg.b.ID()
-	m.ballots.Put(id, msg.b)
-	m.arrived(syncer.Name20(syncer.Ballot, id))
+	m.ballots.Put(msg.id, msg.b)
+	m.arrived(syncer.Name20(syncer.Ballot, msg.id))
 	return accepted()
 }
 

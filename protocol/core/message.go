@@ -79,9 +79,10 @@ type poetMessage struct {
 }
 
 type proposalMessage struct {
-	p   *types.Proposal
-	id  types.ProposalID
-	raw []byte
+	p      *types.Proposal
+	id     types.ProposalID
+	ballot types.BallotID
+	raw    []byte
 }
 
 type decisionMessage struct {
@@ -99,8 +100,11 @@ type malfeasanceMessage struct {
 // Objects that are only ever asked for.
 type (
 	setMessage    struct{ set types.ActiveSet }
-	ballotMessage struct{ b *types.Ballot }
-	blockMessage  struct{ b *types.Block }
+	ballotMessage struct {
+		b  *types.Ballot
+		id types.BallotID
+	}
+	blockMessage struct{ b *types.Block }
 )
 
 // certMessage is a certificate, or the decision that the next one builds on.
@@ -157,7 +161,7 @@ func Check(c Crypto, t Topic, raw []byte) (Message, error) {
 		if !c.Verify(signing.Ballot, b.Smesher, b.SignedBytes(), b.Signature) || !c.Verify(signing.Proposal, b.Smesher, p.SignedBytes(), p.Signature) {
 			return nil, refuse(errSignature)
 		}
-		return &proposalMessage{&p, p.ID(), raw}, nil
+		return &proposalMessage{&p, p.ID(), b.ID(), raw}, nil
 	case TopicDecision:
 		var m types.CertifyMessage
 		if codec.Decode(raw, &m) != nil {
@@ -221,7 +225,7 @@ func Own(v codec.Encodable) Message {
 	case *types.ATX:
 		return &atxMessage{v, v.ID(), raw}
 	case *types.Proposal:
-		return &proposalMessage{v, v.ID(), raw}
+		return &proposalMessage{v, v.ID(), v.Ballot.ID(), raw}
 	case *types.CertifyMessage:
 		return &decisionMessage{*v, raw}
 	case *malfeasance.Proof:
@@ -253,11 +257,14 @@ func checkObject(c Crypto, n syncer.Name, body []byte) (Message, error) {
 		return &setMessage{s}, nil
 	case syncer.Ballot:
 		var b types.Ballot
-		if codec.Decode(body, &b) != nil || syncer.Name20(syncer.Ballot, b.ID()) != n ||
-			!c.Verify(signing.Ballot, b.Smesher, b.SignedBytes(), b.Signature) {
+		if codec.Decode(body, &b) != nil {
 			return nil, errAnswer
 		}
-		return &ballotMessage{&b}, nil
+		id := b.ID()
+		if syncer.Name20(syncer.Ballot, id) != n || !c.Verify(signing.Ballot, b.Smesher, b.SignedBytes(), b.Signature) {
+			return nil, errAnswer
+		}
+		return &ballotMessage{&b, id}, nil
 	case syncer.Block:
 		var b types.Block
 		if len(body) > MaxBlockSize || codec.Decode(body, &b) != nil || syncer.Name20(syncer.Block, b.ID()) != n {

@@ -95,7 +95,7 @@ func (v *view) wrote(w Write) {
 	case WritePoet:
 		v.poets[w.Message.Proof.Ref()] = w.Message
 	case WriteBallot:
-		v.ballots[w.Ballot.ID()] = w.Ballot
+		v.ballots[w.ID] = w.Ballot
 	case WriteActiveSet:
 		v.sets[w.Set.Hash()] = w.Set
 	case WriteBlock:

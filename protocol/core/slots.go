@@ -96,12 +96,11 @@ func (m *Machine) assigned(in Assigned) {
 
 // checkSlots has the proofs of a ballot checked: it is judged again then. Our own are
 // as we computed them.
-func (m *Machine) checkSlots(p *parked, b *types.Ballot, c eligibility.Claim) judgement {
+func (m *Machine) checkSlots(p *parked, id types.BallotID, c eligibility.Claim) judgement {
 	if p.from == Self {
 		p.proved = true
 		return m.judge(p)
 	}
-	id := b.ID()
 	waiting, begun := m.slots.proving[id]
 	if !begun && len(m.slots.proving) >= MaxProving {
 		return ignored(errBusy)

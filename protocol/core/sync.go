@@ -35,7 +35,7 @@ func nameOf(msg Message) (syncer.Name, bool) {
 	case *setMessage:
 		return syncer.Name{Kind: syncer.ActiveSet, ID: msg.set.Hash()}, true
 	case *ballotMessage:
-		return syncer.Name20(syncer.Ballot, msg.b.ID()), true
+		return syncer.Name20(syncer.Ballot, msg.id), true
 	case *blockMessage:
 		return syncer.Name20(syncer.Block, msg.b.ID()), true
 	case *txMessage:
@@ -351,7 +351,7 @@ func (m *Machine) standing() (bool, string) {
 	clock := m.cfg.Schedule.LayerAt(m.now)
 	window := maxBehind * m.cfg.Schedule.LayerDuration
 	since := m.now.Add(-window)
-	confirms, ahead := m.sync.Count(syncer.Confirms, since), m.sync.Count(syncer.Ahead, since)
+	confirms, ahead := m.sync.Count(since)
 	near := clock < first || tip+maxBehind >= clock
 	if near || ahead > 0 || confirms == 0 {
 		m.still = m.now

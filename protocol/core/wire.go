@@ -320,7 +320,9 @@ func serveEpochs(l Library, r *syncer.Epochs) ([]byte, error) {
 	}
 	evil = after(evil, r.Evil)
 	out.Malicious = evil[:min(len(evil), syncer.MaxMalicious)]
-	return codec.Encode(&out), nil
+	e := codec.NewEncoder(64 + 32*(syncer.MaxIDs-room+len(out.Malicious)) + 4*len(out.ATXs))
+	out.EncodeTo(e)
+	return e.Bytes(), nil
 }
 
 // after returns the part of an ascending list after an id; zero is before all.

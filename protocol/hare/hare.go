@@ -120,13 +120,19 @@ type Certifier struct {
 }
 
 type tally struct {
-	signed    map[types.NodeID]types.CertifyMessage
-	caught    map[types.NodeID]bool // signed a second one
+	signed    map[types.NodeID]signed // the first of each
+	caught    map[types.NodeID]bool   // signed a second one
 	decisions map[types.Decision]*support
 	done      bool
 }
 
+type signed struct {
+	under *support
+	at    int // among its signatures
+}
+
 type support struct {
+	decision   types.Decision
 	weight     uint64
 	signatures []types.CertifySignature
 }
@@ -148,25 +154,25 @@ func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Ce
 	t := c.layers[layer]
 	if t == nil {
 		t = &tally{
-			signed: make(map[types.NodeID]types.CertifyMessage), caught: make(map[types.NodeID]bool),
+			signed: make(map[types.NodeID]signed), caught: make(map[types.NodeID]bool),
 			decisions: make(map[types.Decision]*support),
 		}
 		c.layers[layer] = t
 		c.forget()
 	}
 	if before, ok := t.signed[m.By.Smesher]; ok {
-		if before.Decision == m.Decision || t.caught[m.By.Smesher] {
+		if before.under.decision == m.Decision || t.caught[m.By.Smesher] {
 			return nil, ErrKnown
 		}
 		t.caught[m.By.Smesher] = true
 		return nil, ErrEquivocation
 	}
-	t.signed[m.By.Smesher] = m
 	s := t.decisions[m.Decision]
 	if s == nil {
-		s = &support{}
+		s = &support{decision: m.Decision}
 		t.decisions[m.Decision] = s
 	}
+	t.signed[m.By.Smesher] = signed{s, len(s.signatures)}
 	s.weight += weight
 	s.signatures = append(s.signatures, m.By)
 	if t.done || !Enough(s.weight, total) {
@@ -182,8 +188,11 @@ func (c *Certifier) Signed(layer types.Layer, smesher types.NodeID) (types.Certi
 	if t == nil {
 		return types.CertifyMessage{}, false
 	}
-	m, ok := t.signed[smesher]
-	return m, ok
+	first, ok := t.signed[smesher]
+	if !ok {
+		return types.CertifyMessage{}, false
+	}
+	return types.CertifyMessage{Decision: first.under.decision, By: first.under.signatures[first.at]}, true
 }
 
 // Support is how much weight has signed a decision.

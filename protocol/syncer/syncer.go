@@ -461,14 +461,21 @@ func (m *Machine) Clock(since time.Time) (ahead time.Duration, n int) {
 	return high, len(all)
 }
 
-// Count returns how many peers have a standing that is not older than since.
-func (m *Machine) Count(s Standing, since time.Time) (n int) {
+// Count returns how many peers confirm our tip, and how many are ahead of it, by
+// standings that are not older than since.
+func (m *Machine) Count(since time.Time) (confirms, ahead int) {
 	for _, p := range m.list {
-		if p.standing == s && !p.stood.Before(since) {
-			n++
+		if p.stood.Before(since) {
+			continue
+		}
+		switch p.standing {
+		case Confirms:
+			confirms++
+		case Ahead:
+			ahead++
 		}
 	}
-	return n
+	return confirms, ahead
 }
 
 // View is what the machine must know of the node.
