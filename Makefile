@@ -5,9 +5,9 @@ BIN := bin
 LDFLAGS := -s -w
 # Packages with goroutines run under the race detector; the others have most of
 # the computing and do not need it; the node runs both ways, its whole networks in virtual
-# time without. -cpu 1, because the race
-# runtime of Go 1.26 has one context for all timers of a synctest bubble and crashes
-# when two threads run some at once (golang/go#78156); goroutines are still preempted.
+# time without. -cpu 1, because the race runtime of Go 1.26 has one context for all timers
+# of a synctest bubble and crashes when two threads run some at once (golang/go#78156);
+# goroutines are still preempted.
 RACE := -race -cpu 1 ./base/... ./edges/... ./services/...
 PLAIN := ./values/... ./proofs/... ./protocol/... ./sim/... ./archtest ./cmd/... ./services/node
 FUZZTIME ?= 15s
@@ -109,7 +109,7 @@ nightly-outages: # all PoETs gone at four moments; one of two paused
 nightly-sites: # one identity in two network namespaces whose link is down at times; as root
 	cd compat && $(NIGHTLY_TEST) -run '^TestOneIdentityInTwoSites$$' ./network
 nightly-watch: # every fault that one machine can have raises its alert, and no other; and on Debian's Prometheus; as root
-	cd watch && $(NIGHTLY_TEST) -run '^(TestEachFaultRaisesItsAlertAndNoOther|TestDebiansPrometheusRaisesTheSameAlerts)$$' ./cmd/tweedle-watch
+	cd watch && $(NIGHTLY_TEST) -run '^(TestEachFaultRaisesItsAlertAndNoOther|TestDebiansPrometheusRaisesTheSameAlerts|TestAFullDiskOfTheWatchIsTold|TestOfTwoWatchesOneTellsThatTheOtherIsGone)$$' ./cmd/tweedle-watch
 nightly-quiet: # half an hour without a fault, and without an alert
 	cd watch && $(NIGHTLY_TEST) -run '^TestAQuietTestnetRaisesNothing$$' ./cmd/tweedle-watch
 nightly-runs: # ten testnets of four epochs

@@ -325,6 +325,18 @@ type Decided struct {
 	Signed    bool
 }
 
+// Eligible tells how many slots of an epoch are ours.
+type Eligible struct {
+	Epoch types.Epoch
+	Slots int
+}
+
+// Proposed tells that a proposal of ours counts here, and how many of our slots it uses.
+type Proposed struct {
+	Layer types.Layer
+	Slots int
+}
+
 // Silent tells why we did not take part in a layer in which we could have.
 type Silent struct {
 	Layer  types.Layer
@@ -344,3 +356,5 @@ func (Synced) event()       {}
 func (ClockDiffers) event() {}
 func (Decided) event()      {}
 func (Silent) event()       {}
+func (Eligible) event()     {}
+func (Proposed) event()     {}

@@ -172,6 +172,9 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 	}
 	open.valid[msg.id] = proposal{msg.id, b.Smesher, valid.Share, valid.Electorate, p.Txs}
 	m.write(WriteBallot{msg.ballot, b})
+	if q.from == Self {
+		m.event(Proposed{b.Layer, len(b.Eligibilities)})
+	}
 	if el, err := m.Electorate(m.cfg.Schedule.EpochOf(b.Layer), valid.Electorate); err == nil {
 		m.keepSet(el)
 	}

@@ -89,6 +89,11 @@ func (m *Machine) assigned(in Assigned) {
 		return
 	}
 	m.slots.ours[in.Epoch] = ours{in.Assign, in.Slots}
+	slots := 0
+	for _, in := range in.Slots {
+		slots += len(in)
+	}
+	m.event(Eligible{in.Epoch, slots})
 	if m.takesPart(m.layer) && m.now.Before(m.cfg.Schedule.LayerStart(m.layer).Add(m.cfg.ProposalWindow)) {
 		m.propose(m.layer)
 	}

@@ -35,7 +35,11 @@ type metrics struct {
 	mu       sync.Mutex          // guards the following
 	atxs     map[types.Epoch]int // by publish epoch, of the last ones
 	unsynced types.Layer         // since when it is not synced, if it is not
+	slots    map[types.Epoch]slotCount
 }
+
+// slotCount are a smesher's slots of an epoch.
+type slotCount struct{ assigned, used int }
 
 // newMetrics makes and registers all metrics of the node itself.
 func (n *Node) newMetrics() {
@@ -62,6 +66,7 @@ func (n *Node) newMetrics() {
 		Name: "tweedle_node_certificate_signatures", Help: "Signatures of the newest certificate by which a layer was applied."})
 	n.registry.MustRegister(n.metrics.proofTime, n.metrics.signers, checkpoint{n})
 	n.metrics.atxs, n.metrics.unsynced = map[types.Epoch]int{}, n.schedule.LayerAt(n.now())
+	n.metrics.slots = map[types.Epoch]slotCount{}
 	for e := max(n.epoch(), 1) - 1; e <= n.epoch(); e++ {
 		if ids, err := n.db.EpochATXs(e); err == nil { // the store tells its faults itself
 			n.metrics.atxs[e] = len(ids)
@@ -123,6 +128,12 @@ func (n *Node) gauges() {
 		}
 		return float64(last.PublishEpoch)
 	})
+	gauge("eligibilities_assigned", "Slots of the own smesher in this epoch, as far as known since the start.", func() float64 {
+		return float64(n.countSlots(n.epoch()).assigned)
+	})
+	gauge("eligibilities_used", "Slots of this epoch for which the own smesher has proposed since the start.", func() float64 {
+		return float64(n.countSlots(n.epoch()).used)
+	})
 	poets := n.cfg.Network.PoetSchedule(n.params)
 	at := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 	gauge("registration_closes_timestamp_seconds", "Until when PoETs take registrations for the open round.", func() float64 {
@@ -153,6 +164,22 @@ func (n *Node) countATXs(e types.Epoch) int {
 	return n.metrics.atxs[e]
 }
 
+func (n *Node) countSlots(e types.Epoch) slotCount {
+	n.metrics.mu.Lock()
+	defer n.metrics.mu.Unlock()
+	return n.metrics.slots[e]
+}
+
+// change changes what is counted of an epoch's slots, and forgets epochs that are over.
+func (m *metrics) change(of, now types.Epoch, by func(*slotCount)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.slots[of]
+	by(&c)
+	m.slots[of] = c
+	maps.DeleteFunc(m.slots, func(e types.Epoch, _ slotCount) bool { return e+1 < now })
+}
+
 // count counts what happened.
 func (n *Node) count(e core.Event) {
 	m := &n.metrics
@@ -178,6 +205,10 @@ func (n *Node) count(e core.Event) {
 		m.mu.Unlock()
 	case core.Silent:
 		m.silent.Inc()
+	case core.Eligible:
+		m.change(e.Epoch, n.epoch(), func(c *slotCount) { c.assigned = e.Slots })
+	case core.Proposed:
+		m.change(n.schedule.EpochOf(e.Layer), n.epoch(), func(c *slotCount) { c.used += e.Slots })
 	case core.Decided:
 		m.decided.Inc()
 		m.proposals.Add(float64(e.Proposals))

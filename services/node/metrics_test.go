@@ -29,6 +29,14 @@ func TestEventsAreCounted(t *testing.T) {
 	for _, signatures := range []int{4, 0} { // the second is said by the one after it
 		n.count(core.Applied{WriteLayer: core.WriteLayer{Certificate: &types.Certificate{Signatures: make([]types.CertifySignature, signatures)}}})
 	}
+	first := n.schedule.First(epoch)
+	n.count(core.Eligible{Epoch: epoch, Slots: 7})
+	n.count(core.Eligible{Epoch: epoch + 1, Slots: 5})
+	n.count(core.Proposed{Layer: first, Slots: 2})
+	n.count(core.Proposed{Layer: first + 1, Slots: 1})
+	if got := n.countSlots(epoch); got != (slotCount{assigned: 7, used: 3}) {
+		t.Errorf("slots of this epoch: %+v", got)
+	}
 	if got := n.countATXs(epoch); got != 3 {
 		t.Errorf("%d ATXs are counted", got)
 	}

@@ -47,6 +47,7 @@ type Config struct {
 	Rules  map[string]string // content of rule files, by name
 	Notify string            // an Alertmanager configuration
 	URL    string            // of our own page, for links in alerts
+	Self   map[string]string // labels of what the engine tells of itself
 
 	Registry *prometheus.Registry
 	Log      *slog.Logger
@@ -149,6 +150,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	sets := make(chan targetSets)
 	group.Go(func() error { return e.scrape.Run(sets) })
 	group.Go(func() error { e.rules.Run(); return nil })
+	group.Go(func() error { e.tellBlindness(ctx); return nil })
 	group.Go(func() error {
 		defer e.scrape.Stop()
 		defer e.rules.Stop()

@@ -46,6 +46,9 @@ const (
 	maxTargets    = 1000
 )
 
+// ownName is the watch's job and name among its targets.
+const ownName = "watch"
+
 // Server is one watch.
 type Server struct {
 	path     string // of the configuration
@@ -93,6 +96,7 @@ func Open(path string, log *slog.Logger) (_ *Server, err error) {
 	s.engine, err = engine.Open(engine.Config{
 		Dir: s.cfg.Data, Jobs: config.Jobs(), Scrape: s.cfg.Scrape, Evaluate: s.cfg.Evaluate, Keep: s.cfg.Keep, KeepSize: maxKeepBytes,
 		Rules: files, Notify: notify, URL: s.URL(), Registry: s.registry, Log: log,
+		Self: map[string]string{"job": ownName, "name": ownName, "net": s.cfg.Network},
 	})
 	if err != nil {
 		return nil, err
@@ -229,8 +233,7 @@ func (s *Server) show(targets []engine.Target) {
 
 // allTargets lists what is to be scraped: ourselves, too.
 func (s *Server) allTargets() ([]engine.Target, error) {
-	own := "watch"
-	out := []engine.Target{s.target("watch", own, s.listener.Addr().String())}
+	out := []engine.Target{s.target(ownName, ownName, s.listener.Addr().String())}
 	for _, t := range s.cfg.Targets {
 		out = append(out, s.target(t.Job, t.Name, t.Address))
 	}

@@ -33,6 +33,7 @@ type fault struct {
 	with        []string      // alerts that say the same from another side, if they come
 	night       bool          // it is not made in `make test`
 	needs       string        // program without which it cannot be made
+	prepare     func()        // what comes before, and takes long
 	make        func()
 	end         func() // nil: it is over by itself
 }
@@ -140,6 +141,7 @@ func newTestnet(t *testing.T, flags ...string) *testnet {
 	if out, err := exec.Command("go", "build", "-C", "../../..", "-o", n.bin+"/", "./cmd/tweedle").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	n.put(filepath.Join(n.bin, "tweedle"), filepath.Join(n.bin, "honest")) // see runs
 	// This binary is the watch, too: linking it again would take longer than a fault.
 	if err := os.Symlink(os.Args[0], filepath.Join(n.bin, "tweedle-watch")); err != nil {
 		t.Fatal(err)
@@ -159,7 +161,9 @@ func newTestnet(t *testing.T, flags ...string) *testnet {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 		if os.Getenv(insideVariable) != "" { // or the folder cannot be removed; see fillDisk
-			_ = syscall.Unmount(filepath.Join(n.dir, "poet-2"), syscall.MNT_DETACH)
+			for _, name := range []string{"poet-2", "node-3"} {
+				_ = syscall.Unmount(filepath.Join(n.dir, name), syscall.MNT_DETACH)
+			}
 		}
 		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
 			t.Logf("%s", b[max(0, len(b)-20_000):])
@@ -172,7 +176,7 @@ func newTestnet(t *testing.T, flags ...string) *testnet {
 func (n *testnet) tweedle(args ...string) []byte {
 	n.t.Helper()
 	var said bytes.Buffer
-	cmd := exec.Command(filepath.Join(n.bin, "tweedle"), args...)
+	cmd := exec.Command(filepath.Join(n.bin, "honest"), args...)
 	cmd.Stderr = &said
 	out, err := cmd.Output()
 	if err != nil {
@@ -201,7 +205,7 @@ type netStatus struct {
 }
 
 func (n *testnet) status() (s netStatus, err error) {
-	out, err := exec.Command(filepath.Join(n.bin, "tweedle"), "testnet", "status", "--json", "--dir", n.dir).Output()
+	out, err := exec.Command(filepath.Join(n.bin, "honest"), "testnet", "status", "--json", "--dir", n.dir).Output()
 	if err != nil {
 		return s, err
 	}
@@ -303,6 +307,9 @@ func (n *testnet) try(f fault) string {
 			}
 		}
 	}
+	if f.prepare != nil {
+		f.prepare()
+	}
 	at := time.Now()
 	f.make()
 	a, took := wait("firing", at, f.within)
@@ -342,6 +349,8 @@ func (n *testnet) faults() []fault {
 	pauseOne, resumeOne := pause("node-4")
 	pauseTwo, resumeTwo := pause("node-3", "node-4")
 	pausePoet, resumePoet := pause("poet-2")
+	var faulty string // a build of the program
+	build := func(p planted) func() { return func() { faulty = n.build(p) } }
 	var gateways []string
 	crashBound := crashBound
 	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
@@ -352,6 +361,11 @@ func (n *testnet) faults() []fault {
 		{what: "the runtime of a node aborts (SIGABRT)", alert: "NodeCrashed", name: "node-3", within: crashBound, over: resolve, make: signal("node-3", syscall.SIGABRT)},
 		{what: "a PoET is killed (SIGKILL)", alert: "NodeCrashed", name: "poet-2", within: crashBound, over: resolve, night: true, make: signal("poet-2", syscall.SIGKILL)},
 		{what: "a supervised program panics", alert: "NodeCrashed", name: "panics", within: crashBound, over: resolve, make: n.panics},
+		{what: "a goroutine of a node panics", alert: "NodeCrashed", name: "node-1", within: crashBound, over: resolve, night: true,
+			prepare: func() {
+				n.runs("node-1", n.build(panicsOnSignal))
+				n.healthy()
+			}, make: signal("node-1", syscall.SIGUSR2)},
 		{what: "a node needs more memory than its cgroup has", alert: "NodeCrashed", name: "node-2", within: crashBound + slack, over: resolve,
 			needs: "mount", make: n.outOfMemory},
 		{what: "all gateways of a PoET are dead", alert: "PoetAllSlotsDead", name: "poet-2", within: 15*time.Second + slack, over: resolve, night: true,
@@ -380,7 +394,16 @@ func (n *testnet) faults() []fault {
 		{what: "a node is stopped (SIGSTOP)", alert: "TargetDown", name: "node-4", within: time.Minute + slack, over: resolve, night: true,
 			with: []string{"LayerStalled", "SmesherLate"}, make: pauseOne, end: resumeOne},
 		{what: "the disk of a PoET is full", alert: "PoetDiskFull", name: "poet-2", within: 15*time.Second + slack, over: resolve, night: true,
-			with: []string{"PoetWriterStopped"}, needs: "mount", make: n.fillDisk, end: func() { _ = os.Remove(filepath.Join(n.dir, "poet-2", "fill")) }},
+			with: []string{"PoetWriterStopped"}, needs: "mount", make: func() { n.fillDisk("poet-2", "400m") }, end: func() { _ = os.Remove(filepath.Join(n.dir, "poet-2", "fill")) }},
+		{what: "the disk of a node is full", alert: "NodeCrashed", name: "node-3", within: crashBound + slack, over: 2 * resolve, night: true,
+			with: []string{"NodeCrashLooping", "LayerStalled", "SmesherLate"}, needs: "mount",
+			make: func() { n.fillDisk("node-3", "200m") }, end: func() { _ = os.Remove(filepath.Join(n.dir, "node-3", "fill")) }},
+		{what: "the clock of a node is ten seconds ahead", alert: "PeersClockDiffers", name: "node-4", within: 2 * time.Minute, over: 2 * resolve, night: true,
+			with: []string{"LayerStalled", "SmesherLate", "SyncStuck"}, prepare: build(tenSecondsAhead),
+			make: func() { n.runs("node-4", faulty) }, end: func() { n.do("restart", "node-4") }},
+		{what: "a node computes another state than the others", alert: "StateDisputed", name: "node-4", within: time.Minute, over: 2 * resolve, night: true,
+			with: []string{"LayerStalled", "SmesherLate", "SyncStuck"}, prepare: build(paysMore),
+			make: func() { n.runs("node-4", faulty) }, end: func() { n.do("restart", "node-4") }},
 		{what: "a node shows another state than the others", alert: "StateRootFork", within: slack, over: resolve, night: true,
 			make: n.lie, end: func() { n.lying.Store(false) }},
 		{what: "a PoET is stopped while its round ends", alert: "PoetRoundLate", name: "poet-2", within: time.Minute + slack, over: 11 * time.Minute, night: true,
@@ -444,15 +467,15 @@ func (n *testnet) cut(name string) {
 	n.nft(fmt.Sprintf("table inet cut { chain in { type filter hook input priority 0; udp dport %s drop; udp sport %s drop; }; }", m[1], m[1]))
 }
 
-// fillDisk moves a PoET to a small disk, and fills it.
-func (n *testnet) fillDisk() {
-	dir := filepath.Join(n.dir, "poet-2")
-	n.do("down", "poet-2")
-	script := `cp -a "$1" "$1.old" && mount -t tmpfs -o size=400m none "$1" && cp -a "$1.old/." "$1/"`
-	if out, err := exec.Command("/bin/sh", "-c", script, "sh", dir).CombinedOutput(); err != nil {
+// fillDisk moves a process to a small disk, and fills it.
+func (n *testnet) fillDisk(name, size string) {
+	dir := filepath.Join(n.dir, name)
+	n.do("down", name)
+	script := `cp -a "$1" "$1.old" && mount -t tmpfs -o size="$2" none "$1" && cp -a "$1.old/." "$1/"`
+	if out, err := exec.Command("/bin/sh", "-c", script, "sh", dir, size).CombinedOutput(); err != nil {
 		n.t.Fatalf("%v: %s", err, out)
 	}
-	n.do("restart", "poet-2")
+	n.do("restart", name)
 	f, err := os.Create(filepath.Join(dir, "fill"))
 	if err != nil {
 		n.t.Fatal(err)

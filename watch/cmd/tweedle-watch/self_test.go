@@ -1,0 +1,93 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A watch whose disk is full has no new samples, and a rule without samples is silent: so
+// it says itself that it is blind, and that it sees again.
+func TestAFullDiskOfTheWatchIsTold(t *testing.T) {
+	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
+		t.Skip("SKIPPED without TWEEDLE_NIGHTLY: it takes half a minute")
+	}
+	if os.Getenv(insideVariable) == "" {
+		if err := inNamespaces(t); err != nil {
+			t.Skipf("NOT CHECKED: a small disk of the watch's own, which only root may mount: %v", err)
+		}
+		return
+	}
+	dir, to := t.TempDir(), newHook(t)
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("none", data, "tmpfs", 0, "size=40m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(data, syscall.MNT_DETACH) })
+	cmd, _ := watch(t, dir, "host: false\nnotify:\n- {kind: webhook, url: "+to.URL+"}\n")
+	fill := filepath.Join(data, "fill")
+	f, err := os.Create(fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+	is := func(status string) func(hookAlert) bool {
+		return func(a hookAlert) bool { return a.Labels["alertname"] == "WatchStorageFailing" && a.Status == status }
+	}
+	to.find(t, 90*time.Second, "WatchStorageFailing", is("firing"))
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	to.find(t, 90*time.Second, "WatchStorageFailing is over", is("resolved"))
+	if err := syscall.Kill(cmd.Process.Pid, 0); err != nil {
+		t.Errorf("the watch has ended: %v", err)
+	}
+}
+
+// Two watches look at each other: when one dies the other tells.
+func TestOfTwoWatchesOneTellsThatTheOtherIsGone(t *testing.T) {
+	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
+		t.Skip("SKIPPED without TWEEDLE_NIGHTLY: TargetDown takes a minute")
+	}
+	dirs := []string{t.TempDir(), t.TempDir()}
+	hooks := []*hook{newHook(t), newHook(t)}
+	text := func(i int) string {
+		return fmt.Sprintf("host: false\nnotify:\n- {kind: webhook, url: %q}\n", hooks[i].URL)
+	}
+	cmd, first := watch(t, dirs[0], text(0))
+	other := func(i int, url string) string {
+		return text(i) + fmt.Sprintf("targets:\n- {name: other, job: watch, address: %q}\n", strings.TrimPrefix(url, "http://"))
+	}
+	second, url := watch(t, dirs[1], other(1, first))
+	path := filepath.Join(dirs[0], "watch.yml")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(b), text(0), other(0, url), 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Signal(syscall.SIGHUP)
+	time.Sleep(5 * time.Second) // some scrapes: both see each other, and nobody is told anything
+	for i, h := range hooks {
+		if got := h.since(0); len(got) > 0 {
+			t.Fatalf("watch %d tells %v", i, got)
+		}
+	}
+	_ = second.Process.Kill()
+	down := func(a hookAlert) bool { return a.Labels["alertname"] == "TargetDown" && a.Labels["name"] == "other" }
+	hooks[0].find(t, 2*time.Minute, "TargetDown of the other watch", down)
+}
