@@ -26,6 +26,8 @@ type metrics struct {
 	decided   prometheus.Counter
 	proposals prometheus.Counter
 	signed    prometheus.Counter
+	assigned  prometheus.Counter
+	used      prometheus.Counter
 	certified prometheus.Counter
 	signers   prometheus.Gauge
 	malicious prometheus.Counter
@@ -35,11 +37,7 @@ type metrics struct {
 	mu       sync.Mutex          // guards the following
 	atxs     map[types.Epoch]int // by publish epoch, of the last ones
 	unsynced types.Layer         // since when it is not synced, if it is not
-	slots    map[types.Epoch]slotCount
 }
-
-// slotCount are a smesher's slots of an epoch.
-type slotCount struct{ assigned, used int }
 
 // newMetrics makes and registers all metrics of the node itself.
 func (n *Node) newMetrics() {
@@ -57,6 +55,8 @@ func (n *Node) newMetrics() {
 	n.metrics.decided = counter("decided_layers_total", "Layers that this node decided by what it heard in time.")
 	n.metrics.proposals = counter("counted_proposals_total", "Proposals that counted in those layers.")
 	n.metrics.signed = counter("signed_layers_total", "Layers whose decision the own smesher signed.")
+	n.metrics.assigned = counter("eligibilities_assigned_total", "Slots of the own smesher, of all epochs since the start, each counted when it is known.")
+	n.metrics.used = counter("eligibilities_used_total", "Slots for which the own smesher has proposed.")
 	n.metrics.certified = counter("certified_layers_total", "Layers that were applied with a certificate.")
 	n.metrics.malicious = counter("malicious_smeshers_total", "Smeshers that were proved malicious.")
 	n.metrics.proofs = counter("poet_proofs_total", "PoET proofs that were stored.")
@@ -66,7 +66,6 @@ func (n *Node) newMetrics() {
 		Name: "tweedle_node_certificate_signatures", Help: "Signatures of the newest certificate by which a layer was applied."})
 	n.registry.MustRegister(n.metrics.proofTime, n.metrics.signers, checkpoint{n})
 	n.metrics.atxs, n.metrics.unsynced = map[types.Epoch]int{}, n.schedule.LayerAt(n.now())
-	n.metrics.slots = map[types.Epoch]slotCount{}
 	for e := max(n.epoch(), 1) - 1; e <= n.epoch(); e++ {
 		if ids, err := n.db.EpochATXs(e); err == nil { // the store tells its faults itself
 			n.metrics.atxs[e] = len(ids)
@@ -128,12 +127,6 @@ func (n *Node) gauges() {
 		}
 		return float64(last.PublishEpoch)
 	})
-	gauge("eligibilities_assigned", "Slots of the own smesher in this epoch, as far as known since the start.", func() float64 {
-		return float64(n.countSlots(n.epoch()).assigned)
-	})
-	gauge("eligibilities_used", "Slots of this epoch for which the own smesher has proposed since the start.", func() float64 {
-		return float64(n.countSlots(n.epoch()).used)
-	})
 	poets := n.cfg.Network.PoetSchedule(n.params)
 	at := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 	gauge("registration_closes_timestamp_seconds", "Until when PoETs take registrations for the open round.", func() float64 {
@@ -164,22 +157,6 @@ func (n *Node) countATXs(e types.Epoch) int {
 	return n.metrics.atxs[e]
 }
 
-func (n *Node) countSlots(e types.Epoch) slotCount {
-	n.metrics.mu.Lock()
-	defer n.metrics.mu.Unlock()
-	return n.metrics.slots[e]
-}
-
-// change changes what is counted of an epoch's slots, and forgets epochs that are over.
-func (m *metrics) change(of, now types.Epoch, by func(*slotCount)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c := m.slots[of]
-	by(&c)
-	m.slots[of] = c
-	maps.DeleteFunc(m.slots, func(e types.Epoch, _ slotCount) bool { return e+1 < now })
-}
-
 // count counts what happened.
 func (n *Node) count(e core.Event) {
 	m := &n.metrics
@@ -206,9 +183,9 @@ func (n *Node) count(e core.Event) {
 	case core.Silent:
 		m.silent.Inc()
 	case core.Eligible:
-		m.change(e.Epoch, n.epoch(), func(c *slotCount) { c.assigned = e.Slots })
+		m.assigned.Add(float64(e.Slots))
 	case core.Proposed:
-		m.change(n.schedule.EpochOf(e.Layer), n.epoch(), func(c *slotCount) { c.used += e.Slots })
+		m.used.Add(float64(e.Slots))
 	case core.Decided:
 		m.decided.Inc()
 		m.proposals.Add(float64(e.Proposals))
