@@ -1,13 +1,17 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +71,7 @@ type deliverer struct {
 	api      *api.API
 	mux      *http.ServeMux
 
+	keeping     sync.Mutex    // guards the file of silences
 	stop        chan struct{} // ends maintenance
 	maintenance sync.WaitGroup
 	started     bool
@@ -207,12 +212,78 @@ func build(r config.Receiver, tmpl *template.Template, log *slog.Logger) ([]noti
 func (d *deliverer) start() error {
 	d.started = true
 	d.maintenance.Go(func() { d.sent.Maintenance(snapshotEvery, filepath.Join(d.dir, "sent"), d.stop, nil) })
-	d.maintenance.Go(func() { d.silences.Maintenance(snapshotEvery, filepath.Join(d.dir, "silences"), d.stop, nil) })
+	d.maintenance.Go(func() {
+		d.silences.Maintenance(snapshotEvery, filepath.Join(d.dir, "silences"), d.stop, d.keepSilences)
+	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running = true
 	return d.route(d.parsed)
 }
+
+// keepSilences writes all silences durably: the file and its name are on the disk when
+// it returns.
+func (d *deliverer) keepSilences() (int64, error) {
+	d.keeping.Lock()
+	defer d.keeping.Unlock()
+	if _, err := d.silences.GC(); err != nil {
+		return 0, err
+	}
+	b, err := d.silences.MarshalBinary()
+	if err != nil {
+		return 0, err
+	}
+	path := filepath.Join(d.dir, "silences")
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	_, err = f.Write(b)
+	// If we stop before the rename, the old file holds.
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return 0, err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return 0, err
+	}
+	dir, err := os.Open(d.dir)
+	if err != nil {
+		return 0, err
+	}
+	return int64(len(b)), errors.Join(dir.Sync(), dir.Close())
+}
+
+// serve is Alertmanager's API. A silence is on the disk before it is acknowledged: one that
+// a restart forgets would wake people up.
+func (d *deliverer) serve(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet || !strings.HasPrefix(r.URL.Path, "/api/v2/silence") {
+		d.mux.ServeHTTP(w, r)
+		return
+	}
+	said := &reply{header: http.Header{}, status: http.StatusOK}
+	d.mux.ServeHTTP(said, r)
+	if said.status < http.StatusMultipleChoices {
+		if _, err := d.keepSilences(); err != nil {
+			d.log.Error("silences cannot be written", "err", err)
+			http.Error(w, "the silence holds until the watch ends, and is not on its disk: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	maps.Copy(w.Header(), said.header)
+	w.WriteHeader(said.status)
+	_, _ = w.Write(said.body.Bytes()) // the asker has gone
+}
+
+// reply is an answer that nobody has got yet.
+type reply struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *reply) Header() http.Header         { return r.header }
+func (r *reply) WriteHeader(status int)      { r.status = status }
+func (r *reply) Write(b []byte) (int, error) { return r.body.Write(b) }
 
 // apply takes another configuration, or refuses it and keeps the old one.
 func (d *deliverer) apply(text string) error {

@@ -59,7 +59,7 @@ func (e *Engine) handler() http.Handler {
 			http.Error(w, "the watch is starting: try again", http.StatusServiceUnavailable)
 			return
 		}
-		e.deliver.mux.ServeHTTP(w, r)
+		e.deliver.serve(w, r)
 	})
 	mux.HandleFunc("GET /api/v1/query", e.instant)
 	mux.HandleFunc("POST /api/v1/query", e.instant)
