@@ -36,6 +36,10 @@ type fault struct {
 	prepare     func()        // what comes before, and takes long
 	make        func()
 	end         func() // nil: it is over by itself
+
+	told  hookAlert // what raise saw
+	took  time.Duration
+	ended time.Time
 }
 
 // Bounds of the rules: the alert's own time, two scrapes, two evaluations and
@@ -56,6 +60,7 @@ const insideVariable = "WATCH_TEST_INSIDE"
 // alert is resolved when the fault is over. The network is the real programs, as
 // `testnet up` starts them. docs/alerts.md has what was seen.
 func TestEachFaultRaisesItsAlertAndNoOther(t *testing.T) {
+	sideBySide(t)
 	if os.Getenv(insideVariable) == "" {
 		if err := inNamespaces(t); err == nil {
 			return
@@ -64,9 +69,9 @@ func TestEachFaultRaisesItsAlertAndNoOther(t *testing.T) {
 		}
 	}
 	n := newTestnet(t, "--nodes", "4", "--poets", "2", "--supervise")
-	rows := map[string]string{}
+	var groups [][]*fault // of those that are made at once
 	for _, f := range n.faults() {
-		if f.night && os.Getenv("TWEEDLE_NIGHTLY") == "" {
+		if f.night && byDay() {
 			continue
 		}
 		if f.needs != "" {
@@ -78,17 +83,32 @@ func TestEachFaultRaisesItsAlertAndNoOther(t *testing.T) {
 		if only := os.Getenv("WATCH_TEST_FAULT"); only != "" && !regexp.MustCompile(only).MatchString(f.what) {
 			continue
 		}
-		t.Run(strings.ReplaceAll(f.what, " ", "_"), func(t *testing.T) {
-			n.t = t
-			n.healthy()
-			rows[f.what] = n.try(f)
-		})
-	}
-	for _, f := range n.faults() {
-		if rows[f.what] != "" {
-			t.Log(rows[f.what])
+		if byDay() && len(groups) > 0 { // all are crashes: the next does not wait until the last is forgotten
+			groups[0] = append(groups[0], &f)
+		} else {
+			groups = append(groups, []*fault{&f})
 		}
 	}
+	var rows []string
+	for _, group := range groups {
+		from := 0
+		for i, f := range group {
+			t.Run(strings.ReplaceAll(f.what, " ", "_"), func(t *testing.T) {
+				if n.t = t; i == 0 {
+					n.healthy()
+					from = len(n.hook.since(0))
+				}
+				n.raise(f)
+			})
+		}
+		for _, f := range group {
+			t.Run("the_end_of:_"+strings.ReplaceAll(f.what, " ", "_"), func(t *testing.T) {
+				n.t = t
+				rows = append(rows, n.over(f, from))
+			})
+		}
+	}
+	t.Log(strings.Join(rows, "\n"))
 }
 
 // The table of the documentation has all faults.
@@ -244,7 +264,7 @@ func (n *testnet) healthy() {
 		for _, m := range s.Nodes {
 			ok = ok && m.Applied != nil && m.Peers != nil && *m.Peers == len(s.Nodes)-1 && (s.Layer < firstBlock || *m.Applied >= s.Layer-3)
 		}
-		if ok && (os.Getenv("TWEEDLE_NIGHTLY") == "" || s.Layer > firstBlock+3) {
+		if ok && (byDay() || s.Layer > firstBlock+3) {
 			return
 		}
 	}
@@ -291,47 +311,57 @@ func (h *hook) since(from int) []hookAlert {
 	return slices.Clone(h.alerts[from:])
 }
 
-// try makes a fault, and returns the row of the table.
-func (n *testnet) try(f fault) string {
-	from := len(n.hook.since(0))
-	wait := func(status string, since time.Time, atMost time.Duration) (hookAlert, time.Duration) {
-		n.t.Helper()
-		for end := since.Add(atMost); ; time.Sleep(20 * time.Millisecond) {
-			for _, a := range n.hook.since(from) {
-				if a.Status == status && a.Labels["alertname"] == f.alert && (f.name == "" || a.Labels["name"] == f.name) {
-					return a, max(0, a.came.Sub(since)).Round(100 * time.Millisecond)
-				}
-			}
-			if time.Now().After(end) {
-				n.t.Fatalf("%s: %s of %s is not %s after %s; there are %v", f.what, f.alert, f.name, status, atMost, n.hook.since(from))
+// wait waits for an alert of a fault that came after the first so many.
+func (n *testnet) wait(f *fault, from int, status string, since time.Time, atMost time.Duration) (hookAlert, time.Duration) {
+	n.t.Helper()
+	for end := since.Add(atMost); ; time.Sleep(20 * time.Millisecond) {
+		for _, a := range n.hook.since(from) {
+			if a.Status == status && a.Labels["alertname"] == f.alert && (f.name == "" || a.Labels["name"] == f.name) {
+				return a, max(0, a.came.Sub(since)).Round(100 * time.Millisecond)
 			}
 		}
+		if time.Now().After(end) {
+			n.t.Fatalf("%s: %s of %s is not %s after %s; there are %v", f.what, f.alert, f.name, status, atMost, n.hook.since(from))
+		}
 	}
+}
+
+// raise makes a fault, and ends it when it is told.
+func (n *testnet) raise(f *fault) {
 	if f.prepare != nil {
 		f.prepare()
 	}
-	at := time.Now()
+	from := len(n.hook.since(0))
+	f.ended = time.Now()
 	f.make()
-	a, took := wait("firing", at, f.within)
-	if f.alert == "NodeCrashed" && (a.Annotations["version"] == "" || a.Labels["reason"] == "" ||
+	f.told, f.took = n.wait(f, from, "firing", f.ended, f.within)
+	if a := f.told; f.alert == "NodeCrashed" && (a.Annotations["version"] == "" || a.Labels["reason"] == "" ||
 		a.Annotations["stack"] == "" && (a.Annotations["status"] == "" || a.Annotations["oom_kills"] == "")) {
 		n.t.Errorf("%s: the alert does not say version, reason, and stack or status: %v", f.what, a)
 	}
 	if f.end != nil {
 		f.end()
-		at = time.Now()
+		f.ended = time.Now()
 	}
-	_, over := wait("resolved", at, f.over)
+}
+
+// over waits until an alert is resolved, and returns the row of the table. Since the first
+// so many no other one may have come.
+func (n *testnet) over(f *fault, from int) string {
+	if f.told.Status == "" {
+		n.t.Fatal("it was not told")
+	}
+	_, took := n.wait(f, from, "resolved", f.ended, f.over)
 	for _, a := range n.hook.since(from) {
 		if name := a.Labels["alertname"]; a.Status == "firing" && name != f.alert && !others(name) && !slices.Contains(f.with, name) {
 			n.t.Errorf("%s: %s came, too: %v", f.what, name, a)
 		}
 	}
 	reason := ""
-	if a.Labels["reason"] != "" {
-		reason = " (" + a.Labels["reason"] + ")"
+	if f.told.Labels["reason"] != "" {
+		reason = " (" + f.told.Labels["reason"] + ")"
 	}
-	return fmt.Sprintf("| %s | %s%s | %s | %s | %s |", f.what, f.alert, reason, f.within, took, over)
+	return fmt.Sprintf("| %s | %s%s | %s | %s | %s |", f.what, f.alert, reason, f.within, f.took, took)
 }
 
 // faults lists them all, in the order in which they are made.
@@ -353,7 +383,7 @@ func (n *testnet) faults() []fault {
 	build := func(p planted) func() { return func() { faulty = n.build(p) } }
 	var gateways []string
 	crashBound := crashBound
-	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
+	if byDay() {
 		crashBound = tellLimit
 	}
 	return []fault{

@@ -34,6 +34,16 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// byDay is in `make test`. Then tests that wait for clocks run side by side; at night each
+// has the machine for itself, as what they claim about times asks for.
+func byDay() bool { return os.Getenv("TWEEDLE_NIGHTLY") == "" }
+
+func sideBySide(t *testing.T) {
+	if byDay() {
+		t.Parallel()
+	}
+}
+
 // die panics as soon as the file appears, once.
 func die() {
 	for path := os.Getenv(asDying); ; time.Sleep(20 * time.Millisecond) {
@@ -162,6 +172,7 @@ const tellLimit = 15 * time.Second
 // Five programs crash at once: five alerts reach the webhook in time, each with name, version, reason and stack, and each is resolved when its program
 // is back.
 func TestCrashesReachTheWebhook(t *testing.T) {
+	sideBySide(t)
 	dir, to := t.TempDir(), newHook(t)
 	_, url := watch(t, dir, "host: false\nnotify:\n- {kind: webhook, url: "+to.URL+"}\n")
 	const programs = 5
@@ -254,6 +265,7 @@ func TestSilencesNeedTheTokenAndOutliveAKill(t *testing.T) {
 // A notifier that fails is shown by an alert; a wrong new configuration is told and
 // changes nothing; the heartbeat comes while the rules work.
 func TestFaultsOfTheWatchAreVisible(t *testing.T) {
+	sideBySide(t)
 	dir, to, broken := t.TempDir(), newHook(t), newHook(t)
 	broken.refuse = true
 	beats := make(chan struct{}, 1)
@@ -295,6 +307,7 @@ func TestFaultsOfTheWatchAreVisible(t *testing.T) {
 // The configuration that the watch makes is one that amtool takes, and the rules are
 // those that promtool takes, with their unit tests.
 func TestDebiansToolsTakeTheFiles(t *testing.T) {
+	sideBySide(t)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "watch.yml")
 	text := `notify:
@@ -399,6 +412,7 @@ const maxResident = 150 << 10
 // The watch of twenty nodes stays small, and 10,000 series more on one of them neither
 // end it nor keep it from telling that one of them is gone.
 func TestTheWatchOfTwentyNodesStaysSmall(t *testing.T) {
+	sideBySide(t)
 	const nodes, seriesOfNode, seriesMore = 20, 600, 10_000
 	var more atomic.Int64 // of the first node
 	dir, to := t.TempDir(), newHook(t)

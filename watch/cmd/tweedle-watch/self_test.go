@@ -15,6 +15,7 @@ import (
 // A watch whose disk is full has no new samples, and a rule without samples is silent: so
 // it says itself that it is blind, and that it sees again.
 func TestAFullDiskOfTheWatchIsTold(t *testing.T) {
+	sideBySide(t)
 	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
 		t.Skip("SKIPPED without TWEEDLE_NIGHTLY: it takes half a minute")
 	}
