@@ -54,6 +54,7 @@ type SmesherStep struct {
 	Detail   string  `json:"detail,omitempty"`   // one line for people
 	Progress float64 `json:"progress,omitempty"` // 0..1 of a long step
 	Until    string  `json:"until,omitempty"`    // RFC 3339, when the step is expected to end
+	For      string  `json:"for,omitempty"`      // what happens then, in words
 	Error    string  `json:"error,omitempty"`    // last error, if the step is in trouble
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -44,10 +45,20 @@ type client struct {
 	http           *http.Client
 	timeout        time.Duration // of one call
 	trouble, times nag
+	last           atomic.Pointer[string] // why the last call failed; nil: it did not
 }
 
 // call sends in, if it is not nil, and reads the answer into out.
-func (c *client) call(ctx context.Context, method, path string, in, out proto.Message) error {
+func (c *client) call(ctx context.Context, method, path string, in, out proto.Message) (err error) {
+	defer func(of context.Context) {
+		switch {
+		case err == nil || errors.Is(err, errNotReady):
+			c.last.Store(nil)
+		case of.Err() == nil: // else nobody waits for it any more
+			why := err.Error()
+			c.last.Store(&why)
+		}
+	}(ctx)
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var body io.Reader

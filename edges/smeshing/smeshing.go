@@ -53,6 +53,8 @@ type Node interface {
 	PublishATX(ctx context.Context, a *types.ATX) error
 	// KnowsATX tells whether an ATX is valid and stored.
 	KnowsATX(id types.ATXID) bool
+	// Slots returns the layers of our slots of an epoch, ascending, as far as they are known.
+	Slots(e types.Epoch) []types.Layer
 }
 
 // Config is what a smesher is told.
@@ -95,7 +97,7 @@ type Smesher struct {
 	// commitment is what labels are to be bound to, if it is known from before.
 	commitment *types.ATXID
 
-	status   atomic.Pointer[telemetry.SmesherStep]
+	seen     atomic.Pointer[seen]
 	progress atomic.Pointer[progress]
 }
 
@@ -118,7 +120,7 @@ func New(cfg Config) (*Smesher, error) {
 		inputs: make(chan activation.Input, maxInputs), ended: make(chan struct{}), stop: make(map[activation.WorkKind]context.CancelFunc),
 		accused: make(map[poetRound]string),
 	}
-	s.status.Store(&telemetry.SmesherStep{Step: "starting"})
+	s.seen.Store(&seen{step: telemetry.SmesherStep{Step: "starting"}})
 	if s.poets, err = s.clients(); err != nil {
 		return nil, err
 	}
@@ -205,24 +207,6 @@ func (s *Smesher) until(wake time.Time) time.Duration {
 		pause = min(pause, time.Until(wake))
 	}
 	return max(pause, 0)
-}
-
-func (s *Smesher) report() {
-	step, until, trouble := s.machine.Status()
-	st := &telemetry.SmesherStep{Step: string(step), Error: trouble}
-	if !until.IsZero() {
-		st.Until = until.UTC().Format(time.RFC3339)
-	}
-	s.status.Store(st)
-}
-
-// Status tells what the smesher is doing. It may be called from any goroutine.
-func (s *Smesher) Status() telemetry.SmesherStep {
-	st := *s.status.Load()
-	if p := s.progress.Load(); p != nil && (st.Step == string(activation.StepInit) || st.Step == string(activation.StepProve)) {
-		st.Detail, st.Progress = p.detail, p.part
-	}
-	return st
 }
 
 func (s *Smesher) say(part float64, detail string) { s.progress.Store(&progress{min(part, 1), detail}) }

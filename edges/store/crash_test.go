@@ -434,6 +434,7 @@ func answers(db *DB, l LayerResult) map[string]func() (any, error) {
 		"cert":      func() (any, error) { return wrap(db.Certificate(1)) },
 		"txs":       func() (any, error) { return wrap(db.LayerTransactions(1)) },
 		"rewards":   func() (any, error) { return wrap(db.CoinbaseRewards(address(3), 0, 9)) },
+		"earned":    func() (any, error) { return wrap(db.Earned(types.NodeID{}, address(3))) },
 		"waiting":   func() (any, error) { return wrap(db.Waiting()) },
 		"accounts":  func() (any, error) { return wrap(db.Accounts()) },
 		"account 1": func() (any, error) { return wrap(db.Account(address(1))) },

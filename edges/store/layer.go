@@ -298,6 +298,24 @@ func (rd *Reader) CoinbaseRewards(a types.Address, offset, limit int) ([]Reward,
 	return rd.rewards("WHERE coinbase = ? ORDER BY layer, position LIMIT ? OFFSET ?", a[:], page(limit), int64(max(offset, 0)))
 }
 
+// Earnings are what a smesher got.
+type Earnings struct {
+	Layers int
+	Total  uint64 // smidges
+	Last   types.Layer
+}
+
+// Earned adds up the rewards of a smesher for a coinbase. It reads each of them.
+func (rd *Reader) Earned(smesher types.NodeID, coinbase types.Address) (e Earnings, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
+		return each(c, "rewards", "WHERE coinbase = ? AND smesher = ? ORDER BY layer", func(r *row) {
+			w := scanReward(r)
+			e.Layers, e.Total, e.Last = e.Layers+1, e.Total+w.Total, w.Layer
+		}, coinbase[:], smesher[:])
+	})
+	return e, err
+}
+
 // CountCoinbaseRewards returns how many rewards a coinbase has.
 func (rd *Reader) CountCoinbaseRewards(a types.Address) (int, error) {
 	return rd.count("SELECT count(*) FROM rewards WHERE coinbase = ?", a[:])

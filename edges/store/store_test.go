@@ -323,6 +323,9 @@ func TestApplyWritesAllOfALayer(t *testing.T) {
 		equal(t, len(got[[]Tx](t)(db.AddressTransactions(f, 0, 10))), want)
 	}
 	equal(t, got[int](t)(db.CountCoinbaseRewards(address(3))), 1)
+	equal(t, got[Earnings](t)(db.Earned(smesher1.SmesherID, address(3))), Earnings{1, rewards[0].Total, 20})
+	equal(t, got[Earnings](t)(db.Earned(smesher1.SmesherID, address(4))), Earnings{})
+	equal(t, got[Earnings](t)(db.Earned(types.NodeID{7}, address(3))), Earnings{})
 }
 
 // layersOf returns all layers, ascending.

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"tweedle/protocol/activation"
@@ -51,6 +52,18 @@ func (m *Machine) slotsIn(l types.Layer, data types.EpochData, nonce uint64) []t
 		return nil
 	}
 	return known.layers[l]
+}
+
+// Slots returns the layers of our slots of an epoch, ascending, one with several several times;
+// none while they are computed. It only reads.
+func (m *Machine) Slots(e types.Epoch) (out []types.Layer) {
+	for l, some := range m.slots.ours[e].layers {
+		for range some {
+			out = append(out, l)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // prepare has our slots of the next epoch computed when the clock has fixed its

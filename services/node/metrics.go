@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tweedle/base/telemetry"
-	"tweedle/protocol/activation"
+	"tweedle/edges/smeshing"
 	"tweedle/protocol/core"
 	"tweedle/values/types"
 )
@@ -127,22 +127,12 @@ func (n *Node) gauges() {
 		}
 		return float64(last.PublishEpoch)
 	})
-	poets := n.cfg.Network.PoetSchedule(n.params)
-	at := func(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
-	gauge("registration_closes_timestamp_seconds", "Until when PoETs take registrations for the open round.", func() float64 {
-		return at(poets.Start(poets.Open(n.now())))
-	})
-	gauge("poet_proof_due_timestamp_seconds", "When the round that is executed, or the next one, ends: its proof is due then.", func() float64 {
-		now := n.now()
-		open := poets.Open(now)
-		if open > 0 && now.Before(poets.End(open-1)) {
-			return at(poets.End(open - 1))
-		}
-		return at(poets.End(open))
-	})
-	gauge("publish_by_timestamp_seconds", "Until when an ATX of this epoch must be heard to count in the next one.", func() float64 {
-		return at(n.schedule.EpochStart(n.epoch() + 1).Add(-activation.Cut(n.schedule)))
-	})
+	deadline := func(name, help string, of func(smeshing.Deadlines) time.Time) {
+		gauge(name+"_timestamp_seconds", help, func() float64 { return float64(of(n.smesher.Deadlines(n.now())).UnixMilli()) / 1000 })
+	}
+	deadline("registration_closes", "Until when PoETs take registrations for the open round.", func(d smeshing.Deadlines) time.Time { return d.Registration })
+	deadline("poet_proof_due", "When the round that is executed, or the next one, ends: its proof is due then.", func(d smeshing.Deadlines) time.Time { return d.Proof })
+	deadline("publish_by", "Until when an ATX of this epoch must be heard to count in the next one.", func(d smeshing.Deadlines) time.Time { return d.Publish })
 	gauge("smesher_trouble", "1 while the own smesher's step fails.", func() float64 {
 		if n.smesherStatus().Error != "" {
 			return 1

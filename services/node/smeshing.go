@@ -64,6 +64,11 @@ func (c chain) Last() (types.ATXID, types.Epoch, bool) {
 	return last.ID, last.PublishEpoch, err == nil
 }
 
+// Slots implements smeshing.Node.
+func (c chain) Slots(e types.Epoch) []types.Layer {
+	return look(c.n.driver, func(m *core.Machine) []types.Layer { return m.Slots(e) })
+}
+
 // KnowsATX implements smeshing.Node.
 func (c chain) KnowsATX(id types.ATXID) bool {
 	_, err := c.n.db.ATXRecord(id)

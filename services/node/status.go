@@ -67,7 +67,15 @@ func (n *Node) Layers(from types.Layer) ([]telemetry.LayerStatus, error) {
 func (n *Node) operations() http.Handler {
 	mux := http.NewServeMux()
 	n.registry.ServeMetrics(mux)
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, n.Status()) })
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { n.answer(w, n.Status(), nil) })
+	mux.HandleFunc("GET /smesher", func(w http.ResponseWriter, _ *http.Request) {
+		if n.smesher == nil {
+			http.Error(w, "this node does not smesh: start it with --smeshing", http.StatusNotFound)
+			return
+		}
+		screen, err := n.smesher.Screen(n.now())
+		n.answer(w, screen, err)
+	})
 	mux.HandleFunc("GET /layers", func(w http.ResponseWriter, r *http.Request) {
 		from, err := strconv.ParseUint(r.FormValue("from"), 10, 32)
 		if err != nil && r.FormValue("from") != "" {
@@ -75,17 +83,17 @@ func (n *Node) operations() http.Handler {
 			return
 		}
 		layers, err := n.Layers(types.Layer(from))
-		if err != nil {
-			n.log.Error("layers", "err", err)
-			http.Error(w, "cannot read the store", http.StatusInternalServerError)
-			return
-		}
-		answer(w, layers)
+		n.answer(w, layers, err)
 	})
 	return mux
 }
 
-func answer(w http.ResponseWriter, v any) {
+func (n *Node) answer(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		n.log.Error("status", "err", err)
+		http.Error(w, "cannot read the store", http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // the reader has gone; nobody is left to tell
 }

@@ -1,0 +1,101 @@
+package smeshing
+
+import (
+	"slices"
+	"time"
+
+	"tweedle/base/telemetry"
+	"tweedle/protocol/activation"
+)
+
+// seen is what others may see of the machine.
+type seen struct {
+	step          telemetry.SmesherStep
+	making        *uint32
+	registrations []activation.Registration
+}
+
+// ends says what a step waits for.
+var ends = map[activation.Step]string{
+	activation.StepRegister: "registration closes", activation.StepWait: "the PoET round ends", activation.StepFetch: "the ATX must be heard",
+	activation.StepProve: "the ATX must be heard", activation.StepPublish: "the ATX must be heard", activation.StepIdle: "the next challenge",
+}
+
+// report shows where the machine is.
+func (s *Smesher) report() {
+	step, until, trouble := s.machine.Status()
+	v := &seen{step: telemetry.SmesherStep{Step: string(step), Error: trouble}}
+	if !until.IsZero() {
+		v.step.Until, v.step.For = stamp(until), ends[step]
+	}
+	if p := s.machine.Record().Pending; p != nil {
+		epoch := uint32(p.Challenge.PublishEpoch)
+		v.making, v.registrations = &epoch, slices.Clone(p.Registrations)
+	}
+	s.seen.Store(v)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// Status tells what the smesher is doing. It may be called from any goroutine.
+func (s *Smesher) Status() telemetry.SmesherStep {
+	st := s.seen.Load().step
+	if p := s.progress.Load(); p != nil && (st.Step == string(activation.StepInit) || st.Step == string(activation.StepProve)) {
+		st.Detail, st.Progress = p.detail, p.part
+	}
+	return st
+}
+
+// Deadlines are what a smesher must not miss.
+type Deadlines struct {
+	Registration time.Time // until when PoETs take registrations for the open round
+	Proof        time.Time // when the round that runs, or the next one, ends
+	Publish      time.Time // until when an ATX of the running epoch must be heard
+}
+
+// Deadlines returns the next ones at a time of the node's clock.
+func (s *Smesher) Deadlines(now time.Time) Deadlines {
+	open := s.poet.Open(now)
+	d := Deadlines{s.poet.Start(open), s.poet.End(open), s.schedule.EpochStart(s.schedule.EpochAt(now) + 1).Add(-activation.Cut(s.schedule))}
+	if open > 0 && now.Before(s.poet.End(open-1)) {
+		d.Proof = s.poet.End(open - 1)
+	}
+	return d
+}
+
+// Screen tells all that the owner of the space asks, at a time of the node's clock. It may be
+// called from any goroutine; it reads the store.
+func (s *Smesher) Screen(now time.Time) (telemetry.Smesher, error) {
+	v, epoch := s.seen.Load(), s.schedule.EpochAt(now)
+	t := telemetry.Smesher{
+		NodeID: s.id.String(), Coinbase: s.cfg.Coinbase.Bech32(s.params.HRP), Epoch: uint32(epoch), Layer: uint32(s.schedule.LayerAt(now)),
+		Step: s.Status(), Making: v.making, Poets: []telemetry.PoetStep{}, Slots: []uint32{},
+	}
+	d := s.Deadlines(now)
+	t.RegistrationCloses, t.ProofDue, t.PublishBy = stamp(d.Registration), stamp(d.Proof), stamp(d.Publish)
+	if _, last, ok := s.cfg.Node.Last(); ok {
+		published := uint32(last)
+		t.LastATX = &published
+	}
+	for _, c := range s.poets {
+		p := telemetry.PoetStep{URL: c.base}
+		for _, r := range v.registrations {
+			if r.Poet == c.base {
+				p.Round, p.Member = r.Round, r.Place != nil
+			}
+		}
+		if last := c.last.Load(); last != nil {
+			p.Trouble = *last
+		}
+		t.Poets = append(t.Poets, p)
+	}
+	for _, l := range s.cfg.Node.Slots(epoch) {
+		t.Slots = append(t.Slots, uint32(l))
+	}
+	earned, err := s.cfg.Store.Earned(s.id, s.cfg.Coinbase)
+	if err != nil {
+		return t, err
+	}
+	t.Earned = telemetry.Earned{Layers: earned.Layers, Smidges: earned.Total, Last: uint32(earned.Last)}
+	return t, nil
+}

@@ -1,0 +1,44 @@
+package smeshing
+
+import (
+	"testing"
+	"time"
+
+	"tweedle/protocol/activation"
+)
+
+// The owner of a space sees how far the ATX is with each PoET, until when what must come, and
+// why a PoET is of no use.
+func TestTheScreenTellsHowFarItIs(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.add("well", 500)
+		r.start(r.config("well", "gone"))
+		rounds := r.network.PoetSchedule(r.params)
+		look := func(at time.Time) {
+			t.Helper()
+			time.Sleep(time.Until(at))
+			v, err := r.Screen(time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			registered := v.Poets[0].Round != "" && v.Poets[0].Trouble == "" && v.Poets[1].Round == "" && v.Poets[1].Trouble != ""
+			if len(v.Poets) != 2 || !registered || v.Making == nil || v.Step.For == "" {
+				t.Errorf("%+v", v)
+			}
+			for name, stamp := range map[string]string{"registration": v.RegistrationCloses, "proof": v.ProofDue, "publish": v.PublishBy} {
+				if at, err := time.Parse(time.RFC3339, stamp); err != nil || at.Before(time.Now().Add(-activation.Cut(r.network.Schedule(r.params)))) { // after the cut it is past
+					t.Errorf("%s closes at %s, %v", name, stamp, err)
+				}
+			}
+			if len(v.Slots) != 1 || v.Earned.Layers != 0 {
+				t.Errorf("slots %v, earned %+v", v.Slots, v.Earned)
+			}
+		}
+		look(rounds.Start(0).Add(-time.Second))                             // registered
+		look(rounds.End(0).Add(-time.Second))                               // the round runs
+		r.until(2)                                                          // published
+		if v, err := r.Screen(time.Now()); err != nil || v.LastATX == nil { // it counts in the next epoch
+			t.Errorf("nothing is published: %+v, %v", v, err)
+		}
+	})
+}
