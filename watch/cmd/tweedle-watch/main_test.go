@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -203,17 +204,20 @@ func TestCrashesReachTheWebhook(t *testing.T) {
 	}
 }
 
-// What changes something needs the token; a silence holds, and outlives a watch
-// that is killed. Debian's amtool can do all of it.
-func TestSilencesNeedTheTokenAndOutliveAKill(t *testing.T) {
+// What changes something needs the token; a silence holds. A watch that is killed keeps both its
+// silences and what it has told. Debian's amtool and promtool can talk to it.
+func TestSilencesAndWhatWasToldOutliveAKill(t *testing.T) {
+	sideBySide(t)
 	dir, to := t.TempDir(), newHook(t)
-	more := "host: false\nnotify:\n- {kind: webhook, url: " + to.URL + "}\ntargets:\n- {name: gone, job: node, address: 127.0.0.1:1}\n"
+	more := "host: false\nnotify:\n- {kind: webhook, url: " + to.URL + "}\n"
 	cmd, url := watch(t, dir, more)
-	silence := func(header string) int {
-		now := time.Now().UTC()
-		body := fmt.Sprintf(`{"matchers":[{"name":"alertname","value":"NodeCrashed","isRegex":false}],"startsAt":%q,"endsAt":%q,"createdBy":"test","comment":"c"}`,
-			now.Format(time.RFC3339), now.Add(time.Hour).Format(time.RFC3339))
-		req, _ := http.NewRequest(http.MethodPost, url+"/api/v2/silences", strings.NewReader(body))
+	post := func(what, header string, body any) int {
+		t.Helper()
+		b, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, _ := http.NewRequest(http.MethodPost, url+"/api/v2/"+what, strings.NewReader(string(b)))
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("Authorization", header)
 		resp, err := http.DefaultClient.Do(req)
@@ -223,42 +227,90 @@ func TestSilencesNeedTheTokenAndOutliveAKill(t *testing.T) {
 		defer resp.Body.Close()
 		return resp.StatusCode
 	}
-	if got := silence("Bearer wrong"); got != http.StatusUnauthorized {
-		t.Errorf("a wrong token: %d", got)
+	now := time.Now().UTC()
+	silence := map[string]any{"matchers": []any{map[string]any{"name": "alertname", "value": "Silenced", "isRegex": false}},
+		"startsAt": now, "endsAt": now.Add(time.Hour), "createdBy": "test", "comment": "c"}
+	alerts := func(names ...string) (all []any) {
+		for _, name := range names {
+			all = append(all, map[string]any{"labels": map[string]string{"alertname": name, "net": "t", "severity": "page"}, "endsAt": now.Add(time.Hour)})
+		}
+		return all
+	}
+	for what, body := range map[string]any{"silences": silence, "alerts": alerts("Forged")} {
+		for _, header := range []string{"", "Bearer wrong"} {
+			if got := post(what, header, body); got != http.StatusUnauthorized {
+				t.Errorf("%s with the token %q: %d", what, header, got)
+			}
+		}
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "data", "token"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	token := strings.TrimSpace(string(b))
-	if got := silence("Bearer " + token); got != http.StatusOK {
+	if got := post("silences", "Bearer "+token, silence); got != http.StatusOK {
 		t.Errorf("the right token: %d", got)
 	}
-	silencedByTool := false
-	if amtool, err := exec.LookPath("amtool"); err != nil {
-		t.Log("NOT CHECKED: amtool is not installed (Debian: prometheus-alertmanager)")
-	} else {
-		silencedByTool = true
-		out, err := exec.CommandContext(t.Context(), amtool, "--alertmanager.url", strings.Replace(url, "http://", "http://me:"+token+"@", 1),
-			"silence", "add", "--comment", "c", "alertname=TargetDown").CombinedOutput()
+	tool := func(want, name string, args ...string) bool {
+		path, err := exec.LookPath(name)
 		if err != nil {
-			t.Errorf("amtool silence add: %v: %s", err, out)
+			t.Logf("NOT CHECKED: %s is not installed (Debian: prometheus, prometheus-alertmanager)", name)
+			return false
 		}
-		if out, err = exec.CommandContext(t.Context(), amtool, "--alertmanager.url", url, "silence", "query").CombinedOutput(); err != nil || !strings.Contains(string(out), "TargetDown") {
-			t.Errorf("amtool silence query: %v: %s", err, out)
+		out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s %v: %v: %s", name, args, err, out)
+		}
+		return true
+	}
+	withToken := strings.Replace(url, "http://", "http://me:"+token+"@", 1)
+	byTool := tool("", "amtool", "--alertmanager.url", withToken, "silence", "add", "--comment", "c", "alertname=ByTool")
+	tool("ByTool", "amtool", "--alertmanager.url", url, "silence", "query")
+	tool(`"1"`, "promtool", "query", "instant", "-o", "json", url, "vector(1)")
+
+	told := func(name string) (n int) {
+		to.mu.Lock()
+		defer to.mu.Unlock()
+		for _, a := range to.alerts {
+			if a.Labels["alertname"] == name {
+				n++
+			}
+		}
+		return n
+	}
+	is := func(name string) func(hookAlert) bool {
+		return func(a hookAlert) bool { return a.Labels["alertname"] == name }
+	}
+	post("alerts", "Bearer "+token, alerts("Silenced", "ByTool", "Loud"))
+	first := to.find(t, tellLimit, "what is not silenced", is("Loud"))
+	// What was told is written every 15 s, a silence before it is acknowledged.
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		if st, err := os.Stat(filepath.Join(dir, "data", "sent")); err == nil && st.ModTime().After(first.came) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("what was told is not written")
 		}
 	}
-	_ = cmd.Process.Kill() // what was acknowledged is on the disk
+	tool("Loud", "amtool", "--alertmanager.url", url, "alert", "query")
+	silence["matchers"] = []any{map[string]any{"name": "alertname", "value": "AtLast", "isRegex": false}}
+	if got := post("silences", "Bearer "+token, silence); got != http.StatusOK {
+		t.Errorf("the right token: %d", got)
+	}
+	_ = cmd.Process.Kill()
 	_, _ = cmd.Process.Wait()
 	_, url = watch(t, dir, more)
-	resp, err := http.Get(url + "/api/v2/silences")
-	if err != nil {
-		t.Fatal(err)
+	post("alerts", "Bearer "+token, alerts("Silenced", "ByTool", "AtLast", "Loud")) // as those who raise alerts do again and again
+	time.Sleep(time.Second)
+	post("alerts", "Bearer "+token, alerts("Louder"))
+	to.find(t, tellLimit, "what came last", is("Louder"))
+	for name, want := range map[string]int{"Silenced": 0, "AtLast": 0, "Loud": 1, "Forged": 0} {
+		if got := told(name); got != want {
+			t.Errorf("%s was told %d times, not %d", name, got, want)
+		}
 	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(resp.Body)
-	if !strings.Contains(string(text), "NodeCrashed") || !strings.Contains(string(text), "TargetDown") == silencedByTool {
-		t.Errorf("silences after a kill: %s", text)
+	if byTool && told("ByTool") != 0 {
+		t.Error("what amtool silenced was told")
 	}
 }
 
@@ -294,6 +346,10 @@ func TestFaultsOfTheWatchAreVisible(t *testing.T) {
 	_ = cmd.Process.Signal(syscall.SIGHUP)
 	to.find(t, 60*time.Second, "ConfigReloadFailed", func(a hookAlert) bool { return a.Labels["alertname"] == "ConfigReloadFailed" })
 	to.find(t, 90*time.Second, "AlertDeliveryFailing", func(a hookAlert) bool { return a.Labels["alertname"] == "AlertDeliveryFailing" })
+	log, err := os.ReadFile(cmd.Stderr.(*os.File).Name())
+	if err != nil || !regexp.MustCompile(`the old one stays.*own\.yml.*\b5:`).Match(log) {
+		t.Errorf("the log does not say which rule is wrong, and where: %v: %s", err, log)
+	}
 	resp, err := http.Get(url + "/api/v1/query?query=up")
 	if err != nil {
 		t.Fatal(err)
