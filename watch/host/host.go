@@ -26,7 +26,7 @@ func New(log *slog.Logger) (prometheus.Collector, error) {
 	if err := parse(); err != nil {
 		return nil, fmt.Errorf("metrics of the machine: %w", err)
 	}
-	c, err := collector.NewNodeCollector(log, "cpu", "diskstats", "filefd", "filesystem", "loadavg", "meminfo", "netdev", "pressure", "timex", "vmstat")
+	c, err := collector.NewNodeCollector(log, "cpu", "diskstats", "filefd", "filesystem", "loadavg", "meminfo", "netdev", "pressure", "sockstat", "timex", "vmstat")
 	if err != nil {
 		return nil, fmt.Errorf("metrics of the machine: %w: set host: false", err)
 	}
