@@ -17,8 +17,14 @@ const maxSecret = 64 << 10
 // Secret returns the content of a key file, without the white space around it.
 // If there is no such file it makes one of mode 0600 with what generate returns,
 // durably. A file that is there is never replaced, nor is a link that leads
-// nowhere; of two processes that make one at once, both get the same.
+// nowhere; of two processes that make one at once, both get the same. On the machine's
+// disk one that others may read is refused.
 func Secret(fs FS, path string, generate func() ([]byte, error)) ([]byte, error) {
+	if _, machine := fs.(OS); machine {
+		if err := Private(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
 	content, err := ReadFile(fs, path, maxSecret)
 	if errors.Is(err, os.ErrNotExist) {
 		content, err = makeSecret(fs, path, generate)
@@ -43,6 +49,15 @@ func makeSecret(fs FS, path string, generate func() ([]byte, error)) ([]byte, er
 		return nil, fmt.Errorf("%w: it is a link: make the place that it leads to available, or remove the link to get a new key", err)
 	}
 	return content, err
+}
+
+// Private returns an error if others than its owner may read a file.
+func Private(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		err = fmt.Errorf("others can read %s: run chmod 600 on it", path)
+	}
+	return err
 }
 
 // RandomHex is a key for [Secret]: 32 random bytes in hexadecimal.

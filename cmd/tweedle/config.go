@@ -31,11 +31,18 @@ func settle(cmd *cobra.Command) error {
 			}
 		}
 	}
+	known := map[string]bool{}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		known[prefix+envName(f.Name)] = true
 		if v, ok := os.LookupEnv(prefix + envName(f.Name)); ok && !f.Changed {
 			set(f, []string{v}, "environment variable "+prefix+envName(f.Name))
 		}
 	})
+	for _, pair := range os.Environ() {
+		if name, value, _ := strings.Cut(pair, "="); strings.HasPrefix(name, prefix) && value != "" && !known[name] && bad == nil {
+			bad = usageError{fmt.Errorf("environment variable %s is not a setting: see tweedle %s --help", name, cmd.Name())}
+		}
+	}
 	path, err := cmd.Flags().GetString(configFlag)
 	if bad != nil || err != nil || path == "" {
 		return bad

@@ -66,9 +66,11 @@ func rootCommand() *cobra.Command {
 		Use:           "tweedle",
 		Short:         "A space-time network: node, PoET server, space, local testnet, wallet",
 		Example:       "  tweedle testnet up\n  tweedle node --help",
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("tweedle {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		nodeCommand(),

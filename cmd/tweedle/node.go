@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -75,6 +76,12 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 func (f *nodeFlags) run(cmd *cobra.Command) error {
 	if f.dir == "" || f.network == "" {
 		return usageError{fmt.Errorf("a node needs --dir and --network")}
+	}
+	switch {
+	case f.cfg.Smeshing && f.coinbase == "":
+		return usageError{errors.New("smeshing needs an account for its rewards: give one with --coinbase")}
+	case f.cfg.Smeshing && len(f.cfg.Poets) == 0:
+		return usageError{errors.New("smeshing needs a PoET to register at: give at least one with --poet http://HOST:PORT")}
 	}
 	log, err := f.log.logger()
 	if err != nil {

@@ -74,6 +74,11 @@ func testnetUp(dir *string) *cobra.Command {
 			case plain:
 				o.View = testnet.NewPlainView(os.Stdout)
 			}
+			for _, name := range []string{"nodes", "poets", "gateways"} { // left out they have a default, which is not 0
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
+					return usageError{fmt.Errorf("--%s 0: a testnet needs at least one", name)}
+				}
+			}
 			if err := o.Validate(); err != nil {
 				return usageError{err}
 			}
@@ -157,6 +162,11 @@ func testnetDo(dir *string, c testnet.Command, args, short, example string) *cob
 		Args: func(_ *cobra.Command, names []string) error {
 			if len(names) == 0 && c != testnet.Down {
 				return usageError{fmt.Errorf("%s what? name it: tweedle testnet %s %s", c, c, args)}
+			}
+			for _, n := range names {
+				if c == testnet.Add && testnet.Kind(n) != testnet.Node && testnet.Kind(n) != testnet.Poet {
+					return usageError{fmt.Errorf("cannot add %q: add node or poet", n)}
+				}
 			}
 			return nil
 		},

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/bits"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -139,14 +138,11 @@ func newKey(path string) error {
 
 // signer reads the key file.
 func (o *walletOptions) signer(network types.GenesisID) (*signing.Signer, error) {
-	info, err := os.Stat(o.keyFile)
+	err := durable.Private(o.keyFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("there is no key in %s: make one with \"tweedle wallet new --key %s\"", o.keyFile, o.keyFile)
 	} else if err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("others can read %s: run \"chmod 600 %s\"", o.keyFile, filepath.Clean(o.keyFile))
 	}
 	f, err := os.Open(o.keyFile)
 	if err != nil {

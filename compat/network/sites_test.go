@@ -4,6 +4,7 @@ package network
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -270,7 +271,7 @@ func (s *sites) twins(t *testing.T) (dirs [2]string) {
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.CopyFS(dirs[1], os.DirFS(dirs[0])); err != nil {
+	if err := errors.Join(os.CopyFS(dirs[1], os.DirFS(dirs[0])), os.Chmod(filepath.Join(dirs[1], "identity.key"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range dirs {

@@ -63,8 +63,8 @@ func (t *Tokens) refresh() error {
 	if err != nil {
 		return fmt.Errorf("admin token: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("admin token: others can read %s: run chmod 600 on it", t.path)
+	if err := durable.Private(t.path); err != nil {
+		return fmt.Errorf("admin token: %w", err)
 	}
 	if info.ModTime().Equal(t.stamp) {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -177,13 +178,13 @@ func makeDiskWorld(t *testing.T, epoch types.Epoch) diskWorld {
 		b.until(epoch, -20*time.Second)
 		// As they are now: a log that has grown goes on to grow.
 		for _, name := range []string{"a", "b"} {
-			if err := os.CopyFS(filepath.Join(d.dir, "live", name), os.DirFS(filepath.Join(d.dir, name))); err != nil {
+			if err := copyDir(filepath.Join(d.dir, "live", name), filepath.Join(d.dir, name)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		b.close()
 	})
-	if err := os.CopyFS(filepath.Join(d.dir, "live", "poet"), os.DirFS(filepath.Join(d.dir, "poet"))); err != nil {
+	if err := copyDir(filepath.Join(d.dir, "live", "poet"), filepath.Join(d.dir, "poet")); err != nil {
 		t.Fatal(err)
 	}
 	d.dir = filepath.Join(d.dir, "live")
@@ -210,7 +211,7 @@ func (d diskWorld) play(t *testing.T, c diskCase) (running, all operations) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	if err := os.CopyFS(dir, os.DirFS(d.dir)); err != nil {
+	if err := copyDir(dir, d.dir); err != nil {
 		t.Fatal(err)
 	}
 	inBubble(t, func(t *testing.T) {
@@ -363,7 +364,7 @@ func (r *diskRun) again(applied types.Layer) {
 		for _, name := range []string{"state.db", "state.db-wal", "state.db-shm", "local.db", "local.db-wal", "local.db-shm"} {
 			_ = os.Remove(filepath.Join(dir, name)) // not all of them are there
 		}
-		if err := os.CopyFS(dir, os.DirFS(left)); err != nil {
+		if err := copyDir(dir, left); err != nil {
 			r.Fatal(err)
 		}
 	}
@@ -447,4 +448,17 @@ func TestOneDiskErrorEndsTheNodeAndCostsNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// copyDir copies a folder; os.CopyFS lets others read what only the owner may.
+func copyDir(to, from string) error {
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return err
+	}
+	return filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			err = os.Chmod(path, 0o600)
+		}
+		return err
+	})
 }

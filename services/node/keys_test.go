@@ -46,6 +46,33 @@ func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
 
 // Whatever stands in a key file may be a secret, or what is left of one: it is
 // neither overwritten nor repeated in the error.
+// A key that others may read is no secret any more: who starts with it is to know.
+func TestAKeyThatOthersMayReadIsRefused(t *testing.T) {
+	for file, load := range map[string]func(string) error{
+		identityFile: func(p string) error { _, err := Identity(p, "no space"); return err },
+		"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
+	} {
+		path := filepath.Join(t.TempDir(), file)
+		if err := load(path); err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range []os.FileMode{0o644, 0o640, 0o604, 0o620} {
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := load(path); err == nil || !strings.Contains(err.Error(), "run chmod 600 on it") {
+				t.Errorf("%s of mode %o: %v", file, mode, err)
+			}
+		}
+		if err := os.Chmod(path, 0o400); err != nil {
+			t.Fatal(err)
+		}
+		if err := load(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestADamagedKeyIsRefusedAndKept(t *testing.T) {
 	secret := hex.EncodeToString(signing.SeedFrom("secret"))
 	for name, content := range map[string]string{

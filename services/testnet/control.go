@@ -143,11 +143,6 @@ func Do(ctx context.Context, dir string, c Command, names ...string) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range names {
-		if c == Add && Kind(n) != Node && Kind(n) != Poet {
-			return nil, fmt.Errorf("cannot add %q: add node or poet", n)
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, controlDeadline)
 	defer cancel()
 	body, err := json.Marshal(controlRequest{Names: names})
