@@ -112,12 +112,17 @@ func newDeliverer(cfg Config) (*deliverer, error) {
 		return nil, fmt.Errorf("file %s: %w: move it away and start again, and set the silences anew", filepath.Join(d.dir, "silences"), err)
 	}
 	d.silencer = silence.NewSilencer(d.silences, cfg.Log, recorder)
-	d.alerts, err = mem.NewAlerts(context.Background(), collectEvery, maxAlertsPerName, d.silencer, cfg.Log, recorder, cfg.Registry, featurecontrol.NoopFlags{})
+	// Of two notifiers of one kind, which fails.
+	features, err := featurecontrol.NewFlags(cfg.Log, featurecontrol.FeatureReceiverNameInMetrics)
 	if err != nil {
 		return nil, err
 	}
-	d.metrics = dispatch.NewDispatcherMetrics(false, cfg.Registry, featurecontrol.NoopFlags{})
-	d.pipes = notify.NewPipelineBuilder(cfg.Registry, featurecontrol.NoopFlags{}, recorder)
+	d.alerts, err = mem.NewAlerts(context.Background(), collectEvery, maxAlertsPerName, d.silencer, cfg.Log, recorder, cfg.Registry, features)
+	if err != nil {
+		return nil, err
+	}
+	d.metrics = dispatch.NewDispatcherMetrics(false, cfg.Registry, features)
+	d.pipes = notify.NewPipelineBuilder(cfg.Registry, features, recorder)
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "alertmanager_http_request_duration_seconds", Help: "Histogram of latencies for HTTP requests.",
 		Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}, []string{"handler", "method", "code"})

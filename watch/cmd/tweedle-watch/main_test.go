@@ -328,7 +328,7 @@ func TestFaultsOfTheWatchAreVisible(t *testing.T) {
 		}
 	}))
 	defer heart.Close()
-	more := "host: false\nheartbeat: {url: " + heart.URL + ", every: 1s}\nnotify:\n- {kind: webhook, url: " + to.URL + "}\n- {kind: webhook, url: " + broken.URL + "}\n"
+	more := "host: false\nheartbeat: {url: " + heart.URL + ", every: 1s}\nnotify:\n- {kind: webhook, url: " + to.URL + "}\n- {kind: webhook, url: " + broken.URL + "}\n- {kind: webhook, url: \"http://127.0.0.1:1\"}\n"
 	cmd, url := watch(t, dir, more)
 	select {
 	case <-beats:
@@ -345,7 +345,11 @@ func TestFaultsOfTheWatchAreVisible(t *testing.T) {
 	}
 	_ = cmd.Process.Signal(syscall.SIGHUP)
 	to.find(t, 60*time.Second, "ConfigReloadFailed", func(a hookAlert) bool { return a.Labels["alertname"] == "ConfigReloadFailed" })
-	to.find(t, 90*time.Second, "AlertDeliveryFailing", func(a hookAlert) bool { return a.Labels["alertname"] == "AlertDeliveryFailing" })
+	for receiver, what := range map[string]string{"webhook-2": "refuses", "webhook-3": "cannot be reached"} {
+		to.find(t, 90*time.Second, "AlertDeliveryFailing of who "+what, func(a hookAlert) bool {
+			return a.Labels["alertname"] == "AlertDeliveryFailing" && a.Labels["receiver_name"] == receiver
+		})
+	}
 	log, err := os.ReadFile(cmd.Stderr.(*os.File).Name())
 	if err != nil || !regexp.MustCompile(`the old one stays.*own\.yml.*\b5:`).Match(log) {
 		t.Errorf("the log does not say which rule is wrong, and where: %v: %s", err, log)
