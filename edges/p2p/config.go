@@ -21,7 +21,7 @@ const (
 	// DefaultMinOutbound is the number of peers that a host wants to have chosen itself: whoever
 	// fills our inbound side must not be all that we see.
 	DefaultMinOutbound = 8
-	// DefaultMaxPeers is where the connection manager starts to close the least useful ones.
+	// DefaultMaxPeers is the number of sessions; a newcomer takes the place of the one that is worth least.
 	DefaultMaxPeers = 64
 	// DefaultMaxMemory bounds what the peers together may make the network stack hold, in bytes.
 	DefaultMaxMemory = 256 << 20

@@ -30,9 +30,6 @@ const (
 	saveEvery = time.Minute
 )
 
-// protectOutbound is the connection manager's tag for peers that we dialed.
-const protectOutbound = "outbound"
-
 // discover keeps the number of peers up until ctx ends: it dials whom it knows, and asks those whom it
 // has for more. It owns all its goroutines.
 func (h *Host) discover(ctx context.Context) {
@@ -157,13 +154,7 @@ func (h *Host) askSomeone(ctx context.Context, work *errgroup.Group) bool {
 // connected and disconnected hear of connections that have passed the hello. libp2p calls them for
 // each connection, and waits for them.
 func (h *Host) connected(_ network.Network, c network.Conn) {
-	outbound := c.Stat().Direction == network.DirOutbound
-	h.book.meet(c.RemotePeer(), c.RemoteMultiaddr(), outbound, time.Now())
-	if outbound {
-		// Whom we chose is not closed to make room for those who chose us. They are few: we dial only for
-		// Config.MinPeers.
-		h.libp2p.ConnManager().Protect(c.RemotePeer(), protectOutbound)
-	}
+	h.book.meet(c.RemotePeer(), c.RemoteMultiaddr(), c.Stat().Direction == network.DirOutbound, time.Now())
 	h.probe(c)
 	h.log.Debug("peer connected", "peer", c.RemotePeer(), "addr", c.RemoteMultiaddr(), "direction", direction(c.Stat().Direction == network.DirInbound))
 	h.nudge()
@@ -199,7 +190,6 @@ func (h *Host) probe(fresh network.Conn) {
 
 func (h *Host) disconnected(_ network.Network, c network.Conn) {
 	if !h.isConnected(c.RemotePeer()) {
-		h.libp2p.ConnManager().Unprotect(c.RemotePeer(), protectOutbound)
 		h.book.lost(c.RemotePeer(), time.Now())
 		h.log.Debug("peer disconnected", "peer", c.RemotePeer())
 	}

@@ -22,6 +22,8 @@ const (
 	RefusedBusy    = "busy"    // MaxHellos others are saying hello
 	RefusedBanned  = "banned"  // Penalise'd away
 	RefusedLimit   = "limit"   // of connections, of one address or in all
+	RefusedFull    = "full"    // the table is full of peers that we chose
+	RefusedShare   = "share"   // the address block has its share of the table
 )
 
 // A Refusal tells of a connection that was closed before anything but the hello was read from it.
@@ -38,6 +40,8 @@ const (
 	codeRefused network.ConnErrorCode = 0x7401
 	codeTimeout network.ConnErrorCode = 0x7402
 	codeBusy    network.ConnErrorCode = 0x7403
+	codeFull    network.ConnErrorCode = 0x7404
+	codeRoom    network.ConnErrorCode = 0x7405 // of a session that made room for another
 )
 
 // errHelloTimeout is what a dial ends with when the other side says nothing in time.
@@ -48,13 +52,16 @@ var errHelloTimeout = errors.New("peer did not say hello in time")
 //
 // The dialer opens the first stream of the connection, says its hello and ends its side; the listener
 // answers with its own. Both compare. On a mismatch the dialer closes, so that the listener's answer
-// is not lost with the connection.
+// is not lost with the connection. The listener answers when the dialer has its place in the table, so
+// that who is refused for want of room has not connected.
 type gate struct {
 	transport.Transport
 	ours    hello
 	timeout time.Duration
 	refused func(Refusal)
 	open    <-chan struct{} // closed when inbound connections may pass
+	// admit gives a connection whose network is ours a place, or says why not.
+	admit func(c transport.CapableConn, inbound bool) (transport.CapableConn, error)
 }
 
 // Dial returns a connection that passed the hello, or the reason why it did not.
@@ -71,11 +78,14 @@ func (g *gate) Dial(ctx context.Context, addr ma.Multiaddr, p PeerID) (transport
 	if !stop() {
 		err = errHelloTimeout
 	}
-	if err != nil {
-		c.CloseWithError(codeRefused)
-		return nil, g.refuse(c, false, err)
+	if err == nil {
+		var session transport.CapableConn
+		if session, err = g.admit(c, false); err == nil {
+			return session, nil
+		}
 	}
-	return c, nil
+	c.CloseWithError(codeRefused)
+	return nil, g.refuse(c, false, err)
 }
 
 // greet is the dialer's half of the hello.
@@ -94,23 +104,29 @@ func (g *gate) greet(ctx context.Context, c transport.CapableConn) error {
 	return g.hear(s, c)
 }
 
-// answer is the listener's half of the hello.
-func (g *gate) answer(c transport.CapableConn) error {
+// answer is the listener's half of the hello. It returns the session of who passed, which the caller
+// owns, and else why not.
+func (g *gate) answer(c transport.CapableConn) (session transport.CapableConn, err error) {
 	s, err := c.AcceptStream()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer s.Close() // not Reset, which would take back what was not sent yet
 	heard := g.hear(s, c)
 	var mismatch *MismatchError
 	if heard != nil && !errors.As(heard, &mismatch) {
-		return heard
+		return nil, heard
+	}
+	if heard == nil {
+		if session, err = g.admit(c, true); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := s.Write(encodeHello(g.ours)); err != nil {
-		return errors.Join(heard, err)
+		return session, errors.Join(heard, err)
 	}
 	if err := s.CloseWrite(); err != nil {
-		return errors.Join(heard, err)
+		return session, errors.Join(heard, err)
 	}
 	if heard != nil {
 		// The dialer must read our name before the connection ends: it closes, or the timeout does.
@@ -119,7 +135,7 @@ func (g *gate) answer(c transport.CapableConn) error {
 			extra.Reset()
 		}
 	}
-	return heard
+	return session, heard
 }
 
 // hear reads one hello, to its end, and compares it with ours.
@@ -145,7 +161,10 @@ func (g *gate) refuse(c transport.CapableConn, inbound bool, err error) error {
 	r := Refusal{Peer: c.RemotePeer(), Addr: c.RemoteMultiaddr(), Inbound: inbound, Reason: RefusedGarbage, Err: err}
 	var mismatch *MismatchError
 	var closed *network.ConnError
+	var noRoom *errNoRoom
 	switch {
+	case errors.As(err, &noRoom):
+		r.Reason = noRoom.reason
 	case errors.As(err, &mismatch):
 		r.Err = mismatch
 		r.Reason = RefusedNetwork
@@ -156,6 +175,8 @@ func (g *gate) refuse(c transport.CapableConn, inbound bool, err error) error {
 		r.Reason = RefusedTimeout
 	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == codeBusy:
 		r.Reason, r.Err = RefusedBusy, fmt.Errorf("peer %s is busy with other newcomers: try again later", r.Peer)
+	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == codeFull, errors.As(err, &closed) && closed.ErrorCode == codeRoom:
+		r.Reason, r.Err = RefusedFull, fmt.Errorf("peer %s has no room for us: try again later", r.Peer)
 	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == codeTimeout:
 		r.Reason = RefusedTimeout
 	case errors.As(err, &closed) && closed.Remote && closed.ErrorCode == network.ConnGated:
@@ -226,40 +247,47 @@ func (l *gateListener) acceptLoop() {
 		go func() {
 			defer l.tasks.Done()
 			defer func() { <-l.slots }()
-			if l.admit(c) {
+			if session := l.admit(c); session != nil {
 				select {
-				case l.passed <- c:
+				case l.passed <- session:
 				case <-l.ctx.Done():
-					c.Close()
+					session.Close()
 				}
 			}
 		}()
 	}
 }
 
-// admit reports whether the connection passed; if not, it is closed.
-func (l *gateListener) admit(c transport.CapableConn) bool {
+// admit returns the session of a connection that passed; if it did not, it is closed.
+func (l *gateListener) admit(c transport.CapableConn) transport.CapableConn {
 	ctx, cancel := context.WithTimeout(l.ctx, l.gate.timeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.CloseWithError(codeTimeout) })
 	select {
 	case <-l.gate.open:
 	case <-ctx.Done(): // nobody is refused for our own late start
-		return false
+		return nil
 	}
-	err := l.gate.answer(c)
+	session, err := l.gate.answer(c)
 	var mismatch *MismatchError
 	if !stop() && !errors.As(err, &mismatch) {
 		err = errHelloTimeout
 	}
 	if err == nil {
-		return true
+		return session
 	}
-	c.CloseWithError(codeRefused)
+	code := codeRefused
+	if noRoom := (*errNoRoom)(nil); errors.As(err, &noRoom) {
+		code = codeFull
+	}
+	if session != nil {
+		c = session // which has its place in the table
+	}
+	c.CloseWithError(code)
 	if l.ctx.Err() == nil { // else we closed it ourselves
 		l.gate.refuse(c, true, err)
 	}
-	return false
+	return nil
 }
 
 // Accept returns the next connection that passed.

@@ -300,6 +300,7 @@ func (g *gossip) validator(t *topic) pubsub.ValidatorEx {
 			return pubsub.ValidationIgnore
 		case v.action == accept:
 			verdict("accept")
+			h.sessions.use(from)
 			return pubsub.ValidationAccept
 		case v.action == reject:
 			verdict("reject")

@@ -13,6 +13,7 @@ package p2p
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,7 +34,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/gologshim"
-	libp2pconnmgr "github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	ma "github.com/multiformats/go-multiaddr"
@@ -61,6 +61,7 @@ type Host struct {
 	metrics   *hostMetrics
 	penalties *penalties
 	book      *book
+	sessions  *sessions
 	libp2p    host.Host
 	tasks     tasks         // handlers that run
 	wake      chan struct{} // a peer came or went
@@ -106,13 +107,18 @@ func New(cfg Config) (*Host, error) {
 		servers:   make(map[string]*server),
 	}
 	h.ctx, h.end = context.WithCancel(context.Background())
+	protected := make(map[PeerID]bool)
 	for _, s := range cfg.Bootnodes {
 		info, err := peer.AddrInfoFromString(s)
 		if err != nil || len(info.Addrs) != 1 || !isQUIC(info.Addrs[0]) {
 			return nil, fmt.Errorf("p2p: bootnode %q: give it as /ip4/1.2.3.4/udp/5/quic-v1/p2p/12D3KooW", s)
 		}
 		h.book.addBoot(*info)
+		protected[info.ID] = true
 	}
+	var seed [16]byte
+	rand.Read(seed[:]) // never fails
+	h.sessions = newSessions(newSessionTable(cfg.MaxPeers, max(cfg.MaxPeers/shareOfBlock, cfg.MaxConnsPerIP), seed, protected))
 	h.loadBook()
 	if err := h.listen(); err != nil {
 		return nil, err
@@ -131,10 +137,6 @@ func (h *Host) listen() error {
 	if err != nil {
 		return err
 	}
-	cm, err := libp2pconnmgr.NewConnManager(max(cfg.MinPeers, cfg.MaxPeers*3/4), cfg.MaxPeers, libp2pconnmgr.WithGracePeriod(20*time.Second))
-	if err != nil {
-		return err
-	}
 	h.libp2p, err = libp2p.New(
 		libp2p.Identity(cfg.Key),
 		libp2p.NoListenAddrs, // until it is made: with a port in use it would leave goroutines behind
@@ -142,7 +144,7 @@ func (h *Host) listen() error {
 		libp2p.Transport(h.newTransport),
 		libp2p.QUICReuse(h.newQUIC),
 		libp2p.ResourceManager(rm),
-		libp2p.ConnectionManager(cm),
+		libp2p.ConnectionManager(connmgr.NullConnMgr{}), // the session table decides who stays
 		libp2p.ConnectionGater(&connGater{h.penalties, h.refused}),
 		libp2p.BandwidthReporter(bandwidth{in: h.metrics.bytesIn, out: h.metrics.out}),
 		libp2p.WithDialTimeout(dialTimeout),
@@ -183,6 +185,7 @@ func (h *Host) newTransport(key crypto.PrivKey, cm *quicreuse.ConnManager, psk p
 		timeout:   h.cfg.HelloTimeout,
 		refused:   h.refused,
 		open:      h.open,
+		admit:     h.sessions.admit,
 	}, nil
 }
 
@@ -203,7 +206,8 @@ func (h *Host) newQUIC(reset quic.StatelessResetKey, token quic.TokenGeneratorKe
 			context.AfterFunc(ctx, scope.Done)
 			return network.WithConnManagementScope(ctx, scope), nil
 		}),
-		quicreuse.VerifySourceAddress(rm.VerifySourceAddress),
+		// A Retry for everybody: who lies about its address costs us one packet, and nothing that lasts.
+		quicreuse.VerifySourceAddress(func(net.Addr) bool { return true }),
 	}
 	if socket := h.cfg.Socket; socket != nil {
 		source := &fixedSource{}

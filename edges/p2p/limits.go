@@ -21,7 +21,8 @@ func newResourceManager(c Config) (network.ResourceManager, error) {
 			Memory: rcmgr.LimitVal64(memory), FD: rcmgr.Unlimited, // one UDP socket serves all
 		}
 	}
-	// Above MaxPeers the connection manager trims, which takes it some seconds; newcomers need room.
+	// Whoever the table will refuse or displace has a connection before it knows; and so has the displaced
+	// one until it is closed.
 	conns := 2*c.MaxPeers + MaxHellos
 	limits := rcmgr.PartialLimitConfig{
 		System:    limit(conns, c.MaxPeers*MaxStreamsPerPeer, c.MaxMemory),

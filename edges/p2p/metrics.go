@@ -63,8 +63,22 @@ func (h *Host) collectors() []prometheus.Collector {
 		gauge("peers", "Connected peers.", "direction", "in", func() float64 { in, _ := h.countPeers(); return float64(in) }),
 		gauge("peers", "Connected peers.", "direction", "out", func() float64 { _, out := h.countPeers(); return float64(out) }),
 		gauge("known_addresses", "Peers in the address book.", "kind", "all", func() float64 { return float64(h.book.len()) }),
+		gauge("sessions", "Connections that passed the hello.", "kind", "now", h.readTable(func(t *sessionTable) int { return len(t.sessions) })),
+		gauge("sessions", "Connections that passed the hello.", "kind", "limit", h.readTable(func(t *sessionTable) int { return t.limit })),
+	}
+	for _, reason := range []string{LeftRoom, LeftShare, LeftPeer, LeftSilent, LeftUs} {
+		cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "tweedle", Subsystem: "p2p", Name: "sessions_ended_total",
+			Help: "Sessions that ended, by why.", ConstLabels: prometheus.Labels{"reason": reason}},
+			h.readTable(func(t *sessionTable) int { return int(t.ended[reason]) })))
 	}
 	return cs
+}
+
+func (h *Host) readTable(read func(*sessionTable) int) func() float64 {
+	return func() (n float64) {
+		h.sessions.look(func(t *sessionTable) { n = float64(read(t)) })
+		return n
+	}
 }
 
 // bandwidth counts bytes for libp2p. It keeps nothing per peer.

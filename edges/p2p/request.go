@@ -161,6 +161,7 @@ func (h *Host) answer(s *server, stream network.Stream) string {
 		return reply(statusBusy, nil, "busy")
 	}
 	defer s.admission.leave(from)
+	defer h.sessions.busy(from)()
 	req, err := io.ReadAll(io.LimitReader(stream, int64(s.MaxRequest)+1))
 	if err != nil {
 		stream.Reset()
@@ -244,6 +245,7 @@ func (h *Host) request(ctx context.Context, p PeerID, name string, limits Limits
 	if !h.isConnected(p) {
 		return nil, ErrNotConnected
 	}
+	defer h.sessions.busy(p)()
 	stream, err := h.libp2p.NewStream(network.WithNoDial(ctx, "requests go to peers that we have"), p, protocol.ID(name))
 	if err != nil {
 		return nil, requestError(ctx, err)

@@ -209,3 +209,55 @@ func TestAnswersAreBoundedInBytes(t *testing.T) {
 		}
 	})
 }
+
+// Peers that bring us messages dial us, and then strangers from a hundred places do who bring nothing.
+// The table stays within its limit, and whoever was of use stays in it but for one.
+func TestNewcomersDisplaceNewcomers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(20 * time.Millisecond)
+		defer net.Close()
+		const limit, useful, strangers = 8, 6, 40 / shrink
+		cfg := config(t, net, 0)
+		cfg.MinPeers, cfg.MinOutbound, cfg.MaxPeers = 1, 1, limit
+		hub := startWith(t, cfg, accept)
+		all := []*node{hub}
+		for i := range useful + strangers {
+			cfg := config(t, net, 1+i, hub.Addrs()...)
+			cfg.MinPeers, cfg.MinOutbound = 1, 1
+			all = append(all, startWith(t, cfg, accept))
+			if i == useful-1 {
+				time.Sleep(30 * time.Second) // longer than any grace
+			}
+			if i < useful {
+				continue
+			}
+			// Two of them a second.
+			time.Sleep(500 * time.Millisecond)
+			for k, n := range all[1 : 1+useful] {
+				_ = n.Publish(t.Context(), "t", fmt.Append(nil, i, " ", k)) // who was displaced has no peer
+			}
+		}
+		defer stopAll(all)
+		most, least := 0, useful
+		for range 60 {
+			time.Sleep(time.Second)
+			peers, there := hub.Peers(), 0
+			most = max(most, len(peers))
+			for _, p := range peers {
+				for _, n := range all[1 : 1+useful] {
+					if p.ID == n.ID() {
+						there++
+					}
+				}
+			}
+			least = min(least, there)
+			for k, n := range all[1 : 1+useful] {
+				_ = n.Publish(t.Context(), "t", fmt.Append(nil, "late ", time.Now().Unix(), " ", k))
+			}
+		}
+		t.Logf("of %d useful peers at least %d are there; at most %d sessions, the limit is %d", useful, least, most, limit)
+		if most > limit || least < useful-1 {
+			t.Fail()
+		}
+	})
+}
