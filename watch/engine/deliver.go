@@ -246,6 +246,7 @@ func (d *deliverer) keepSilences() (int64, error) {
 	_, err = f.Write(b)
 	// If we stop before the rename, the old file holds.
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		_ = os.Remove(path + ".new") // the disk may be full
 		return 0, err
 	}
 	if err := os.Rename(path+".new", path); err != nil {

@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +17,6 @@ import (
 // A watch whose disk is full has no new samples, and a rule without samples is silent: so
 // it says itself that it is blind, and that it sees again.
 func TestAFullDiskOfTheWatchIsTold(t *testing.T) {
-	sideBySide(t)
 	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
 		t.Skip("SKIPPED without TWEEDLE_NIGHTLY: it takes half a minute")
 	}
@@ -34,7 +35,26 @@ func TestAFullDiskOfTheWatchIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(data, syscall.MNT_DETACH) })
-	cmd, _ := watch(t, dir, "host: false\nnotify:\n- {kind: webhook, url: "+to.URL+"}\n")
+	cmd, url := watch(t, dir, "host: false\nnotify:\n- {kind: webhook, url: "+to.URL+"}\n")
+	silence := func() (status int, said string) {
+		token, err := os.ReadFile(filepath.Join(data, "token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now().UTC()
+		req, _ := http.NewRequest(http.MethodPost, url+"/api/v2/silences", strings.NewReader(fmt.Sprintf(
+			`{"matchers":[{"name":"alertname","value":"A","isRegex":false}],"startsAt":%q,"endsAt":%q,"createdBy":"test","comment":"c"}`,
+			now.Format(time.RFC3339), now.Add(time.Hour).Format(time.RFC3339))))
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b)
+	}
 	fill := filepath.Join(data, "fill")
 	f, err := os.Create(fill)
 	if err != nil {
@@ -44,6 +64,9 @@ func TestAFullDiskOfTheWatchIsTold(t *testing.T) {
 	for block := make([]byte, 4096); err == nil; {
 		_, err = f.Write(block)
 	}
+	if status, said := silence(); status != http.StatusInternalServerError || !strings.Contains(said, "not on its disk") {
+		t.Errorf("a silence that cannot be written is acknowledged: %d %s", status, said)
+	}
 	is := func(status string) func(hookAlert) bool {
 		return func(a hookAlert) bool { return a.Labels["alertname"] == "WatchStorageFailing" && a.Status == status }
 	}
@@ -52,6 +75,9 @@ func TestAFullDiskOfTheWatchIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
+	if status, said := silence(); status != http.StatusOK {
+		t.Errorf("a silence when there is room again: %d %s", status, said)
+	}
 	to.find(t, 90*time.Second, "WatchStorageFailing is over", is("resolved"))
 	if err := syscall.Kill(cmd.Process.Pid, 0); err != nil {
 		t.Errorf("the watch has ended: %v", err)
