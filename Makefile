@@ -55,7 +55,7 @@ test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
 test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PCs, see the script
 	./scripts/emulate-intel.sh $(VMLINUZ)
 
-# The campaigns, in parts that end within an hour each on two cores, in two lanes:
+# The campaigns, in parts that end within an hour each on two cores, in lanes:
 # those that wait for clocks and processes, and those that compute. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_WAITS := flood clients filling catchup network outages sites watch quiet runs kills deliveries space

@@ -3,11 +3,11 @@
 # within an hour, and prints how long each took:
 #
 #   scripts/nightly.sh PART...                 one after another, e.g. kills damage
-#   scripts/nightly.sh PART... -- PART...      in two lanes, side by side
+#   scripts/nightly.sh PART... -- PART...      in lanes, side by side
 #
 # Parts before the dashes wait for clocks, networks and kills most of the time and must
-# be on time; those after them only compute, and give way to the first. A lane that has
-# done its own parts helps with those after the dashes.
+# be on time; they have a lane. Those after them only compute: on one core each, two at a
+# time, and give way to the first. A lane that has done its own parts helps with them.
 #
 # A part that fails does not hide the others: all are run, and the command fails
 # at the end. The whole output of a part is in bin/nightly/PART.log; of one that
@@ -25,11 +25,11 @@ trap 'trap "" TERM; kill 0; exit 130' INT TERM
 begin=$SECONDS
 clock() { printf '%d:%02d:%02d' $(($1 / 3600)) $(($1 % 3600 / 60)) $(($1 % 60)); }
 
-# run PART NICENESS
+# run PART NICENESS CORES
 run() {
   local at=$SECONDS from status said
   from=$(date +%H:%M:%S)
-  timeout --foreground --kill-after=10s "$limit" nice -n "$2" "${MAKE:-make}" --no-print-directory "nightly-$1" >"$logs/$1.log" 2>&1 &
+  GOMAXPROCS=$3 timeout --foreground --kill-after=10s "$limit" nice -n "$2" "${MAKE:-make}" --no-print-directory "nightly-$1" >"$logs/$1.log" 2>&1 &
   if wait $!; then # a trap is not run before a command in the foreground ends
     printf '%s  %-12s ok      %s\n' "$from" "$1" "$(clock $((SECONDS - at)))"
     return
@@ -63,10 +63,13 @@ done
 
 works() {
   local part
-  while part=$(take "$queue/works"); do run "$part" 10; done
+  while part=$(take "$queue/works"); do run "$part" 10 1; done
 }
-if [ "$list" = "$queue/works" ]; then works & fi
-while part=$(take "$queue/waits"); do run "$part" 0; done
+if [ "$list" = "$queue/works" ]; then
+  works &
+  works &
+fi
+while part=$(take "$queue/waits"); do run "$part" 0 ''; done
 works
 wait
 

@@ -93,7 +93,7 @@ type emptyPeer struct {
 func (s *emptyPeer) serves(n, _ *node, a syncer.Ask) ([]byte, time.Duration, bool) {
 	n.acted = true
 	if s.empty == nil {
-		s.empty = newMemory(n.w.cfg.VM)
+		s.empty = newMemory(n.w.cfg.VM, n.w.sums)
 	}
 	raw, err := core.Serve(s.empty.library(), codec.Encode(core.RequestOf(a)))
 	return raw, 0, err == nil

@@ -19,6 +19,7 @@ func BenchmarkFromTheDoorToTheLedger(b *testing.B) {
 	w := newWorld(Options{Seed: 3, Nodes: 5, Epochs: 10_000, Hostile: []string{}, Strangers: []string{}, Faults: calm()})
 	w.cfg.Pool.PerAccount = 10 * round
 	api, peer := w.nodes[0], w.nodes[1]
+	api.timed, peer.timed = true, true
 	api.onDisk(b)
 	peer.onDisk(b)
 	w.run(10, time.Second)

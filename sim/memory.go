@@ -37,10 +37,11 @@ type memory struct {
 	ballots map[types.BallotID]*types.Ballot
 	blocks  map[types.BlockID]*types.Block
 	txs     map[types.TransactionID]types.Transaction
-	layers  []layer // ascending; the first is genesis
+	layers  []layer                 // ascending; the first is genesis
+	sums    map[types.Hash32]uint64 // money of the states that any node had, by their roots
 }
 
-func newMemory(p vm.Params) *memory {
+func newMemory(p vm.Params, sums map[types.Hash32]uint64) *memory {
 	state, err := vm.Genesis(p)
 	if err != nil {
 		panic(err)
@@ -49,7 +50,7 @@ func newMemory(p vm.Params) *memory {
 		entries: make(map[types.ATXID]*activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
 		proofs: make(map[types.NodeID]*malfeasance.Proof), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
 		newest: make(map[types.NodeID]types.ATXID), sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
-		txs: make(map[types.TransactionID]types.Transaction),
+		txs: make(map[types.TransactionID]types.Transaction), sums: sums,
 	}
 	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, state: state, money: money(state)}}
 	return s
@@ -60,6 +61,17 @@ func entriesOf(s vm.State) (out []vm.Entry) {
 		out = append(out, vm.Entry{Address: a, Account: account})
 	}
 	return out
+}
+
+// money is the same for all nodes that have the same state: it is added up once.
+func (s *memory) money(state vm.State) uint64 {
+	root := state.Root()
+	sum, known := s.sums[root]
+	if !known {
+		sum = money(state)
+		s.sums[root] = sum
+	}
+	return sum
 }
 
 func money(s vm.State) (sum uint64) {
@@ -139,7 +151,7 @@ func (s *memory) apply(w core.WriteLayer) error {
 		}
 		s.txs[tx.ID] = tx.Raw
 	}
-	s.layers = append(s.layers, layer{d, *w.Certificate, w.Txs, w.Outcome.State, money(w.Outcome.State)})
+	s.layers = append(s.layers, layer{d, *w.Certificate, w.Txs, w.Outcome.State, s.money(w.Outcome.State)})
 	return nil
 }
 

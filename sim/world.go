@@ -96,6 +96,7 @@ type world struct {
 	cfg      core.Config // but for identity and crypto
 	nodes    []*node
 	byPeer   map[core.Peer]*node
+	sums     map[types.Hash32]uint64 // see memory.money
 	poets    []*poet
 	clients  []*client
 	poetry   types.PoetSchedule
@@ -168,7 +169,7 @@ func (w *world) play(until time.Time) {
 
 func newWorld(o Options) *world {
 	w := &world{
-		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7477646c)), byPeer: make(map[core.Peer]*node), digest: blake3.New(),
+		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7477646c)), byPeer: make(map[core.Peer]*node), sums: make(map[types.Hash32]uint64), digest: blake3.New(),
 		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), applying: make(map[types.Layer]int),
 	}
 	w.result.Seed = o.Seed
@@ -345,7 +346,7 @@ func (w *world) crypto(n *node, i int) core.Crypto {
 }
 
 func (w *world) add(i int, key core.Identity) *node {
-	n := &node{w: w, i: len(w.nodes), peer: core.Peer(fmt.Sprintf("n%02d", len(w.nodes))), key: key, store: newMemory(w.cfg.VM)}
+	n := &node{w: w, i: len(w.nodes), peer: core.Peer(fmt.Sprintf("n%02d", len(w.nodes))), key: key, store: newMemory(w.cfg.VM, w.sums)}
 	n.crypto = w.crypto(n, i)
 	n.skew = time.Duration(w.rng.Int64N(int64(2*w.faults.Skew)+1)) - w.faults.Skew
 	w.nodes = append(w.nodes, n)
