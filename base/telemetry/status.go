@@ -66,3 +66,32 @@ type LayerStatus struct {
 	Txs       int    `json:"txs"`
 	Ballots   int    `json:"ballots"`
 }
+
+// Peers is what a node serves at /peers.
+type Peers struct {
+	Limit    int           `json:"limit"`    // sessions that there may be
+	Sessions []PeerSession `json:"sessions"` // the oldest first
+	Left     []PeerLeft    `json:"left"`     // the last that ended, the newest first
+}
+
+// PeerSession is a connection with a peer.
+type PeerSession struct {
+	Peer      string  `json:"peer"`
+	Addr      string  `json:"addr"`      // multiaddr, as the node sees it
+	Direction string  `json:"direction"` // in, or out when the node dialed it
+	Since     string  `json:"since"`     // RFC 3339
+	State     string  `json:"state"`     // unproved, useful, busy, chosen: those who give way first to those who never do
+	Used      string  `json:"used"`      // RFC 3339, when a message of it was accepted last, else when it came
+	BytesIn   uint64  `json:"bytes_in"`
+	BytesOut  uint64  `json:"bytes_out"`
+	Score     float64 `json:"score"` // of gossip; 0 is a newcomer, below -80 nothing is read from it
+}
+
+// PeerLeft is one that ended.
+type PeerLeft struct {
+	Peer      string `json:"peer"`
+	Direction string `json:"direction"`
+	Since     string `json:"since"`  // RFC 3339
+	At        string `json:"at"`     // RFC 3339
+	Reason    string `json:"reason"` // room, share, peer, silent, us
+}

@@ -69,7 +69,7 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	f.front.register(fl, &f.cfg.API.Limits)
 	registerKernel(cmd, &f.kernel)
 	f.log.register(cmd)
-	cmd.AddCommand(nodeStatusCommand())
+	cmd.AddCommand(nodeStatusCommand(), nodePeersCommand())
 	return cmd
 }
 

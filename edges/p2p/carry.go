@@ -1,14 +1,17 @@
 package p2p
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/transport"
+	ma "github.com/multiformats/go-multiaddr"
 	"github.com/quic-go/quic-go"
 )
 
@@ -31,6 +34,7 @@ func (e *errNoRoom) Error() string { return e.text }
 
 // admit makes a session of a connection, and closes the one that gives way to it.
 func (s *sessions) admit(c transport.CapableConn, inbound bool) (transport.CapableConn, error) {
+	passed(c)
 	block := sessionBlock(c.RemoteMultiaddr())
 	s.mu.Lock()
 	id, out, refused := s.table.admit(c.RemotePeer(), block, inbound, time.Now())
@@ -155,4 +159,53 @@ func (c *sessionConn) traffic() (in, out uint64) {
 	}
 	stats := q.ConnectionStats()
 	return stats.BytesReceived, stats.BytesSent
+}
+
+// States of a session, from the first to give way to those who never do.
+const (
+	StateUnproved = "unproved" // nothing of it was accepted yet
+	StateUseful   = "useful"   // a message of it was accepted
+	StateBusy     = "busy"     // a request from or to it is under way
+	StateChosen   = "chosen"   // we dialed it, or it is a bootnode
+)
+
+// SessionInfo describes a session.
+type SessionInfo struct {
+	Peer    PeerID
+	Addr    ma.Multiaddr // as we see it
+	Inbound bool         // it dialed us
+	Since   time.Time
+	State   string    // one of the State constants
+	Used    time.Time // when a message of it was accepted last, else when it came
+	In, Out uint64    // bytes, QUIC's own included
+	Score   float64   // of gossip
+}
+
+// Sessions returns the sessions, the oldest first; the ended ones that are remembered, the newest first;
+// and how many sessions there may be.
+func (h *Host) Sessions() (now []SessionInfo, left []Left, limit int) {
+	scores := h.scores.Load()
+	s := h.sessions
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, one := range s.table.sessions {
+		c := s.conns[id]
+		info := SessionInfo{Peer: one.peer, Addr: c.RemoteMultiaddr(), Inbound: one.inbound, Since: one.since, State: one.of.state(), Used: one.of.used}
+		info.In, info.Out = c.traffic()
+		if scores != nil {
+			info.Score = (*scores)[one.peer]
+		}
+		now = append(now, info)
+	}
+	slices.SortFunc(now, func(a, b SessionInfo) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Peer, b.Peer)) })
+	left = slices.Clone(s.table.left)
+	slices.Reverse(left)
+	return now, left, s.table.limit
+}
+
+func (st *standing) state() string {
+	if st.safe() {
+		return StateChosen
+	}
+	return [...]string{StateUnproved, StateUseful, StateBusy}[st.class()]
 }

@@ -251,3 +251,31 @@ func TestASessionIsClosedOnce(t *testing.T) {
 		}
 	}
 }
+
+// What an operator is told of each session, and of why one left.
+func TestSessionsAreTold(t *testing.T) {
+	f := newFull(t)
+	a, leaveA := guest(t)
+	f.enter(t, a, "a")
+	now, left, limit := f.Sessions()
+	if len(now) != 1 || len(left) != 0 || limit != 1 {
+		t.Fatalf("%d sessions, %d left, limit %d", len(now), len(left), limit)
+	}
+	if s := now[0]; s.Peer != a.ID() || !s.Inbound || s.State != StateUseful || s.In == 0 || s.Out == 0 || s.Used.Before(s.Since) {
+		t.Errorf("%+v", s)
+	}
+	if theirs, _, _ := a.Sessions(); len(theirs) != 1 || theirs[0].Inbound || theirs[0].State != StateChosen {
+		t.Errorf("the other side: %+v", theirs)
+	}
+	b, leaveB := guest(t)
+	f.enter(t, b, "b")
+	within(t, patience, "a knows", func() bool { return len(a.Peers()) == 0 })
+	if _, left, _ := f.Sessions(); len(left) != 1 || left[0].Peer != a.ID() || left[0].Reason != LeftRoom {
+		t.Errorf("at the full host: %+v", left)
+	}
+	if _, left, _ := a.Sessions(); len(left) != 1 || left[0].Peer != f.ID() || left[0].Reason != LeftPeer {
+		t.Errorf("at the one that left: %+v", left)
+	}
+	leaveA()
+	leaveB()
+}

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -62,6 +63,7 @@ type Host struct {
 	penalties *penalties
 	book      *book
 	sessions  *sessions
+	halfOpen  halfOpen
 	libp2p    host.Host
 	tasks     tasks         // handlers that run
 	wake      chan struct{} // a peer came or went
@@ -100,6 +102,7 @@ func New(cfg Config) (*Host, error) {
 		metrics:   newHostMetrics(),
 		penalties: newPenalties(MaxPenalties),
 		book:      newBook(id, MaxBook),
+		halfOpen:  halfOpen{blocks: make(map[netip.Prefix]int)},
 		wake:      make(chan struct{}, 1),
 		open:      make(chan struct{}),
 		refusals:  rate.NewLimiter(maxRefusalLogs, 2*maxRefusalLogs),
@@ -203,8 +206,14 @@ func (h *Host) newQUIC(reset quic.StatelessResetKey, token quic.TokenGeneratorKe
 				h.refused(Refusal{Addr: addr, Inbound: true, Reason: RefusedLimit, Err: h.namedLimit(err)})
 				return ctx, err
 			}
+			leave, err := h.halfOpen.enter(ctx, sessionBlock(addr))
+			if err != nil {
+				scope.Done()
+				h.refused(Refusal{Addr: addr, Inbound: true, Reason: RefusedLimit, Err: err})
+				return ctx, err
+			}
 			context.AfterFunc(ctx, scope.Done)
-			return network.WithConnManagementScope(ctx, scope), nil
+			return network.WithConnManagementScope(context.WithValue(ctx, halfOpenKey{}, leave), scope), nil
 		}),
 		// A Retry for everybody: who lies about its address costs us one packet, and nothing that lasts.
 		quicreuse.VerifySourceAddress(func(net.Addr) bool { return true }),

@@ -126,10 +126,33 @@ type socket struct {
 }
 
 func (s *socket) WriteTo(p []byte, to net.Addr) (int, error) {
-	if udp, ok := to.(*net.UDPAddr); ok && s.network.lost(s.ip, udp.AddrPort().Addr().Unmap()) {
+	udp, ok := to.(*net.UDPAddr)
+	if !ok {
+		return s.SimConn.WriteTo(p, to)
+	}
+	at := netip.AddrPortFrom(udp.AddrPort().Addr().Unmap(), uint16(udp.Port))
+	if s.network.lost(s.ip, at.Addr()) {
 		return len(p), nil
 	}
+	if crowdPrefix.Contains(at.Addr()) {
+		_, err := s.SimConn.WriteTo(tag(p, at), crowdEnd())
+		return len(p), err
+	}
 	return s.SimConn.WriteTo(p, to)
+}
+
+// ReadFrom says of a packet of the crowd from whom of it it is.
+func (s *socket) ReadFrom(p []byte) (int, net.Addr, error) {
+	b := make([]byte, tagSize+len(p))
+	n, from, err := s.SimConn.ReadFrom(b)
+	if udp, ok := from.(*net.UDPAddr); ok && err == nil && crowdPrefix.Contains(udp.AddrPort().Addr().Unmap()) {
+		who, packet, ok := untag(b[:n])
+		if !ok {
+			return 0, from, nil
+		}
+		return copy(p, packet), net.UDPAddrFromAddrPort(who), nil
+	}
+	return copy(p, b[:min(n, len(b))]), from, err
 }
 
 func (n *Network) lost(from, to netip.Addr) bool {
