@@ -64,27 +64,30 @@ func TestAFullDiskOfTheWatchIsTold(t *testing.T) {
 	for block := make([]byte, 4096); err == nil; {
 		_, err = f.Write(block)
 	}
+	full := time.Now()
 	if status, said := silence(); status != http.StatusInternalServerError || !strings.Contains(said, "not on its disk") {
 		t.Errorf("a silence that cannot be written is acknowledged: %d %s", status, said)
 	}
 	is := func(status string) func(hookAlert) bool {
 		return func(a hookAlert) bool { return a.Labels["alertname"] == "WatchStorageFailing" && a.Status == status }
 	}
-	to.find(t, 90*time.Second, "WatchStorageFailing", is("firing"))
+	told := to.find(t, 90*time.Second, "WatchStorageFailing", is("firing"))
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}
+	room := time.Now()
 	_ = f.Close()
 	if status, said := silence(); status != http.StatusOK {
 		t.Errorf("a silence when there is room again: %d %s", status, said)
 	}
-	to.find(t, 90*time.Second, "WatchStorageFailing is over", is("resolved"))
+	over := to.find(t, 90*time.Second, "WatchStorageFailing is over", is("resolved"))
+	t.Logf("told after %s, resolved after %s", told.came.Sub(full).Round(100*time.Millisecond), over.came.Sub(room).Round(100*time.Millisecond))
 	if err := syscall.Kill(cmd.Process.Pid, 0); err != nil {
 		t.Errorf("the watch has ended: %v", err)
 	}
 }
 
-// Two watches look at each other: when one dies the other tells.
+// Two watches look at each other: when one dies the other tells, and that it is back.
 func TestOfTwoWatchesOneTellsThatTheOtherIsGone(t *testing.T) {
 	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
 		t.Skip("SKIPPED without TWEEDLE_NIGHTLY: TargetDown takes a minute")
@@ -99,22 +102,43 @@ func TestOfTwoWatchesOneTellsThatTheOtherIsGone(t *testing.T) {
 		return text(i) + fmt.Sprintf("targets:\n- {name: other, job: watch, address: %q}\n", strings.TrimPrefix(url, "http://"))
 	}
 	second, url := watch(t, dirs[1], other(1, first))
-	path := filepath.Join(dirs[0], "watch.yml")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+	look := func(url string) { // the first one at the second
+		path := filepath.Join(dirs[0], "watch.yml")
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, _, _ := strings.Cut(string(b), text(0))
+		if err := os.WriteFile(path, []byte(head+other(0, url)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Process.Signal(syscall.SIGHUP)
 	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(b), text(0), other(0, url), 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Process.Signal(syscall.SIGHUP)
+	look(url)
 	time.Sleep(5 * time.Second) // some scrapes: both see each other, and nobody is told anything
 	for i, h := range hooks {
 		if got := h.since(0); len(got) > 0 {
 			t.Fatalf("watch %d tells %v", i, got)
 		}
 	}
+	at := time.Now()
 	_ = second.Process.Kill()
-	down := func(a hookAlert) bool { return a.Labels["alertname"] == "TargetDown" && a.Labels["name"] == "other" }
-	hooks[0].find(t, 2*time.Minute, "TargetDown of the other watch", down)
+	_, _ = second.Process.Wait()
+	is := func(status string) func(hookAlert) bool {
+		return func(a hookAlert) bool {
+			return a.Labels["alertname"] == "TargetDown" && a.Labels["name"] == "other" && a.Status == status
+		}
+	}
+	told := hooks[0].find(t, 2*time.Minute, "TargetDown of the other watch", is("firing"))
+	t.Logf("told after %s", told.came.Sub(at).Round(100*time.Millisecond))
+	_, url = watch(t, dirs[1], other(1, first))
+	look(url)
+	hooks[0].find(t, resolve, "the other watch is back", is("resolved"))
+	for i, h := range hooks {
+		for _, a := range h.since(0) {
+			if a.Labels["alertname"] != "TargetDown" || i == 1 {
+				t.Errorf("watch %d told %v, too", i, a)
+			}
+		}
+	}
 }
