@@ -62,7 +62,7 @@ func quiet(steps int) map[string]string {
 	for metric, v := range map[string]string{
 		`poet_delivery_events_total{event="broadcast_failed"}`: still(0), `poet_delivery_events_total{event="gateway_recycled"}`: still(0),
 		`poet_delivery_events_total{event="proof_unreadable"}`: still(0), `poet_events_total{kind="proof_overdue"}`: still(0),
-		`poet_events_total{kind="damage_found"}`: still(0), `poet_events_total{kind="clock_jumped"}`: still(0), `poet_events_total{kind="write_failed"}`: still(0),
+		`poet_events_total{kind="damage_found"}`: still(0), `poet_events_total{kind="clock_jumped"}`: still(0), `poet_events_total{kind="write_failed"}`: still(0), `poet_events_total{kind="ballast_released"}`: still(0),
 		"poet_proof_undelivered_age_seconds": still(2), "tweedle_network_epoch_seconds": still(300), `poet_gateways{state="live"}`: still(3),
 		`poet_gateways{state="dead"}`: still(0), `poet_gateways{state="candidate"}`: still(2), "poet_last_proof_timestamp_seconds": still(9),
 		"poet_journals_paused": still(0), `poet_rounds{state="executing"}`: still(1), `poet_round_leaves_total{id="3"}`: "0+1000" + n,
@@ -119,6 +119,8 @@ func ruleCases() []ruleCase {
 		{alert: "PeersClockDiffers", set: []string{`clock_ahead_seconds{net="t",job="node",name="node-2"`, "3+0x40"}, not: []string{"clock_ahead_seconds", "3+0x3 0+0x37"}},
 		{alert: "PeersClockDiffers", set: []string{`clock_ahead_seconds{net="t",job="node",name="node-2"`, "-3+0x40"}, not: []string{"clock_ahead_seconds", "0+0x36 -3+0x4"}},
 		{alert: "NetworkStalled", set: []string{"applied_layer", "98+0x40"}, with: []string{"LayerStalled"}, not: []string{"applied_layer", "98+0x40", "first_layer", "140+0x40"}},
+		// One clock that is wrong is not the network's.
+		{alert: "NetworkStalled", set: []string{"applied_layer", "98+0x40"}, with: []string{"LayerStalled"}, not: []string{`node_layer{net="t",job="node",name="node-2"`, "110+1x40"}},
 		{alert: "LayerStalled", set: []string{`applied_layer{net="t",job="node",name="node-2"`, "98+0x40"}, not: []string{`applied_layer{net="t",job="node",name="node-2"`, "94+1x40"}},
 		{alert: "SyncStuck", set: []string{`unsynced_layers{net="t",job="node",name="node-2"`, "0+1x40", `applied_layer{net="t",job="node",name="node-2"`, "98+0x40"}, with: []string{"LayerStalled"},
 			not: []string{`unsynced_layers{net="t",job="node",name="node-2"`, "0+1x40", `applied_layer{net="t",job="node",name="node-2"`, "10+2x40"}},
@@ -128,6 +130,8 @@ func ruleCases() []ruleCase {
 		{alert: "LayersUndone", set: []string{`undone_layers_total{net="t",job="node",name="node-2"`, "0+0x10 4+0x30"}, not: []string{"undone_layers_total", "4+0x40"}},
 		{alert: "AtxDrop", set: []string{"atxs_published{", "6+0x40"}, not: []string{"atxs_published{", "6+0x40", "elapsed_ratio", "0.7+0x40"}},
 		{alert: "AtxDrop", set: []string{"atxs_published{", "0+0x40"}, not: []string{"atxs_published", "0+0x40"}},
+		{alert: "AtxDrop", set: []string{"atxs_published{", "6+0x40"}, not: []string{"atxs_published{", "6+0x40", "elapsed_ratio", "0.4+0x40",
+			`elapsed_ratio{net="t",job="node",name="node-2"`, "0.9+0x40"}},
 		{alert: "SmesherLate", set: []string{`smesher_atx_epoch{net="t",job="node",name="node-2"`, "4+0x40"}, not: []string{"smesher_atx_epoch", "-1+0x40"}},
 		{alert: "SmesherTrouble", set: []string{`trouble{net="t",job="node",name="node-2"`, "1+0x40"}, not: []string{`trouble{net="t",job="node",name="node-2"`, "1+0x15 0+0x25"}},
 		{alert: "IdentityTwice", set: []string{`elsewhere{net="t",job="node",name="node-2"`, "1+0x40"}, not: []string{"elsewhere", "0+0x40"}},
@@ -151,6 +155,10 @@ func ruleCases() []ruleCase {
 		{alert: "PoetDiskLow", set: []string{"rounds_fit", "1+0x40"}, not: []string{"rounds_fit", "2+0x40"}},
 		{alert: "PoetDiskLow", set: []string{"disk_ballast", "0+0x40"}, not: []string{"disk_ballast", "1+0x40"}},
 		{alert: "PoetDiskFull", set: []string{"rounds_fit", "0+0x40"}, with: []string{"PoetDiskLow"}, not: []string{"rounds_fit", "1+0x40"}},
+		// The reserve was given up for a proof, and there is no room to have it again.
+		{alert: "PoetDiskFull", set: []string{"disk_ballast", "1+0x10 0+0x30", "ballast_released", "0+0x10 1+0x30"}, with: []string{"PoetDiskLow"},
+			not: []string{"disk_ballast", "1+0x10 0 1+0x28", "ballast_released", "0+0x10 1+0x30", "rounds_fit", "10+0x40"}},
+		{alert: "PoetDiskFull", set: []string{"rounds_fit", "0+0x40"}, with: []string{"PoetDiskLow"}, not: []string{"disk_ballast", "0+0x40"}},
 		{alert: "Watchdog", set: []string{}},
 		{alert: "AlertDeliveryFailing", set: []string{"requests_failed_total", "0+0x10 1+0x30"}, not: []string{"requests_failed_total", "3+0x40"}},
 		{alert: "RuleEvalFailing", set: []string{"rule_evaluation_failures", "0+0x10 1+0x30"}, not: []string{"rule_evaluation_failures", "3+0x40"}},
