@@ -26,7 +26,7 @@ func testnetCommand() *cobra.Command {
 	dir := new(string)
 	pathVar(cmd.PersistentFlags(), dir, "dir", "", defaultTestnetDir(), "directory that holds everything")
 	cmd.AddCommand(
-		testnetUp(dir), testnetStatus(dir), testnetLogs(dir),
+		testnetUp(dir), testnetStatus(dir), testnetEnv(dir), testnetLogs(dir),
 		testnetDo(dir, testnet.Kill, "NAME...", "Kill processes (SIGKILL); they stay down until restarted", "node-2"),
 		testnetDo(dir, testnet.Pause, "NAME...", "Stop the clock of processes (SIGSTOP)", "node-2"),
 		testnetDo(dir, testnet.Resume, "NAME...", "Let paused processes go on (SIGCONT)", "node-2"),
@@ -105,6 +105,38 @@ func testnetUp(dir *string) *cobra.Command {
 	f.BoolVar(&o.Fresh, "fresh", false, "delete the testnet in --dir and start a new one")
 	f.BoolVar(&plain, "plain", false, "print plain lines, also on a terminal")
 	f.BoolVar(&asJSON, "json", false, "print one event a line as JSON; the last one is the summary")
+	return cmd
+}
+
+func testnetEnv(dir *string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "env",
+		Short: "Print addresses and the funded key for a shell, and a command that joins",
+		Example: "  tweedle testnet env --json\n" +
+			"  eval \"$(tweedle testnet env)\" && tweedle wallet balance -k $TWEEDLE_FAUCET_KEY --node $TWEEDLE_GRPC",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := filepath.Abs(*dir)
+			if err != nil {
+				return err
+			}
+			env, err := testnet.ReadEnv(cmd.Context(), path)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(env)
+			}
+			program, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprint(cmd.OutOrStdout(), env.Text(program))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tweedle/base/telemetry"
 )
 
 // line is an event as a script reads it.
@@ -178,6 +180,19 @@ func checkStatus(t *testing.T, exe, dir string) {
 			t.Errorf("%+v", p)
 		}
 	}
+	var env Env
+	out, exit = tweedle(t, exe, "testnet", "env", "--json", "--dir", dir)
+	if err := json.Unmarshal([]byte(out), &env); err != nil || exit != 0 || env.Bootnode == "" || env.GRPC == "" || len(env.Poets) != 2 || env.Account == "" {
+		t.Errorf("env: exit %d, %v: %s", exit, err, out)
+	}
+	var node struct{ Smesher telemetry.Smesher }
+	out, exit = tweedle(t, exe, "node", "status", "--json", "--dir", filepath.Join(dir, "node-1"))
+	if err := json.Unmarshal([]byte(out), &node); err != nil || exit != 0 {
+		t.Errorf("node status: exit %d, %v: %s", exit, err, out)
+	}
+	if v := node.Smesher; v.LastATX == nil || len(v.Poets) != 2 || v.Poets[0].Trouble != "" || v.Earned.Layers == 0 || len(v.Slots) == 0 || v.Step.Step == "" {
+		t.Errorf("its smesher: %s", out)
+	}
 }
 
 // showLogs prints what the processes said, but for what they say of each layer.
@@ -246,7 +261,7 @@ func TestTestnetCommandsFailInOneLineWithTheirExitStatus(t *testing.T) {
 			t.Errorf("%s: exit %d, want %d: %s\nwant: %s", c.args, exit, c.exit, out, c.want)
 		}
 	}
-	for _, sub := range []string{"", "up", "status", "logs", "kill", "pause", "resume", "restart", "add", "down"} {
+	for _, sub := range []string{"", "up", "status", "env", "logs", "kill", "pause", "resume", "restart", "add", "down"} {
 		out, exit := tweedle(t, exe, append(strings.Fields("testnet "+sub), "--help")...)
 		if exit != 0 || !strings.Contains(out, "Examples:\n  tweedle testnet") {
 			t.Errorf("help of %q: exit %d: %s", sub, exit, out)

@@ -41,6 +41,7 @@ type NodeStatus struct {
 	GRPC         string  `json:"grpc"`
 	REST         string  `json:"rest"`
 	Metrics      string  `json:"metrics"`
+	P2P          string  `json:"p2p"` // address for peers, a --bootnode
 
 	Smesher *telemetry.SmesherStep `json:"smesher"`
 	Error   string                 `json:"error,omitempty"` // why it did not answer
@@ -149,7 +150,7 @@ func (s *Status) fill(records []Record, answers map[string]answer) {
 		}
 		n := NodeStatus{
 			Name: r.Name, PID: r.PID, State: r.State, Paused: r.Paused,
-			GRPC: e.GRPC, REST: e.REST, Metrics: e.Metrics, Error: trouble,
+			GRPC: e.GRPC, REST: e.REST, Metrics: e.Metrics, P2P: e.P2P, Error: trouble,
 		}
 		if st := a.node; st != nil {
 			n.AppliedLayer, n.StateRoot, n.Peers = &st.AppliedLayer, &st.StateRoot, &st.Peers
