@@ -272,16 +272,23 @@ func TestTheMemoryOfThePublicServerIsBounded(t *testing.T) {
 	for _, a := range many {
 		a.leave()
 	}
-	after := &bystander{}
-	ctx, stop = context.WithTimeout(t.Context(), 3*time.Second)
-	defer stop()
-	after.run(ctx, t, v.endpoints.GRPC, v.endpoints.REST)
+	// A busy machine takes a while to see that they have gone.
+	var after *bystander
+	for end := time.Now().Add(20 * time.Second); ; {
+		after = &bystander{}
+		ctx, stop = context.WithTimeout(t.Context(), 2*time.Second)
+		after.run(ctx, t, v.endpoints.GRPC, v.endpoints.REST)
+		stop()
+		if len(after.errs) == 0 && len(after.times) >= 4 || time.Now().After(end) {
+			break
+		}
+	}
 	_, peak = resident(t, pid)
 	t.Logf("resident under %d calls of 100 addresses: %d MiB, at most %d", calls, full, peak)
 	if peak > maxResident {
 		t.Errorf("the server had %d MiB, more than %d", peak, maxResident)
 	}
-	if len(after.times) < 4 || len(after.errs) > 1 { // one may come before they have gone
+	if len(after.times) < 4 || len(after.errs) > 0 {
 		t.Errorf("afterwards %d of %d were not answered: %v", len(after.errs), len(after.times), after.errs)
 	}
 }
