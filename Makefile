@@ -59,7 +59,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # those that wait for clocks and processes, and those that compute. A test that
 # grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_WAITS := flood clients filling catchup network outages sites watch quiet runs kills deliveries space
-NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine
+NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes soak memory machine
 NIGHTLY := $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
@@ -86,6 +86,8 @@ nightly-sessions: # a million operations on the table of sessions at each of its
 	$(NIGHTLY_TEST) -run '^TestSessionsAgainstAList$$' ./edges/p2p
 nightly-handshakes: # 20,000 real ones and 100,000 half open, at a node among others
 	$(NIGHTLY_TEST) -run '^TestAFloodOf(Handshakes|HalfOpenHandshakes)$$' ./edges/p2p/virtual
+nightly-soak: # thirty virtual days of churn among ten nodes
+	$(NIGHTLY_TEST) -run '^TestASoakOfChurn$$' ./edges/p2p/virtual
 nightly-machine: # seeds of its machine of rounds
 	$(NIGHTLY_TEST) -run '^TestMachineUnderFaults$$' ./services/poet/rounds
 $(addprefix nightly-simulator-,1 2 3 4 5 6 7 8): nightly-simulator-%: # 2,500 seeds each of whole networks of cores, with adversaries

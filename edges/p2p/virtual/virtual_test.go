@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -147,61 +148,185 @@ func TestAnHourOfGossip(t *testing.T) {
 	})
 }
 
+// Two sides hear nothing of each other, for long enough that all have given up; ten seconds after the heal
+// whatever is said on either side is heard on both.
 func TestPartitionAndHeal(t *testing.T) {
+	for _, few := range []int{hosts / 2, max(2, 3*hosts/10)} {
+		t.Run(fmt.Sprint(few, " of ", hosts), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { partitionAndHeal(t, few) })
+		})
+	}
+}
+
+func partitionAndHeal(t *testing.T, few int) {
+	net := virtual.NewNetwork(50 * time.Millisecond)
+	defer net.Close()
+	nodes := cluster(t, net, hosts)
+	defer stopAll(nodes)
+	hearers := func(msg string) (left, right int) {
+		for i, n := range nodes {
+			if n.hears(msg) > 0 {
+				if i < few {
+					left++
+				} else {
+					right++
+				}
+			}
+		}
+		return left, right
+	}
+	publish := func(from int, msg string) {
+		t.Helper()
+		if err := nodes[from].Publish(t.Context(), "t", []byte(msg)); err != nil {
+			t.Error(err)
+		}
+	}
+	publish(0, "whole")
+	time.Sleep(5 * time.Second)
+	if l, r := hearers("whole"); l != few-1 || r != hosts-few {
+		t.Fatalf("before: %d and %d heard, want %d and %d", l, r, few-1, hosts-few)
+	}
+	var left, right []netip.Addr
+	for i := range hosts {
+		if i < few {
+			left = append(left, virtual.IP(i))
+		} else {
+			right = append(right, virtual.IP(i))
+		}
+	}
+	net.Partition(left, right)
+	time.Sleep(10 * time.Minute / shrink)
+	for i, n := range nodes {
+		want := few - 1
+		if i >= few {
+			want = hosts - few - 1
+		}
+		if got := len(n.Peers()); got != want {
+			t.Errorf("parted, node %d has %d peers, want %d", i, got, want)
+		}
+	}
+	publish(0, "parted")
+	time.Sleep(5 * time.Second)
+	if l, r := hearers("parted"); l != few-1 || r != 0 {
+		t.Errorf("parted: %d and %d heard, want %d and 0", l, r, few-1)
+	}
+	net.HealAll()
+	time.Sleep(10 * time.Second)
+	publish(0, "healed left")
+	publish(hosts-1, "healed right")
+	time.Sleep(3 * time.Second)
+	if l, r := hearers("healed left"); l != few-1 || r != hosts-few {
+		t.Errorf("healed: %d and %d heard the left, want %d and %d", l, r, few-1, hosts-few)
+	}
+	if l, r := hearers("healed right"); l != few || r != hosts-few-1 {
+		t.Errorf("healed: %d and %d heard the right, want %d and %d", l, r, few, hosts-few-1)
+	}
+	time.Sleep(time.Minute) // longer than the longest redial backoff
+	for i, n := range nodes {
+		if got := len(n.Peers()); got != hosts-1 {
+			t.Errorf("healed, node %d has %d peers, want %d", i, got, hosts-1)
+		}
+	}
+}
+
+// Everybody but one is at another address when the network starts again, the bootnode too, and nobody is
+// told: they find the one that stayed, and through it each other.
+func TestTheNetworkIsFoundAfterAllButOneMoved(t *testing.T) {
+	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		net := virtual.NewNetwork(50 * time.Millisecond)
 		defer net.Close()
-		nodes := cluster(t, net, hosts)
+		const stays = hosts - 1
+		var cfgs []p2p.Config
+		var nodes []*node
+		var boot []string
+		for i := range hosts {
+			cfg := config(t, net, i, boot...)
+			cfg.PeersFile = filepath.Join(dir, fmt.Sprint(i))
+			n := startWith(t, cfg, accept)
+			if i == 0 {
+				boot = n.Addrs()
+			}
+			cfgs, nodes = append(cfgs, cfg), append(nodes, n)
+		}
+		time.Sleep(5 * time.Minute)
+		for _, n := range nodes[:stays] {
+			n.stop()
+		}
+		time.Sleep(10 * time.Minute)
+		for i := range stays {
+			net.Attach(&cfgs[i], virtual.IP(100+i))
+			nodes[i] = startWith(t, cfgs[i], accept)
+		}
 		defer stopAll(nodes)
-		const half = hosts / 2
-		hearers := func(msg string) (left, right int) {
-			for i, n := range nodes {
-				if n.hears(msg) > 0 {
-					if i < half {
-						left++
-					} else {
-						right++
-					}
-				}
-			}
-			return left, right
-		}
-		publish := func(msg string) {
-			t.Helper()
-			if err := nodes[0].Publish(t.Context(), "t", []byte(msg)); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(5 * time.Second)
-		}
-		publish("whole")
-		if l, r := hearers("whole"); l != half-1 || r != half {
-			t.Fatalf("before: %d and %d heard, want %d and %d", l, r, half-1, half)
-		}
-		var left, right []netip.Addr
-		for i := range half {
-			left, right = append(left, virtual.IP(i)), append(right, virtual.IP(half+i))
-		}
-		net.Partition(left, right)
 		time.Sleep(2 * time.Minute)
 		for i, n := range nodes {
-			if got := len(n.Peers()); got != half-1 {
-				t.Errorf("parted, node %d has %d peers, want %d", i, got, half-1)
-			}
-		}
-		publish("parted")
-		if l, r := hearers("parted"); l != half-1 || r != 0 {
-			t.Errorf("parted: %d and %d heard, want %d and 0", l, r, half-1)
-		}
-		net.HealAll()
-		time.Sleep(time.Minute) // longer than the longest redial backoff
-		for i, n := range nodes {
 			if got := len(n.Peers()); got != hosts-1 {
-				t.Errorf("healed, node %d has %d peers, want %d", i, got, hosts-1)
+				t.Errorf("node %d has %d peers, want %d", i, got, hosts-1)
 			}
 		}
-		publish("healed")
-		if l, r := hearers("healed"); l != half-1 || r != half {
-			t.Errorf("healed: %d and %d heard, want %d and %d", l, r, half-1, half)
+	})
+}
+
+// Twenty peers send fifty messages a second each that nobody may send. Ten heartbeats later no handler sees
+// one of them, and what the honest say is heard.
+func TestMalformedGossipIsNotReadForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := virtual.NewNetwork(50 * time.Millisecond)
+		defer net.Close()
+		const honestNodes, liars = 6, 20
+		var lies, late atomic.Int64
+		var end atomic.Int64 // of the ten heartbeats, in Unix nanoseconds; 0 before the attack
+		judge := func(_ context.Context, msg string) p2p.Verdict {
+			if !strings.HasPrefix(msg, "lie") {
+				return p2p.Accept()
+			}
+			lies.Add(1)
+			if time.Now().UnixNano() > end.Load() {
+				late.Add(1)
+			}
+			return p2p.Reject("a lie")
+		}
+		var honest, all []*node
+		var boot []string
+		for i := range honestNodes {
+			honest = append(honest, startWith(t, config(t, net, i, boot...), judge))
+			boot = append(boot, honest[i].Addrs()...)
+		}
+		all = append(all, honest...)
+		for i := range liars {
+			cfg := config(t, net, 100+i, boot...)
+			cfg.MinPeers, cfg.MinOutbound = honestNodes, honestNodes
+			all = append(all, startWith(t, cfg, func(context.Context, string) p2p.Verdict { return p2p.Ignore("") }))
+		}
+		defer stopAll(all)
+		time.Sleep(30 * time.Second)
+		end.Store(time.Now().Add(10 * p2p.DefaultHeartbeat).UnixNano())
+		const seconds = 20
+		said := 0
+		for i := range seconds * 50 {
+			for k, l := range all[honestNodes:] {
+				_ = l.Publish(t.Context(), "t", fmt.Append(nil, "lie ", k, " ", i)) // nobody takes it any more
+			}
+			if i%25 == 0 {
+				_ = honest[said%honestNodes].Publish(t.Context(), "t", fmt.Append(nil, "truth ", said)) // who did not hear is counted
+				said++
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Second)
+		got := 0
+		for m := range said {
+			for k, n := range honest {
+				if k != m%honestNodes {
+					got += min(1, n.hears(fmt.Sprint("truth ", m)))
+				}
+			}
+		}
+		share := float64(got) / float64(said*(honestNodes-1))
+		t.Logf("%d lies sent, %d read, %d of them after ten heartbeats; %.4f of the truth heard", seconds*50*liars, lies.Load(), late.Load(), share)
+		if lies.Load() == 0 || late.Load() > 0 || share < 0.99 {
+			t.Fail()
 		}
 	})
 }
