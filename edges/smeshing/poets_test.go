@@ -75,13 +75,13 @@ func TestABadPoETCostsNothingWhileAnotherIsWell(t *testing.T) {
 				if got, want := r.leaves(), slices.Repeat([]uint64{well}, 4); !slices.Equal(got, want) {
 					t.Errorf("the ATXs of four epochs stand on %v leaves, want %v\n%s", got, want, r.logged())
 				}
-				for _, a := range r.atxs {
+				for _, a := range r.all() {
 					// Half of the gap is left for proving.
 					if a.after > r.params.PoetCycleGap/2+2*time.Second {
 						t.Errorf("the ATX of epoch %d came %v after the round", a.PublishEpoch, a.after)
 					}
 				}
-				if p.asked == 0 {
+				if !p.wasAsked() {
 					t.Error("the bad one was never asked: nothing was shown")
 				}
 			})
@@ -92,9 +92,7 @@ func TestABadPoETCostsNothingWhileAnotherIsWell(t *testing.T) {
 // lie gives a proof of this round with changed members, or a changed node.
 func (p *poet) lie(w http.ResponseWriter, members func([][32]byte) [][32]byte, spoil byte) {
 	round := p.schedule.Open(time.Now()) - 1
-	p.mu.Lock()
-	list := p.members[round]
-	p.mu.Unlock()
+	list := p.membersOf(round)
 	if members != nil {
 		list = members(list)
 	}
@@ -109,7 +107,7 @@ func (p *poet) cheap(w http.ResponseWriter, r *http.Request, leaves uint64) {
 	if _, err := fmt.Sscan(r.URL.Path[len("/v1/proofs/"):], &round); err != nil {
 		p.t.Error(err)
 	}
-	p.answer(w, proofResponse(p.proof(round, leaves), p.members[round]))
+	p.answer(w, proofResponse(p.proof(round, leaves), p.membersOf(round)))
 }
 
 // The PoET dies when its round ends, and its proof comes from others: the place
@@ -130,7 +128,7 @@ func TestAProofFromOthersIsEnough(t *testing.T) {
 				r.start(r.config("gone"))
 			}
 			// Anybody can make a cheap proof of a statement, and write the names of others on one of much work.
-			if err := r.AddPoet(work(t, merkle.Root(p.members[round]), 150, "x")); err != nil {
+			if err := r.AddPoet(work(t, merkle.Root(p.membersOf(round)), 150, "x")); err != nil {
 				t.Fatal(err)
 			}
 			other := work(t, types.Hash32{9}, 3000, fmt.Sprint(round))
@@ -138,7 +136,7 @@ func TestAProofFromOthersIsEnough(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(5 * time.Second) // the round ends, and we look for its proof
-			if err := r.AddPoet(work(t, merkle.Root(p.members[round]), 500, "y")); err != nil {
+			if err := r.AddPoet(work(t, merkle.Root(p.membersOf(round)), 500, "y")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -165,8 +163,8 @@ func TestAPoETThatCannotBeUsedIsNamed(t *testing.T) {
 		if n := strings.Count(r.logged(), "PoET cannot be used now"); n > 2*5 {
 			t.Errorf("%d lines about two PoETs in four minutes:\n%s", n, r.logged())
 		}
-		if len(r.atxs) != 2 {
-			t.Errorf("%d ATXs in two epochs", len(r.atxs))
+		if len(r.all()) != 2 {
+			t.Errorf("%d ATXs in two epochs", len(r.all()))
 		}
 	})
 }

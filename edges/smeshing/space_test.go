@@ -41,8 +41,8 @@ func (r *rig) smeshed(cfg Config) {
 	r.start(cfg)
 	r.until(3)
 	r.stop()
-	if len(r.atxs) != 2 {
-		r.t.Fatalf("%d ATXs in two epochs\n%s", len(r.atxs), r.logged())
+	if len(r.all()) != 2 {
+		r.t.Fatalf("%d ATXs in two epochs\n%s", len(r.all()), r.logged())
 	}
 }
 
@@ -135,7 +135,7 @@ func TestALostSpaceIsFilledAgain(t *testing.T) {
 		if got, err := os.ReadFile(filepath.Join(r.space(), "postdata_0.bin")); err != nil || !slices.Equal(got, labels) {
 			t.Errorf("other labels were made: %v", err)
 		}
-		if n := len(r.atxs); n != 4 && n != 5 {
+		if n := len(r.all()); n != 4 && n != 5 {
 			t.Errorf("%d ATXs in five epochs, of which one may be lost\n%s", n, r.logged())
 		}
 		r.chained()
@@ -174,7 +174,7 @@ func TestWrongFilesAreNamedBeforeTheyAreProved(t *testing.T) {
 			if strings.Contains(r.logged(), "space is damaged") {
 				t.Fatalf("%s: nothing was, yet\n%s", what, r.logged())
 			}
-			before := len(r.atxs)
+			before := len(r.all())
 			must(t, tc.change(func(n int) string { return filepath.Join(r.space(), fmt.Sprintf("postdata_%d.bin", n)) }))
 			r.until(4)
 			logged := r.logged()
@@ -187,7 +187,7 @@ func TestWrongFilesAreNamedBeforeTheyAreProved(t *testing.T) {
 					t.Errorf("%s: postdata_%d.bin is named: %t\n%s", what, n, said, logged)
 				}
 			}
-			if what != "unreadable" && len(r.atxs) == before {
+			if what != "unreadable" && len(r.all()) == before {
 				t.Errorf("%s: no ATX any more\n%s", what, logged)
 			}
 		})
@@ -197,9 +197,9 @@ func TestWrongFilesAreNamedBeforeTheyAreProved(t *testing.T) {
 // chained checks that every ATX but the first builds on the one before it.
 func (r *rig) chained() {
 	r.t.Helper()
-	for i, a := range r.atxs[1:] {
-		if a.Initial != nil || len(a.PreviousATXs) != 1 || a.PreviousATXs[0] != r.atxs[i].ID() {
-			r.t.Errorf("the ATX of epoch %d does not build on the one of epoch %d", a.PublishEpoch, r.atxs[i].PublishEpoch)
+	for i, a := range r.all()[1:] {
+		if a.Initial != nil || len(a.PreviousATXs) != 1 || a.PreviousATXs[0] != r.all()[i].ID() {
+			r.t.Errorf("the ATX of epoch %d does not build on the one of epoch %d", a.PublishEpoch, r.all()[i].PublishEpoch)
 		}
 	}
 }
@@ -226,10 +226,10 @@ func TestALostRecordCostsAnEpochAndNotTheSpace(t *testing.T) {
 		if after, err := os.Stat(filepath.Join(r.space(), "postdata_0.bin")); err != nil || !after.ModTime().Equal(before.ModTime()) {
 			t.Errorf("the space was touched: %v", err)
 		}
-		if n := len(r.atxs); n != 4 && n != 5 {
+		if n := len(r.all()); n != 4 && n != 5 {
 			t.Errorf("%d ATXs in five epochs, of which one may be lost\n%s", n, r.logged())
 		}
-		for _, a := range r.atxs {
+		for _, a := range r.all() {
 			if units := a.NIPosts[0].Posts[0].NumUnits; units != 4 {
 				t.Errorf("the ATX of epoch %d has %d units", a.PublishEpoch, units)
 			}
@@ -274,7 +274,7 @@ func TestSpaceThatIsFilledByAnotherProcessIsWaitedFor(t *testing.T) {
 		must(t, err)
 		must(t, lock.Close())
 		r.until(13)
-		if len(r.atxs) == 0 {
+		if len(r.all()) == 0 {
 			t.Errorf("it does not go on\n%s", r.logged())
 		}
 		if m, err := post.ReadMetadata(r.space()); err != nil || m.MaxFileSize != 2048 {
@@ -311,7 +311,7 @@ func TestASpaceThatDoesNotFitWaitsForRoom(t *testing.T) {
 		}
 		must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=1m"))
 		r.until(13)
-		if len(r.atxs) == 0 {
+		if len(r.all()) == 0 {
 			t.Errorf("it does not go on\n%s", r.logged())
 		}
 	})
@@ -353,7 +353,7 @@ func TestARestartAtAnyMomentPublishesOneATXForAnEpoch(t *testing.T) {
 			r.open()
 		}
 		seen := make(map[types.Epoch]types.ATXID)
-		for _, a := range r.atxs {
+		for _, a := range r.all() {
 			if id, ok := seen[a.PublishEpoch]; ok && id != a.ID() {
 				t.Errorf("two ATXs in epoch %d", a.PublishEpoch)
 			}
