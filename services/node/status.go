@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/store"
@@ -36,29 +35,6 @@ func (n *Node) Status() telemetry.NodeStatus {
 		}
 	}
 	return st
-}
-
-// Peers tells with whom the node is connected, and why others left.
-func (n *Node) Peers() telemetry.Peers {
-	direction := func(inbound bool) string {
-		if inbound {
-			return "in"
-		}
-		return "out"
-	}
-	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-	now, left, limit := n.host.Sessions()
-	p := telemetry.Peers{Limit: limit, Sessions: []telemetry.PeerSession{}, Left: []telemetry.PeerLeft{}}
-	for _, s := range now {
-		p.Sessions = append(p.Sessions, telemetry.PeerSession{
-			Peer: s.Peer.String(), Addr: s.Addr.String(), Direction: direction(s.Inbound), Since: stamp(s.Since),
-			State: s.State, Used: stamp(s.Used), BytesIn: s.In, BytesOut: s.Out, Score: s.Score,
-		})
-	}
-	for _, l := range left {
-		p.Left = append(p.Left, telemetry.PeerLeft{Peer: l.Peer.String(), Direction: direction(l.Inbound), Since: stamp(l.Since), At: stamp(l.At), Reason: l.Reason})
-	}
-	return p
 }
 
 // Layers tells the outcome of the layers from one on, up to the newest applied
@@ -100,7 +76,7 @@ func (n *Node) operations() http.Handler {
 		screen, err := n.smesher.Screen(n.now())
 		n.answer(w, screen, err)
 	})
-	mux.HandleFunc("GET /peers", func(w http.ResponseWriter, _ *http.Request) { n.answer(w, n.Peers(), nil) })
+	mux.HandleFunc("GET /peers", func(w http.ResponseWriter, _ *http.Request) { n.answer(w, n.host.Screen(), nil) })
 	mux.HandleFunc("GET /layers", func(w http.ResponseWriter, r *http.Request) {
 		from, err := strconv.ParseUint(r.FormValue("from"), 10, 32)
 		if err != nil && r.FormValue("from") != "" {
