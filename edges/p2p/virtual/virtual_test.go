@@ -268,7 +268,7 @@ func TestTheNetworkIsFoundAfterAllButOneMoved(t *testing.T) {
 	})
 }
 
-// Twenty peers send fifty messages a second each that nobody may send. Ten heartbeats later no handler sees
+// Twenty peers send fifty messages a second each that nobody may send (five under the race detector). Ten heartbeats later no handler sees
 // one of them, and what the honest say is heard.
 func TestMalformedGossipIsNotReadForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -302,17 +302,17 @@ func TestMalformedGossipIsNotReadForLong(t *testing.T) {
 		defer stopAll(all)
 		time.Sleep(30 * time.Second)
 		end.Store(time.Now().Add(10 * p2p.DefaultHeartbeat).UnixNano())
-		const seconds = 20
+		const seconds, rate = 20, 50 / shrink
 		said := 0
-		for i := range seconds * 50 {
+		for i := range seconds * rate {
 			for k, l := range all[honestNodes:] {
 				_ = l.Publish(t.Context(), "t", fmt.Append(nil, "lie ", k, " ", i)) // nobody takes it any more
 			}
-			if i%25 == 0 {
+			if i%(rate/2) == 0 {
 				_ = honest[said%honestNodes].Publish(t.Context(), "t", fmt.Append(nil, "truth ", said)) // who did not hear is counted
 				said++
 			}
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(time.Second / rate)
 		}
 		time.Sleep(5 * time.Second)
 		got := 0
@@ -324,7 +324,7 @@ func TestMalformedGossipIsNotReadForLong(t *testing.T) {
 			}
 		}
 		share := float64(got) / float64(said*(honestNodes-1))
-		t.Logf("%d lies sent, %d read, %d of them after ten heartbeats; %.4f of the truth heard", seconds*50*liars, lies.Load(), late.Load(), share)
+		t.Logf("%d lies sent, %d read, %d of them after ten heartbeats; %.4f of the truth heard", seconds*rate*liars, lies.Load(), late.Load(), share)
 		if lies.Load() == 0 || late.Load() > 0 || share < 0.99 {
 			t.Fail()
 		}
