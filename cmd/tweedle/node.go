@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"tweedle/edges/api"
 	"tweedle/edges/p2p"
 	"tweedle/edges/preset"
+	"tweedle/edges/smeshing"
 	"tweedle/proofs/post"
 	"tweedle/proofs/posw"
 	"tweedle/services/node"
@@ -79,9 +79,9 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 	}
 	switch {
 	case f.cfg.Smeshing && f.coinbase == "":
-		return usageError{errors.New("smeshing needs an account for its rewards: give one with --coinbase")}
+		return usageError{smeshing.ErrNoCoinbase}
 	case f.cfg.Smeshing && len(f.cfg.Poets) == 0:
-		return usageError{errors.New("smeshing needs a PoET to register at: give at least one with --poet http://HOST:PORT")}
+		return usageError{smeshing.ErrNoPoet}
 	}
 	log, err := f.log.logger()
 	if err != nil {
@@ -132,6 +132,16 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 	}
 	log.Info("kernel of space", "name", kernel)
 	return n.Run(cmd.Context())
+}
+
+// readEndpoints reads where the service of a folder is reached; os.ErrNotExist: none runs.
+func readEndpoints(dir string) (e telemetry.Endpoints, err error) {
+	path := filepath.Join(dir, telemetry.EndpointsFile)
+	b, err := os.ReadFile(path)
+	if err == nil && json.Unmarshal(b, &e) != nil {
+		err = fmt.Errorf("%s is damaged: start the program again", path)
+	}
+	return e, err
 }
 
 // announce writes where a service is reached, for launchers and other

@@ -36,9 +36,7 @@ one that the node chose itself stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.peers(cmd.Context(), cmd.OutOrStdout()) },
 	}
-	pathVar(cmd.Flags(), &f.dir, "dir", "", "", "the node's folder")
-	cmd.Flags().StringVar(&f.metrics, "metrics", "", "address of the node's metrics listener, instead of --dir")
-	cmd.Flags().BoolVar(&f.json, "json", false, "print one line of JSON; times are RFC 3339")
+	f.register(cmd)
 	return cmd
 }
 

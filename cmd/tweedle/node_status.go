@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -44,11 +43,15 @@ it with each PoET, in which layers may it propose, and what did it earn.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
+	f.register(cmd)
+	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on until Ctrl-C; in a terminal the screen is drawn anew each second")
+	return cmd
+}
+
+func (f *nodeStatusFlags) register(cmd *cobra.Command) {
 	pathVar(cmd.Flags(), &f.dir, "dir", "", "", "the node's folder")
 	cmd.Flags().StringVar(&f.metrics, "metrics", "", "address of the node's metrics listener, instead of --dir")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one line of JSON; times are RFC 3339, amounts smidges")
-	cmd.Flags().BoolVar(&f.watch, "watch", false, "go on until Ctrl-C; in a terminal the screen is drawn anew each second")
-	return cmd
 }
 
 func (f *nodeStatusFlags) run(ctx context.Context, out io.Writer) error {
@@ -100,16 +103,14 @@ func (f *nodeStatusFlags) address() (string, error) {
 	case f.metrics != "":
 		return f.metrics, nil
 	}
-	path := filepath.Join(f.dir, telemetry.EndpointsFile)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
+	e, err := readEndpoints(f.dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("no node runs in %s, it has no %s: start it with `tweedle node --dir %s`", f.dir, telemetry.EndpointsFile, f.dir)
-	} else if err != nil {
+	case err != nil:
 		return "", fmt.Errorf("where the node listens: %w", err)
-	}
-	var e telemetry.Endpoints
-	if err := json.Unmarshal(b, &e); err != nil || e.Metrics == "" {
-		return "", fmt.Errorf("%s names no metrics listener: start the node with --metrics-listen", path)
+	case e.Metrics == "":
+		return "", fmt.Errorf("the node of %s has no metrics listener: start it with --metrics-listen", f.dir)
 	}
 	return e.Metrics, nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -116,16 +115,14 @@ func (a *adminFlags) notRunning(why string) error {
 
 // endpoints reads where the server of the data directory listens.
 func (a *adminFlags) endpoints() (e telemetry.Endpoints, err error) {
-	path := filepath.Join(a.dir, telemetry.EndpointsFile)
-	b, err := os.ReadFile(path)
+	e, err = readEndpoints(a.dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return e, a.notRunning("it has no " + telemetry.EndpointsFile)
 	case err != nil:
 		return e, fmt.Errorf("where the PoET server listens: %w", err)
-	}
-	if err := json.Unmarshal(b, &e); err != nil || e.Admin == "" {
-		return e, fmt.Errorf("%s does not name an admin listener: start the server again", path)
+	case e.Admin == "":
+		return e, fmt.Errorf("%s does not name an admin listener: start the server again", filepath.Join(a.dir, telemetry.EndpointsFile))
 	}
 	return e, nil
 }

@@ -48,17 +48,20 @@ type client struct {
 	last           atomic.Pointer[string] // why the last call failed; nil: it did not
 }
 
-// call sends in, if it is not nil, and reads the answer into out.
-func (c *client) call(ctx context.Context, method, path string, in, out proto.Message) (err error) {
-	defer func(of context.Context) {
-		switch {
-		case err == nil || errors.Is(err, errNotReady):
-			c.last.Store(nil)
-		case of.Err() == nil: // else nobody waits for it any more
-			why := err.Error()
-			c.last.Store(&why)
-		}
-	}(ctx)
+// call sends in, if it is not nil, reads the answer into out, and notes how it ended.
+func (c *client) call(ctx context.Context, method, path string, in, out proto.Message) error {
+	err := c.exchange(ctx, method, path, in, out)
+	switch {
+	case err == nil || errors.Is(err, errNotReady):
+		c.last.Store(nil)
+	case ctx.Err() == nil: // else nobody waits for it any more
+		why := err.Error()
+		c.last.Store(&why)
+	}
+	return err
+}
+
+func (c *client) exchange(ctx context.Context, method, path string, in, out proto.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var body io.Reader

@@ -17,11 +17,17 @@ import (
 	"tweedle/values/types"
 )
 
+// What a smesher cannot do without.
+var (
+	ErrNoCoinbase = errors.New("smeshing needs an account for its rewards: give one with --coinbase")
+	ErrNoPoet     = errors.New("smeshing needs a PoET to register at: give at least one with --poet http://HOST:PORT")
+)
+
 // clients makes a client of every configured address.
 func (s *Smesher) clients() ([]*client, error) {
 	switch n := len(s.cfg.Poets); {
 	case n == 0:
-		return nil, errors.New("smeshing needs a PoET to register at: give at least one with --poet http://HOST:PORT")
+		return nil, ErrNoPoet
 	case n > activation.MaxRegistrations:
 		return nil, fmt.Errorf("%d PoETs are given, at most %d can be registered at", n, activation.MaxRegistrations)
 	}

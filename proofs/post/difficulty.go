@@ -82,7 +82,8 @@ type VRFNonce struct {
 func VerifyVRFNonces(nonces []VRFNonce, p Params) []error {
 	errs := make([]error, len(nonces))
 	var trials []*trial
-	var of []int // the nonce of each trial
+	var of []int       // the nonce of each trial
+	var sizes []uint64 // labels of its space
 	for i, v := range nonces {
 		numLabels, err := p.NumLabels(v.NumUnits)
 		if err != nil {
@@ -94,13 +95,12 @@ func VerifyVRFNonces(nonces []VRFNonce, p Params) []error {
 			commitment: v.Commitment, indices: []uint64{v.Nonce},
 			passes: func(label *[32]byte) bool { return bytes.Compare(label[:], threshold[:]) < 0 },
 		}), append(of, i)
+		sizes = append(sizes, numLabels)
 	}
 	inUse().try(p.ScryptN, trials)
 	for k, t := range trials {
 		if t.wrong >= 0 {
-			v := nonces[of[k]]
-			numLabels, _ := p.NumLabels(v.NumUnits) // it was possible above
-			errs[of[k]] = fmt.Errorf("post: label of VRF nonce %d is not below the threshold of %d labels", v.Nonce, numLabels)
+			errs[of[k]] = fmt.Errorf("post: label of VRF nonce %d is not below the threshold of %d labels", nonces[of[k]].Nonce, sizes[k])
 		}
 	}
 	return errs

@@ -249,6 +249,14 @@ func (m *Machine) propose(layer types.Layer) {
 	}})
 }
 
+// declare returns what our ballots of an epoch declare, false while its beacon is not known.
+func (m *Machine) declare(el *activation.Electorate, atx *activation.Entry) (types.EpochData, bool) {
+	value, known := m.Beacon(el.Epoch)
+	return types.EpochData{
+		ActiveSet: el.ID, Beacon: value, Eligibilities: eligibility.Slots(m.cfg.Eligibility, atx.Weight, el.Total()),
+	}, known
+}
+
 // ballot returns our signed ballot for a layer, nil if none of our slots is in it,
 // or which they are is not computed yet.
 func (m *Machine) ballot(layer types.Layer, el *activation.Electorate, atx *activation.Entry) *types.Ballot {
@@ -262,12 +270,9 @@ func (m *Machine) ballot(layer types.Layer, el *activation.Electorate, atx *acti
 	if ref != nil && ref.ATX == atx.ID {
 		data, b.Reference = *ref.EpochData, ref.ID()
 	} else {
-		value, known := m.Beacon(el.Epoch)
-		if !known {
+		var known bool
+		if data, known = m.declare(el, atx); !known {
 			return nil
-		}
-		data = types.EpochData{
-			ActiveSet: el.ID, Beacon: value, Eligibilities: eligibility.Slots(m.cfg.Eligibility, atx.Weight, el.Total()),
 		}
 		b.EpochData = &data
 	}

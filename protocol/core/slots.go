@@ -88,10 +88,8 @@ func (m *Machine) prepare() {
 	if !ok {
 		return
 	}
-	if value, known := m.Beacon(epoch); known {
-		m.slotsIn(m.cfg.Schedule.First(epoch), types.EpochData{
-			ActiveSet: el.ID, Beacon: value, Eligibilities: eligibility.Slots(m.cfg.Eligibility, atx.Weight, el.Total()),
-		}, atx.VRFNonce)
+	if data, known := m.declare(el, atx); known {
+		m.slotsIn(m.cfg.Schedule.First(epoch), data, atx.VRFNonce)
 	}
 }
 
@@ -102,11 +100,7 @@ func (m *Machine) assigned(in Assigned) {
 		return
 	}
 	m.slots.ours[in.Epoch] = ours{in.Assign, in.Slots}
-	slots := 0
-	for _, in := range in.Slots {
-		slots += len(in)
-	}
-	m.event(Eligible{in.Epoch, slots})
+	m.event(Eligible{in.Epoch, len(m.Slots(in.Epoch))})
 	if m.takesPart(m.layer) && m.now.Before(m.cfg.Schedule.LayerStart(m.layer).Add(m.cfg.ProposalWindow)) {
 		m.propose(m.layer)
 	}

@@ -135,14 +135,7 @@ func (d *driver) step(ctx context.Context, in core.Input) (wake time.Time, err e
 				own = append(own, core.Heard{From: core.Self, Message: s.Message})
 			}
 		}
-		out.Work = slices.DeleteFunc(out.Work, func(w core.Work) bool {
-			few, ok := w.(core.CheckSlots)
-			if ok = ok && len(few.Claim.Proofs) <= fewSlots; ok {
-				own = append(own, w.Do(d.n.crypto))
-			}
-			return ok
-		})
-		d.effects(ctx, out)
+		own = append(own, d.effects(ctx, out)...)
 		wake = out.Wake
 	}
 	return wake, nil
@@ -163,8 +156,9 @@ func (d *driver) guard(s core.Sign) (bool, error) {
 	return true, nil
 }
 
-// effects does what follows the writes, in the order of Output.
-func (d *driver) effects(ctx context.Context, out core.Output) {
+// effects does what follows the writes, in the order of Output, and returns the ends of the
+// work that it did at once.
+func (d *driver) effects(ctx context.Context, out core.Output) (done []core.Input) {
 	for _, s := range out.Sends {
 		d.n.send(s.Topic, s.Raw)
 	}
@@ -178,12 +172,17 @@ func (d *driver) effects(ctx context.Context, out core.Output) {
 		d.n.host.Penalise(p2p.PeerID(p.Peer), p.Points, p.Reason)
 	}
 	for _, w := range out.Work {
-		if s, ok := w.(core.CheckSpace); ok {
-			d.spaces.put(s)
+		space, isSpace := w.(core.CheckSpace)
+		slots, isSlots := w.(core.CheckSlots)
+		switch {
+		case isSpace:
+			d.spaces.put(space)
 			d.work.Go(func() { d.checkSpaces(ctx) })
-			continue
+		case isSlots && len(slots.Claim.Proofs) <= fewSlots:
+			done = append(done, w.Do(d.n.crypto))
+		default:
+			d.work.Go(func() { d.do(ctx, w) })
 		}
-		d.work.Go(func() { d.do(ctx, w) })
 	}
 	for _, e := range out.Events {
 		if own, ok := e.(core.OwnSeen); ok {
@@ -192,6 +191,7 @@ func (d *driver) effects(ctx context.Context, out core.Output) {
 		}
 		d.n.happened(e)
 	}
+	return done
 }
 
 // do waits for a turn and does work.

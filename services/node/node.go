@@ -179,7 +179,7 @@ func (n *Node) rules() error {
 	n.schedule = n.cfg.Network.Schedule(n.params)
 	n.activation = n.cfg.Network.Activation(n.params)
 	if n.cfg.Smeshing && n.cfg.Coinbase.IsZero() {
-		return errors.New("smeshing needs an account for its rewards: give one with --coinbase")
+		return smeshing.ErrNoCoinbase
 	}
 	return nil
 }

@@ -18,11 +18,16 @@ type Env struct {
 	Account  string   `json:"faucet_account"` // of that key
 }
 
+var errNobodyRuns = errors.New("no node of the testnet runs: start it with `tweedle testnet up`")
+
 // ReadEnv tells how the testnet in dir is reached. It must run.
 func ReadEnv(ctx context.Context, dir string) (Env, error) {
 	s, err := ReadStatus(ctx, dir)
 	if err != nil {
 		return Env{}, err
+	}
+	if !s.Running {
+		return Env{}, errNobodyRuns
 	}
 	d, err := openDir(dir)
 	if err != nil {
@@ -48,8 +53,8 @@ func ReadEnv(ctx context.Context, dir string) (Env, error) {
 			e.Poets = append(e.Poets, "http://"+q.REST)
 		}
 	}
-	if !s.Running || e.Bootnode == "" {
-		return Env{}, errors.New("no node of the testnet runs: start it with `tweedle testnet up`")
+	if e.Bootnode == "" {
+		return Env{}, errNobodyRuns
 	}
 	return e, nil
 }
