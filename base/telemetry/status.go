@@ -69,6 +69,8 @@ type LayerStatus struct {
 
 // Peers is what a node serves at /peers.
 type Peers struct {
+	ID       string        `json:"id"`       // the node's own
+	Addrs    []string      `json:"addrs"`    // where it can be dialed, as it sees itself
 	Limit    int           `json:"limit"`    // sessions that there may be
 	Sessions []PeerSession `json:"sessions"` // the oldest first
 	Left     []PeerLeft    `json:"left"`     // the last that ended, the newest first

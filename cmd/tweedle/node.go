@@ -60,6 +60,8 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")
 	fl.StringVar(&f.cfg.RESTListen, "rest-listen", "127.0.0.1:9094", "address of the JSON API; empty for none")
 	fl.StringVar(&f.cfg.MetricsListen, "metrics-listen", "127.0.0.1:9095", "address of metrics and status; empty for none")
+	fl.StringVar(&f.cfg.AdminListen, "admin-listen", "",
+		"address of the operator's gRPC API, which asks for the token of DIR/admin.token: host:port of this machine or unix:PATH; empty for none")
 	fl.BoolVar(&f.cfg.Smeshing, "smeshing", false, "prove space and earn rewards")
 	fl.StringVar(&f.coinbase, "coinbase", "", "account that gets the rewards")
 	fl.StringArrayVar(&f.cfg.Poets, "poet", nil, "URL of a PoET to register at; may be repeated")

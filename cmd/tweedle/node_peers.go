@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -67,6 +68,7 @@ func peersText(out io.Writer, p telemetry.Peers, now time.Time) error {
 		}
 		return now.Sub(t).Round(time.Second).String()
 	}
+	fmt.Fprintf(out, "%s\n", strings.Join(append([]string{"node " + p.ID}, p.Addrs...), "\n  at "))
 	fmt.Fprintf(out, "%s of at most %d\n", count(len(p.Sessions), "session"), p.Limit)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if len(p.Sessions) > 0 {

@@ -7,7 +7,8 @@
 // streams and replies are bounded as package front says, a client that is too
 // slow for its stream is dropped; only the services of an explicit list can be
 // reached.
-// Nothing here administers the node. New checks and starts nothing, Run leaves
+// Nothing here administers the node; NewAdmin tells its operator, who shows a token,
+// what is not for everybody. New checks and starts nothing, Run leaves
 // nothing behind.
 //
 // It leaves to the caller: opening the listeners (front.Listen), the node behind
@@ -43,6 +44,8 @@ import (
 // they read from the store.
 type Node interface {
 	Status() telemetry.NodeStatus
+	// Peers tells with whom the node is connected, and why others left.
+	Peers() telemetry.Peers
 	// SubmitTransaction lets a transaction wait for a block and gossips it. An
 	// error wraps a reason of package vm or txpool, or ErrNotReady.
 	SubmitTransaction(ctx context.Context, raw types.Transaction) error

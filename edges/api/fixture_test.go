@@ -175,6 +175,8 @@ func (l *ledger) Status() telemetry.NodeStatus {
 	return telemetry.NodeStatus{Layer: nowLayer, AppliedLayer: uint32(last.Layer), Synced: true, Peers: 4}
 }
 
+func (l *ledger) Peers() telemetry.Peers { return twoPeers() }
+
 func (l *ledger) SubmitTransaction(_ context.Context, raw types.Transaction) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

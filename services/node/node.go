@@ -63,6 +63,9 @@ type Config struct {
 
 	// Addresses to serve users on, host:port; empty: not at all.
 	GRPCListen, RESTListen, MetricsListen string
+	// AdminListen serves the operator, who shows the token of Dir: host:port of
+	// this machine or unix:PATH; empty: not at all.
+	AdminListen string
 	// API bounds what their clients can take; zero: api.DefaultLimits. Front
 	// says who may speak for others there, and which pages may read.
 	API   api.Limits

@@ -165,13 +165,16 @@ func TestADamagedIdentityStopsTheStart(t *testing.T) {
 func TestANodeRunsAgainAfterItsEnd(t *testing.T) {
 	cfg := config(filepath.Join(t.TempDir(), "node"))
 	cfg.GRPCListen, cfg.RESTListen, cfg.MetricsListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg.AdminListen = "0.0.0.0:0"
+	refused(t, cfg, "--admin-listen", "could be reached from outside")
+	cfg.AdminListen = "127.0.0.1:0"
 	for range 2 {
 		n, err := Open(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		e := n.Endpoints()
-		if e.GRPC == "" || e.REST == "" || e.Metrics == "" || e.P2P == "" {
+		if e.GRPC == "" || e.REST == "" || e.Metrics == "" || e.P2P == "" || e.Admin == "" {
 			t.Errorf("%+v", e)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +24,8 @@ type servers struct {
 	grpc, rest net.Listener // for users; nil if there is none
 	api        *api.Server
 	operations net.Listener // for the operator; nil if there is none
+	private    net.Listener // for the operator with a token; nil if there is none
+	admin      *front.Admin // on private
 	pages      http.Handler // on operations
 	log        *slog.Logger
 }
@@ -39,15 +42,17 @@ func (n *Node) listen() (_ *servers, err error) {
 	for _, l := range []struct {
 		address, flag string
 		to            *net.Listener
+		listen        func(string) (net.Listener, error)
 	}{
-		{n.cfg.GRPCListen, "--grpc-listen", &s.grpc},
-		{n.cfg.RESTListen, "--rest-listen", &s.rest},
-		{n.cfg.MetricsListen, "--metrics-listen", &s.operations},
+		{n.cfg.GRPCListen, "--grpc-listen", &s.grpc, front.Listen},
+		{n.cfg.RESTListen, "--rest-listen", &s.rest, front.Listen},
+		{n.cfg.MetricsListen, "--metrics-listen", &s.operations, front.Listen},
+		{n.cfg.AdminListen, "--admin-listen", &s.private, front.ListenLocal},
 	} {
 		if l.address == "" {
 			continue
 		}
-		if *l.to, err = front.Listen(front.Loopback(l.address)); err != nil {
+		if *l.to, err = l.listen(front.Loopback(l.address)); err != nil {
 			return nil, fmt.Errorf("%s: %w", l.flag, err)
 		}
 	}
@@ -58,6 +63,9 @@ func (n *Node) listen() (_ *servers, err error) {
 		Version: n.cfg.Version, Store: n.db.Public(), Node: n, Gateway: n, Events: n.events, Log: n.log,
 		Limits: n.cfg.API, Front: guard,
 	})
+	if err == nil && s.private != nil {
+		s.admin, err = api.NewAdmin(filepath.Join(n.cfg.Dir, front.TokenFile), n, n.cfg.API, guard)
+	}
 	return s, err
 }
 
@@ -68,12 +76,15 @@ func (s *servers) Run(ctx context.Context) error {
 	if s.operations != nil {
 		group.Go(func() error { return front.Operations(ctx, s.operations, s.pages, answerTimeout, s.log) })
 	}
+	if s.private != nil {
+		group.Go(func() error { return s.admin.Serve(ctx, s.private) })
+	}
 	return group.Wait()
 }
 
 // close releases the listeners; Run has closed them already if it ran.
 func (s *servers) close() {
-	for _, l := range []net.Listener{s.grpc, s.rest, s.operations} {
+	for _, l := range []net.Listener{s.grpc, s.rest, s.operations, s.private} {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -86,10 +97,13 @@ func (n *Node) Endpoints() telemetry.Endpoints {
 		if l == nil {
 			return ""
 		}
+		if l.Addr().Network() == "unix" {
+			return front.UnixPrefix + l.Addr().String()
+		}
 		return l.Addr().String()
 	}
 	e := telemetry.Endpoints{
-		GRPC: address(n.servers.grpc), REST: address(n.servers.rest), Metrics: address(n.servers.operations),
+		GRPC: address(n.servers.grpc), REST: address(n.servers.rest), Metrics: address(n.servers.operations), Admin: address(n.servers.private),
 	}
 	if addrs := n.host.Addrs(); len(addrs) > 0 {
 		e.P2P = addrs[0]

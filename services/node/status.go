@@ -37,6 +37,9 @@ func (n *Node) Status() telemetry.NodeStatus {
 	return st
 }
 
+// Peers tells with whom the node is connected, and why the last ones left.
+func (n *Node) Peers() telemetry.Peers { return n.host.Screen() }
+
 // Layers tells the outcome of the layers from one on, up to the newest applied
 // one; layers that have no block are empty for ever.
 func (n *Node) Layers(from types.Layer) ([]telemetry.LayerStatus, error) {
@@ -76,7 +79,7 @@ func (n *Node) operations() http.Handler {
 		screen, err := n.smesher.Screen(n.now())
 		n.answer(w, screen, err)
 	})
-	mux.HandleFunc("GET /peers", func(w http.ResponseWriter, _ *http.Request) { n.answer(w, n.host.Screen(), nil) })
+	mux.HandleFunc("GET /peers", func(w http.ResponseWriter, _ *http.Request) { n.answer(w, n.Peers(), nil) })
 	mux.HandleFunc("GET /layers", func(w http.ResponseWriter, r *http.Request) {
 		from, err := strconv.ParseUint(r.FormValue("from"), 10, 32)
 		if err != nil && r.FormValue("from") != "" {

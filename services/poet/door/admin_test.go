@@ -45,11 +45,11 @@ func TestTheAdminListenerDeniesWhoeverShowsNoToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		reflection.Register(a.server) // as if somebody had added a service
+		reflection.Register(a.Server) // as if somebody had added a service
 		conn := r.dial(r.admin)
 		defer conn.Close()
 		var walked int
-		for service, info := range a.server.GetServiceInfo() {
+		for service, info := range a.Server.GetServiceInfo() {
 			for _, m := range info.Methods {
 				method := "/" + service + "/" + m.Name
 				for name, c := range credentialsOf() {

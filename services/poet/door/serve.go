@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"log/slog"
 	"net"
 
 	"golang.org/x/sync/errgroup"
@@ -33,36 +34,15 @@ func ServePublic(ctx context.Context, grpcListener, restListener net.Listener, b
 	return g.Wait()
 }
 
-// Admin is the admin API, ready to be served.
-type Admin struct {
-	server *grpc.Server
-	guard  *front.Guard
-}
-
 // NewAdmin prepares the admin API. tokenFile is made if it is missing.
-func NewAdmin(tokenFile string, b Backend, o Outbox, cfg Config) (*Admin, error) {
-	guard := front.New(adminLimits(cfg.Limits.Limits), front.Options{Log: cfg.Front.Log, Metrics: cfg.Front.Metrics})
-	tokens, err := front.OpenTokens(tokenFile, guard.Log())
-	if err != nil {
-		return nil, err
-	}
-	s := guard.Server(tokens.Only(adminMethods())...)
-	a := &admin{backend: b, outbox: o, log: guard.Log()}
-	poetadminpb.RegisterAdminServiceServer(s, a)
-	poetpb.RegisterConfigurationServiceServer(s, a)
-	return &Admin{server: s, guard: guard}, nil
-}
-
-// adminLimits are those of a listener that only this machine reaches, which
-// has no addresses to tell its clients apart.
-func adminLimits(l front.Limits) front.Limits {
-	l.Connections, l.Calls = 64, 256
-	l.Message = 64 << 10 // a long list of gateways
-	return l
-}
-
-// Serve answers until ctx ends, and closes the listener. It can be called
-// once.
-func (a *Admin) Serve(ctx context.Context, l net.Listener) error {
-	return a.guard.Serve(ctx, a.server, l)
+func NewAdmin(tokenFile string, b Backend, o Outbox, cfg Config) (*front.Admin, error) {
+	return front.NewAdmin(tokenFile, adminMethods(), cfg.Limits.Limits, cfg.Front, func(s grpc.ServiceRegistrar) {
+		log := cfg.Front.Log
+		if log == nil {
+			log = slog.New(slog.DiscardHandler)
+		}
+		a := &admin{backend: b, outbox: o, log: log}
+		poetadminpb.RegisterAdminServiceServer(s, a)
+		poetpb.RegisterConfigurationServiceServer(s, a)
+	})
 }
