@@ -128,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	mux := newMux(guard)
 	for _, register := range b.public() {
-		if err := register(s.grpc, mux); err != nil {
+		if err := register(s.grpc, mux, guard); err != nil {
 			return nil, err
 		}
 	}
@@ -139,37 +139,35 @@ func New(cfg Config) (*Server, error) {
 }
 
 // register adds one service to the gRPC server, and to JSON if it has that form.
-type register func(*grpc.Server, *runtime.ServeMux) error
+type register func(*grpc.Server, *runtime.ServeMux, *front.Guard) error
 
 // public lists the services that everybody may use. A service that is not
 // here cannot be reached.
 func (b *backend) public() []register {
-	ctx := context.Background() // the handlers do not use it
 	list := []register{
-		func(g *grpc.Server, m *runtime.ServeMux) error {
-			spacemesh.RegisterNodeServiceServer(g, nodeService{backend: b})
-			return spacemesh.RegisterNodeServiceHandlerServer(ctx, m, nodeService{backend: b})
-		},
-		func(g *grpc.Server, m *runtime.ServeMux) error {
-			spacemesh.RegisterMeshServiceServer(g, meshService{backend: b})
-			return spacemesh.RegisterMeshServiceHandlerServer(ctx, m, meshService{backend: b})
-		},
-		func(g *grpc.Server, m *runtime.ServeMux) error {
-			spacemesh.RegisterTransactionServiceServer(g, txService{backend: b})
-			return spacemesh.RegisterTransactionServiceHandlerServer(ctx, m, txService{backend: b})
-		},
-		func(g *grpc.Server, m *runtime.ServeMux) error {
-			spacemesh.RegisterGlobalStateServiceServer(g, stateService{backend: b})
-			return spacemesh.RegisterGlobalStateServiceHandlerServer(ctx, m, stateService{backend: b})
-		},
+		withJSON[spacemesh.NodeServiceServer](&spacemesh.NodeService_ServiceDesc, nodeService{backend: b}, spacemesh.RegisterNodeServiceServer, spacemesh.RegisterNodeServiceHandlerServer),
+		withJSON[spacemesh.MeshServiceServer](&spacemesh.MeshService_ServiceDesc, meshService{backend: b}, spacemesh.RegisterMeshServiceServer, spacemesh.RegisterMeshServiceHandlerServer),
+		withJSON[spacemesh.TransactionServiceServer](&spacemesh.TransactionService_ServiceDesc, txService{backend: b}, spacemesh.RegisterTransactionServiceServer, spacemesh.RegisterTransactionServiceHandlerServer),
+		withJSON[spacemesh.GlobalStateServiceServer](&spacemesh.GlobalStateService_ServiceDesc, stateService{backend: b}, spacemesh.RegisterGlobalStateServiceServer, spacemesh.RegisterGlobalStateServiceHandlerServer),
 	}
 	if b.Gateway != nil {
-		list = append(list, func(g *grpc.Server, _ *runtime.ServeMux) error {
+		list = append(list, func(g *grpc.Server, _ *runtime.ServeMux, _ *front.Guard) error {
 			gatewaypb.RegisterGatewayServiceServer(g, gatewayService{backend: b})
 			return nil
 		})
 	}
 	return list
+}
+
+// withJSON is a service with its JSON form, streams included.
+func withJSON[S any](desc *grpc.ServiceDesc, srv S, calls func(grpc.ServiceRegistrar, S), rest func(context.Context, *runtime.ServeMux, S) error) register {
+	return func(g *grpc.Server, m *runtime.ServeMux, guard *front.Guard) error {
+		calls(g, srv)
+		if err := rest(context.Background(), m, srv); err != nil { // the handlers do not use the context
+			return err
+		}
+		return guard.Streams(m, desc, srv) // after rest, whose streams only say that there are none
+	}
 }
 
 // Run serves until ctx ends, or a listener fails. It is not to be run again.

@@ -488,7 +488,8 @@ func TestBadHTTPGetsItsStatus(t *testing.T) {
 		{"unknown path", "/v1/globalstate/everything", `{}`, 404, "Not Found"},
 		{"too large", "/v1/transaction/submittransaction", `{"transaction":"` + strings.Repeat("A", 300<<10) + `"}`, 413, "too large"},
 		{"an id of 31 bytes", "/v1/transaction/transactionsstate", `{"transactionId":[{"id":"` + base64.StdEncoding.EncodeToString(make([]byte, 31)) + `"}]}`, 400, "31 bytes"},
-		{"a stream", "/spacemesh.v1.MeshService/LayerStream", `{}`, 501, "streaming"},
+		{"a stream with a misspelt field", "/v1/mesh/epochstream", `{"epcoh":1}`, 400, "unknown field"},
+		{"a stream that there is not", "/v1/node/errorstream", `{}`, 501, "not streamed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			code, body := s.post(t, tc.path, tc.body)

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -125,6 +126,19 @@ func TestStreamsTellWhatHappens(t *testing.T) {
 	}
 	if _, err := epoch.Recv(); err != io.EOF {
 		t.Errorf("after the last ATX: %v", err)
+	}
+}
+
+// The same over REST, one line a message.
+func TestAStreamIsToldOverREST(t *testing.T) {
+	s := serve(t)
+	id := s.atx.ID()
+	for _, path := range []string{"/v1/mesh/epochstream", "/spacemesh.v1.MeshService/EpochStream"} {
+		code, line := s.post(t, path, `{"epoch":2}`)
+		got, _ := line["result"].(map[string]any)
+		if atx, _ := got["id"].(map[string]any); code != http.StatusOK || atx["id"] != base64.StdEncoding.EncodeToString(id[:]) {
+			t.Errorf("%s: HTTP %d %v", path, code, line)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package front
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"strings"
@@ -177,10 +178,15 @@ func (s *stream) SendMsg(m any) error {
 func (g *Guard) watch(kind, method string, err *error) (end func()) {
 	done := g.options.Metrics.begin(kind, method, time.Now())
 	return func() {
-		if p := recover(); p != nil {
+		p := recover()
+		aborted := p == http.ErrAbortHandler // by us, since a REST client does not take its answer
+		if p != nil && !aborted {
 			*err = g.rescue(method, p)
 		}
 		done(*err)
+		if aborted {
+			panic(p)
+		}
 	}
 }
 

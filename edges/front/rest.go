@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -87,7 +88,7 @@ func (g *Guard) bounded(next http.Handler) http.Handler {
 		if _, c := callOf(r.Context()); c != nil {
 			ip = c.ip
 		}
-		out := &response{ResponseWriter: w, guard: g, from: g.who(ip, r.Header.Values(forwarded))}
+		out := &response{ResponseWriter: w, guard: g, open: r.Context(), from: g.who(ip, r.Header.Values(forwarded))}
 		leave, err := g.enter(out.from)
 		if err != nil {
 			refuse(w, http.StatusTooManyRequests, err)
@@ -125,7 +126,8 @@ type response struct {
 	http.ResponseWriter
 	guard *Guard
 	from  client
-	begun bool // the header is on its way
+	open  context.Context // of the request, without the time that an answer has
+	begun bool            // the header is on its way
 }
 
 // Unwrap lets an http.ResponseController through.
@@ -155,7 +157,22 @@ func (w *response) write(b []byte, s *Shared) {
 	w.begun = true
 	// A writer without deadlines is a recorder in a test.
 	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.guard.limits.sending(len(b))))
-	_, _ = w.ResponseWriter.Write(b)
+	_, err = w.ResponseWriter.Write(b)
+	w.late(err)
+}
+
+// late counts a client that did not take what it asked for in time.
+func (w *response) late(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		w.guard.Refuse(limitSend, w.from.String())
+	}
+}
+
+// FlushError sends what was written so far.
+func (w *response) FlushError() error {
+	err := http.NewResponseController(w.ResponseWriter).Flush()
+	w.late(err)
+	return err
 }
 
 // Fail answers a REST request with an error, in the gateway's form.
