@@ -264,9 +264,10 @@ func failure(err error) syncer.Failure {
 	return syncer.Gone
 }
 
-// Heard gives a checked message to the machine and waits for its verdict; false
-// if ctx ended first. The machine goes on with it all the same.
-func (d *driver) heard(ctx context.Context, from core.Peer, m core.Message) (core.Verdict, bool) {
+// heard gives a checked message to the machine and waits for its verdict, not
+// longer than the patience, if it is not 0; false if that or ctx ended first.
+// The machine goes on with it all the same.
+func (d *driver) heard(ctx context.Context, patience time.Duration, from core.Peer, m core.Message) (core.Verdict, bool) {
 	verdict := make(chan core.Verdict, 1)
 	d.judging.Lock()
 	d.token++
@@ -274,6 +275,11 @@ func (d *driver) heard(ctx context.Context, from core.Peer, m core.Message) (cor
 	d.verdicts[token] = verdict
 	d.judging.Unlock()
 	if d.input(ctx, core.Heard{From: from, Token: token, Message: m}) {
+		if patience > 0 {
+			var cancel func()
+			ctx, cancel = context.WithTimeout(ctx, patience)
+			defer cancel()
+		}
 		select {
 		case v := <-verdict:
 			return v, true

@@ -43,8 +43,10 @@ func topicName(t core.Topic) string {
 	}[t] + "/2"
 }
 
-// patience is how long a gossip message holds its place for a verdict. An ATX
-// is waited for longer: checking its proofs of space takes long.
+// patience is how long a gossip message that was checked holds its place for a
+// verdict. An ATX is waited for longer: checking its proofs of space takes long.
+// A busy machine's check takes what it takes, within p2p.DefaultTopicTimeout:
+// gossip brings a message once, so who gives it up has lost it.
 func (n *Node) patience(t core.Topic) time.Duration {
 	if t == core.TopicATX {
 		return min(n.params.LayerDuration, p2p.DefaultTopicTimeout)
@@ -71,8 +73,6 @@ func (n *Node) register() {
 // onGossip checks and judges the messages of a topic.
 func (n *Node) onGossip(t core.Topic) p2p.Handler {
 	return func(ctx context.Context, from p2p.PeerID, raw []byte) p2p.Verdict {
-		ctx, cancel := context.WithTimeout(ctx, n.patience(t))
-		defer cancel()
 		m, err := n.check(ctx, core.Peer(from), t, raw)
 		if err != nil {
 			var refused *core.RefusedError
@@ -81,7 +81,7 @@ func (n *Node) onGossip(t core.Topic) p2p.Handler {
 			}
 			return p2p.Ignore("busy")
 		}
-		v, ok := n.driver.heard(ctx, core.Peer(from), m)
+		v, ok := n.driver.heard(ctx, n.patience(t), core.Peer(from), m)
 		switch {
 		case !ok:
 			return p2p.Ignore("it waits for what it refers to")

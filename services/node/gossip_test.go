@@ -33,6 +33,25 @@ func TestWhatIsMalformedIsRefusedOnEveryTopic(t *testing.T) {
 	}
 }
 
+// Gossip brings a message once: a machine that is too busy to check it for longer
+// than a verdict is waited for has not lost it.
+func TestAMessageThatWaitsLongForItsCheckCounts(t *testing.T) {
+	w := openWorld(t)
+	leave, ok := w.driver.checks.enter(soon(t), core.Peer(peer))
+	if !ok {
+		t.Fatal("no turn")
+	}
+	judged := make(chan string, 1)
+	go func() { judged <- w.onGossip(core.TopicTx)(soon(t), peer, w.spawn(t, 1)).String() }()
+	select {
+	case v := <-judged:
+		t.Errorf("%s before its turn", v)
+	case <-time.After(w.patience(core.TopicTx) + 50*time.Millisecond):
+	}
+	leave()
+	w.wait(t, func(s *core.Snapshot) bool { return s.Waiting == 1 })
+}
+
 func TestGossipedATXs(t *testing.T) {
 	w := openWorld(t)
 	first := w.miners[0].atx
