@@ -421,6 +421,39 @@ func TestADisputeNeedsItsProof(t *testing.T) {
 	}
 }
 
+// A node that was away and has a certified layer which the others left out since
+// before the last epoch cannot follow them, and people are told.
+func TestAnotherHistorySinceBeforeTheLastEpochIsTold(t *testing.T) {
+	w := newWorld(Options{Seed: 3, Nodes: 5, Epochs: 8, Hostile: []string{}, Strangers: []string{}, Faults: calm()})
+	s := w.cfg.Schedule
+	w.run(s.First(3)+2, time.Second)
+	n := w.nodes[4]
+	w.cut = func(a, b *node) bool { return a == n || b == n }
+	set := atxsOf(3, w.nodes...)
+	own, block := empty(s.First(3)+2, n.store.tip().decision, set)
+	n.give(t, core.Peers{Connected: []core.Peer{"n00"}})
+	ask := n.historyAsk(t)
+	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{signed(own, w.nodes[:4]...)}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.feed(t, offers{
+		{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
+		syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
+	}, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
+	if tip := n.m.Snapshot().Tip; tip != own {
+		t.Fatalf("it is at layer %d, not on its own layer %d", tip.Layer, own.Layer)
+	}
+	w.run(s.First(5)+2, time.Second)
+	w.cut = nil
+	n.boot() // the script has taken what would have woken it
+	w.run(s.First(5)+6, time.Second)
+	now := n.m.Snapshot()
+	if now.Dispute.Layer >= s.First(4) || now.Dispute.Layer == 0 || now.Dispute.Theirs != w.decided[now.Dispute.Layer] || now.Tip != own {
+		t.Errorf("dispute %+v, tip %d", now.Dispute, now.Tip.Layer)
+	}
+}
+
 // A transaction that a block names is had from whoever has it: who gives it is
 // not to blame for its signature. Who sends such a one unasked is.
 func TestWhoGivesWhatWasAskedForIsNotToBlameForIt(t *testing.T) {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 
 	"tweedle/protocol/activation"
 	"tweedle/protocol/core"
@@ -41,6 +42,11 @@ func (n *node) happened(e core.Event) {
 		}
 	case core.Disputed:
 		w.logf(n, "disputes layer %d: %s", e.Layer, e.Reason)
+		// The writes of the Step were made before.
+		taken := slices.ContainsFunc(n.store.layers, func(l layer) bool { return l.decision == e.Theirs })
+		if n.bad == nil && w.decided[e.Layer] == e.Theirs && (taken || e.Layer > n.store.tip().decision.Layer) {
+			w.violated(n, "disputes layer %d, to which it only has to come: %s", e.Layer, e.Reason)
+		}
 	case core.Synced:
 		w.logf(n, "synced %v: %s", e.Yes, e.Reason)
 	case core.ClockDiffers:

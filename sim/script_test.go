@@ -261,6 +261,28 @@ func TestAFreshNodeCatchesUpSixtyEpochs(t *testing.T) {
 	}
 }
 
+// A node that was cut off until what it missed is final for the others has only
+// fallen behind: it disputes nothing, and catches up.
+func TestWhoWasCutOffForTwoEpochsDisputesNothing(t *testing.T) {
+	w := newWorld(Options{Seed: 5, Nodes: 6, Epochs: 8, Hostile: []string{}, Strangers: []string{}, Faults: calm()})
+	n, s := w.nodes[5], w.cfg.Schedule
+	w.run(s.First(4)+2, time.Second)
+	w.cut = func(a, b *node) bool { return a == n || b == n }
+	w.run(s.First(6)+2, time.Second)
+	behind := n.m.Snapshot()
+	if behind.Tip.Layer >= s.First(5) || behind.Synced {
+		t.Fatalf("it is at layer %d, synced %v", behind.Tip.Layer, behind.Synced)
+	}
+	w.cut = nil
+	w.run(s.First(6)+6, time.Second)
+	if now := n.m.Snapshot(); now.Tip.Layer < s.First(6)+2 || !now.Synced || now.Dispute.Layer != 0 {
+		t.Errorf("it is at layer %d, synced %v: %s; dispute %+v", now.Tip.Layer, now.Synced, now.Reason, now.Dispute)
+	}
+	for _, v := range w.result.Violations {
+		t.Error(v)
+	}
+}
+
 // A node that caught up has all that the next one needs for it: those who made
 // the history may be gone.
 func TestWhoCaughtUpCanTeachTheNext(t *testing.T) {

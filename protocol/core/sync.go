@@ -242,7 +242,9 @@ func (m *Machine) certified(p Peer, certs []types.Certificate) {
 		}
 		m.sync.Stands(m.now, p, syncer.Differs)
 	default:
-		if rest[0].Decision.Layer < m.final() && m.proved(&rest[0]) {
+		// Who was away for an epoch only has to come to what builds on its tip.
+		differs := rest[0].Decision.Layer <= tip.Layer || rest[0].Decision.Parent != tip.StateRoot
+		if differs && rest[0].Decision.Layer < m.final() && m.proved(&rest[0]) {
 			m.disputed(rest[0].Decision, "a peer has another history since before the last epoch: one of us must start anew from the network")
 		}
 		m.follow(p, rest, common >= 0 || m.history.Knows(rest[0].Decision.Parent))
