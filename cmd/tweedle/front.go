@@ -22,6 +22,11 @@ func (f *frontFlags) register(fl *pflag.FlagSet, l *front.Limits) {
 		"requests a second from one address; 0 is for servers behind a load balancer: no limit of an address holds, not for connections either")
 	fl.IntVar(&l.Connections, "max-connections", l.Connections, "connections of the public API open at a time")
 	fl.IntVar(&l.AddressConnections, "address-connections", l.AddressConnections, "the same of one address; 0 is no limit")
+	fl.IntVar(&l.Calls, "max-calls", l.Calls, "requests that are answered at a time, open streams included")
+	fl.IntVar(&l.AddressCalls, "address-calls", l.AddressCalls, "the same of one address; 0 is no limit")
+	fl.IntVar(&l.Replies, "max-replies", l.Replies, "bytes of answers that clients have not read yet")
+	fl.IntVar(&l.AddressReplies, "address-replies", l.AddressReplies, "the same of one address; 0 is no limit")
+	fl.DurationVar(&l.Send, "send-time", l.Send, "time that a client has to take an answer, beside a second for each 32 KiB of it")
 	fl.StringArrayVar(&f.proxies, "trusted-proxy", nil,
 		"address (or network, like 10.0.0.0/24) of a proxy whose X-Forwarded-For tells the client's address; may be repeated")
 	fl.StringArrayVar(&f.origins, "cors-origin", nil,
@@ -31,13 +36,17 @@ func (f *frontFlags) register(fl *pflag.FlagSet, l *front.Limits) {
 // complete checks the settings, and sets what follows from them.
 func (f *frontFlags) complete(fl *pflag.FlagSet) (proxies []netip.Prefix, origins []string, err error) {
 	l := f.limits
-	if l.Rate < 0 || l.Connections < 1 || l.AddressConnections < 0 {
-		return nil, nil, usageError{fmt.Errorf("--rate-limit and --address-connections must not be negative, --max-connections at least 1")}
+	if l.Rate < 0 || l.AddressConnections < 0 || l.AddressCalls < 0 || l.AddressReplies < 0 {
+		return nil, nil, usageError{fmt.Errorf("--rate-limit and limits of an address must not be negative")}
+	}
+	if l.Connections < 1 || l.Calls < 1 || l.Replies < 1 || l.Send <= 0 {
+		return nil, nil, usageError{fmt.Errorf("--max-connections, --max-calls, --max-replies and --send-time must be more than nothing")}
 	}
 	if l.Rate == 0 {
-		l.AddressCalls, l.AddressReplies = 0, 0
-		if !fl.Changed("address-connections") {
-			l.AddressConnections = 0
+		for name, limit := range map[string]*int{"address-connections": &l.AddressConnections, "address-calls": &l.AddressCalls, "address-replies": &l.AddressReplies} {
+			if !fl.Changed(name) {
+				*limit = 0
+			}
 		}
 	}
 	for _, text := range f.proxies {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tweedle/edges/api"
+	"tweedle/edges/front"
 	"tweedle/services/poet/door"
 )
 
@@ -40,7 +41,7 @@ func TestTheLimitsOfTheDoorCanBeSet(t *testing.T) {
 		t.Errorf("limits %+v, %v, %v", l, f.cfg.Proxies, f.cfg.Origins)
 	}
 	for _, bad := range []string{
-		"--rate-limit=-1", "--max-connections=0", "--address-connections=-1", "--trusted-proxy=proxy.example", "--trusted-proxy=10.0.0.7/33",
+		"--rate-limit=-1", "--max-connections=0", "--max-calls=0", "--max-replies=0", "--address-calls=-1", "--address-replies=-1", "--send-time=0s", "--address-connections=-1", "--trusted-proxy=proxy.example", "--trusted-proxy=10.0.0.7/33",
 		"--cors-origin=explorer.example", "--cors-origin=https://explorer.example/", "--cors-origin=null",
 	} {
 		if _, err := settled(t, genesisFlag, bad); err == nil || strings.Contains(err.Error(), "\n") {
@@ -59,15 +60,15 @@ func TestWithoutARateNoLimitOfAnAddressHolds(t *testing.T) {
 	if l := f.cfg.Limits; l.AddressConnections != 0 || l.AddressCalls != 0 || l.AddressReplies != 0 || l.Connections == 0 || l.Calls == 0 || l.Replies == 0 {
 		t.Errorf("limits %+v", l)
 	}
-	if f, err = settled(t, genesisFlag, "--rate-limit=0", "--address-connections=500"); err != nil || f.cfg.Limits.AddressConnections != 500 {
-		t.Errorf("%d connections, %v", f.cfg.Limits.AddressConnections, err)
+	if f, err = settled(t, genesisFlag, "--rate-limit=0", "--address-connections=500", "--address-calls=7"); err != nil || f.cfg.Limits.AddressConnections != 500 || f.cfg.Limits.AddressCalls != 7 {
+		t.Errorf("%+v, %v", f.cfg.Limits, err)
 	}
 }
 
 // A node has the same settings under the same names.
 func TestANodeHasTheSettingsOfAPoETsDoor(t *testing.T) {
 	node, poet := nodeCommand().Flags(), poetCommand().Flags()
-	for _, name := range []string{"rate-limit", "max-connections", "address-connections", "trusted-proxy", "cors-origin"} {
+	for _, name := range append(front.LimitNames(), "trusted-proxy", "cors-origin") { // a limit that the log names can be set by that name
 		n, p := node.Lookup(name), poet.Lookup(name)
 		if n == nil || p == nil || n.Usage != p.Usage {
 			t.Errorf("--%s is not the same", name)

@@ -57,6 +57,8 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.StringArrayVar(&f.cfg.Listen, "listen", []string{"/ip4/0.0.0.0/udp/7513/quic-v1"}, "address for peers, QUIC; may be repeated")
 	fl.StringArrayVar(&f.cfg.Bootnodes, "bootnode", nil, "address of a peer with /p2p/ and its id; may be repeated")
 	fl.IntVar(&f.cfg.PeersPerAddress, "peers-per-address", p2p.DefaultMaxConnsPerIP, "connections that one IPv4 address or IPv6 /56 may have; more where your own nodes are behind one")
+	fl.IntVar(&f.cfg.MaxPeers, "max-peers", p2p.DefaultMaxPeers, "sessions with peers; when all are taken a newcomer takes the place of the one that is worth least")
+	fl.IntVar(&f.cfg.MaxHandshakes, "max-handshakes", p2p.DefaultMaxHalfOpen, "connections of peers that have not named their network yet")
 	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")
 	fl.StringVar(&f.cfg.RESTListen, "rest-listen", "127.0.0.1:9094", "address of the JSON API; empty for none")
 	fl.StringVar(&f.cfg.MetricsListen, "metrics-listen", "127.0.0.1:9095", "address of metrics and status; empty for none")
@@ -69,6 +71,7 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.IntVar(&f.cfg.PostWorkers, "post-workers", 1, "cores for initializing and proving space")
 	f.cfg.API = api.DefaultLimits()
 	f.front.register(fl, &f.cfg.API.Limits)
+	fl.Float64Var(&f.cfg.API.PublishRate, "publish-rate", f.cfg.API.PublishRate, "PoET proofs a second that one address may hand over; 0 is no limit")
 	registerKernel(cmd, &f.kernel)
 	f.log.register(cmd)
 	cmd.AddCommand(nodeStatusCommand(), nodePeersCommand())
@@ -104,6 +107,9 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 		if f.cfg.Coinbase, err = types.ParseAddress(f.coinbase, params.HRP); err != nil {
 			return usageError{fmt.Errorf("--coinbase: %w", err)}
 		}
+	}
+	if f.cfg.API.PublishRate < 0 {
+		return usageError{fmt.Errorf("--publish-rate must not be negative")}
 	}
 	if f.cfg.Front.Proxies, f.cfg.Front.Origins, err = f.front.complete(cmd.Flags()); err != nil {
 		return err

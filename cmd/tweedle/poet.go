@@ -164,6 +164,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	pathVar(fl, &f.admin, "adminlisten", "", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")
 	f.front.register(fl, &f.cfg.Limits.Limits)
+	fl.Float64Var(&f.cfg.Limits.PerKey, "key-rate", f.cfg.Limits.PerKey, "registrations a second that one key may sign; 0 is no limit")
 	registerKernel(cmd, &f.kernel)
 }
 
@@ -243,6 +244,9 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 	}
 	cfg.Limits.Reply = max(cfg.Limits.Reply, f.maxReply)
 	var err error
+	if cfg.Limits.PerKey < 0 {
+		return usageError{fmt.Errorf("--key-rate must not be negative")}
+	}
 	if cfg.Proxies, cfg.Origins, err = f.front.complete(cmd.Flags()); err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func New(cfg Config) (*Server, error) {
 	guard := front.New(cfg.Limits.Limits, cfg.Front)
 	s := &Server{cfg: cfg, guard: guard, grpc: guard.Server(), health: health.NewServer()}
 	b := &backend{
-		Config: cfg, publishing: make(chan struct{}, cfg.Limits.Publish),
+		Config: cfg, guard: guard, publishing: make(chan struct{}, cfg.Limits.Publish),
 		publishers: front.NewRates[netip.Prefix](cfg.Limits.PublishRate, cfg.Limits.PublishBurst),
 	}
 	mux := newMux(guard)

@@ -20,6 +20,7 @@ import (
 // backend is what all services share.
 type backend struct {
 	Config
+	guard      *front.Guard
 	publishing chan struct{} // holds a token for each PoET proof that is being checked
 	publishers *front.Rates[netip.Prefix]
 }

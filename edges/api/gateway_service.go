@@ -49,6 +49,7 @@ func (s gatewayService) publish(ctx context.Context, data []byte) (Published, er
 		return Published{}, invalid("data is empty")
 	}
 	if from, limited := front.From(ctx); limited && !s.publishers.Allow(from, time.Now()) {
+		s.guard.Refuse("publish-rate", from.String())
 		return Published{}, status.Error(codes.ResourceExhausted, "too many proofs from this address: send fewer a second")
 	}
 	select {

@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -264,7 +266,9 @@ func TestStreamsAreCounted(t *testing.T) {
 // One address cannot have all streams; the proofs that it sends are limited,
 // and so are those that are being checked at a time.
 func TestOneAddressHasItsShareOfStreamsAndProofs(t *testing.T) {
+	registry := prometheus.NewRegistry()
 	s := serve(t, func(c *Config) {
+		c.Front.Metrics = front.NewMetrics("api", registry)
 		c.Limits = DefaultLimits()
 		c.Limits.AddressCalls, c.Limits.PublishRate, c.Limits.PublishBurst = 5, 1e-9, 3
 	})
@@ -293,6 +297,17 @@ func TestOneAddressHasItsShareOfStreamsAndProofs(t *testing.T) {
 			want = codes.ResourceExhausted
 		}
 		wantStatus(t, err, want, "proof")
+	}
+	limited := map[string]float64{}
+	for _, f := range check[[]*dto.MetricFamily](t)(registry.Gather()) {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "api_requests_limited_total" {
+				limited[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	if fmt.Sprint(limited) != "map[address-calls:1 publish-rate:1]" {
+		t.Errorf("counted %v", limited)
 	}
 }
 

@@ -20,7 +20,11 @@ type Admin struct {
 func NewAdmin(tokenFile string, methods map[string]bool, l Limits, o Options, register func(grpc.ServiceRegistrar)) (*Admin, error) {
 	l.Connections, l.Calls = 64, 256
 	l.Message = 64 << 10 // a long list of gateways
-	g := New(l, Options{Log: o.Log, Metrics: o.Metrics})
+	log := o.Log
+	if log != nil {
+		log = log.With("listener", "admin") // its limits are fixed
+	}
+	g := New(l, Options{Log: log, Metrics: o.Metrics})
 	tokens, err := OpenTokens(tokenFile, g.Log())
 	if err != nil {
 		return nil, err

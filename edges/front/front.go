@@ -22,6 +22,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"tweedle/base/telemetry"
 )
 
 // Limits bound what the clients of a Guard can take, all together and each
@@ -97,15 +99,7 @@ type Guard struct {
 	connections, calls, replies *shares
 	shared                      *shares // of shared replies, for each address
 	rates, networks             *Rates[netip.Prefix]
-
-	mu      sync.Mutex // guards what follows
-	refused map[string]*refusals
-}
-
-// refusals counts what was refused since the log told so.
-type refusals struct {
-	told  time.Time
-	count int
+	refused                     telemetry.Tally[string] // by limit
 }
 
 // New returns a guard that has let nobody in.
@@ -117,7 +111,7 @@ func New(l Limits, o Options) *Guard {
 		o.Free = Local()
 	}
 	return &Guard{
-		limits: l, options: o, refused: make(map[string]*refusals),
+		limits: l, options: o, refused: telemetry.Tally[string]{Every: tellEvery},
 		connections: newShares(l.Connections, l.AddressConnections),
 		calls:       newShares(l.Calls, l.AddressCalls),
 		replies:     newShares(l.Replies, l.AddressReplies),
@@ -130,17 +124,24 @@ func New(l Limits, o Options) *Guard {
 // Log returns the guard's logger, which is never nil.
 func (g *Guard) Log() *slog.Logger { return g.options.Log }
 
-// Names of the limits, in the log and as the metric's label.
+// Names of the limits, in the log and as the metric's label; each is the flag that sets it.
 const (
 	limitConnections        = "max-connections"
 	limitAddressConnections = "address-connections"
-	limitCalls              = "calls"
+	limitCalls              = "max-calls"
 	limitAddressCalls       = "address-calls"
-	limitReplies            = "replies"
+	limitReplies            = "max-replies"
 	limitAddressReplies     = "address-replies"
 	limitRate               = "rate-limit"
-	limitSend               = "send"
+	limitSend               = "send-time"
 )
+
+// LimitNames lists them.
+func LimitNames() []string {
+	return []string{
+		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend,
+	}
+}
 
 // tellEvery is the time between two log lines about one limit.
 const tellEvery = time.Minute
@@ -149,17 +150,8 @@ const tellEvery = time.Minute
 // if that was not told in the last minute.
 func (g *Guard) Refuse(limit, who string) {
 	g.options.Metrics.refuse(limit)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	r := g.refused[limit]
-	if r == nil {
-		r = &refusals{}
-		g.refused[limit] = r
-	}
-	r.count++
-	if now := time.Now(); now.Sub(r.told) >= tellEvery {
-		g.options.Log.Warn("a limit holds clients back", "limit", limit, "last", who, "times", r.count)
-		r.told, r.count = now, 0
+	if times := g.refused.Add(limit, time.Now()); times > 0 {
+		g.options.Log.Warn("a limit holds clients back", "limit", limit, "last", who, "times", times)
 	}
 }
 

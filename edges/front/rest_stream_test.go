@@ -172,7 +172,7 @@ func TestAStreamOverRESTThatNobodyReadsEnds(t *testing.T) {
 		conn, _ := ask("/v1/test/follow", `"x"`)
 		time.Sleep(2 * l.Send)
 		synctest.Wait()
-		if sent > 20 || log.count("limit=send") != 1 {
+		if sent > 20 || log.count("limit=send-time") != 1 {
 			t.Errorf("%d messages were sent to nobody; log: %s", sent, log.all.String())
 		}
 		_ = conn.Close()

@@ -59,6 +59,6 @@ func Operations(ctx context.Context, l net.Listener, h http.Handler, call time.D
 		Connections: 128, AddressConnections: 16, Calls: 128, AddressCalls: 16, Replies: 32 << 20, AddressReplies: 16 << 20,
 		Rate: 20, Burst: 100, Header: 16 << 10, Body: 16 << 10, Speed: 32 << 10,
 		Handshake: 5 * time.Second, Read: 10 * time.Second, Call: call, Send: 30 * time.Second, Idle: restIdle,
-	}, Options{Log: log})
+	}, Options{Log: log.With("listener", "operations")})
 	return g.ServeHTTP(ctx, g.HTTP(h), l)
 }

@@ -50,7 +50,7 @@ func (s *sessions) admit(c transport.CapableConn, inbound bool) (transport.Capab
 	}
 	switch refused {
 	case RefusedFull:
-		return nil, &errNoRoom{refused, fmt.Sprintf("all %d sessions are taken by peers that we chose", s.table.limit)}
+		return nil, &errNoRoom{refused, fmt.Sprintf("all %d sessions are taken by peers that we chose: --max-peers allows more", s.table.limit)}
 	case RefusedShare:
 		return nil, &errNoRoom{refused, fmt.Sprintf("the block %s has its share of %d sessions: raise --peers-per-address if they are all yours", block, s.table.share)}
 	}

@@ -28,6 +28,9 @@ const (
 	// DefaultMaxConnsPerIP bounds the connections of one IPv4 address, or of one IPv6 /56 block.
 	// libp2p exempts loopback.
 	DefaultMaxConnsPerIP = 8
+	// DefaultMaxHalfOpen bounds the inbound connections that have not passed the hello, those in QUIC's
+	// handshake included. Half of it may be saying hello, and an eighth may be of one IPv4 /24 or IPv6 /48.
+	DefaultMaxHalfOpen = 128
 	// DefaultHelloTimeout is the time in which a new connection must have named its network.
 	DefaultHelloTimeout = 5 * time.Second
 	// DefaultSeenTTL is how long a gossip message is remembered, and so not delivered again.
@@ -41,9 +44,6 @@ const (
 	// MaxMessageSize is the largest gossip message of any topic, in bytes. Larger things are
 	// announced by id and fetched by request.
 	MaxMessageSize = 1 << 20
-	// MaxHellos bounds the inbound connections that have not named their network yet. More are
-	// closed at once.
-	MaxHellos = 64
 	// MaxConnsPerPeer bounds the connections of one peer; two hosts that dial each other have two.
 	MaxConnsPerPeer = 4
 	// MaxStreamsPerPeer bounds the streams of one peer in one direction.
@@ -73,6 +73,7 @@ type Config struct {
 	MaxPeers      int           // peers to keep; DefaultMaxPeers
 	MaxMemory     int64         // bytes; DefaultMaxMemory
 	MaxConnsPerIP int           // connections; DefaultMaxConnsPerIP
+	MaxHalfOpen   int           // connections, at least 8; DefaultMaxHalfOpen
 	HelloTimeout  time.Duration // DefaultHelloTimeout
 	SeenTTL       time.Duration // at least two layers; DefaultSeenTTL
 	Heartbeat     time.Duration // DefaultHeartbeat
@@ -90,11 +91,15 @@ type Config struct {
 
 // withDefaults returns the config with its zero fields filled, or the first thing wrong with it.
 func (c Config) withDefaults() (Config, error) {
+	if c.MaxPeers != 0 {
+		setInt(&c.MinPeers, min(DefaultMinPeers, c.MaxPeers))
+	}
 	setInt(&c.MinPeers, DefaultMinPeers)
 	setInt(&c.MinOutbound, min(DefaultMinOutbound, c.MinPeers))
 	setInt(&c.MaxPeers, max(DefaultMaxPeers, c.MinPeers))
 	setInt(&c.MaxMemory, DefaultMaxMemory)
 	setInt(&c.MaxConnsPerIP, DefaultMaxConnsPerIP)
+	setInt(&c.MaxHalfOpen, DefaultMaxHalfOpen)
 	setInt(&c.HelloTimeout, DefaultHelloTimeout)
 	setInt(&c.SeenTTL, DefaultSeenTTL)
 	setInt(&c.Heartbeat, DefaultHeartbeat)
@@ -113,6 +118,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MinPeers < 0 || c.MinOutbound < 0 || c.MaxPeers < c.MinPeers || c.MinPeers < c.MinOutbound {
 		return c, fmt.Errorf("p2p: peers: min outbound %d, min %d, max %d: set them in rising order", c.MinOutbound, c.MinPeers, c.MaxPeers)
 	}
+	if c.MaxHalfOpen < 8 {
+		return c, fmt.Errorf("p2p: %d handshakes at a time: allow 8 or more", c.MaxHalfOpen)
+	}
 	if len(c.Listen) == 0 {
 		return c, errors.New("p2p: no listen address: give one as /ip4/0.0.0.0/udp/0/quic-v1")
 	}
@@ -127,6 +135,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, nil
 }
+
+// hellos is how many inbound connections may be saying hello.
+func (c Config) hellos() int { return c.MaxHalfOpen / 2 }
 
 func setInt[T int | int64 | time.Duration](field *T, value T) {
 	if *field == 0 {

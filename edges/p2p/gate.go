@@ -19,9 +19,13 @@ const (
 	RefusedVersion = "version" // another protocol version
 	RefusedGarbage = "garbage" // no hello of ours, or a broken one
 	RefusedTimeout = "timeout" // no hello in time
-	RefusedBusy    = "busy"    // MaxHellos others are saying hello
+	RefusedBusy    = "busy"    // half of Config.MaxHalfOpen others are saying hello
 	RefusedBanned  = "banned"  // Penalise'd away
-	RefusedLimit   = "limit"   // of connections, of one address or in all
+	RefusedLimit   = "limit"   // there are too many connections in all, or too much memory is taken
+	RefusedAddress = "address" // the address has Config.MaxConnsPerIP connections
+	RefusedRate    = "rate"    // its connections come too fast
+	RefusedOpening = "opening" // Config.MaxHalfOpen are in their handshake
+	RefusedBlock   = "block"   // the address block has its share of those
 	RefusedFull    = "full"    // the table is full of peers that we chose
 	RefusedShare   = "share"   // the address block has its share of the table
 )
@@ -59,6 +63,7 @@ type gate struct {
 	ours    hello
 	timeout time.Duration
 	refused func(Refusal)
+	hellos  int             // inbound connections that say hello at a time
 	open    <-chan struct{} // closed when inbound connections may pass
 	// admit gives a connection whose network is ours a place, or says why not.
 	admit func(c transport.CapableConn, inbound bool) (transport.CapableConn, error)
@@ -197,7 +202,7 @@ func (g *gate) Listen(addr ma.Multiaddr) (transport.Listener, error) {
 		Listener: inner,
 		gate:     g,
 		passed:   make(chan transport.CapableConn),
-		slots:    make(chan struct{}, MaxHellos),
+		slots:    make(chan struct{}, g.hellos),
 		ctx:      ctx,
 		end:      cancel,
 	}
@@ -214,8 +219,8 @@ func (g *gate) Close() error {
 	return nil
 }
 
-// gateListener owns one goroutine that accepts and one for each of at most MaxHellos connections that
-// are saying hello. All end with Close.
+// gateListener owns one goroutine that accepts and one for each of the connections that are saying
+// hello, of which there are gate.hellos at most. All end with Close.
 type gateListener struct {
 	transport.Listener
 	gate   *gate
@@ -240,7 +245,7 @@ func (l *gateListener) acceptLoop() {
 			// Bounded before it is authenticated: what a flood costs us is one close per connection.
 			c.CloseWithError(codeBusy)
 			l.gate.refused(Refusal{Peer: c.RemotePeer(), Addr: c.RemoteMultiaddr(), Inbound: true, Reason: RefusedBusy,
-				Err: fmt.Errorf("peer %s came while %d others were saying hello: refused", c.RemotePeer(), MaxHellos)})
+				Err: fmt.Errorf("peer %s came while %d others were saying hello: raise --max-handshakes if they are honest", c.RemotePeer(), cap(l.slots))})
 			continue
 		}
 		l.tasks.Add(1)

@@ -10,31 +10,24 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-const (
-	// MaxHalfOpen bounds the inbound connections that have not passed the hello, those in QUIC's handshake
-	// included.
-	MaxHalfOpen = 2 * MaxHellos
-	// MaxHalfOpenPerBlock bounds those of one IPv4 /24 or IPv6 /48. Of one address there are no more than
-	// Config.MaxConnsPerIP connections of any kind.
-	MaxHalfOpenPerBlock = MaxHellos / 4
-)
-
 // halfOpen counts inbound connections from the packet that proved their address to the end of the hello.
+// An eighth of the limit may be of one block.
 type halfOpen struct {
+	limit  int
 	mu     sync.Mutex
 	all    int
 	blocks map[netip.Prefix]int
 }
 
-// enter takes a place, which ends with ctx or with leave, whichever comes first.
-func (o *halfOpen) enter(ctx context.Context, block netip.Prefix) (leave func(), err error) {
+// enter takes a place, which ends with ctx or with leave, whichever comes first. The error is the limit's.
+func (o *halfOpen) enter(ctx context.Context, block netip.Prefix) (leave func(), err *errNoRoom) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case o.all >= MaxHalfOpen:
-		return nil, fmt.Errorf("%d connections are in their handshake", o.all)
-	case block.IsValid() && o.blocks[block] >= MaxHalfOpenPerBlock:
-		return nil, fmt.Errorf("%d connections of block %s are in their handshake", o.blocks[block], block)
+	case o.all >= o.limit:
+		return nil, &errNoRoom{RefusedOpening, fmt.Sprintf("%d connections are in their handshake: raise --max-handshakes if they are honest", o.all)}
+	case block.IsValid() && o.blocks[block] >= o.limit/8:
+		return nil, &errNoRoom{RefusedBlock, fmt.Sprintf("%d connections of block %s are in their handshake: raise --max-handshakes if they are all yours", o.blocks[block], block)}
 	}
 	o.all++
 	if block.IsValid() {

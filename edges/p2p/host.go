@@ -41,11 +41,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/quic-go/quic-go"
 	"go.uber.org/fx"
-	"golang.org/x/time/rate"
+
+	"tweedle/base/telemetry"
 )
 
-// maxRefusalLogs bounds the lines about refused connections, per second: a flood is counted, not written.
-const maxRefusalLogs = 5
+// refusedEvery is the time between two lines about connections refused for one reason: a flood is
+// counted, not written.
+const refusedEvery = time.Minute
 
 var errBanned = errors.New("peer is banned")
 
@@ -65,10 +67,10 @@ type Host struct {
 	sessions  *sessions
 	halfOpen  halfOpen
 	libp2p    host.Host
-	tasks     tasks         // handlers that run
-	wake      chan struct{} // a peer came or went
-	open      chan struct{} // closed by Run: inbound connections may pass
-	refusals  *rate.Limiter
+	tasks     tasks                      // handlers that run
+	wake      chan struct{}              // a peer came or went
+	open      chan struct{}              // closed by Run: inbound connections may pass
+	refusals  telemetry.Tally[[2]string] // by direction and reason
 
 	ctx      context.Context // ends with Close
 	end      context.CancelFunc
@@ -102,10 +104,10 @@ func New(cfg Config) (*Host, error) {
 		metrics:   newHostMetrics(),
 		penalties: newPenalties(MaxPenalties),
 		book:      newBook(id, MaxBook),
-		halfOpen:  halfOpen{blocks: make(map[netip.Prefix]int)},
+		halfOpen:  halfOpen{limit: cfg.MaxHalfOpen, blocks: make(map[netip.Prefix]int)},
 		wake:      make(chan struct{}, 1),
 		open:      make(chan struct{}),
-		refusals:  rate.NewLimiter(maxRefusalLogs, 2*maxRefusalLogs),
+		refusals:  telemetry.Tally[[2]string]{Every: refusedEvery},
 		topics:    make(map[string]*topic),
 		servers:   make(map[string]*server),
 	}
@@ -187,6 +189,7 @@ func (h *Host) newTransport(key crypto.PrivKey, cm *quicreuse.ConnManager, psk p
 		ours:      hello{version: ProtocolVersion, network: h.cfg.Network},
 		timeout:   h.cfg.HelloTimeout,
 		refused:   h.refused,
+		hellos:    h.cfg.hellos(),
 		open:      h.open,
 		admit:     h.sessions.admit,
 	}, nil
@@ -203,14 +206,15 @@ func (h *Host) newQUIC(reset quic.StatelessResetKey, token quic.TokenGeneratorKe
 			}
 			scope, err := rm.OpenConnection(network.DirInbound, false, addr)
 			if err != nil {
-				h.refused(Refusal{Addr: addr, Inbound: true, Reason: RefusedLimit, Err: h.namedLimit(err)})
+				named := h.namedLimit(err)
+				h.refused(Refusal{Addr: addr, Inbound: true, Reason: named.reason, Err: named})
 				return ctx, err
 			}
-			leave, err := h.halfOpen.enter(ctx, sessionBlock(addr))
-			if err != nil {
+			leave, full := h.halfOpen.enter(ctx, sessionBlock(addr))
+			if full != nil {
 				scope.Done()
-				h.refused(Refusal{Addr: addr, Inbound: true, Reason: RefusedLimit, Err: err})
-				return ctx, err
+				h.refused(Refusal{Addr: addr, Inbound: true, Reason: full.reason, Err: full})
+				return ctx, full
 			}
 			context.AfterFunc(ctx, scope.Done)
 			return network.WithConnManagementScope(context.WithValue(ctx, halfOpenKey{}, leave), scope), nil
@@ -236,14 +240,14 @@ func (h *Host) newQUIC(reset quic.StatelessResetKey, token quic.TokenGeneratorKe
 }
 
 // namedLimit says which limit a new connection met, and how it is changed. libp2p has texts only.
-func (h *Host) namedLimit(err error) error {
+func (h *Host) namedLimit(err error) *errNoRoom {
 	switch text := err.Error(); {
 	case strings.Contains(text, "connections per ip"):
-		return fmt.Errorf("%d connections from one address are there: raise --peers-per-address if they are all yours", h.cfg.MaxConnsPerIP)
+		return &errNoRoom{RefusedAddress, fmt.Sprintf("%d connections from one address are there: raise --peers-per-address if they are all yours", h.cfg.MaxConnsPerIP)}
 	case strings.Contains(text, "rate limit"):
-		return fmt.Errorf("connections from one address come faster than one in five seconds, after %d at once: raise --peers-per-address if they are all yours", 2*h.cfg.MaxConnsPerIP)
+		return &errNoRoom{RefusedRate, fmt.Sprintf("connections from one address come faster than one in five seconds, after %d at once: raise --peers-per-address if they are all yours", 2*h.cfg.MaxConnsPerIP)}
 	}
-	return fmt.Errorf("too many connections: %w", err)
+	return &errNoRoom{RefusedLimit, fmt.Sprintf("there are too many connections (--max-peers allows more): %v", err)}
 }
 
 // fixedSource says that all our packets leave from the address that we listen on: a virtual network has
@@ -448,11 +452,15 @@ func (h *Host) Penalise(p PeerID, points float64, reason string) {
 	}
 }
 
-// refused counts, logs and reports a refused connection.
+// refused counts and reports a refused connection. The log has one line a minute for each reason, with how
+// many there were.
 func (h *Host) refused(r Refusal) {
-	h.metrics.refused.WithLabelValues(direction(r.Inbound), r.Reason).Inc()
-	if h.refusals.Allow() {
-		h.log.Warn("connection refused", "err", r.Err, "peer", r.Peer, "addr", r.Addr, "direction", direction(r.Inbound), "reason", r.Reason)
+	d := direction(r.Inbound)
+	h.metrics.refused.WithLabelValues(d, r.Reason).Inc()
+	if times := h.refusals.Add([2]string{d, r.Reason}, time.Now()); times > 0 {
+		h.log.Warn("connection refused", "err", r.Err, "peer", r.Peer, "addr", r.Addr, "direction", d, "reason", r.Reason, "times", times)
+	} else {
+		h.log.Debug("connection refused", "err", r.Err, "peer", r.Peer, "addr", r.Addr, "direction", d, "reason", r.Reason)
 	}
 	if h.cfg.OnRefused != nil {
 		h.cfg.OnRefused(r)

@@ -181,7 +181,7 @@ func TestAFloodOfSilentConnectionsIsBoundedAndLeavesNothing(t *testing.T) {
 	run(t, h)
 	const extra = 10
 	var conns []transport.CapableConn
-	for range MaxHellos + extra {
+	for range (DefaultMaxHalfOpen / 2) + extra {
 		tr, _ := bareTransport(t) // each another peer: one alone would meet MaxConnsPerPeer
 		conns = append(conns, bareDial(t, tr, h))
 	}
@@ -189,7 +189,7 @@ func TestAFloodOfSilentConnectionsIsBoundedAndLeavesNothing(t *testing.T) {
 	for _, c := range conns {
 		c.Close()
 	}
-	within(t, patience, "so are the others as they leave", func() bool { return seen.count(RefusedGarbage, true) == MaxHellos })
+	within(t, patience, "so are the others as they leave", func() bool { return seen.count(RefusedGarbage, true) == (DefaultMaxHalfOpen / 2) })
 	// Whatever else runs, of ours nothing is left.
 	within(t, patience, "their goroutines end", func() bool {
 		stacks := make([]byte, 1<<22)

@@ -23,10 +23,10 @@ func newResourceManager(c Config) (network.ResourceManager, error) {
 	}
 	// Whoever the table will refuse or displace has a connection before it knows; and so has the displaced
 	// one until it is closed.
-	conns := 2*c.MaxPeers + MaxHellos
+	conns := 2*c.MaxPeers + c.hellos()
 	limits := rcmgr.PartialLimitConfig{
 		System:    limit(conns, c.MaxPeers*MaxStreamsPerPeer, c.MaxMemory),
-		Transient: limit(2*MaxHellos, 4*MaxHellos, c.MaxMemory/4),
+		Transient: limit(c.MaxHalfOpen, 2*c.MaxHalfOpen, c.MaxMemory/4),
 		// No address is trusted more than another.
 		AllowlistedSystem:    rcmgr.ResourceLimits{Conns: rcmgr.BlockAllLimit},
 		AllowlistedTransient: rcmgr.ResourceLimits{Conns: rcmgr.BlockAllLimit},

@@ -66,7 +66,7 @@ func (h *Host) collectors() []prometheus.Collector {
 		gauge("sessions", "Connections that passed the hello.", "kind", "now", h.readTable(func(t *sessionTable) int { return len(t.sessions) })),
 		gauge("sessions", "Connections that passed the hello.", "kind", "limit", h.readTable(func(t *sessionTable) int { return t.limit })),
 		gauge("half_open", "Connections in their handshake or at the hello.", "kind", "now", func() float64 { return float64(h.halfOpen.count()) }),
-		gauge("half_open", "Connections in their handshake or at the hello.", "kind", "limit", func() float64 { return MaxHalfOpen }),
+		gauge("half_open", "Connections in their handshake or at the hello.", "kind", "limit", func() float64 { return float64(h.cfg.MaxHalfOpen) }),
 	}
 	for _, reason := range []string{LeftRoom, LeftShare, LeftPeer, LeftSilent, LeftUs} {
 		cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "tweedle", Subsystem: "p2p", Name: "sessions_ended_total",

@@ -52,6 +52,9 @@ type Config struct {
 	Bootnodes []string // multiaddresses with peer id
 	// PeersPerAddress bounds the connections of one IP address; 0: the default.
 	PeersPerAddress int
+	// MaxPeers and MaxHandshakes bound the sessions with peers, and the connections that
+	// are not one yet; 0: the defaults of package p2p.
+	MaxPeers, MaxHandshakes int
 
 	// Smeshing makes the node prove NumUnits of space, registered at Poets
 	// (their REST addresses as URLs), for rewards to Coinbase.
@@ -315,8 +318,9 @@ func (n *Node) network() error {
 	n.host, err = p2p.New(p2p.Config{
 		Network: p2p.NetworkID{GenesisID: id, Name: n.cfg.Network.Name},
 		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, "peers.json"),
-		MaxConnsPerIP: n.cfg.PeersPerAddress, SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
-		Logger: n.log, Registry: n.registry, Socket: n.cfg.Socket,
+		MaxConnsPerIP: n.cfg.PeersPerAddress, MaxPeers: n.cfg.MaxPeers, MaxHalfOpen: n.cfg.MaxHandshakes,
+		SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
+		Logger:  n.log, Registry: n.registry, Socket: n.cfg.Socket,
 	})
 	if err != nil {
 		return err

@@ -267,8 +267,8 @@ func TestAFloodOfHalfOpenHandshakes(t *testing.T) {
 		if grown > 64 || forged > base+16 || forgedHalf > 0 {
 			t.Error("a forged packet costs something that lasts")
 		}
-		if half > p2p.MaxHalfOpen || half == 0 {
-			t.Errorf("%v half-open handshakes, the limit is %d", half, p2p.MaxHalfOpen)
+		if half > p2p.DefaultMaxHalfOpen || half == 0 {
+			t.Errorf("%v half-open handshakes, the limit is %d", half, p2p.DefaultMaxHalfOpen)
 		}
 		if f.delivered() < 0.99 {
 			t.Errorf("%.4f of the honest messages are delivered", f.delivered())

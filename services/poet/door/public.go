@@ -123,8 +123,8 @@ func (p *public) Member(ctx context.Context, in *poetpb.MemberRequest) (*poetpb.
 	return out, nil
 }
 
-// limitKey is the name of the limit of a key's registrations.
-const limitKey = "key"
+// limitKey is the name of the limit of a key's registrations, and the flag that sets it.
+const limitKey = "key-rate"
 
 // signed tells whether a registration that ended so was signed by its key. A
 // key pays for all of those, stored or not; what others send in its name must
