@@ -193,6 +193,7 @@ type want struct {
 	tried map[Peer]bool
 	asked uint64
 	slow  Peer // was asked before and may still answer
+	gone  bool // it is not wanted any more
 }
 
 // Machine is the state of one node's asking.
@@ -203,8 +204,8 @@ type Machine struct {
 	list   []*peer // of the names, in their order
 	turn   int
 	wants  map[Name]*want
-	order  []Name // of wants that were looked at, in the order of their coming
-	fresh  []Name // and of those that came since
+	order  []*want // of wants that were looked at, in the order of their coming
+	fresh  []*want // and of those that came since
 	asks   map[uint64]Ask
 	next   uint64
 	round  time.Time // of the last regular asking
@@ -269,8 +270,9 @@ func (m *Machine) want(n Name, hint Peer, until time.Time, only bool) bool {
 	if p != nil {
 		p.wants++
 	}
-	m.wants[n] = &want{name: n, hint: hint, only: only, until: until, tried: make(map[Peer]bool)}
-	m.fresh = append(m.fresh, n)
+	w := &want{name: n, hint: hint, only: only, until: until, tried: make(map[Peer]bool)}
+	m.wants[n] = w
+	m.fresh = append(m.fresh, w)
 	return true
 }
 
@@ -298,6 +300,7 @@ func (m *Machine) Have(n Name) {
 
 func (m *Machine) forget(w *want) {
 	delete(m.wants, w.name)
+	w.gone = true
 	if p := m.peers[w.hint]; p != nil {
 		p.wants--
 	}
@@ -593,9 +596,8 @@ func (m *Machine) objects(now time.Time) {
 		m.due = m.sweep
 	}
 	batches := make(map[Peer][]Name)
-	for _, n := range look {
-		w := m.wants[n]
-		if w == nil {
+	for _, w := range look {
+		if w.gone {
 			continue
 		}
 		p, left := Peer(""), now.Before(w.until)
@@ -603,19 +605,19 @@ func (m *Machine) objects(now time.Time) {
 			p, left = m.choose(now, w, sweep && all)
 		}
 		if !left {
-			m.out.GaveUp = append(m.out.GaveUp, n)
+			m.out.GaveUp = append(m.out.GaveUp, w.name)
 			m.forget(w)
 			continue
 		}
 		if w.until.Before(m.due) {
 			m.due = w.until
 		}
-		keep = append(keep, n)
+		keep = append(keep, w)
 		if p == "" {
 			continue
 		}
 		w.asked = chosen
-		batches[p] = append(batches[p], n)
+		batches[p] = append(batches[p], w.name)
 		if len(batches[p]) == MaxObjects {
 			m.askObjects(now, p, batches[p])
 			batches[p] = nil
