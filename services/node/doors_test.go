@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"tweedle/edges/api/doortest"
 	"tweedle/edges/front"
-	"tweedle/edges/front/fronttest"
 )
 
 // Every listener of a node serves what is on its list, to whom it is for, and nothing else.
@@ -16,7 +16,7 @@ func TestEachListenerOfANodeServesItsListOnly(t *testing.T) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(cfg.Dir, front.TokenFile), []byte(fronttest.TokenFile), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(cfg.Dir, front.TokenFile), []byte(doortest.TokenFile), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const any = "127.0.0.1:0"
@@ -36,7 +36,7 @@ func TestEachListenerOfANodeServesItsListOnly(t *testing.T) {
 	}()
 	e := n.Endpoints()
 	public := []string{"spacemesh.v1.NodeService", "spacemesh.v1.MeshService", "spacemesh.v1.TransactionService", "spacemesh.v1.GlobalStateService"}
-	for _, d := range []fronttest.Door{
+	for _, d := range []doortest.Door{
 		{Name: "gRPC", Address: e.GRPC, Services: append([]string{
 			"spacemesh.v1.GatewayService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}, public...)},
 		{Name: "REST", Address: e.REST, HTTP: true, Services: public},
@@ -46,7 +46,7 @@ func TestEachListenerOfANodeServesItsListOnly(t *testing.T) {
 			"/spacemesh.v1.DebugService/NetworkInfo", "/spacemesh.v1.AdminService/PeerInfoStream"}},
 	} {
 		t.Run(d.Name, func(t *testing.T) {
-			if calls := fronttest.Walk(t, d); calls < 300 {
+			if calls := doortest.Walk(t, d); calls < 300 {
 				t.Errorf("only %d calls", calls)
 			}
 		})

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"tweedle/base/telemetry"
+	"tweedle/edges/api/doortest"
 	"tweedle/edges/front"
-	"tweedle/edges/front/fronttest"
 	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/door"
 	"tweedle/services/poet/rounds"
@@ -24,7 +24,7 @@ import (
 func onLoopback(t *testing.T, adjust ...func(*Config)) (e telemetry.Endpoints, profile string) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, front.TokenFile), []byte(fronttest.TokenFile), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, front.TokenFile), []byte(doortest.TokenFile), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const any = "127.0.0.1:0"
@@ -73,7 +73,7 @@ func onLoopback(t *testing.T, adjust ...func(*Config)) (e telemetry.Endpoints, p
 // Every listener of a PoET serves what is on its list, to whom it is for, and nothing else.
 func TestEachListenerOfAPoETServesItsListOnly(t *testing.T) {
 	e, profile := onLoopback(t)
-	for _, d := range []fronttest.Door{
+	for _, d := range []doortest.Door{
 		{Name: "gRPC", Address: e.GRPC, Services: []string{
 			"rpc.api.v1.PoetService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}},
 		{Name: "REST", Address: e.REST, HTTP: true, Paths: []string{
@@ -83,7 +83,7 @@ func TestEachListenerOfAPoETServesItsListOnly(t *testing.T) {
 		{Name: "admin", Address: e.Admin, Token: true, Services: []string{"tweedle.poet.v1.AdminService", "rpc.api.v1.ConfigurationService"}},
 	} {
 		t.Run(d.Name, func(t *testing.T) {
-			if calls := fronttest.Walk(t, d); calls < 300 {
+			if calls := doortest.Walk(t, d); calls < 300 {
 				t.Errorf("only %d calls", calls)
 			}
 		})

@@ -1,4 +1,4 @@
-// Package fronttest tries the listeners of a server from outside; only tests import it.
+// Package doortest tries the listeners of a server from outside; only tests import it.
 //
 // Walk asks each listener for everything that any of our programs knows, and for
 // what programs like them often have, with each kind of credential. It promises
@@ -7,7 +7,7 @@
 // It leaves to the caller: to run the server with a token file that has Valid and
 // Expired, and to say what is expected, in words of its own rather than from the
 // lists that it tests.
-package fronttest
+package doortest
 
 import (
 	"context"
@@ -177,7 +177,7 @@ func operators() []string {
 		Paths map[string]any `json:"paths"`
 	}
 	if err := json.Unmarshal(poetpb.OpenAPI, &api); err != nil || len(api.Paths) < 5 {
-		panic(fmt.Sprintf("fronttest: the PoET's paths cannot be read: %v", err))
+		panic(fmt.Sprintf("doortest: the PoET's paths cannot be read: %v", err))
 	}
 	for path := range api.Paths {
 		paths = append(paths, variable().ReplaceAllString(path, "x"))
