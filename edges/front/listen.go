@@ -24,6 +24,17 @@ func Loopback(address string) string {
 	return address
 }
 
+// Address tells where a listener is reached, as clients dial it; "" for none.
+func Address(l net.Listener) string {
+	switch {
+	case l == nil:
+		return ""
+	case l.Addr().Network() == "unix":
+		return UnixPrefix + l.Addr().String()
+	}
+	return l.Addr().String()
+}
+
 // Listen opens a TCP listener; an address without host means every interface.
 // The error is one line that says what to do.
 func Listen(address string) (net.Listener, error) {

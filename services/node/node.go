@@ -136,7 +136,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	telemetry.CountDropped(cfg.Log, n.registry)
 	defer func() {
 		if err != nil {
-			n.close()
+			n.Close()
 		}
 		if durable.IsFull(err) { // while a key was written
 			err = fmt.Errorf("data directory %s: %w: free some and start again", cfg.Dir, store.ErrFull)
@@ -336,7 +336,7 @@ func (n *Node) askTimeout() time.Duration {
 
 // Run runs the node until ctx ends, then closes it. It is not to be run again.
 func (n *Node) Run(ctx context.Context) error {
-	defer n.close()
+	defer n.Close()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		<-ctx.Done()
@@ -365,11 +365,9 @@ func (n *Node) storeFaults(ctx context.Context) error {
 	}
 }
 
-// Close releases what Open took, for a node that is not run.
-func (n *Node) Close() { n.close() }
-
-// close releases what Open took; whatever is not there yet is passed over.
-func (n *Node) close() {
+// Close releases what Open took, for a node that is not run; whatever is not there
+// yet is passed over.
+func (n *Node) Close() {
 	if n.servers != nil {
 		n.servers.close()
 	}

@@ -33,7 +33,7 @@ type servers struct {
 // listen opens the listeners, so that an address in use is known at once.
 func (n *Node) listen() (_ *servers, err error) {
 	n.newMetrics()
-	s := &servers{pages: n.operations(), log: n.log}
+	s := &servers{pages: api.Operations(n, n.registry, n.log), log: n.log}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -93,17 +93,9 @@ func (s *servers) close() {
 
 // Endpoints tells where the node is reached.
 func (n *Node) Endpoints() telemetry.Endpoints {
-	address := func(l net.Listener) string {
-		if l == nil {
-			return ""
-		}
-		if l.Addr().Network() == "unix" {
-			return front.UnixPrefix + l.Addr().String()
-		}
-		return l.Addr().String()
-	}
 	e := telemetry.Endpoints{
-		GRPC: address(n.servers.grpc), REST: address(n.servers.rest), Metrics: address(n.servers.operations), Admin: address(n.servers.private),
+		GRPC: front.Address(n.servers.grpc), REST: front.Address(n.servers.rest),
+		Metrics: front.Address(n.servers.operations), Admin: front.Address(n.servers.private),
 	}
 	if addrs := n.host.Addrs(); len(addrs) > 0 {
 		e.P2P = addrs[0]

@@ -1,10 +1,7 @@
 package node
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
-	"strconv"
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/store"
@@ -65,39 +62,11 @@ func (n *Node) Layers(from types.Layer) ([]telemetry.LayerStatus, error) {
 	return out, nil
 }
 
-// operations serves the operator: metrics, status, layers. It has nothing that
-// changes the node.
-func (n *Node) operations() http.Handler {
-	mux := http.NewServeMux()
-	n.registry.ServeMetrics(mux)
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { n.answer(w, n.Status(), nil) })
-	mux.HandleFunc("GET /smesher", func(w http.ResponseWriter, _ *http.Request) {
-		if n.smesher == nil {
-			http.Error(w, "this node does not smesh: start it with --smeshing", http.StatusNotFound)
-			return
-		}
-		screen, err := n.smesher.Screen(n.now())
-		n.answer(w, screen, err)
-	})
-	mux.HandleFunc("GET /peers", func(w http.ResponseWriter, _ *http.Request) { n.answer(w, n.Peers(), nil) })
-	mux.HandleFunc("GET /layers", func(w http.ResponseWriter, r *http.Request) {
-		from, err := strconv.ParseUint(r.FormValue("from"), 10, 32)
-		if err != nil && r.FormValue("from") != "" {
-			http.Error(w, "from is not a layer number", http.StatusBadRequest)
-			return
-		}
-		layers, err := n.Layers(types.Layer(from))
-		n.answer(w, layers, err)
-	})
-	return mux
-}
-
-func (n *Node) answer(w http.ResponseWriter, v any, err error) {
-	if err != nil {
-		n.log.Error("status", "err", err)
-		http.Error(w, "cannot read the store", http.StatusInternalServerError)
-		return
+// Smesher tells what the smesher does and waits for; ok is false if there is none.
+func (n *Node) Smesher() (screen telemetry.Smesher, ok bool, err error) {
+	if n.smesher == nil {
+		return screen, false, nil
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the reader has gone; nobody is left to tell
+	screen, err = n.smesher.Screen(n.now())
+	return screen, true, err
 }

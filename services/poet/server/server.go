@@ -153,14 +153,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 
 // endpoints tells where the listeners are.
 func (ls *listeners) endpoints() telemetry.Endpoints {
-	e := telemetry.Endpoints{GRPC: ls.grpc.Addr().String(), REST: ls.rest.Addr().String(), Admin: ls.admin.Addr().String()}
-	if ls.admin.Addr().Network() == "unix" {
-		e.Admin = front.UnixPrefix + e.Admin
-	}
-	if ls.metrics != nil {
-		e.Metrics = ls.metrics.Addr().String()
-	}
-	return e
+	return telemetry.Endpoints{GRPC: front.Address(ls.grpc), REST: front.Address(ls.rest), Admin: front.Address(ls.admin), Metrics: front.Address(ls.metrics)}
 }
 
 // listeners are the open listeners of a server.
