@@ -65,7 +65,7 @@ func encode(at time.Time, e Event) ([]byte, error) {
 
 // Started is the first event.
 type Started struct {
-	Page      *string   `json:"page"` // null: there is no dashboard yet
+	Page      *string   `json:"page"` // URL of the watch's page; null: nobody watches
 	Dir       string    `json:"dir"`
 	Network   string    `json:"network"`
 	GenesisID string    `json:"genesis_id"`
@@ -87,7 +87,11 @@ func (s Started) text() string {
 	if left := time.Until(s.Genesis); left > 0 {
 		when = fmt.Sprintf("genesis in %.0f s, at %s", left.Seconds(), s.Genesis.Local().Format(time.TimeOnly))
 	}
-	return fmt.Sprintf("%s network %s (id %.10s) of %d nodes and %d PoETs in %s; %s",
+	where := ""
+	if s.Page != nil {
+		where = "open " + *s.Page + ": "
+	}
+	return where + fmt.Sprintf("%s network %s (id %.10s) of %d nodes and %d PoETs in %s; %s",
 		how, s.Network, s.GenesisID, s.Nodes, s.Poets, s.Dir, when)
 }
 

@@ -141,21 +141,22 @@ func (l *launcher) started(resumed bool) Started {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.plan.network
+	var page *string
+	if l.watch != nil {
+		url := "http://" + l.watch.record().Endpoints.Metrics
+		page = &url
+	}
 	return Started{
-		Dir: string(l.dir.directory), Network: n.Name, GenesisID: n.ID().String(), Genesis: n.Genesis,
+		Page: page, Dir: string(l.dir.directory), Network: n.Name, GenesisID: n.ID().String(), Genesis: n.Genesis,
 		Preset: l.plan.Preset, Nodes: len(l.plan.names(Node)), Poets: len(l.plan.names(Poet)),
 		Gateways: l.plan.Gateways, Resumed: resumed,
 	}
 }
 
-// startAll starts the watch, the PoETs, then the nodes, and tells the PoETs their
-// gateways. obs shows progress meanwhile.
+// startAll starts the PoETs, then the nodes, and tells the PoETs their gateways. obs shows progress meanwhile.
 func (l *launcher) startAll(ctx context.Context, obs *observer) error {
 	stop := obs.show(ctx)
 	defer stop()
-	if err := l.startWatch(ctx); err != nil {
-		return err
-	}
 	if err := l.startEach(ctx, l.of(Poet)); err != nil {
 		return err
 	}
@@ -201,6 +202,16 @@ func (l *launcher) start(ctx context.Context, p *process, rule addressRule) erro
 
 // startLocked is start for who holds p.op.
 func (l *launcher) startLocked(ctx context.Context, p *process, rule addressRule) error {
+	if err := l.startQuiet(ctx, p, rule); err != nil {
+		return err
+	}
+	l.emit.event(processEvent(p.record()))
+	l.tellWatch()
+	return nil
+}
+
+// startQuiet is startLocked without a word of it.
+func (l *launcher) startQuiet(ctx context.Context, p *process, rule addressRule) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -214,12 +225,7 @@ func (l *launcher) startLocked(ctx context.Context, p *process, rule addressRule
 	}
 	cmd.Env = append(os.Environ(), l.opts.environ...)
 	p.expect(true)
-	if err := p.start(ctx, l.spawner, cmd, cmd.Path != l.opts.Executable && p.Kind != Watch); err != nil {
-		return err
-	}
-	l.emit.event(processEvent(p.record()))
-	l.tellWatch()
-	return nil
+	return p.start(ctx, l.spawner, cmd, cmd.Path != l.opts.Executable && p.Kind != Watch)
 }
 
 // command returns what starts a process.

@@ -20,7 +20,7 @@ type Status struct {
 	Nodes []NodeStatus `json:"nodes"`
 	Poets []PoetStatus `json:"poets"`
 
-	Page   *string `json:"page"`   // of the dashboard; null: there is none
+	Page   *string `json:"page"`   // URL that shows all of this, of the watch; null: there is none
 	Alerts *int    `json:"alerts"` // of severity page or warn, that fire; null: nobody watches
 	Watch  *string `json:"watch"`  // URL of the watch that runs
 
@@ -134,7 +134,7 @@ func (s *Status) fill(records []Record, answers map[string]answer) {
 		e := r.Endpoints
 		if r.Kind == Watch {
 			if url := "http://" + e.Metrics; r.State == Running && e.Metrics != "" {
-				s.Watch = &url
+				s.Watch, s.Page = &url, &url
 			}
 			s.Alerts = a.alerts
 			continue

@@ -148,7 +148,15 @@ func (l *launcher) run(parent context.Context, resumed bool) (Summary, error) {
 	}
 	defer stopControl()
 
+	// The watch comes first: its page's address is in the first event.
+	told, err := l.startWatch(ctx)
 	l.emit.event(l.started(resumed))
+	for _, e := range told {
+		l.emit.event(e)
+	}
+	if err != nil && ctx.Err() == nil {
+		return Summary{}, err
+	}
 	obs := newObserver(l, newLedger(l.plan.network.schedule(), l.firstLayer(time.Now(), resumed)))
 	defer obs.close()
 	if err := l.startAll(ctx, obs); err != nil && ctx.Err() == nil {

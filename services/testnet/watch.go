@@ -15,6 +15,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
+	"tweedle/edges/front"
 )
 
 // The watch is a program of its own, and so are those that run a process and
@@ -45,11 +46,11 @@ func (d directory) hasWatch() bool {
 	return err == nil
 }
 
-// startWatch starts the watch before anything that it watches. Without it the
-// testnet goes on, unless alerts were to be sent somewhere.
-func (l *launcher) startWatch(ctx context.Context) error {
+// startWatch starts the watch before anything that it watches, and returns what is to be told
+// of it. Without it the testnet goes on, unless alerts were to be sent somewhere.
+func (l *launcher) startWatch(ctx context.Context) ([]Event, error) {
 	if l.opts.noWatch {
-		return nil
+		return nil, nil
 	}
 	exe, err := findWatch(l.opts.Executable)
 	if err == nil {
@@ -58,8 +59,14 @@ func (l *launcher) startWatch(ctx context.Context) error {
 		l.mu.Lock()
 		l.watch = p
 		l.mu.Unlock()
-		if err = l.start(ctx, p, fresh); err == nil || ctx.Err() != nil {
-			return err
+		p.op.Lock()
+		err = l.startQuiet(ctx, p, fresh)
+		p.op.Unlock()
+		if err == nil {
+			return []Event{processEvent(p.record())}, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
 		}
 		l.mu.Lock()
 		l.watch = nil
@@ -68,10 +75,9 @@ func (l *launcher) startWatch(ctx context.Context) error {
 		err = fmt.Errorf("no %s beside %s or on PATH: build it with `make watch`", watchProgram, filepath.Base(l.opts.Executable))
 	}
 	if l.opts.AlertWebhook != "" {
-		return fmt.Errorf("nobody would send alerts: %w", err)
+		return nil, fmt.Errorf("nobody would send alerts: %w", err)
 	}
-	l.emit.event(Note{Text: "nobody watches this testnet: " + oneLine(err.Error())})
-	return nil
+	return []Event{Note{Text: "nobody watches this testnet: " + oneLine(err.Error())}}, nil
 }
 
 // watchCommand returns the watch's command line. Its configuration is written
@@ -147,9 +153,15 @@ func (l *launcher) tellWatch() {
 	out := []targets{}
 	for _, k := range []Kind{Node, Poet} {
 		for _, p := range l.of(k) {
-			if addr := p.target(); addr != "" {
-				out = append(out, targets{[]string{addr}, map[string]string{"job": string(k), "name": p.Name}})
+			addr := p.target()
+			if addr == "" {
+				continue
 			}
+			labels := map[string]string{"job": string(k), "name": p.Name}
+			if admin := p.record().Endpoints.Admin; admin != "" { // for the page; Prometheus drops such labels
+				labels["__admin"], labels["__admin_token_file"] = admin, l.dir.path(p.Name, front.TokenFile)
+			}
+			out = append(out, targets{[]string{addr}, labels})
 		}
 	}
 	if err := l.dir.save(out, watchName, watchTargets); err != nil {

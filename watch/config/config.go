@@ -40,6 +40,7 @@ type Config struct {
 // Target is a program to watch.
 type Target struct {
 	Name, Job, Address string
+	Admin, TokenFile   string // of a PoET's admin API, for the page; empty: the page shows less and changes nothing
 }
 
 // Jobs lists the kinds of targets.
@@ -70,7 +71,11 @@ func Load(path string) (Config, error) {
 		return c, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	dir := filepath.Dir(path)
-	for _, p := range append([]*string{&c.Data, &c.TargetsFile}, pointers(c.Rules)...) {
+	paths := append([]*string{&c.Data, &c.TargetsFile}, pointers(c.Rules)...)
+	for i := range c.Targets {
+		paths = append(paths, &c.Targets[i].TokenFile)
+	}
+	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -243,6 +248,14 @@ func (r *reader) address(n *yaml.Node) string {
 	return n.Value
 }
 
+// admin reads the address of an admin listener.
+func (r *reader) admin(n *yaml.Node) string {
+	if strings.HasPrefix(n.Value, "unix:") {
+		return n.Value
+	}
+	return r.address(n)
+}
+
 // url reads a URL. It can be a secret: an error does not show it.
 func (r *reader) url(n *yaml.Node) string {
 	u, err := url.Parse(n.Value)
@@ -258,7 +271,13 @@ func (r *reader) target(n *yaml.Node) Target {
 		"name":    func(n *yaml.Node) { t.Name = r.text(n) },
 		"job":     func(n *yaml.Node) { t.Job = r.choice(n, "job", Jobs()) },
 		"address": func(n *yaml.Node) { t.Address = r.address(n) },
+
+		"admin":            func(n *yaml.Node) { t.Admin = r.admin(n) },
+		"admin_token_file": func(n *yaml.Node) { t.TokenFile = r.text(n) },
 	})
+	if (t.Admin == "") != (t.TokenFile == "") || t.Admin != "" && t.Job != "poet" {
+		r.fault(n, "admin and admin_token_file belong together, and to a target of job poet")
+	}
 	if t.Name == "" || t.Job == "" || t.Address == "" {
 		r.fault(n, "a target needs name, job and address, as in {name: node-1, job: node, address: 127.0.0.1:9095}")
 	}

@@ -19,6 +19,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"too short", "scrape: 1ms", "out of range: write 1s to 1m0s"},
 		{"a list", "targets: {name: a}", `line 1: targets must be a list: begin each of its entries with "- "`},
 		{"incomplete", "targets:\n- {name: a, job: node}", "line 2: a target needs name, job and address"},
+		{"an API without its token", "targets:\n- {name: a, job: poet, address: a:1, admin: a:2}", "line 2: admin and admin_token_file belong together, and to a target of job poet"},
+		{"an API of a node", "targets:\n- {name: a, job: node, address: a:1, admin: a:2, admin_token_file: t}", "to a target of job poet"},
 		{"a job", "targets:\n- {name: a, job: nod, address: a:1}", `line 2: job "nod" is not known: write "node"`},
 		{"same names", "targets:\n- {name: a, job: node, address: a:1}\n- {name: a, job: node, address: a:2}", `two targets of job node are called "a"`},
 		{"kind", "notify:\n- {kind: smoke}", `line 2: kind "smoke" is not known: use one of webhook`},

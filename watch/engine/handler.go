@@ -24,6 +24,8 @@ type Alert struct {
 	Annotations map[string]string `json:"annotations"`
 	Since       time.Time         `json:"since"`
 	Silenced    bool              `json:"silenced"`
+	Inhibited   bool              `json:"inhibited"` // another that fires says why
+	Silence     *Silence          `json:"silence,omitempty"`
 }
 
 // Firing lists the alerts that fire, by their labels.
@@ -36,10 +38,15 @@ func (e *Engine) Firing(ctx context.Context) []Alert {
 		if a.Data.ResolvedAt(now) {
 			continue
 		}
-		out = append(out, Alert{
+		one := Alert{
 			Name: a.Data.Name(), Labels: plain(a.Data.Labels), Annotations: plain(a.Data.Annotations), Since: a.Data.StartsAt,
-			Silenced: e.deliver.silencer.Mutes(ctx, a.Data.Labels),
-		})
+			Silence: e.deliver.silenceOf(ctx, a.Data.Labels),
+		}
+		one.Silenced = one.Silence != nil
+		if inhibitor := e.deliver.inhibitor.Load(); inhibitor != nil {
+			one.Inhibited = inhibitor.Mutes(ctx, a.Data.Labels)
+		}
+		out = append(out, one)
 	}
 	return out
 }

@@ -1,10 +1,9 @@
 package server
 
 import (
+	"context"
 	"crypto/subtle"
-	_ "embed"
 	"encoding/json"
-	"html/template"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,17 +12,43 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"tweedle/watch/engine"
+	"tweedle/watch/page"
 	"tweedle/watch/rules"
 )
 
-//go:embed page.html
-var pageText string
+// newPage wires the page to what the engine knows.
+func (s *Server) newPage() (*page.Page, error) {
+	return page.New(page.Config{
+		Network: s.cfg.Network, Every: s.cfg.Scrape, Allowed: s.allowed, Registry: s.registry, Log: s.log,
+		Targets: func() []page.Target {
+			if t := s.targets.Load(); t != nil {
+				return *t
+			}
+			return nil
+		},
+		Query: func(ctx context.Context, expr string, at time.Time) ([]page.Sample, error) {
+			found, err := s.engine.Query(ctx, expr, at)
+			out := make([]page.Sample, len(found))
+			for i, f := range found {
+				out[i] = page.Sample(f)
+			}
+			return out, err
+		},
+		Alerts: func(ctx context.Context) (out []page.Alert) {
+			for _, a := range s.engine.Firing(ctx) {
+				out = append(out, page.Alert{
+					Name: a.Name, Labels: a.Labels, Summary: a.Annotations["summary"], Detail: a.Annotations["stack"],
+					Since: a.Since, Inhibited: a.Inhibited, Silence: (*page.Silence)(a.Silence),
+				})
+			}
+			return out
+		},
+	})
+}
 
 func (s *Server) handler() http.Handler {
-	page := template.Must(template.New("page").Parse(pageText))
-	api := s.guard(s.engine.Handler())
 	mux := http.NewServeMux()
-	mux.Handle("/api/", api)
+	mux.Handle("/api/", s.guard(s.engine.Handler()))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /alerts", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -38,16 +63,7 @@ func (s *Server) handler() http.Handler {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = w.Write([]byte(text))
 	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		var targets []engine.Target
-		if t := s.targets.Load(); t != nil {
-			targets = *t
-		}
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-		_ = page.Execute(w, map[string]any{
-			"Network": s.cfg.Network, "Now": time.Now().UTC().Format(time.RFC3339), "Alerts": shown(s.engine.Firing(r.Context())), "Targets": targets,
-		})
-	})
+	mux.Handle("/", s.page)
 	return mux
 }
 
@@ -64,16 +80,25 @@ func shown(all []engine.Alert) []engine.Alert {
 }
 
 // guard lets everybody read, and who has the token change something: as a bearer,
-// or as the password of any user, which is what amtool can do.
+// or as the password of any user, which is what amtool can do. A browser may remember a
+// password: what another site's page sends is refused whatever it shows.
 func (s *Server) guard(next http.Handler) http.Handler {
+	own := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		reads := r.Method == http.MethodGet || r.Method == http.MethodHead || strings.HasPrefix(r.URL.Path, "/api/v1/query")
+		if err := own.Check(r); err != nil && !reads {
+			http.Error(w, "this request comes from another site's page", http.StatusForbidden)
+			return
+		}
 		if !reads && !s.allowed(r) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="tweedle-watch"`)
 			http.Error(w, "this changes something: send the token of the data folder as bearer, or as password", http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(w, r)
+		if !reads {
+			s.page.Look() // a silence is to be seen soon
+		}
 	})
 }
 

@@ -29,6 +29,7 @@ import (
 	"tweedle/watch/config"
 	"tweedle/watch/engine"
 	"tweedle/watch/host"
+	"tweedle/watch/page"
 	"tweedle/watch/rules"
 )
 
@@ -59,7 +60,8 @@ type Server struct {
 	listener net.Listener
 	token    string
 
-	targets   atomic.Pointer[[]engine.Target]
+	page      *page.Page
+	targets   atomic.Pointer[[]page.Target]
 	inventory *prometheus.GaugeVec
 	valid     prometheus.Gauge
 	beats     prometheus.Counter
@@ -101,7 +103,11 @@ func Open(path string, log *slog.Logger) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.token, err = readToken(filepath.Join(s.cfg.Data, TokenFile)); err != nil {
+	s.token, err = readToken(filepath.Join(s.cfg.Data, TokenFile))
+	if err == nil {
+		s.page, err = s.newPage()
+	}
+	if err != nil {
 		s.engine.Close()
 		return nil, err
 	}
@@ -170,6 +176,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.engine.Run(ctx) })
 	group.Go(func() error { return s.supply(ctx) })
 	group.Go(func() error { return s.heartbeat(ctx) })
+	group.Go(func() error { return s.page.Run(ctx) })
 	s.log.Info("the watch is up", "page", s.URL(), "data", s.cfg.Data, "targets", len(s.cfg.Targets), "notifiers", len(s.cfg.Notifiers))
 	return group.Wait()
 }
@@ -184,7 +191,7 @@ func (s *Server) supply(ctx context.Context) error {
 		if err != nil {
 			s.log.Error("the file of targets cannot be used, the old targets stay", "err", err)
 		} else if now := fmt.Sprint(targets); now != last {
-			if s.engine.SetTargets(ctx, targets) != nil {
+			if s.engine.SetTargets(ctx, s.scraped(targets)) != nil {
 				return nil
 			}
 			s.show(targets)
@@ -223,19 +230,25 @@ func (s *Server) replace() error {
 }
 
 // show publishes the inventory, for those that are not even tried.
-func (s *Server) show(targets []engine.Target) {
+func (s *Server) show(targets []page.Target) {
 	s.targets.Store(&targets)
 	s.inventory.Reset()
 	for _, t := range targets {
-		s.inventory.WithLabelValues(t.Job, t.Labels["name"]).Set(1)
+		s.inventory.WithLabelValues(t.Job, t.Name).Set(1)
 	}
 }
 
-// allTargets lists what is to be scraped: ourselves, too.
-func (s *Server) allTargets() ([]engine.Target, error) {
-	out := []engine.Target{s.target(ownName, ownName, s.listener.Addr().String())}
+// Labels of a PoET in the file of targets. Prometheus drops what begins with __ by itself.
+const (
+	adminLabel = "__admin"            // address of its admin listener
+	tokenLabel = "__admin_token_file" // with the token of that
+)
+
+// allTargets lists what is to be watched: ourselves, too.
+func (s *Server) allTargets() ([]page.Target, error) {
+	out := []page.Target{{Job: ownName, Name: ownName, Address: s.listener.Addr().String()}}
 	for _, t := range s.cfg.Targets {
-		out = append(out, s.target(t.Job, t.Name, t.Address))
+		out = append(out, page.Target{Job: t.Job, Name: t.Name, Address: t.Address, Admin: t.Admin, TokenFile: t.TokenFile})
 	}
 	if s.cfg.TargetsFile == "" {
 		return out, nil
@@ -256,10 +269,11 @@ func (s *Server) allTargets() ([]engine.Target, error) {
 	}
 	for _, g := range groups {
 		for _, address := range g.Targets {
-			if name, job := g.Labels["name"], g.Labels["job"]; name == "" || job == "" {
+			name, job := g.Labels["name"], g.Labels["job"]
+			if name == "" || job == "" {
 				return nil, fmt.Errorf("%s: target %s needs the labels name and job", s.cfg.TargetsFile, address)
 			}
-			out = append(out, s.target(g.Labels["job"], g.Labels["name"], address))
+			out = append(out, page.Target{Job: job, Name: name, Address: address, Admin: g.Labels[adminLabel], TokenFile: g.Labels[tokenLabel]})
 		}
 	}
 	if len(out) > maxTargets {
@@ -268,8 +282,12 @@ func (s *Server) allTargets() ([]engine.Target, error) {
 	return out, nil
 }
 
-func (s *Server) target(job, name, address string) engine.Target {
-	return engine.Target{Job: job, Address: address, Labels: map[string]string{"net": s.cfg.Network, "name": name}}
+// scraped are targets as the engine takes them.
+func (s *Server) scraped(targets []page.Target) (out []engine.Target) {
+	for _, t := range targets {
+		out = append(out, engine.Target{Job: t.Job, Address: t.Address, Labels: map[string]string{"net": s.cfg.Network, "name": t.Name}})
+	}
+	return out
 }
 
 // heartbeat asks the URL while alerts get through the whole engine: the rule that

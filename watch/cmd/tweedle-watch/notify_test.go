@@ -154,7 +154,7 @@ func TestEveryKindOfNotifierTells(t *testing.T) {
 		}
 	}
 	shown := ""
-	for _, path := range []string{"/", "/api/v2/status", "/metrics"} {
+	for _, path := range []string{"/", "/model", "/alerts", "/api/v2/status", "/metrics"} {
 		resp, err := http.Get(url + path)
 		if err != nil {
 			t.Fatal(err)

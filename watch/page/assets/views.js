@@ -1,0 +1,78 @@
+// The line on top, the verdict, the chain, the bars.
+import { get, now, age } from "./live.js";
+import { $, h, text, attr, setIcon, span, keyed, count } from "./dom.js";
+
+const facts = (el, rows) => keyed(el, rows, (r) => r[0],
+  (r) => h("div", {}, h("dt", {}, r[0]), h("dd", {})), (div, r) => text(div.lastChild, r[1]));
+
+const links = { nodes: "#nodes", rounds: "#poets", delivery: "#poets", atxs: "#atxs", layers: "#layers", state: "#layers", watch: "#alerts" };
+
+export function verdict() {
+  const st = get("status"), chain = get("chain") ?? [];
+  if (!st) return;
+  text($("network"), st.network);
+  text($("verdict-text"), st.verdict);
+  text($("verdict-why"), st.why);
+  setIcon($("verdict-icon"), st.state);
+  attr(document.body, "data-state", st.state);
+  const firing = st.pages + st.warnings;
+  document.title = `${firing ? count(firing, "alert") : st.verdict} - ${st.network}`;
+  attr($("icon"), "href", `/assets/${st.state === "unknown" ? "wait" : st.state}.svg`);
+  const rows = [["nodes", `${st.answering} of ${st.nodes}`]];
+  if (st.phase === "running") rows.push(["lag", count(st.lag, "layer")], ["states", st.roots || "none yet"]);
+  rows.push(["alerts", firing ? [st.pages && count(st.pages, "page"), st.warnings && count(st.warnings, "warning")].filter(Boolean).join(", ") : "none"]);
+  if (st.silenced) rows.push(["silenced", st.silenced]);
+  facts($("counts"), rows);
+  keyed($("chain"), chain, (l) => l.id,
+    (l) => h("li", {}, h("a", { href: links[l.id] }, h("b", {}, h("span", {}), h("span", {}, l.name)), h("span", { class: "fact" }), h("span", { class: "why" }))),
+    (li, l) => {
+      li.className = l.state;
+      const a = li.firstChild;
+      setIcon(a.firstChild.firstChild, l.state);
+      text(a.children[1], l.fact);
+      text(a.children[2], l.why);
+      a.children[2].hidden = !l.why;
+    });
+  clock();
+}
+
+// clock is what changes with time alone.
+export function clock() {
+  const st = get("status"), a = age();
+  const el = $("age");
+  if (a.seconds == null) text(el, a.connected ? "connected" : "connecting");
+  else text(el, a.stale || !a.connected ? `data are ${span(a.seconds)} old` : "live");
+  attr(document.body, "data-stale", a.stale);
+  const stale = $("stale");
+  stale.hidden = !a.stale;
+  if (a.stale) text(stale, `The watch does not answer: what you see is ${span(Math.round(a.seconds))} old. Trying again.`);
+  if (!st) return;
+  const rows = [];
+  if (st.phase === "empty") rows.push(["network's clock", "not known"]);
+  else {
+    const t = (now() - Date.parse(st.genesis)) / 1000;
+    if (t < 0) rows.push(["genesis in", span(-t)]);
+    else {
+      const layer = Math.floor(t / st.layer_seconds), epoch = Math.floor(t / st.epoch_seconds);
+      rows.push(["layer", layer], ["next layer in", span((layer + 1) * st.layer_seconds - t)], ["epoch", epoch], ["next epoch in", span((epoch + 1) * st.epoch_seconds - t)], ["since genesis", span(t)]);
+    }
+  }
+  facts($("clock"), rows);
+}
+
+export function epochs() {
+  const all = get("epochs") ?? [];
+  const most = Math.max(1, ...all.map((e) => e.atxs ?? 0));
+  keyed($("epochs"), all, (e) => e.epoch,
+    (e) => h("li", {}, h("div", { class: "column" }, h("b", {}), h("i", {})), h("span", {}, e.epoch)),
+    (li, e) => {
+      li.className = e.atxs == null ? "none" : e.drop ? "drop" : e.current ? "now" : "";
+      const [b, i] = li.firstChild.children;
+      text(b, e.atxs == null ? "?" : (e.drop ? "▼" : "") + e.atxs);
+      i.style.setProperty("--part", `${Math.round(80 * (e.atxs ?? 0) / most)}%`);
+      attr(li, "title", e.atxs == null ? `epoch ${e.epoch}: not known` : `epoch ${e.epoch}: ${count(e.atxs, "ATX")}${e.current ? " so far" : ""}`);
+    });
+  $("epochs").hidden = !all.length;
+  const drops = all.filter((e) => e.drop).map((e) => e.epoch);
+  text($("epochs-text"), !all.length ? "No epoch has begun." : drops.length ? `▼ fewer than 70 % of the epoch before, or none: ${drops.join(", ")}` : "The dashed bar is the running epoch. Each ATX gives weight in the epoch after.");
+}
