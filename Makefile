@@ -55,18 +55,19 @@ test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
 test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PCs, see the script
 	./scripts/emulate-intel.sh $(VMLINUZ)
 
-# The campaigns, in parts that end within an hour each on two cores, in lanes:
-# those that wait for clocks and processes, and those that compute. A test that
-# grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY_WAITS := flood clients filling catchup network outages sites watch quiet runs kills deliveries space
-NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes soak memory machine
-NIGHTLY := $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
+# The campaigns, in parts that end within an hour each on two cores: those that
+# measure, those that wait for clocks and processes, and those that compute. A test
+# that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
+NIGHTLY_ALONE := flood clients filling catchup
+NIGHTLY_WAITS := quiet watch runs sites outages network kills deliveries space
+NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine
+NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
-nightly: build compile ## the long campaigns; hours. NIGHTLY="kills damage" runs some of them, one after another
+nightly: build compile ## the long campaigns; hours, goes on where it was stopped. NIGHTLY="kills damage" runs some of them, one after another
 	@MAKE='$(MAKE)' ./scripts/nightly.sh $(NIGHTLY)
 
-.PHONY: $(addprefix nightly-,$(NIGHTLY_WAITS) $(NIGHTLY_WORKS))
+.PHONY: $(addprefix nightly-,$(NIGHTLY_ALONE) $(NIGHTLY_WAITS) $(NIGHTLY_WORKS))
 nightly-packages: # every test, under the race detector where there are goroutines
 	$(GO) test -count=1 -timeout 20m $(PLAIN)
 	CGO_ENABLED=1 $(GO) test -count=1 -timeout 38m $(RACE)

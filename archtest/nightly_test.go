@@ -23,7 +23,7 @@ func TestEveryCampaignIsAPartOfTheNight(t *testing.T) {
 		runs = append(runs, regexp.MustCompile("^"+path.Clean(m[2])+" "+pattern))
 	}
 	var list []string
-	for _, lane := range regexp.MustCompile(`(?m)^NIGHTLY_(?:WAITS|WORKS) := (.*)$`).FindAllStringSubmatch(string(makefile), -1) {
+	for _, lane := range regexp.MustCompile(`(?m)^NIGHTLY_(?:ALONE|WAITS|WORKS) := (.*)$`).FindAllStringSubmatch(string(makefile), -1) {
 		list = append(list, strings.Fields(lane[1])...)
 	}
 	for _, m := range regexp.MustCompile(`(?m)^nightly-([a-z]+):`).FindAllStringSubmatch(string(makefile), -1) {
