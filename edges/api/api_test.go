@@ -2,12 +2,16 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	"google.golang.org/grpc"
@@ -21,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"tweedle/edges/api/doortest"
 	"tweedle/edges/api/gen/gatewaypb"
 	"tweedle/edges/store"
 	"tweedle/protocol/core"
@@ -650,9 +655,13 @@ func TestHealthSaysServingUntilTheEnd(t *testing.T) {
 func FuzzJSON(f *testing.F) {
 	s := serve(f, func(c *Config) { c.Limits = DefaultLimits(); c.Limits.Rate, c.Limits.Burst = 1e9, 1e9 })
 	handler := s.Server.rest.Handler
-	paths := []string{
+	// The eight that the seeds were made for, then all.
+	paths := append([]string{
 		"/v1/transaction/submittransaction", "/v1/transaction/parsetransaction", "/v1/transaction/transactionsstate",
 		"/v1/globalstate/account", "/v1/globalstate/accountdataquery", "/v1/mesh/accountmeshdataquery", "/v1/mesh/layersquery", "/v1/node/echo",
+	}, doortest.JSONPaths("spacemesh.v1.NodeService", "spacemesh.v1.MeshService", "spacemesh.v1.TransactionService", "spacemesh.v1.GlobalStateService")...)
+	if len(paths) < 8+40 {
+		f.Fatalf("only %d paths", len(paths))
 	}
 	good := base64.StdEncoding.EncodeToString(vm.Spend(s.signer(1), s.address(0), 1, 0, 1))
 	f.Add(uint8(0), []byte(`{"transaction":"`+good+`"}`))
@@ -663,20 +672,68 @@ func FuzzJSON(f *testing.F) {
 	f.Add(uint8(5), []byte(`{"filter":{"accountId":{"address":"`+s.bech32(0)+`"},"accountMeshDataFlags":3},"minLayer":{"number":4294967295},"maxResults":1}`))
 	f.Add(uint8(6), []byte(`{"startLayer":{"number":4294967295},"endLayer":{"number":4294967295}}`))
 	f.Add(uint8(7), []byte(`{"msg":{"value":"\u0000"}}`))
-	allowed := map[int]bool{200: true, 400: true, 409: true, 413: true, 429: true}
+	for i, path := range paths[8:] {
+		f.Add(uint8(8+i), []byte(`{}`))
+		if strings.HasSuffix(path, "stream") {
+			f.Add(uint8(8+i), []byte(`{"filter":{"accountId":{"address":"`+s.bech32(0)+`"},"accountDataFlags":7,"accountMeshDataFlags":3}}`))
+		}
+	}
+	allowed := map[int]bool{200: true, 400: true, 404: true, 409: true, 413: true, 429: true, 501: true}
 	f.Fuzz(func(t *testing.T, path uint8, body []byte) {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://node"+paths[int(path)%len(paths)], bytes.NewReader(body))
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond) // streams end with it
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node"+paths[int(path)%len(paths)], bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.RemoteAddr = "192.0.2.1:1"
 		w := &answer{header: http.Header{}, code: 200}
 		handler.ServeHTTP(w, r)
-		if !allowed[w.code] {
+		if !allowed[w.code] && ctx.Err() == nil {
 			t.Fatalf("HTTP %d %s for %s", w.code, w.body.Bytes(), hex.EncodeToString(body))
 		}
-		if bytes.Contains(bytes.TrimSpace(w.body.Bytes()), []byte("\n")) {
-			t.Fatalf("%q has more than one line", w.body.Bytes())
+		for line := range bytes.Lines(w.body.Bytes()) {
+			if !json.Valid(line) {
+				t.Fatalf("%q is not JSON on lines of its own", w.body.Bytes())
+			}
+		}
+	})
+}
+
+// FuzzCalls gives bytes to every gRPC method, also those of the operator.
+func FuzzCalls(f *testing.F) {
+	s := serve(f, func(c *Config) { c.Limits = DefaultLimits(); c.Limits.PublishRate = 0 })
+	b := &backend{Config: s.cfg, guard: s.guard, publishing: make(chan struct{}, 1)}
+	services := []doortest.Service{
+		{Desc: &spacemesh.NodeService_ServiceDesc, Impl: nodeService{backend: b}}, {Desc: &spacemesh.MeshService_ServiceDesc, Impl: meshService{backend: b}},
+		{Desc: &spacemesh.TransactionService_ServiceDesc, Impl: txService{backend: b}}, {Desc: &spacemesh.GlobalStateService_ServiceDesc, Impl: stateService{backend: b}},
+		{Desc: &gatewaypb.GatewayService_ServiceDesc, Impl: gatewayService{backend: b}},
+		{Desc: &spacemesh.DebugService_ServiceDesc, Impl: debugService{node: s.ledger}}, {Desc: &spacemesh.AdminService_ServiceDesc, Impl: adminService{node: s.ledger}},
+	}
+	for name := range s.grpc.GetServiceInfo() {
+		if strings.HasPrefix(name, "spacemesh") && !slices.ContainsFunc(services, func(d doortest.Service) bool { return d.Desc.ServiceName == name }) {
+			f.Errorf("%s is served and not fuzzed", name)
+		}
+	}
+	methods := doortest.Methods(services)
+	add := func(method string, m proto.Message) {
+		f.Add(uint8(slices.Index(methods, method)), check[[]byte](f)(proto.Marshal(m)))
+	}
+	for i := range methods {
+		f.Add(uint8(i), []byte(nil))
+	}
+	add(spacemesh.TransactionService_SubmitTransaction_FullMethodName, &spacemesh.SubmitTransactionRequest{Transaction: vm.Spend(s.signer(1), s.address(0), 1, 0, 1)})
+	add(spacemesh.TransactionService_TransactionsStateStream_FullMethodName, &spacemesh.TransactionsStateStreamRequest{TransactionId: []*spacemesh.TransactionId{{Id: make([]byte, 32)}}})
+	add(spacemesh.GlobalStateService_AccountDataStream_FullMethodName, &spacemesh.AccountDataStreamRequest{Filter: &spacemesh.AccountDataFilter{AccountId: s.accountID(0), AccountDataFlags: 7}})
+	add(spacemesh.MeshService_AccountMeshDataQuery_FullMethodName, &spacemesh.AccountMeshDataQueryRequest{Filter: &spacemesh.AccountMeshDataFilter{AccountId: s.accountID(0), AccountMeshDataFlags: 3}, MaxResults: 1 << 31})
+	add(spacemesh.MeshService_LayersQuery_FullMethodName, &spacemesh.LayersQueryRequest{StartLayer: &spacemesh.LayerNumber{Number: 1}, EndLayer: &spacemesh.LayerNumber{Number: 1 << 31}})
+	add(gatewaypb.GatewayService_PublishPoet_FullMethodName, &gatewaypb.PublishPoetRequest{GenesisId: make([]byte, 20), Data: []byte{1}})
+	f.Fuzz(func(t *testing.T, which uint8, raw []byte) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		method := methods[int(which)%len(methods)]
+		if err := doortest.Call(ctx, services, method, raw); doortest.Blame(err) != "" {
+			t.Fatalf("%s: %s", method, doortest.Blame(err))
 		}
 	})
 }

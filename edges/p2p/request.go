@@ -261,6 +261,11 @@ func (h *Host) request(ctx context.Context, p PeerID, name string, limits Limits
 	if err != nil {
 		return nil, requestError(ctx, err)
 	}
+	return readAnswer(b, limits)
+}
+
+// readAnswer reads a response.
+func readAnswer(b []byte, limits Limits) ([]byte, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("%w: empty answer", ErrBroken)
 	}

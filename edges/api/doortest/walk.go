@@ -250,6 +250,17 @@ func callHTTP(client *http.Client, verb, url, header string, endless bool) (stri
 	return served, said
 }
 
+// JSONPaths returns where a gateway that has the services takes JSON, sorted.
+func JSONPaths(services ...string) (paths []string) {
+	for _, p := range jsonForms() {
+		if p.verb == http.MethodPost && slices.Contains(services, p.service) && !slices.Contains(paths, p.path) {
+			paths = append(paths, p.path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
 // everyMethod returns what any of the linked services has.
 func everyMethod() (all []protoreflect.MethodDescriptor) {
 	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {

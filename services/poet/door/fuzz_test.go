@@ -2,9 +2,12 @@ package door
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +16,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"tweedle/edges/api/doortest"
+	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
+	"tweedle/services/poet/delivery"
 	"tweedle/services/poet/rounds"
 	"tweedle/services/poet/work"
 )
@@ -103,6 +109,46 @@ func FuzzSubmit(f *testing.F) {
 			t.Fatalf("%v", err)
 		case strings.Contains(status.Convert(err).Message(), "\n"):
 			t.Fatalf("more than one line: %v", err)
+		}
+	})
+}
+
+// Whatever comes over gRPC to any other method, the operator's too: no panic, a status that
+// is not our fault, one line.
+func FuzzCalls(f *testing.F) {
+	r, p := fuzzPublic(f)
+	courier, err := delivery.Open(r.service.Book(), emptyShelf{}, delivery.DefaultConfig(), nil, delivery.Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	a := &admin{backend: r.service, outbox: courier, log: slog.New(slog.DiscardHandler)}
+	services := []doortest.Service{
+		{Desc: &poetpb.PoetService_ServiceDesc, Impl: p}, {Desc: &poetadminpb.AdminService_ServiceDesc, Impl: a}, {Desc: &poetpb.ConfigurationService_ServiceDesc, Impl: a},
+	}
+	methods := doortest.Methods(services)
+	for i := range methods {
+		f.Add(uint8(i), []byte(nil))
+	}
+	add := func(method string, m proto.Message) {
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(uint8(slices.Index(methods, method)), raw)
+	}
+	add(poetpb.PoetService_Proof_FullMethodName, &poetpb.ProofRequest{RoundId: "18446744073709551615"})
+	add(poetpb.PoetService_Member_FullMethodName, &poetpb.MemberRequest{RoundId: "0", Pubkey: strings.Repeat("0", 64)})
+	add(poetadminpb.AdminService_SetGateways_FullMethodName, &poetadminpb.SetGatewaysRequest{Addresses: []string{"h:1", "[::1]:2", "h:1"}})
+	add(poetadminpb.AdminService_Rebroadcast_FullMethodName, &poetadminpb.RebroadcastRequest{RoundId: "0"})
+	f.Fuzz(func(t *testing.T, which uint8, raw []byte) {
+		method := methods[int(which)%len(methods)]
+		if method == poetadminpb.AdminService_Backup_FullMethodName && len(raw) > 0 {
+			t.Skip("it has no request, and copies a database")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := doortest.Call(ctx, services, method, raw); doortest.Blame(err) != "" {
+			t.Fatalf("%s: %s", method, doortest.Blame(err))
 		}
 	})
 }
