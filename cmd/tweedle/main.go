@@ -77,6 +77,7 @@ func rootCommand() *cobra.Command {
 		poetCommand(),
 		postCommand(),
 		versionCommand(),
+		networkCommand(),
 		testnetCommand(),
 		walletCommand(),
 	)

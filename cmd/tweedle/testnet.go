@@ -97,6 +97,7 @@ func testnetUp(dir *string) *cobra.Command {
 	f.IntVar(&o.Poets, "poets", 0, fmt.Sprintf("PoET servers (default %d)", testnet.DefaultPoets))
 	f.IntVar(&o.Gateways, "gateways", 0, fmt.Sprintf("nodes that the PoETs deliver to (default %d, or all if there are fewer)", testnet.DefaultGateways))
 	f.StringVar(&o.Preset, "preset", "", "network parameters (default \""+testnet.DefaultPreset+"\")")
+	ruleFlags(f, &o.Rules)
 	f.IntVar(&o.Epochs, "epochs", 0, "end after so many full epochs with ballots (default: run until Ctrl-C)")
 	f.Float64Var(&o.TxRate, "tx-rate", testnet.DefaultTxRate, "transactions to send per second; 0: none")
 	f.Uint64Var(&o.MaxLeavesPerSecond, "max-leaves-per-second", 0, fmt.Sprintf("speed limit of each PoET (default %d)", testnet.DefaultLeavesPerSecond))

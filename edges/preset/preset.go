@@ -108,25 +108,45 @@ func Test() Params {
 
 // Validate checks that the constants fit together.
 func (p Params) Validate() error {
+	wrong := func(format string, args ...any) error {
+		return fmt.Errorf("preset %s: %s", p.Name, fmt.Sprintf(format, args...))
+	}
+	if p.LayerDuration <= 0 || p.LayersPerEpoch == 0 {
+		return wrong("an epoch has no duration: layer_duration and layers_per_epoch must be over 0")
+	}
+	if p.LayerDuration > maxEpoch/time.Duration(p.LayersPerEpoch) {
+		return wrong("an epoch of %d layers of %v is longer than %d days", p.LayersPerEpoch, p.LayerDuration, maxEpoch/(24*time.Hour))
+	}
 	epoch := time.Duration(p.LayersPerEpoch) * p.LayerDuration
 	switch {
-	case p.LayerDuration <= 0 || p.LayersPerEpoch == 0:
-		return fmt.Errorf("preset %s: an epoch has no duration", p.Name)
+	case p.LayersPerEpoch < minLayers:
+		return wrong("layers_per_epoch is %d, at least %d are needed", p.LayersPerEpoch, minLayers)
+	case p.LayerDuration < minLayer:
+		return wrong("layer_duration is %v, peers need %v to hear each other", p.LayerDuration, minLayer)
 	case p.PoetCycleGap <= 0 || p.PoetCycleGap >= epoch:
-		return fmt.Errorf("preset %s: the PoET cycle gap must be within an epoch", p.Name)
+		return wrong("the PoET cycle gap must be within an epoch: poet_cycle_gap is %v, the epoch %v", p.PoetCycleGap, epoch)
+	case p.PoetGrace <= 0 || p.PoetGrace >= p.PoetCycleGap:
+		return wrong("a smesher registers after the last round's proof: poet_grace %v must be over 0 and below poet_cycle_gap %v", p.PoetGrace, p.PoetCycleGap)
 	case p.PoetPhaseShift <= p.PoetGrace || p.PoetPhaseShift >= epoch:
-		return fmt.Errorf("preset %s: the PoET phase shift must be within an epoch and over the grace period", p.Name)
+		return wrong("the PoET phase shift must be within an epoch and over the grace period: poet_phase_shift is %v, the epoch %v, poet_grace %v", p.PoetPhaseShift, epoch, p.PoetGrace)
 	case p.ProposalWindow <= 0 || p.ProposalWindow >= p.LayerDuration:
-		return fmt.Errorf("preset %s: the proposal window must be within a layer", p.Name)
+		return wrong("the proposal window must be within a layer: proposal_window is %v, the layer %v", p.ProposalWindow, p.LayerDuration)
 	case p.TickSize == 0:
-		return fmt.Errorf("preset %s: a tick has no leaves", p.Name)
+		return wrong("a tick has no leaves: tick_size must be over 0")
 	case p.LayerSize == 0:
-		return fmt.Errorf("preset %s: a layer has no ballots", p.Name)
+		return wrong("a layer has no ballots: layer_size must be over 0")
 	case p.TxsPerProposal <= 0:
-		return fmt.Errorf("preset %s: a proposal has no transactions", p.Name)
+		return wrong("a proposal has no transactions: txs_per_proposal must be over 0")
 	}
 	return p.Post.Validate()
 }
+
+// Bounds of an epoch's times.
+const (
+	maxEpoch  = 366 * 24 * time.Hour
+	minLayer  = 100 * time.Millisecond
+	minLayers = 4 // fewest that the tests have seen
+)
 
 // Eligibility returns the constants of package eligibility.
 func (p Params) Eligibility() eligibility.Params {
@@ -146,10 +166,18 @@ type Network struct {
 	Genesis   time.Time `json:"genesis_time"` // whole seconds
 	ExtraData string    `json:"extra_data"`
 	Accounts  []Account `json:"accounts,omitempty"`
+	// Rules are what it has otherwise than its preset.
+	Rules Rules `json:"rules,omitempty"`
 }
 
 // Params returns the constants of the network's kind.
-func (n Network) Params() (Params, error) { return Named(n.Preset) }
+func (n Network) Params() (Params, error) {
+	p, err := Named(n.Preset)
+	if err == nil {
+		err = n.Rules.apply(&p)
+	}
+	return p, err
+}
 
 // Validate says what is wrong with a network file.
 func (n Network) Validate() error {
@@ -179,7 +207,7 @@ const extraSeparator = "|"
 // neither in its identity (reference/protocol.md A1): its kind is mainnet, and
 // its balances are none.
 func (n Network) extra() string {
-	if n.Preset == Mainnet().Name && len(n.Accounts) == 0 {
+	if n.Preset == Mainnet().Name && len(n.Accounts) == 0 && len(n.Rules) == 0 {
 		return n.ExtraData
 	}
 	lines := make([]string, len(n.Accounts))
@@ -187,7 +215,8 @@ func (n Network) extra() string {
 		lines[i] = fmt.Sprintf("%s=%d", a.Address, a.Balance)
 	}
 	slices.Sort(lines)
-	return strings.Join([]string{n.ExtraData, n.Preset, strings.Join(lines, ",")}, extraSeparator)
+	p, _ := n.Params() // Validate tells what is wrong with it
+	return strings.Join([]string{n.ExtraData, n.Preset, said(p), strings.Join(lines, ",")}, extraSeparator)
 }
 
 // ID returns the genesis id.

@@ -25,9 +25,12 @@ type network struct {
 
 func (n network) schedule() types.Schedule { return n.Schedule(n.params) }
 
-func checkPreset(name string) error {
-	_, err := preset.Named(name)
-	return err
+func checkRules(name string, rules preset.Rules) error {
+	p, err := preset.Network{Preset: name, Rules: rules}.Params()
+	if err != nil {
+		return err
+	}
+	return p.Validate()
 }
 
 // The faucet: its key's name in D/wallets, and its balance at genesis.
@@ -69,7 +72,7 @@ func labelTime(p preset.Params) time.Duration {
 
 // createNetwork makes the network file and the faucet's key.
 func (d directory) createNetwork(p *plan, now time.Time) (network, error) {
-	params, err := preset.Named(p.Preset)
+	params, err := preset.Network{Preset: p.Preset, Rules: p.Rules}.Params()
 	if err != nil {
 		return network{}, err
 	}
@@ -78,6 +81,7 @@ func (d directory) createNetwork(p *plan, now time.Time) (network, error) {
 	delay := genesisDelay(params, len(p.names(Node)), runtime.NumCPU(), labelTime(params))
 	n := network{params: params, Network: preset.Network{
 		Preset:    p.Preset,
+		Rules:     p.Rules,
 		Genesis:   now.Add(delay).UTC().Truncate(time.Second).Add(time.Second),
 		ExtraData: hex.EncodeToString(unique[:]),
 	}}

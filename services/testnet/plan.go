@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"tweedle/edges/preset"
 )
 
 // Kind is what a process is.
@@ -43,10 +46,12 @@ type member struct {
 
 // plan is what testnet.json holds: the processes, and how they are set up.
 type plan struct {
-	Preset             string   `json:"preset"`
-	Gateways           int      `json:"gateways"`
-	MaxLeavesPerSecond uint64   `json:"max_leaves_per_second"`
-	Members            []member `json:"members"` // nodes, then PoETs, then those added
+	Preset string `json:"preset"`
+	// Rules are what the network has otherwise than its preset.
+	Rules              preset.Rules `json:"rules,omitempty"`
+	Gateways           int          `json:"gateways"`
+	MaxLeavesPerSecond uint64       `json:"max_leaves_per_second"`
+	Members            []member     `json:"members"` // nodes, then PoETs, then those added
 
 	network network // of network.json
 }
@@ -95,7 +100,7 @@ func (p *plan) add(k Kind, layer uint32) (member, error) {
 
 // newPlan lays out a testnet; options that are 0 or empty have been filled.
 func newPlan(o Options) *plan {
-	p := &plan{Preset: o.Preset, Gateways: o.Gateways, MaxLeavesPerSecond: o.MaxLeavesPerSecond}
+	p := &plan{Preset: o.Preset, Rules: o.Rules, Gateways: o.Gateways, MaxLeavesPerSecond: o.MaxLeavesPerSecond}
 	for range o.Nodes {
 		p.add(Node, 0)
 	}
@@ -129,12 +134,17 @@ func (o Options) withDefaults() Options {
 func (p *plan) matches(o Options) bool {
 	same := func(want, have int) bool { return want == 0 || want == have }
 	return same(o.Nodes, len(p.names(Node))) && same(o.Poets, len(p.names(Poet))) &&
-		same(o.Gateways, p.Gateways) && (o.Preset == "" || o.Preset == p.Preset)
+		same(o.Gateways, p.Gateways) && (o.Preset == "" || o.Preset == p.Preset) &&
+		(len(o.Rules) == 0 || maps.Equal(o.Rules, p.Rules))
 }
 
 func (p *plan) String() string {
-	return fmt.Sprintf("preset %s, %d nodes, %d PoETs, %d gateways",
-		p.Preset, len(p.names(Node)), len(p.names(Poet)), p.Gateways)
+	otherwise := ""
+	if len(p.Rules) > 0 {
+		otherwise = fmt.Sprintf(" with %d rules otherwise", len(p.Rules))
+	}
+	return fmt.Sprintf("preset %s%s, %d nodes, %d PoETs, %d gateways",
+		p.Preset, otherwise, len(p.names(Node)), len(p.names(Poet)), p.Gateways)
 }
 
 // prepare returns the plan of the testnet in the directory: the one that is

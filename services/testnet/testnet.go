@@ -16,6 +16,7 @@ import (
 	"os"
 	"time"
 
+	"tweedle/edges/preset"
 	"tweedle/values/types"
 )
 
@@ -33,6 +34,8 @@ type Options struct {
 	Poets    int    // PoET servers, 1..MaxPoets; or 0
 	Gateways int    // how many of the first nodes the PoETs deliver to, at most Nodes; or 0
 	Preset   string // name of the network parameters; or empty
+	// Rules are what the network has otherwise than its preset.
+	Rules preset.Rules
 	// Epochs is after how many full epochs with ballots Up ends; 0: when ctx does.
 	Epochs int
 	// TxRate is how many transactions are sent per second, 0..MaxTxRate.
@@ -78,7 +81,7 @@ func (o Options) Validate() error {
 	case !(o.TxRate >= 0 && o.TxRate <= MaxTxRate):
 		return fmt.Errorf("%g transactions per second: choose 0 to %d with --tx-rate", o.TxRate, MaxTxRate)
 	}
-	return errors.Join(checkPreset(o.Preset), checkWebhook(o.AlertWebhook))
+	return errors.Join(checkRules(o.Preset, o.Rules), checkWebhook(o.AlertWebhook))
 }
 
 // Reasons why a testnet ends before its target.
