@@ -51,6 +51,8 @@ test-watch: ## the watch: its rules, its supervisor, its processes
 test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -timeout 55m -exec 'qemu-aarch64-static -cpu max' \
 		-run 'Kernel|Reference|Resume|Verify' ./proofs/posw
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -short -count=1 -timeout 15m -exec 'qemu-aarch64-static -cpu max' \
+		-skip '^TestInitIsResumedAfterKillOfTheProcess$$' ./proofs/post ./proofs/processor # that starts itself, without qemu
 
 test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PCs, see the script
 	./scripts/emulate-intel.sh $(VMLINUZ)
@@ -125,7 +127,7 @@ nightly-runs: # ten testnets of four epochs
 lint: ## formatting, vet (also for arm64), staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$bad" || { echo "run gofmt -w on:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
-	GOARCH=arm64 $(GO) vet ./proofs/posw/...
+	GOARCH=arm64 $(GO) vet ./proofs/...
 	$(GO) run $(STATICCHECK) ./...
 
 fuzz: ## every fuzz target for FUZZTIME

@@ -45,15 +45,22 @@ func aesRound(state, key []byte, last bool) []byte {
 		out[i] = boxes[state[(i+i%4*4)%16]]
 	}
 	if !last {
-		for c := 0; c < 16; c += 4 {
-			x := [4]byte(out[c:])
-			for i := range 4 {
-				out[c+i] = product(x[i], 2) ^ product(x[(i+1)%4], 3) ^ x[(i+2)%4] ^ x[(i+3)%4]
-			}
-		}
+		out = mixColumns(out)
 	}
 	for i := range out {
 		out[i] ^= key[i]
+	}
+	return out
+}
+
+// mixColumns is that of FIPS 197, section 5.1.3.
+func mixColumns(state []byte) []byte {
+	out := make([]byte, 16)
+	for c := 0; c < 16; c += 4 {
+		x := [4]byte(state[c:])
+		for i := range 4 {
+			out[c+i] = product(x[i], 2) ^ product(x[(i+1)%4], 3) ^ x[(i+2)%4] ^ x[(i+3)%4]
+		}
 	}
 	return out
 }
@@ -80,7 +87,7 @@ func roundKeysOf(key []byte) [][]byte {
 }
 
 // aesSize is how many bytes each kernel encrypts in a register.
-var aesSize = map[string]int{"eagerAES": 16, "eagerVAES": 32, "eagerVAES512": 64, "lazyAES": 16}
+var aesSize = map[string]int{"eagerAES": 16, "eagerVAES": 32, "eagerVAES512": 64, "eagerNEON": 64, "lazyAES": 16}
 
 // tryAES calls a kernel on random labels and compares with crypto/aes. It returns the
 // fault that ended it, and whether all is right.

@@ -14,6 +14,7 @@ import (
 
 // program is the assembler text of a file, as far as machine can run it.
 type program struct {
+	arm       bool // for arm64, not amd64
 	functions map[string]*function
 	symbols   map[string][]byte
 }
@@ -31,7 +32,7 @@ type instruction struct {
 	line string
 }
 
-// parse reads the text of a file for amd64.
+// parse reads the text of a file, for amd64.
 func parse(t testing.TB, text string) *program {
 	t.Helper()
 	p := &program{functions: map[string]*function{}, symbols: map[string][]byte{}}
@@ -142,6 +143,15 @@ func newMachine(p *program, rng *rand.Rand) *machine {
 	for _, r := range []string{"AX", "BX", "CX", "DX", "SI", "DI", "R8", "R9", "R10", "R11"} {
 		m.regs[r] = rng.Uint64()
 	}
+	if p.arm {
+		m.regs = map[string]uint64{}
+		for i := range 27 { // the others are Go's, and the system's
+			if i != 18 {
+				m.regs[fmt.Sprintf("R%d", i)] = rng.Uint64()
+			}
+		}
+		m.dirty = [16]bool{}
+	}
 	return m
 }
 
@@ -194,6 +204,14 @@ func (m *machine) call(name string, sp uint64, args ...uint64) (ended fault) {
 			return ""
 		}
 		pc++
+		if m.p.arm {
+			if taken, branch := m.branches(in); taken {
+				pc = f.labels[in.args[len(in.args)-1]]
+			} else if !branch {
+				m.stepARM(in)
+			}
+			continue
+		}
 		if strings.HasPrefix(in.op, "J") {
 			if m.jumps(in.op) {
 				pc = f.labels[in.args[0]]
@@ -220,6 +238,9 @@ func (m *machine) jumps(op string) bool {
 // address returns where an operand like 16(AX), 4(AX)(R8*1), d+0(FP) or keys<>+16(SB) is.
 func (m *machine) address(operand string) uint64 {
 	if base, index, ok := strings.Cut(operand, ")("); ok {
+		if name, shift, ok := strings.Cut(strings.TrimSuffix(index, ")"), "<<"); ok {
+			return m.address(base+")") + m.get(name)<<decimal(shift)
+		}
 		name, scale, _ := strings.Cut(strings.TrimSuffix(index, ")"), "*")
 		return m.address(base+")") + m.regs[name]*decimal(scale)
 	}

@@ -31,7 +31,7 @@ func main() {
 func files() map[string]string {
 	return map[string]string{
 		"posw/kernel_amd64.s": amd64(), "posw/kernel_arm64.s": arm64(),
-		"post/kernel_amd64.s": space(),
+		"post/kernel_amd64.s": space(), "post/kernel_arm64.s": spaceARM(),
 	}
 }
 

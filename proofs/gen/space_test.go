@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"math/rand/v2"
 	"strings"
@@ -57,7 +58,7 @@ func tryRomix(p *program, name string, labels, n int, sp uint64, rng *rand.Rand)
 	m := newMachine(p, rng)
 	states := make([][32]uint32, labels)
 	x := make([]byte, 128*labels)
-	wide := 2 // labels of a register
+	wide := map[bool]int{true: 1, false: 2}[p.arm] // labels of a register
 	if strings.HasSuffix(name, "AVX512") {
 		wide = 4
 	}
@@ -84,12 +85,17 @@ func tryRomix(p *program, name string, labels, n int, sp uint64, rng *rand.Rand)
 	return "", true
 }
 
-var romixLabels = map[string]int{
-	"romix2AVX2": 2, "romix6AVX2": 6, "romix12AVX2": 12, "romix4AVX512": 4, "romix16AVX512": 16, "romix40AVX512": 40,
+// labelsOf is how many labels a kernel mixes by its name, 0 if it is another kind of kernel.
+func labelsOf(name string) (labels int) {
+	fmt.Sscanf(name, "romix%d", &labels)
+	return labels
 }
 
 func TestEveryKernelOfSpaceForX86IsRunOnAnyMachine(t *testing.T) {
-	p := parse(t, space())
+	everyKernelOfSpace(t, parse(t, space()))
+}
+
+func everyKernelOfSpace(t *testing.T, p *program) {
 	rng := rand.New(rand.NewPCG(31, 32))
 	for name := range p.functions {
 		if size := aesSize[name]; size != 0 {
@@ -100,8 +106,8 @@ func TestEveryKernelOfSpaceForX86IsRunOnAnyMachine(t *testing.T) {
 			}
 			continue
 		}
-		labels, ok := romixLabels[name]
-		if !ok {
+		labels := labelsOf(name)
+		if labels == 0 {
 			t.Fatalf("%s: a kernel that nothing tests", name)
 		}
 		for i, n := range []int{2, 4, 16} {
@@ -152,7 +158,7 @@ func TestAWrongInstructionOfSpaceIsFound(t *testing.T) {
 			t.Errorf("%s has no %s", name, change[1])
 			continue
 		}
-		if _, right := tryRomix(parse(t, spoiled), name, romixLabels[name], 4, stack, rng); right {
+		if _, right := tryRomix(parse(t, spoiled), name, labelsOf(name), 4, stack, rng); right {
 			t.Errorf("%s with %s is not noticed", name, change[2])
 		}
 	}
@@ -161,7 +167,11 @@ func TestAWrongInstructionOfSpaceIsFound(t *testing.T) {
 func TestKernelsOfSpaceLeaveNoUpperHalvesInUse(t *testing.T) {
 	rng := rand.New(rand.NewPCG(35, 36))
 	p := parse(t, strings.ReplaceAll(space(), "\tVZEROUPPER\n\tRET\n", "\tRET\n"))
-	for name, labels := range romixLabels {
+	for name := range p.functions {
+		labels := labelsOf(name)
+		if labels == 0 {
+			continue
+		}
 		if ended, _ := tryRomix(p, name, labels, 2, stack, rng); !strings.Contains(string(ended), "in use") {
 			t.Errorf("%s without VZEROUPPER: %q", name, ended)
 		}
