@@ -71,6 +71,7 @@ type LayerStatus struct {
 type Peers struct {
 	ID       string        `json:"id"`       // the node's own
 	Addrs    []string      `json:"addrs"`    // where it can be dialed, as it sees itself
+	Reached  bool          `json:"reached"`  // somebody with a public address dialed it since it runs
 	Limit    int           `json:"limit"`    // sessions that there may be
 	Sessions []PeerSession `json:"sessions"` // the oldest first
 	Left     []PeerLeft    `json:"left"`     // the last that ended, the newest first

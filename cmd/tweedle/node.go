@@ -57,6 +57,7 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.StringArrayVar(&f.cfg.Listen, "listen", []string{"/ip4/0.0.0.0/udp/7513/quic-v1"}, "address for peers, QUIC; may be repeated")
 	fl.StringArrayVar(&f.cfg.Bootnodes, "bootnode", nil, "address of a peer with /p2p/ and its id; may be repeated")
 	fl.IntVar(&f.cfg.PeersPerAddress, "peers-per-address", p2p.DefaultMaxConnsPerIP, "connections that one IPv4 address or IPv6 /56 may have; more where your own nodes are behind one")
+	fl.BoolVar(&f.cfg.NAT, "nat", true, "ask the router for a way in (UPnP, NAT-PMP, PCP); never on loopback")
 	fl.IntVar(&f.cfg.MaxPeers, "max-peers", p2p.DefaultMaxPeers, "sessions with peers; when all are taken a newcomer takes the place of the one that is worth least")
 	fl.IntVar(&f.cfg.MaxHandshakes, "max-handshakes", p2p.DefaultMaxHalfOpen, "connections of peers that have not named their network yet")
 	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")

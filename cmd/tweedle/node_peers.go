@@ -69,6 +69,11 @@ func peersText(out io.Writer, p telemetry.Peers, now time.Time) error {
 		return now.Sub(t).Round(time.Second).String()
 	}
 	fmt.Fprintf(out, "%s\n", strings.Join(append([]string{"node " + p.ID}, p.Addrs...), "\n  at "))
+	if p.Reached {
+		fmt.Fprintln(out, "reached from outside")
+	} else {
+		fmt.Fprintln(out, "not reached from outside yet")
+	}
 	fmt.Fprintf(out, "%s of at most %d\n", count(len(p.Sessions), "session"), p.Limit)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if len(p.Sessions) > 0 {

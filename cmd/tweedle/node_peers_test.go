@@ -23,7 +23,7 @@ func TestPeersAreToldInWords(t *testing.T) {
 	if err := peersText(&out, p, now); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"node 12D3us\n  at /ip4/5.0.0.2/udp/7513/quic-v1/p2p/12D3us\n", "1 session of at most 64\n", "1h0m0s", "useful", "3s", "1000", "1.2", "12D3b", "1m0s", "the peer fell silent"} {
+	for _, want := range []string{"node 12D3us\n  at /ip4/5.0.0.2/udp/7513/quic-v1/p2p/12D3us\nnot reached from outside yet\n", "1 session of at most 64\n", "1h0m0s", "useful", "3s", "1000", "1.2", "12D3b", "1m0s", "the peer fell silent"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it does not say %q:\n%s", want, out.String())
 		}

@@ -48,8 +48,13 @@ func (s debugService) NetworkInfo(context.Context, *emptypb.Empty) (*spacemesh.N
 		all.BytesReceived += one.BytesIn
 		all.BytesSent += one.BytesOut
 	}
+	reachable := spacemesh.NetworkInfoResponse_ReachabilityUnknown
+	if p.Reached {
+		reachable = spacemesh.NetworkInfoResponse_Public
+	}
 	return &spacemesh.NetworkInfoResponse{
-		Id: p.ID, ListenAddresses: p.Addrs, KnownAddresses: p.Addrs, Stats: map[string]*spacemesh.DataStats{"sessions": all},
+		Reachability: reachable,
+		Id:           p.ID, ListenAddresses: p.Addrs, KnownAddresses: p.Addrs, Stats: map[string]*spacemesh.DataStats{"sessions": all},
 	}, nil
 }
 

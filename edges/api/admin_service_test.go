@@ -21,7 +21,7 @@ import (
 // twoPeers has one peer with two sessions, one with one, and one that left.
 func twoPeers() telemetry.Peers {
 	return telemetry.Peers{
-		ID: "us", Addrs: []string{"/ip4/5.0.0.1/udp/7513/quic-v1/p2p/us"}, Limit: 64,
+		ID: "us", Reached: true, Addrs: []string{"/ip4/5.0.0.1/udp/7513/quic-v1/p2p/us"}, Limit: 64,
 		Sessions: []telemetry.PeerSession{
 			{Peer: "a", Addr: "/ip4/5.0.0.2/udp/1/quic-v1", Direction: "in", Since: "2026-11-27T11:00:00Z", State: "useful", Used: "2026-11-27T11:59:57Z", BytesIn: 10, BytesOut: 1, Score: 1.25},
 			{Peer: "b", Addr: "/ip4/5.0.0.3/udp/1/quic-v1", Direction: "out", Since: "2026-11-27T11:30:00Z", State: "chosen", Used: "2026-11-27T11:30:00Z", BytesIn: 20, BytesOut: 2},
@@ -58,7 +58,7 @@ func dialAdmin(t *testing.T) *grpc.ClientConn {
 func TestTheOperatorIsToldOfPeers(t *testing.T) {
 	conn := dialAdmin(t)
 	info := check[*spacemesh.NetworkInfoResponse](t)(spacemesh.NewDebugServiceClient(conn).NetworkInfo(deadline(t), &emptypb.Empty{}))
-	if s := info.Stats["sessions"]; info.Id != "us" || fmt.Sprint(info.ListenAddresses) != fmt.Sprint(twoPeers().Addrs) || s.GetBytesReceived() != 70 || s.GetBytesSent() != 7 {
+	if s := info.Stats["sessions"]; info.Reachability != spacemesh.NetworkInfoResponse_Public || info.Id != "us" || fmt.Sprint(info.ListenAddresses) != fmt.Sprint(twoPeers().Addrs) || s.GetBytesReceived() != 70 || s.GetBytesSent() != 7 {
 		t.Errorf("%v", info)
 	}
 	stream := check[grpc.ServerStreamingClient[spacemesh.PeerInfo]](t)(spacemesh.NewAdminServiceClient(conn).PeerInfoStream(deadline(t), &emptypb.Empty{}))

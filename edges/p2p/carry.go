@@ -21,6 +21,8 @@ type sessions struct {
 	mu    sync.Mutex
 	table *sessionTable
 	conns map[uint64]*sessionConn // as many as the table has sessions
+	// reached tells that a peer with a public address dialed us.
+	reached bool
 }
 
 func newSessions(table *sessionTable) *sessions {
@@ -43,6 +45,7 @@ func (s *sessions) admit(c transport.CapableConn, inbound bool) (transport.Capab
 	mine := &sessionConn{CapableConn: c, id: id, owner: s}
 	if id != 0 {
 		s.conns[id] = mine
+		s.reached = s.reached || inbound && !isPrivate(c.RemoteMultiaddr())
 	}
 	s.mu.Unlock()
 	if victim != nil {
@@ -201,6 +204,13 @@ func (h *Host) Sessions() (now []SessionInfo, left []Left, limit int) {
 	left = slices.Clone(s.table.left)
 	slices.Reverse(left)
 	return now, left, s.table.limit
+}
+
+// Reached reports whether a peer with a public address dialed us since we run: the only proof that others can.
+func (h *Host) Reached() bool {
+	h.sessions.mu.Lock()
+	defer h.sessions.mu.Unlock()
+	return h.sessions.reached
 }
 
 func (st *standing) state() string {

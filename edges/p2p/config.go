@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -65,6 +67,8 @@ type Config struct {
 	Key crypto.PrivKey
 	// Bootnodes are multiaddrs with /p2p/; they are never forgotten. The host's own is left out.
 	Bootnodes []string
+	// NAT asks the router for a way in, by UPnP, NAT-PMP or PCP, unless all of Listen is loopback.
+	NAT bool
 	// PeersFile remembers good addresses across restarts; "" remembers none.
 	PeersFile string
 
@@ -134,6 +138,14 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	return c, nil
+}
+
+// asksRouter reports whether a router may stand between us and our peers.
+func (c Config) asksRouter() bool {
+	return c.NAT && c.Socket == nil && slices.ContainsFunc(c.Listen, func(s string) bool {
+		a, err := ma.NewMultiaddr(s)
+		return err == nil && !manet.IsIPLoopback(a)
+	})
 }
 
 // hellos is how many inbound connections may be saying hello.

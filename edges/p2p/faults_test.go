@@ -267,6 +267,9 @@ func TestSessionsAreTold(t *testing.T) {
 	if theirs, _, _ := a.Sessions(); len(theirs) != 1 || theirs[0].Inbound || theirs[0].State != StateChosen {
 		t.Errorf("the other side: %+v", theirs)
 	}
+	if f.Reached() {
+		t.Error("a peer on loopback proves that others can reach it")
+	}
 	b, leaveB := guest(t)
 	f.enter(t, b, "b")
 	within(t, patience, "a knows", func() bool { return len(a.Peers()) == 0 })

@@ -142,7 +142,12 @@ func (h *Host) listen() error {
 	if err != nil {
 		return err
 	}
+	router := func(*libp2p.Config) error { return nil }
+	if cfg.asksRouter() {
+		router = libp2p.NATPortMap()
+	}
 	h.libp2p, err = libp2p.New(
+		router,
 		libp2p.Identity(cfg.Key),
 		libp2p.NoListenAddrs, // until it is made: with a port in use it would leave goroutines behind
 		libp2p.UserAgent("tweedle"),
@@ -342,12 +347,20 @@ func (h *Host) registerMetrics() error {
 // ID returns the host's name.
 func (h *Host) ID() PeerID { return h.id }
 
-// Addrs returns where the host can be reached, each with /p2p/ and its ID, as Config.Bootnodes wants it.
+// Addrs returns where the host can be reached, each with /p2p/ and its ID, as Config.Bootnodes wants it; the
+// ways in that a router gave us are the last.
 func (h *Host) Addrs() []string {
 	var all []string
 	addrs, err := h.libp2p.Network().InterfaceListenAddresses()
 	if err != nil {
 		addrs = h.libp2p.Network().ListenAddresses()
+	}
+	if h.cfg.asksRouter() {
+		for _, a := range h.libp2p.Addrs() {
+			if !ma.Contains(addrs, a) {
+				addrs = append(addrs, a)
+			}
+		}
 	}
 	for _, a := range addrs {
 		all = append(all, fmt.Sprintf("%s/p2p/%s", a, h.id))

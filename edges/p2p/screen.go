@@ -16,7 +16,7 @@ func (h *Host) Screen() telemetry.Peers {
 	}
 	stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	now, left, limit := h.Sessions()
-	p := telemetry.Peers{ID: h.id.String(), Addrs: h.Addrs(), Limit: limit, Sessions: []telemetry.PeerSession{}, Left: []telemetry.PeerLeft{}}
+	p := telemetry.Peers{ID: h.id.String(), Addrs: h.Addrs(), Reached: h.Reached(), Limit: limit, Sessions: []telemetry.PeerSession{}, Left: []telemetry.PeerLeft{}}
 	for _, s := range now {
 		p.Sessions = append(p.Sessions, telemetry.PeerSession{
 			Peer: s.Peer.String(), Addr: s.Addr.String(), Direction: direction(s.Inbound), Since: stamp(s.Since),

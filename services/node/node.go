@@ -50,6 +50,7 @@ type Config struct {
 
 	Listen    []string // QUIC multiaddresses
 	Bootnodes []string // multiaddresses with peer id
+	NAT       bool     // asks the router for a way in
 	// PeersPerAddress bounds the connections of one IP address; 0: the default.
 	PeersPerAddress int
 	// MaxPeers and MaxHandshakes bound the sessions with peers, and the connections that
@@ -318,7 +319,7 @@ func (n *Node) network() error {
 	n.host, err = p2p.New(p2p.Config{
 		Network: p2p.NetworkID{GenesisID: id, Name: n.cfg.Network.Name},
 		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, "peers.json"),
-		MaxConnsPerIP: n.cfg.PeersPerAddress, MaxPeers: n.cfg.MaxPeers, MaxHalfOpen: n.cfg.MaxHandshakes,
+		MaxConnsPerIP: n.cfg.PeersPerAddress, NAT: n.cfg.NAT, MaxPeers: n.cfg.MaxPeers, MaxHalfOpen: n.cfg.MaxHandshakes,
 		SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
 		Logger:  n.log, Registry: n.registry, Socket: n.cfg.Socket,
 	})

@@ -111,6 +111,9 @@ func TestTheLimitOfOneAddressIsNamedAndCanBeRaised(t *testing.T) {
 			}
 			defer stopAll(all)
 			time.Sleep(30 * time.Second)
+			if !hub.Reached() {
+				t.Error("it does not know that others can dial it")
+			}
 			said := log.with("raise --peers-per-address")
 			if got, want := len(hub.Peers()), min(limit, 10); got != want {
 				t.Errorf("limit %d: %d peers, want %d", limit, got, want)
