@@ -359,7 +359,7 @@ func (n *testnet) over(f *fault, from int) string {
 	_, took := n.wait(f, from, "resolved", f.ended, f.over)
 	for _, a := range n.hook.since(from) {
 		if name := a.Labels["alertname"]; a.Status == "firing" && name != f.alert && !others(name) && !slices.Contains(f.with, name) {
-			n.t.Errorf("%s: %s came, too: %v", f.what, name, a)
+			n.t.Errorf("%s: %s came, too: %v\nwhat %s says of it:\n%s", f.what, name, a, a.Labels["name"], n.troubles(a.Labels["name"]))
 		}
 	}
 	reason := ""
@@ -367,6 +367,18 @@ func (n *testnet) over(f *fault, from int) string {
 		reason = " (" + f.told.Labels["reason"] + ")"
 	}
 	return fmt.Sprintf("| %s | %s%s | %s | %s | %s |", f.what, f.alert, reason, f.within, f.took, took)
+}
+
+// troubles are the last errors and warnings in a process's log.
+func (n *testnet) troubles(name string) string {
+	b, err := os.ReadFile(filepath.Join(n.dir, name, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	lines := slices.DeleteFunc(strings.Split(string(b), "\n"), func(l string) bool {
+		return !strings.Contains(l, "level=ERROR") && !strings.Contains(l, "level=WARN") && !strings.Contains(l, "msg=sync")
+	})
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }
 
 // faults lists them all, in the order in which they are made.
@@ -471,7 +483,7 @@ func (n *testnet) outOfMemory() {
 			continue
 		}
 		n.whole.Cleanup(func() { _ = os.Remove(dir) })
-		if os.WriteFile(filepath.Join(dir, c.file), []byte(strconv.Itoa(2<<20)), 0o600) != nil {
+		if os.WriteFile(filepath.Join(dir, c.file), []byte(strconv.Itoa(64<<10)), 0o600) != nil {
 			continue
 		}
 		_ = os.WriteFile(filepath.Join(dir, "memory.swap.max"), []byte("0"), 0o600) // of version 2 only
