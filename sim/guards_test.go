@@ -394,6 +394,25 @@ func TestARestartedNodeGoesBackAsFarAsTheLastEpoch(t *testing.T) {
 	}
 }
 
+// A node that is back within seconds hears the signatures of its last layers again.
+// What they certify it has in its store, and disputes nothing.
+func TestARestartedNodeDisputesNothingOfWhatItHas(t *testing.T) {
+	w := lab(t, 5)
+	w.run(21, time.Second)
+	n := w.nodes[4]
+	tip := n.m.Snapshot().Tip
+	n.boot()
+	for back := range 4 {
+		have := n.store.layers[len(n.store.layers)-1-back].decision
+		for _, s := range signed(have, w.nodes[:4]...).Signatures {
+			n.hearRaw(t, "n00", core.TopicDecision, codec.Encode(&types.CertifyMessage{Decision: have, By: s}))
+		}
+		if s := n.m.Snapshot(); s.Dispute.Layer != 0 || s.Tip != tip {
+			t.Fatalf("%d layers back: %+v, tip %d", back, s.Dispute, s.Tip.Layer)
+		}
+	}
+}
+
 // Another decision than ours is a fact that people are told of if it is proved,
 // and nothing if anybody can have signed it.
 func TestADisputeNeedsItsProof(t *testing.T) {

@@ -94,7 +94,7 @@ func (m *Machine) certElectorate(d *types.Decision) (el hare.Electorate, j judge
 // for; once it is executed, it is applied.
 func (m *Machine) judgeCert(msg *certMessage) judgement {
 	d := &msg.cert.Decision
-	if have, ok := m.history.At(d.Layer); ok && have == *d {
+	if m.isApplied(*d) {
 		return ignored(errKnown)
 	}
 	if d.Layer > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())) || d.Layer < m.cfg.Schedule.FirstBallotLayer() {
@@ -381,7 +381,7 @@ func (m *Machine) before(layer types.Layer) *types.Decision {
 
 // disputed notes a decision that does not fit our history.
 func (m *Machine) disputed(theirs types.Decision, reason string) {
-	ours, _ := m.history.At(theirs.Layer)
+	ours, _ := m.applied(theirs.Layer)
 	if m.dispute.Theirs == theirs {
 		return
 	}

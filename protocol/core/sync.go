@@ -195,16 +195,25 @@ func (m *Machine) Open() (out []types.Certificate) {
 	return out
 }
 
+// applied returns the decision of a layer that is part of our history: after a
+// start all but the newest are in the store only.
+func (m *Machine) applied(l types.Layer) (types.Decision, bool) {
+	if d, ok := m.history.At(l); ok {
+		return d, true
+	}
+	if l > m.history.Links()[0].Decision.Layer {
+		return types.Decision{}, false
+	}
+	if got := m.read.decisions(l, 1); len(got) == 1 && got[0].Layer == l {
+		return got[0], true
+	}
+	return types.Decision{}, false
+}
+
 // isApplied tells whether exactly this decision is part of our history.
 func (m *Machine) isApplied(d types.Decision) bool {
-	if have, ok := m.history.At(d.Layer); ok {
-		return have == d
-	}
-	if links := m.history.Links(); d.Layer > links[0].Decision.Layer {
-		return false
-	}
-	got := m.read.decisions(d.Layer, 1)
-	return len(got) == 1 && got[0] == d
+	have, ok := m.applied(d.Layer)
+	return ok && have == d
 }
 
 // certified compares a peer's part of the history with ours.
