@@ -13,7 +13,7 @@ PLAIN := ./values/... ./proofs/... ./protocol/... ./sim/... ./archtest ./cmd/...
 FUZZTIME ?= 15s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build watch testnet test compile test-packages test-network test-watch test-arm64 test-intel nightly lint fuzz bench generate clean
+.PHONY: build watch testnet test compile test-packages test-network test-watch page-test test-arm64 test-intel nightly lint fuzz bench generate clean
 
 build: ## both programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -48,6 +48,9 @@ test-network: ## the real programs, and outside judges; they mostly wait for lay
 test-watch: ## the watch: its rules, its supervisor, its processes
 	cd watch && $(GO) test -timeout 9m ./...
 
+page-test: ## the page in a browser (Debian: chromium, nodejs, npm); says so and ends well where there is none
+	@./scripts/page-test.sh
+
 test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -timeout 55m -exec 'qemu-aarch64-static -cpu max' \
 		-run 'Kernel|Reference|Resume|Verify' ./proofs/posw
@@ -60,7 +63,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # The campaigns, in parts that end within an hour each on two cores: those that
 # measure, those that wait for clocks and processes, and those that compute. A test
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY_ALONE := flood clients filling catchup
+NIGHTLY_ALONE := flood clients filling catchup page
 NIGHTLY_WAITS := quiet watch runs sites outages network kills deliveries space
 NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
@@ -121,6 +124,8 @@ nightly-watch: # every fault that one machine can have raises its alert, and no 
 	cd watch && $(NIGHTLY_TEST) -run '^(TestEachFaultRaisesItsAlertAndNoOther|TestDebiansPrometheusRaisesTheSameAlerts|TestAFullDiskOfTheWatchIsTold|TestOfTwoWatchesOneTellsThatTheOtherIsGone)$$' ./cmd/tweedle-watch
 nightly-quiet: # half an hour without a fault, and without an alert
 	cd watch && $(NIGHTLY_TEST) -run '^TestAQuietTestnetRaisesNothing$$' ./cmd/tweedle-watch
+nightly-page: # the page in a browser, its times too
+	TWEEDLE_NIGHTLY=1 ./scripts/page-test.sh
 nightly-runs: # ten testnets of four epochs
 	cd compat && $(NIGHTLY_TEST) -run '^TestTenRunsInARow$$' ./network
 

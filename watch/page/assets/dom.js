@@ -66,14 +66,13 @@ const shapes = {
 
 export const words = { ok: "well", warn: "warning", bad: "broken", unknown: "unknown", wait: "waits" };
 
-// icon is a state as a shape with its word.
+// icon is a state as a shape with its word; without one it only decorates.
 export function icon(state, word = words[state]) {
   const ns = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(ns, "svg");
   svg.setAttribute("class", `icon s-${state}`);
   svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", word);
+  if (word) { svg.setAttribute("role", "img"); svg.setAttribute("aria-label", word); } else svg.setAttribute("aria-hidden", "true");
   for (const [tag, props] of shapes[state] ?? shapes.unknown) {
     const el = document.createElementNS(ns, tag);
     for (const [k, v] of Object.entries(props)) el.setAttribute(k, v);

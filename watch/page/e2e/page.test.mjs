@@ -1,0 +1,180 @@
+// The page over made-up networks, in a browser.
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { axe, launch, open, program, until } from "./browser.mjs";
+
+const fixture = process.env.PAGE_FIXTURE;
+const shots = process.env.PAGE_SHOTS; // a folder for screenshots, if they are wanted
+const timed = process.env.TWEEDLE_NIGHTLY; // the machine is quiet: times are judged too
+
+let browser, served, url;
+before(async () => { browser = await launch(); served = program(fixture); url = await served.url; });
+after(async () => { await browser?.close(); await served?.stop(); });
+
+const scene = (name, nodes = 5, more = {}) => fetch(`${url}/scene`, { method: "POST", body: new URLSearchParams({ scene: name, nodes, ...more }) });
+
+const verdicts = {
+  well: "All is well", empty: "Nothing is watched yet", before: "Before genesis", early: "All is well",
+  warned: "It works, with warnings", incident: "The network stands still", forked: "Something is broken",
+};
+
+const looks = [["light", 1440], ["dark", 1440], ["light", 768], ["dark", 390]];
+
+for (const [name, nodes, of] of [...Object.keys(verdicts).map((n) => [n, 5, looks]), ["well", 1, looks.slice(3)], ["warned", 30, looks.slice(2, 3)], ["well", 500, looks.slice(0, 1)], ["incident", 500, looks.slice(1, 2)]]) {
+  test(`${name}, ${nodes} nodes: it is told, and reachable for everybody`, async () => {
+    await scene(name, nodes);
+    for (const [colorScheme, width] of of) {
+      const { page, wrong, close } = await open(browser, url, { colorScheme, viewport: { width, height: 900 } });
+      await page.waitForFunction((v) => document.getElementById("verdict-text").textContent === v && document.querySelectorAll("#chain li").length === 7, verdicts[name]);
+      assert.deepEqual(await axe(page), [], `${colorScheme}, ${width} wide`);
+      assert.deepEqual(wrong, [], `${colorScheme}, ${width} wide`);
+      const wider = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.equal(wider, 0, `${width} wide: the page scrolls sideways`);
+      if (shots) { mkdirSync(shots, { recursive: true }); await page.screenshot({ path: `${shots}/${name}-${nodes}-${width}-${colorScheme}.png`, fullPage: nodes < 500 }); }
+      await close();
+    }
+  });
+}
+
+test("shapes and words say what colours say", async () => {
+  await scene("incident");
+  const { page, close } = await open(browser, url);
+  await page.waitForSelector("#chain .bad");
+  const words = await page.$$eval("#chain svg", (all) => all.map((s) => s.getAttribute("aria-label")));
+  assert.deepEqual(words, ["broken", "well", "broken", "well", "broken", "well", "well"]);
+  const shapes = await page.$$eval("#chain svg", (all) => all.map((s) => [s.firstChild.tagName, s.firstChild.getAttribute("d")].join()));
+  assert.notEqual(shapes[0], shapes[1]);
+  await page.click("#grid-table summary");
+  const table = await page.$eval("#grid-table table", (t) => t.innerText);
+  assert.match(table, /node does not answer/);
+  assert.match(table, /late: not applied/);
+  await close();
+});
+
+test("the keyboard reaches every cell, and a node from it", async () => {
+  await scene("forked");
+  const { page, wrong, close } = await open(browser, url);
+  await page.waitForSelector("#grid:not([hidden])");
+  await page.focus("#grid");
+  for (const k of ["End", "ArrowDown", "ArrowDown", "ArrowLeft", "ArrowLeft", "ArrowLeft"]) await page.keyboard.press(k);
+  assert.match(await page.textContent("#grid-read"), /^layer \d+, node-3: differs from most \(block \w+, state \w+; most have block \w+, state \w+\)$/);
+  await page.keyboard.press("Home");
+  assert.match(await page.textContent("#grid-read"), /^layer \d+, node-3: /);
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#smesher[open]");
+  assert.match(await page.textContent("#smesher-title"), /The smesher of node-3/);
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("#smesher:not([open])", { state: "attached" });
+  assert.deepEqual(wrong.filter((w) => !/404/.test(w)), []); // the made-up node has no smesher to ask
+  await close();
+});
+
+test("old data are not shown as if they were new, and it comes back by itself", async () => {
+  await scene("well");
+  const { page, close } = await open(browser, url);
+  await page.waitForFunction(() => document.getElementById("age").textContent === "live");
+  await scene("well", 5, { paused: 1 });
+  await page.waitForSelector("#stale:not([hidden])", { timeout: 20_000 });
+  assert.match(await page.textContent("#stale"), /^The watch does not answer: what you see is \d+ s old|^The watch does not answer: what you see is \d+\.\d s old/);
+  assert.match(await page.textContent("#age"), /^data are /);
+  if (shots) await page.screenshot({ path: `${shots}/disconnected.png` });
+  const found = (await axe(page)).filter((l) => !l.startsWith("color-contrast")); // what is old is grey
+  assert.deepEqual(found, []);
+  await scene("warned");
+  await page.waitForFunction(() => document.getElementById("age").textContent === "live" && document.getElementById("stale").hidden);
+  await page.waitForFunction(() => document.getElementById("verdict-text").textContent === "It works, with warnings");
+  await close();
+});
+
+test("it connects again after the watch was restarted", async () => {
+  const first = program(fixture), at = await first.url;
+  const { page, close } = await open(browser, at);
+  await page.waitForFunction(() => document.getElementById("age").textContent === "live");
+  await first.stop();
+  await page.waitForSelector("#stale:not([hidden])", { timeout: 20_000 });
+  const second = program(fixture, [new URL(at).host]);
+  assert.equal(await second.url, at);
+  await page.waitForFunction(() => document.getElementById("age").textContent === "live" && document.getElementById("stale").hidden, null, { timeout: 20_000 });
+  await close();
+  await second.stop();
+});
+
+test("what changes something asks for the token, and a wrong one is said", async () => {
+  await scene("incident");
+  const { page, close } = await open(browser, url);
+  await page.click('button[aria-label="Set the gateways of poet-1"]');
+  await page.waitForSelector("#ask[open]");
+  assert.deepEqual(await axe(page), []);
+  assert.equal((await page.inputValue("#ask textarea")).split("\n").length, 5);
+  await page.fill('#ask input[name="token"]', "not the token");
+  await page.click('#ask button[type="submit"]');
+  await page.waitForFunction(() => /token/.test(document.querySelector("#ask .error").textContent));
+  if (shots) await page.screenshot({ path: `${shots}/ask.png` });
+  await page.keyboard.press("Escape");
+  await page.click('button[aria-label="Silence NetworkStalled "]');
+  assert.deepEqual(await axe(page), []);
+  await page.click('#ask button:has-text("Cancel")');
+  await close();
+});
+
+test("nothing of a network's words becomes HTML, and no other site's script runs", async () => {
+  const { page, close } = await open(browser, url);
+  const blocked = await page.evaluate(async () => {
+    const tries = {};
+    try { document.body.innerHTML += "<img src=x>"; tries.html = "ran"; } catch { tries.html = "blocked"; }
+    try { new Function("1")(); tries.code = "ran"; } catch { tries.code = "blocked"; }
+    const s = document.createElement("script");
+    try { s.textContent = "globalThis.ran = true"; document.head.append(s); } catch { /* as it should */ }
+    tries.inline = globalThis.ran ? "ran" : "blocked";
+    try { await fetch("http://127.0.0.1:1/"); tries.connect = "ran"; } catch { tries.connect = "blocked"; }
+    return tries;
+  });
+  assert.deepEqual(blocked, { html: "blocked", code: "blocked", inline: "blocked", connect: "blocked" });
+  await close();
+});
+
+// Processor time of the longest task, in ms: what the tests' machine does besides does not count.
+async function longest(page, seconds) {
+  const client = await page.context().newCDPSession(page);
+  const tasks = [];
+  client.on("Tracing.dataCollected", ({ value }) => tasks.push(...value.filter((e) => e.name === "RunTask" && e.tdur !== undefined)));
+  const names = new Map();
+  client.on("Tracing.dataCollected", ({ value }) => value.filter((e) => e.name === "thread_name").forEach((e) => names.set(`${e.pid}/${e.tid}`, e.args.name)));
+  await client.send("Tracing.start", { transferMode: "ReportEvents", traceConfig: { includedCategories: ["toplevel", "disabled-by-default-devtools.timeline", "devtools.timeline", "__metadata"] } });
+  await page.waitForTimeout(seconds * 1000);
+  const done = new Promise((resolve) => client.once("Tracing.tracingComplete", resolve));
+  await client.send("Tracing.end");
+  await done;
+  const own = tasks.filter((e) => names.get(`${e.pid}/${e.tid}`) === "CrRendererMain");
+  return { count: own.length, cpu: Math.max(0, ...own.map((e) => e.tdur)) / 1000, wall: Math.max(0, ...own.map((e) => e.dur ?? 0)) / 1000 };
+}
+
+test("500 nodes and 100 layers that change each second make no task of 50 ms", async (t) => {
+  await scene("forked", 500);
+  const { page, close } = await open(browser, url);
+  await page.waitForFunction(() => document.getElementById("age").textContent === "live");
+  await page.waitForTimeout(2000);
+  const task = await longest(page, 12);
+  t.diagnostic(`of ${task.count} tasks the longest took ${task.cpu.toFixed(1)} ms of processor time, and ${task.wall.toFixed(1)} ms by the clock`);
+  assert.ok(task.count > 50, `only ${task.count} tasks were seen`);
+  assert.ok(task.cpu < 50, `${task.cpu} ms of processor time`);
+  if (timed) assert.ok(task.wall < 50, `${task.wall} ms by the clock`);
+  await close();
+});
+
+test("the first paint comes within 100 ms after the HTML", async (t) => {
+  await scene("well", 5);
+  const times = [];
+  for (let i = 0; i < 5; i++) {
+    const { page, close } = await open(browser, url);
+    times.push(await until("a first paint", 10_000, () => page.evaluate(() => {
+      const paint = performance.getEntriesByName("first-contentful-paint")[0], nav = performance.getEntriesByType("navigation")[0];
+      return paint && paint.startTime - nav.responseEnd;
+    })));
+    await close();
+  }
+  times.sort((a, b) => a - b);
+  t.diagnostic(`after ${times.map((x) => x.toFixed(0)).join(", ")} ms`);
+  if (timed) assert.ok(times[2] < 100, `${times[2]} ms`);
+});
