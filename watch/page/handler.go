@@ -169,7 +169,8 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		}
 		return control.Flush() == nil
 	}
-	if !send("retry: 2000\n\n") {
+	// Nothing more is read of a reader; without this the server's limit on a request ends it.
+	if control.SetReadDeadline(time.Time{}) != nil || !send("retry: 2000\n\n") {
 		return
 	}
 	quiet := time.NewTicker(quietAfter)

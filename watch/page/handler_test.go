@@ -218,6 +218,29 @@ func TestReadersGetTheWholeAndThenWhatChanged(t *testing.T) {
 	}
 }
 
+// The limits of a server on one request and its answer do not end a reader.
+func TestAReaderStaysLongerThanARequestMay(t *testing.T) {
+	p, err := New(Config{Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(p)
+	const limit = 50 * time.Millisecond
+	s.Config.ReadTimeout, s.Config.WriteTimeout = limit, limit
+	s.Start()
+	defer http.DefaultClient.CloseIdleConnections()
+	defer s.Close()
+	defer p.hub.close()
+	r := follow(t, s.URL)
+	for n := range 4 {
+		time.Sleep(2 * limit) // of real connections
+		p.hub.publish(partsOf(n))
+		if c, ok := r.next(t); !ok || string(c.Set["n"]) != fmt.Sprint(n) {
+			t.Fatalf("event %d is %v", n, c)
+		}
+	}
+}
+
 // A reader that does not read costs itself, nobody else, and is counted.
 func TestASlowReaderIsDropped(t *testing.T) {
 	p, s := newTestPage(t)

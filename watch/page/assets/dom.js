@@ -61,6 +61,7 @@ const shapes = {
   warn: [["path", { d: "M8 1l7.4 13.5H.6z", fill: "currentColor" }], ["path", { d: "M8 5.4v4.4M8 11.2V13", stroke: "var(--card)", "stroke-width": 1.8 }]],
   bad: [["path", { d: "M5 .8h6L15.2 5v6L11 15.2H5L.8 11V5z", fill: "currentColor" }], ["path", { d: "M5.2 5.2l5.6 5.6m0-5.6l-5.6 5.6", stroke: "var(--card)", "stroke-width": 1.8 }]],
   unknown: [["circle", { cx: 8, cy: 8, r: 6.3, fill: "none", stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray": "2.6 2" }], ["path", { d: "M6 6.3c0-2.6 4-2.6 4-.2 0 1.6-2 1.6-2 3.2M8 10.9v1.2", fill: "none", stroke: "currentColor", "stroke-width": 1.4 }]],
+  info: [["circle", { cx: 8, cy: 8, r: 6.3, fill: "none", stroke: "currentColor", "stroke-width": 1.5 }], ["path", { d: "M8 7.2v4M8 4.6v1.4", fill: "none", stroke: "currentColor", "stroke-width": 1.6 }]],
   wait: [["circle", { cx: 8, cy: 8, r: 6.3, fill: "none", stroke: "currentColor", "stroke-width": 1.5 }], ["path", { d: "M8 4.4V8l2.4 1.6", fill: "none", stroke: "currentColor", "stroke-width": 1.5 }]],
 };
 

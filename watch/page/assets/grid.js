@@ -1,5 +1,5 @@
 // Layers by nodes. Few nodes are drawn as shapes; for many each cell is a pixel of a small
-// picture, which is scaled: the cost of an update does not grow with what is on the screen.
+// picture, which is scaled. Only what can be seen is drawn, so that an update costs little.
 import { get, parts } from "./live.js";
 import { $, h, text, count } from "./dom.js";
 
@@ -9,12 +9,14 @@ const meanings = {
 const order = ["o", "e", "w", "b", "x", "?"];
 const roomy = 64; // nodes that are drawn as shapes
 const margin = { top: 34, bottom: 4, right: 4 };
+const tallest = 480; // px of the canvas; more nodes scroll
 
 let canvas, ctx, box, small, colours, cells = [], names = [], rows = [], geometry = null, chosen = null;
 
 export function start() {
   canvas = $("grid"); ctx = canvas.getContext("2d"); box = $("grid-box"); small = document.createElement("canvas");
   new ResizeObserver(draw).observe(box);
+  box.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
   canvas.addEventListener("mousemove", (e) => { pick(at(e)); });
   canvas.addEventListener("mouseleave", () => { if (document.activeElement !== canvas) pick(null); });
   canvas.addEventListener("keydown", key);
@@ -82,31 +84,39 @@ function layout() {
   const labels = rowHeight >= 11 ? Math.min(130, 14 + 7 * Math.max(...names.map((n) => n.length))) : 0;
   const cols = Math.min(cells.length, Math.max(10, Math.floor((width - labels - margin.right) / 8)));
   const colWidth = Math.min(24, (width - labels - margin.right) / cols);
-  return { width, rowHeight, labels, cols, colWidth, left: labels, height: margin.top + rows.length * rowHeight + margin.bottom, first: cells.length - cols };
+  const whole = margin.top + rows.length * rowHeight + margin.bottom, height = Math.min(whole, tallest);
+  return { width, rowHeight, labels, cols, colWidth, left: labels, whole, height, first: cells.length - cols, scroll: Math.min(box.scrollTop, whole - height) };
 }
 
 function draw() {
   geometry = layout();
   const g = geometry;
   canvas.hidden = !g;
+  $("grid-space").style.height = g ? `${g.whole}px` : "0";
   if (!g) return;
   const ratio = devicePixelRatio || 1, w = Math.round(g.width * ratio), hgt = Math.round(g.height * ratio);
   if (canvas.width !== w || canvas.height !== hgt) { canvas.width = w; canvas.height = hgt; canvas.style.height = `${g.height}px`; }
   ctx.setTransform(ratio, 0, 0, ratio, 0, 0);
   ctx.clearRect(0, 0, g.width, g.height);
+  ctx.save();
+  ctx.beginPath(); ctx.rect(0, margin.top - 2, g.width, g.height); ctx.clip();
+  ctx.translate(0, margin.top - g.scroll);
+  g.from = Math.floor(g.scroll / g.rowHeight);
+  g.to = Math.min(rows.length, Math.ceil((g.scroll + g.height - margin.top) / g.rowHeight));
   if (names.length > roomy) dense(g); else shapes(g);
-  axes(g);
   if (chosen) ring(g);
+  ctx.restore();
+  axes(g);
 }
 
 function shapes(g) {
   ctx.font = "12px system-ui, sans-serif";
   ctx.textBaseline = "middle";
   ctx.fillStyle = colours.text;
-  rows.forEach((i, r) => ctx.fillText(names[i], 0, margin.top + (r + 0.5) * g.rowHeight, g.labels - 8));
+  for (let r = g.from; r < g.to; r++) ctx.fillText(names[rows[r]], 0, (r + 0.5) * g.rowHeight, g.labels - 8);
   for (let c = 0; c < g.cols; c++) {
     const column = cells[g.first + c];
-    for (let r = 0; r < rows.length; r++) cell(ctx, column.cells[rows[r]] ?? ".", g.left + c * g.colWidth, margin.top + r * g.rowHeight, g.colWidth, g.rowHeight);
+    for (let r = g.from; r < g.to; r++) cell(ctx, column.cells[rows[r]] ?? ".", g.left + c * g.colWidth, r * g.rowHeight, g.colWidth, g.rowHeight);
   }
 }
 
@@ -142,20 +152,21 @@ function pixel(colour) {
 }
 
 function dense(g) {
-  small.width = g.cols; small.height = rows.length;
-  const s = small.getContext("2d"), image = s.createImageData(g.cols, rows.length), data = new Uint32Array(image.data.buffer);
+  const n = g.to - g.from, top = g.from * g.rowHeight;
+  small.width = g.cols; small.height = n;
+  const s = small.getContext("2d"), image = s.createImageData(g.cols, n), data = new Uint32Array(image.data.buffer);
   const of = {};
   for (const k of Object.keys(meanings)) of[k] = pixel(k === "e" || k === "w" ? colours.faint : colours[k]);
   for (let c = 0; c < g.cols; c++) {
     const column = cells[g.first + c].cells;
-    for (let r = 0; r < rows.length; r++) data[r * g.cols + c] = of[column[rows[r]]] ?? of["."];
+    for (let r = 0; r < n; r++) data[r * g.cols + c] = of[column[rows[g.from + r]]] ?? of["."];
   }
   s.putImageData(image, 0, 0);
   ctx.imageSmoothingEnabled = false;
-  ctx.drawImage(small, g.left, margin.top, g.cols * g.colWidth, rows.length * g.rowHeight);
+  ctx.drawImage(small, g.left, top, g.cols * g.colWidth, n * g.rowHeight);
   ctx.fillStyle = colours.card;
-  for (let r = 1; r < rows.length; r++) ctx.fillRect(g.left, margin.top + r * g.rowHeight - 1, g.width, 1);
-  if (g.colWidth >= 5) for (let c = 1; c < g.cols; c++) ctx.fillRect(g.left + c * g.colWidth - 1, margin.top, 1, g.height);
+  for (let r = 1; r < n; r++) ctx.fillRect(g.left, top + r * g.rowHeight - 1, g.width, 1);
+  if (g.colWidth >= 5) for (let c = 1; c < g.cols; c++) ctx.fillRect(g.left + c * g.colWidth - 1, top, 1, n * g.rowHeight);
 }
 
 function axes(g) {
@@ -180,14 +191,14 @@ function axes(g) {
 
 function ring(g) {
   ctx.strokeStyle = colours.text; ctx.lineWidth = 2;
-  ctx.strokeRect(g.left + chosen.col * g.colWidth - 1, margin.top + chosen.row * g.rowHeight - 1, g.colWidth, g.rowHeight);
+  ctx.strokeRect(g.left + chosen.col * g.colWidth - 1, chosen.row * g.rowHeight - 1, g.colWidth, g.rowHeight);
 }
 
 function at(e) {
   const g = geometry;
   if (!g) return null;
-  const col = Math.floor((e.offsetX - g.left) / g.colWidth), row = Math.floor((e.offsetY - margin.top) / g.rowHeight);
-  return row < 0 || row >= rows.length || col >= g.cols ? null : { row, col: Math.max(0, col) };
+  const col = Math.floor((e.offsetX - g.left) / g.colWidth), row = Math.floor((e.offsetY - margin.top + g.scroll) / g.rowHeight);
+  return e.offsetY < margin.top || row < 0 || row >= rows.length || col >= g.cols ? null : { row, col: Math.max(0, col) };
 }
 
 function pick(p) {
@@ -217,8 +228,8 @@ function key(e) {
   if (to) {
     e.preventDefault();
     pick({ row: Math.min(rows.length - 1, Math.max(0, p.row + to[0])), col: Math.min(g.cols - 1, Math.max(0, p.col + to[1])) });
-    const y = margin.top + chosen.row * g.rowHeight;
-    if (y < box.scrollTop || y + g.rowHeight > box.scrollTop + box.clientHeight) box.scrollTop = y - box.clientHeight / 2;
+    const y = chosen.row * g.rowHeight, seen = g.height - margin.top;
+    if (y < g.scroll || y + g.rowHeight > g.scroll + seen) box.scrollTop = y - seen / 2;
   } else if (e.key === "Enter") { e.preventDefault(); open(p); }
   else if (e.key === "Escape") pick(null);
 }

@@ -10,7 +10,7 @@ export function ticks() {
   for (const el of document.querySelectorAll("[data-since]")) text(el, span((now() - Date.parse(el.dataset.since)) / 1000));
 }
 
-const look = (a) => a.silence ? "wait" : { page: "bad", warn: "warn" }[a.severity] ?? "unknown";
+const look = (a) => a.silence ? "wait" : { page: "bad", warn: "warn" }[a.severity] ?? "info";
 const level = { page: "page", warn: "warning", info: "for information" };
 
 function alert(a) {
@@ -54,7 +54,7 @@ function round(p, r) {
   const waits = r.proof?.state === "pending";
   let what;
   if (r.trouble) what = [icon("warn"), h("span", {}, r.trouble)];
-  else if (waits) what = [icon(p.live === 0 ? "bad" : "warn", "waits"), h("span", { class: "said" }, "its proof has waited ", since(r.proof.since), `, ${count(r.proof.attempts, "attempt")}`)];
+  else if (waits) what = [icon(p.live === 0 ? "bad" : (now() - Date.parse(r.proof.since)) / 1000 > (get("status")?.epoch_seconds ?? 0) / 4 ? "warn" : "wait", "waits"), h("span", { class: "said" }, "its proof has waited ", since(r.proof.since), `, ${count(r.proof.attempts, "attempt")}`)];
   else if (r.proof) what = [icon(r.proof.state === "delivered" ? "ok" : "bad"), h("span", {}, r.proof.state === "delivered" ? `delivered, kept by ${count(r.proof.kept_by, "gateway")}` : r.proof.state)];
   else if (r.state === "executing") what = [h("span", { class: "bar", role: "progressbar", "aria-label": `round ${r.id}`, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * part(r)) }, h("i", { part: `${Math.round(100 * part(r))}%` })), h("span", {}, `${Math.round(100 * part(r))} %`)];
   else what = [h("span", {}, r.state === "open" ? "takes registrations" : r.state === "proving" ? "makes its proof" : r.state)];

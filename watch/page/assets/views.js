@@ -7,17 +7,23 @@ const facts = (el, rows) => keyed(el, rows, (r) => r[0],
 
 const links = { nodes: "#nodes", rounds: "#poets", delivery: "#poets", atxs: "#atxs", layers: "#layers", state: "#layers", watch: "#alerts" };
 
+// headline is the verdict; of old data there is none.
+function headline(st, old) {
+  const state = old ? "unknown" : st.state, firing = st.pages + st.warnings;
+  text($("verdict-text"), old ? "Not known now" : st.verdict);
+  text($("verdict-why"), old ? `It was, when the watch answered last: ${st.verdict}` : st.why);
+  setIcon($("verdict-icon"), state);
+  attr(document.body, "data-state", state);
+  const title = `${old ? "Not known" : firing ? count(firing, "alert") : st.verdict} - ${st.network}`;
+  if (document.title !== title) document.title = title;
+  attr($("icon"), "href", `/assets/${state === "unknown" ? "wait" : state}.svg`);
+}
+
 export function verdict() {
   const st = get("status"), chain = get("chain") ?? [];
   if (!st) return;
   text($("network"), st.network);
-  text($("verdict-text"), st.verdict);
-  text($("verdict-why"), st.why);
-  setIcon($("verdict-icon"), st.state);
-  attr(document.body, "data-state", st.state);
   const firing = st.pages + st.warnings;
-  document.title = `${firing ? count(firing, "alert") : st.verdict} - ${st.network}`;
-  attr($("icon"), "href", `/assets/${st.state === "unknown" ? "wait" : st.state}.svg`);
   const rows = [["nodes", `${st.answering} of ${st.nodes}`]];
   if (st.phase === "running") rows.push(["lag", count(st.lag, "layer")], ["states", st.roots || "none yet"]);
   rows.push(["alerts", firing ? [st.pages && count(st.pages, "page"), st.warnings && count(st.warnings, "warning")].filter(Boolean).join(", ") : "none"]);
@@ -47,6 +53,7 @@ export function clock() {
   stale.hidden = !a.stale;
   if (a.stale) text(stale, `The watch does not answer: what you see is ${span(Math.round(a.seconds))} old. Trying again.`);
   if (!st) return;
+  headline(st, a.stale);
   const rows = [];
   if (st.phase === "empty") rows.push(["network's clock", "not known"]);
   else {
