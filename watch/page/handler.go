@@ -169,8 +169,7 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 		}
 		return control.Flush() == nil
 	}
-	// Nothing more is read of a reader; without this the server's limit on a request ends it.
-	if control.SetReadDeadline(time.Time{}) != nil || !send("retry: 2000\n\n") {
+	if !send("retry: 2000\n\n") {
 		return
 	}
 	quiet := time.NewTicker(quietAfter)

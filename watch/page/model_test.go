@@ -165,11 +165,6 @@ func TestLiesAreBounded(t *testing.T) {
 		p.Rounds = append(p.Rounds, page.Round{ID: fmt.Sprint(i, "x"), State: "finished"})
 	}
 	s.Poets["poet-1"] = p
-	for _, v := range []float64{math.NaN(), math.Inf(1), -1, 1e300} {
-		for _, metric := range page.Metrics() {
-			s.Series = append(s.Series, page.Sample{Labels: map[string]string{"__name__": metric, "job": "poet", "name": "poet-2"}, Value: v})
-		}
-	}
 	m := page.Build(s)
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -180,6 +175,26 @@ func TestLiesAreBounded(t *testing.T) {
 	}
 	if strings.Contains(string(b), "<script") {
 		t.Error("the JSON has HTML in it")
+	}
+}
+
+// Each number of each metric may be anything.
+func TestWildNumbersBreakNothing(t *testing.T) {
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, 0, 1e300, math.MaxUint32} {
+		for _, metric := range page.Metrics() {
+			s := network("warned", 3).At(noon)
+			delete(s.Poets, "poet-1") // then its metrics are shown
+			s.Series = append(s.Series, page.Sample{Labels: map[string]string{"__name__": "poet_proofs_undelivered", "job": "poet", "name": "poet-1"}, Value: 1},
+				page.Sample{Labels: map[string]string{"__name__": "poet_proof_undelivered_age_seconds", "job": "poet", "name": "poet-1"}, Value: 1})
+			for i, one := range s.Series {
+				if one.Labels["__name__"] == metric {
+					s.Series[i].Value = v
+				}
+			}
+			if _, err := json.Marshal(page.Build(s)); err != nil {
+				t.Errorf("%s is %v: %v", metric, v, err)
+			}
+		}
 	}
 }
 
