@@ -51,11 +51,12 @@ test-watch: ## the watch: its rules, its supervisor, its processes
 page-test: ## the page in a browser (Debian: chromium, nodejs, npm); says so and ends well where there is none
 	@./scripts/page-test.sh
 
+# What is left out starts itself, which needs qemu in the kernel of the machine.
 test-arm64: ## the kernels for arm64, emulated (Debian: qemu-user-static)
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -timeout 55m -exec 'qemu-aarch64-static -cpu max' \
 		-run 'Kernel|Reference|Resume|Verify' ./proofs/posw
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -short -count=1 -timeout 15m -exec 'qemu-aarch64-static -cpu max' \
-		-skip '^TestInitIsResumedAfterKillOfTheProcess$$' ./proofs/post ./proofs/processor # that starts itself, without qemu
+		-skip '^TestInitIsResumedAfterKillOfTheProcess$$' ./proofs/post ./proofs/processor
 
 test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PCs, see the script
 	./scripts/emulate-intel.sh $(VMLINUZ)

@@ -59,7 +59,14 @@ func (m *machine) of(operand string) []byte {
 func (m *machine) stepARM(in *instruction) {
 	args := in.args
 	to := args[len(args)-1]
-	if in.op[0] == 'V' || strings.HasPrefix(in.op, "AES") {
+	switch {
+	case strings.HasPrefix(in.op, "VLD1"), strings.HasPrefix(in.op, "VST1"):
+		m.several(in)
+		return
+	case strings.HasPrefix(in.op, "SHA256"):
+		m.sha2(in)
+		return
+	case in.op[0] == 'V', strings.HasPrefix(in.op, "AES"):
 		m.neon(in)
 		return
 	}
@@ -131,9 +138,66 @@ func (m *machine) stepARM(in *instruction) {
 	}
 }
 
+// several loads or stores up to four registers, which are one after another, and may move
+// the register that points to them.
+func (m *machine) several(in *instruction) {
+	op, moves := strings.CutSuffix(in.op, ".P")
+	list, pointer := in.args[1:], in.args[0]
+	if op == "VST1" {
+		list, pointer = in.args[:len(in.args)-1], in.args[len(in.args)-1]
+	}
+	by, base, _ := strings.Cut(strings.TrimSuffix(pointer, ")"), "(")
+	at := m.get(base)
+	for i, register := range list {
+		if op == "VST1" {
+			copy(m.memory(at+16*uint64(i), 16), m.of(register))
+		} else {
+			copy(m.of(register), m.memory(at+16*uint64(i), 16))
+		}
+	}
+	if moves != (by != "") || moves && decimal(by) != uint64(16*len(list)) {
+		m.fault("unknown instruction: %s", in.line)
+	}
+	m.set(base, at+decimal(by))
+}
+
+// sha2 runs one of the SHA2 extension.
+func (m *machine) sha2(in *instruction) {
+	to := m.of(in.args[len(in.args)-1])
+	w, n, d := words(m.of(in.args[0])), words(m.of(in.args[len(in.args)-2])), words(to)
+	switch in.op {
+	case "SHA256H", "SHA256H2":
+		x, y := d, n // A to D, E to H
+		if in.op == "SHA256H2" {
+			x, y = n, d
+		}
+		for i := range 4 {
+			t := y[3] + bigSigma1(y[0]) + choose(y[0], y[1], y[2]) + w[i]
+			x, y = []uint32{t + bigSigma0(x[0]) + majority(x[0], x[1], x[2]), x[0], x[1], x[2]}, []uint32{x[3] + t, y[0], y[1], y[2]}
+		}
+		if in.op == "SHA256H2" {
+			x = y
+		}
+		d = x
+	case "SHA256SU0":
+		next := []uint32{d[1], d[2], d[3], n[0]}
+		for i := range d {
+			d[i] += smallSigma0(next[i])
+		}
+	case "SHA256SU1":
+		next := []uint32{n[1], n[2], n[3], w[0]}
+		for i, before := range []*uint32{&w[2], &w[3], &d[0], &d[1]} {
+			d[i] += next[i] + smallSigma1(*before)
+		}
+	default:
+		m.fault("unknown instruction: %s", in.line)
+	}
+	copy(to, unwords(d))
+}
+
 // shapes are the lanes that each vector instruction is written with here.
 var shapes = map[string]string{
-	"VADD": "S4", "VEOR": "B16", "VAND": "B16", "VREV32": "H8", "VSHL": "S4", "VSRI": "S4", "VTBL": "B16",
+	"VADD": "S4", "VEOR": "B16", "VAND": "B16", "VREV32": "H8", "VMOV": "B16", "VSHL": "S4", "VSRI": "S4", "VTBL": "B16",
 	"VEXT": "B16", "VCMEQ": "B16", "VADDP": "B16", "AESE": "B16", "AESMC": "B16",
 }
 
@@ -150,7 +214,7 @@ func (m *machine) neon(in *instruction) {
 		immediate, args = int(immediateOf(args[0])), args[1:]
 	}
 	for _, a := range args {
-		if _, lanes, _ := strings.Cut(strings.Trim(a, "[]"), "."); lanes != shapes[in.op] {
+		if _, lanes, _ := strings.Cut(strings.Trim(a, "[]"), "."); lanes != shapes[in.op] && in.op+lanes != "VREV32B16" {
 			m.fault("unknown instruction: %s", in.line)
 		}
 	}
@@ -176,7 +240,13 @@ func (m *machine) neon(in *instruction) {
 		wordwise(func(a, _, _ uint32) uint32 { return a << immediate })
 	case "VSRI": // the bits that nothing is shifted into stay
 		wordwise(func(a, _, d uint32) uint32 { return d&^(^uint32(0)>>immediate) | a>>immediate })
+	case "VMOV":
+		out = a
 	case "VREV32":
+		if strings.HasSuffix(to, ".B16") {
+			wordwise(func(a, _, _ uint32) uint32 { return bits.ReverseBytes32(a) })
+			break
+		}
 		wordwise(func(a, _, _ uint32) uint32 { return bits.RotateLeft32(a, 16) })
 	case "VEOR":
 		bytewise(func(a, b byte) byte { return a ^ b })
@@ -217,8 +287,22 @@ func TestEveryKernelOfSpaceForARMIsRunOnAnyMachine(t *testing.T) {
 	everyKernelOfSpace(t, parseARM(t, spaceARM()))
 }
 
-// A wrong rotation, turn or place in any one instruction is seen, and a register that is
-// not ours.
+func TestEveryKernelForARMHashesAsCryptoSHA256(t *testing.T) {
+	everyKernelHashes(t, parseARM(t, arm64()))
+}
+
+// Go and the system keep values in these.
+func TestRegistersThatAreNotOursAreRefused(t *testing.T) {
+	rng := rand.New(rand.NewPCG(39, 40))
+	for _, register := range []string{"R18", "R27", "R28", "R29", "R30"} {
+		p := parseARM(t, strings.ReplaceAll(spaceARM(), "R10", register))
+		if ended, _ := tryRomix(p, "romix12NEON", 12, 2, stack, rng); !strings.Contains(string(ended), "no register "+register) {
+			t.Errorf("%s: %q", register, ended)
+		}
+	}
+}
+
+// A wrong rotation, turn or place in any one instruction is seen.
 func TestAWrongInstructionOfSpaceForARMIsFound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(37, 38))
 	text := spaceARM()
@@ -232,7 +316,6 @@ func TestAWrongInstructionOfSpaceForARMIsFound(t *testing.T) {
 		{"romix12NEON", "FSTPQ (F0, F1), 0(R10)", "FSTPQ (F0, F1), 0(R9)"},
 		{"romix12NEON", "MOVD $4, R6", "MOVD $3, R6"},
 		{"romix12NEON", "ADD $768, R8, R8", "ADD $640, R8, R8"},
-		{"romix12NEON", "ADD $768, R9, R10", "ADD $768, R9, R18"},
 		{"romix12NEON", "FLDPQ 640(R10), (F20, F21)", "FLDPQ 1408(R9), (F20, F21)"},
 		{"eagerNEON", "AESMC V7.B16, V7.B16", "AESMC V6.B16, V7.B16"},
 		{"eagerNEON", "FMOVQ 96(R1), F19", "FMOVQ 80(R1), F19"},

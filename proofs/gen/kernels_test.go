@@ -19,12 +19,15 @@ const (
 
 // laneCount is how many messages each kernel hashes.
 var laneCount = map[string]int{
-	"chainsNI": 4, "severalNI": 4, "chains8AVX2": 8, "chains16AVX512": 16, "several16AVX512": 16,
+	"chainsNI": 4, "severalNI": 4, "chains8AVX2": 8, "chains16AVX512": 16, "several16AVX512": 16, "chainsSHA2": 4,
 }
 
 // Every kernel for x86 is run, instruction by instruction, on any machine.
 func TestEveryKernelForX86HashesAsCryptoSHA256(t *testing.T) {
-	p := parse(t, amd64())
+	everyKernelHashes(t, parse(t, amd64()))
+}
+
+func everyKernelHashes(t *testing.T, p *program) {
 	for _, name := range slices.Sorted(maps.Keys(p.functions)) {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(21, 22))
@@ -49,7 +52,7 @@ func (m *machine) try(t *testing.T, name string, sp uint64, n int, rng *rand.Ran
 		}
 		return b
 	}
-	kind, lanes := strings.TrimRight(name, "0123456789AVXNILate"), 1
+	kind, lanes := strings.TrimRight(name, "0123456789AVXNILateSH"), 1
 	if kind == "chains" || kind == "several" {
 		if lanes = laneCount[name]; lanes == 0 {
 			t.Fatalf("%s: say how many lanes it has", name)
@@ -225,13 +228,20 @@ func TestTheTextKeepsTheRulesOfIntel(t *testing.T) {
 
 // The interpreter notices one wrong instruction among thousands.
 func TestAWrongInstructionIsFound(t *testing.T) {
-	rng := rand.New(rand.NewPCG(27, 28))
-	text := amd64()
-	for name, change := range map[string][2]string{
+	wrongInstructionsAreFound(t, amd64(), parse, map[string][2]string{
 		"chainNILate":    {"VPSRLDQ $4, X5, X10", "VPSRLDQ $8, X5, X10"},
 		"chains16AVX512": {"VPRORD $22, Z7, Z9", "VPRORD $23, Z7, Z9"},
 		"chains8AVX2":    {"VPSLLD $30, Y0, Y8", "VPSLLD $29, Y0, Y8"},
-	} {
+	})
+	wrongInstructionsAreFound(t, arm64(), parseARM, map[string][2]string{
+		"chainSHA2":  {"SHA256SU1 V7.S4, V6.S4, V4.S4", "SHA256SU1 V6.S4, V7.S4, V4.S4"},
+		"chainsSHA2": {"SHA256H2 V3.S4, V2, V1", "SHA256H2 V3.S4, V0, V1"},
+	})
+}
+
+func wrongInstructionsAreFound(t *testing.T, text string, parse func(testing.TB, string) *program, changes map[string][2]string) {
+	rng := rand.New(rand.NewPCG(27, 28))
+	for name, change := range changes {
 		begin := strings.Index(text, "TEXT ·"+name+"(SB)")
 		spoiled := text[:begin] + strings.Replace(text[begin:], change[0], change[1], 1)
 		if spoiled == text {
