@@ -152,6 +152,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.cfg.Gateways, "gateway", nil, "gRPC address of a node that takes proofs; may be repeated")
 	fl.IntVar(&f.cfg.Delivery.Acks, "broadcast-acks", d.Acks, "gateways that must acknowledge a proof and give it back")
 	fl.IntVar(&f.cfg.Delivery.Slots, "gateway-slots", d.Slots, "gateways used at a time")
+	fl.BoolVar(&f.cfg.Delivery.DrillNoRecycle, "drill-no-recycle", false, "for drills: the slots stay with the first gateways, dead or not")
 	fl.IntVar(&f.cfg.Delivery.MinPeers, "gateway-min-peers", d.MinPeers, "peers that a gateway must have")
 	fl.Uint64Var(&f.cfg.Poet.Work.MaxLeavesPerSecond, "max-leaves-per-second", 0, "slow the work down; 0 is full speed")
 	fl.Uint64Var(&f.cfg.Poet.Work.LeavesPerSecond, "leaves-per-second", 0, "expected speed, for the disk budget and the progress; 0 measures it")

@@ -158,9 +158,15 @@ func (s *Smesher) place(ctx context.Context, w activation.Work) {
 }
 
 // fetch asks all PoETs for the proof, and looks for it among what is stored,
-// until the machine has chosen one.
+// until the machine has chosen one. With NoPull it only looks.
 func (s *Smesher) fetch(ctx context.Context, w activation.Work) {
 	s.findStored(w.Registrations)
+	if s.cfg.NoPull {
+		for clock.Sleep(ctx, s.pause()) {
+			s.findStored(w.Registrations)
+		}
+		return
+	}
 	s.atAll(w.Registrations, func(c *client, r activation.Registration) {
 		pause := s.pause()
 		for {

@@ -149,6 +149,30 @@ func TestAProofFromOthersIsEnough(t *testing.T) {
 
 // A PoET that does not take us, or wants the impossible, is named once a
 // minute, and the other one serves.
+// As it was in 2020, which drills show: who does not ask the PoET has no ATX until the
+// network brings the proof, and has one then.
+func TestADrillCanTakeThePullAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		p := r.add("poet", 900)
+		cfg := r.config("poet")
+		cfg.NoPull = true
+		r.start(cfg)
+		r.until(3)
+		if n := len(r.all()); n != 0 || p.wasAsked() {
+			t.Fatalf("%d ATXs, and the PoET was asked: %v", n, p.wasAsked())
+		}
+		time.Sleep(r.params.PoetCycleGap / 4)
+		round := r.network.PoetSchedule(r.params).Open(time.Now()) - 1
+		if err := r.AddPoet(p.proof(round, 900)); err != nil {
+			t.Fatal(err)
+		}
+		r.until(4)
+		if got := r.leaves(); !slices.Equal(got, []uint64{900}) {
+			t.Errorf("with the proof of round %d there are ATXs on %v leaves\n%s", round, got, r.logged())
+		}
+	})
+}
+
 func TestAPoETThatCannotBeUsedIsNamed(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.add("greedy", 500).pow = 200

@@ -67,10 +67,12 @@ type Config struct {
 	Coinbase types.Address
 	NumUnits uint32 // 0: what the space has, or the least that the network allows
 	Workers  int    // goroutines for initializing and proving; 0: 1
-	Store    *store.DB
-	Node     Node
-	HTTP     http.RoundTripper // nil: the real network
-	Log      *slog.Logger
+	// NoPull leaves PoETs alone when a round is over: its proof must come from the network.
+	NoPull bool
+	Store  *store.DB
+	Node   Node
+	HTTP   http.RoundTripper // nil: the real network
+	Log    *slog.Logger
 }
 
 // Smesher smeshes with one identity. Make it with New, then Run it.

@@ -64,6 +64,7 @@ type Config struct {
 	Coinbase    types.Address
 	NumUnits    uint32 // 0: what the space has, or the least that the network allows
 	PostWorkers int    // goroutines for initializing and proving; 0: 1
+	DrillNoPull bool   // PoETs are not asked for their proofs: drills
 
 	// Addresses to serve users on, host:port; empty: not at all.
 	GRPCListen, RESTListen, MetricsListen string

@@ -19,7 +19,7 @@ func (n *Node) newSmesher() (err error) {
 	}
 	n.smesher, err = smeshing.New(smeshing.Config{
 		Network: n.cfg.Network, Dir: filepath.Join(n.cfg.Dir, postDir), Evidence: filepath.Join(n.cfg.Dir, "evidence"), Signer: n.signer, Poets: n.cfg.Poets,
-		Coinbase: n.cfg.Coinbase, NumUnits: n.cfg.NumUnits, Workers: n.cfg.PostWorkers,
+		Coinbase: n.cfg.Coinbase, NumUnits: n.cfg.NumUnits, Workers: n.cfg.PostWorkers, NoPull: n.cfg.DrillNoPull,
 		Store: n.db, Node: chain{n}, HTTP: n.cfg.PoetTransport, Log: n.log,
 	})
 	return err

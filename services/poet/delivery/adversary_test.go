@@ -293,6 +293,30 @@ func TestTheStatesOfAGateway(t *testing.T) {
 	}
 }
 
+// As it was in 2020, which drills show: a dead gateway keeps its slot, and who waits for
+// one gets nothing until it is named among the first.
+func TestADrillCanTakeRecyclingAway(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Slots, cfg.DrillNoRecycle = 2, true
+	w := newWorld(t, cfg)
+	a, b, c, d := w.node(honest), w.node(honest), w.node(honest), w.node(honest)
+	w.live(a, b, c, d)
+	w.nodes[a].manner, w.nodes[b].manner = refuses, refuses
+	w.run(time.Minute)
+	w.add(0, time.Hour)
+	w.run(time.Minute)
+	w.wantState(0, Pending)
+	if n := w.count(GatewayRecycled); n != 0 {
+		t.Errorf("%d slots were recycled", n)
+	}
+	if got := w.m.Gateways(); got[2].State != Candidate || got[3].State != Candidate {
+		t.Errorf("without a slot they are %s and %s", got[2].State, got[3].State)
+	}
+	w.setGateways([]string{c, d})
+	w.run(5 * time.Second)
+	w.wantState(0, Delivered)
+}
+
 // The slot of a gateway that fails is the next live one's, until it is back.
 func TestTheSlotOfADeadGateway(t *testing.T) {
 	cfg := DefaultConfig()

@@ -62,12 +62,15 @@ const (
 type Config struct {
 	// Acks is how many distinct gateways must take a proof and give it back by
 	// its reference before it counts as delivered.
-	Acks     int
-	Slots    int             // live gateways that are offered proofs at a time
-	MinPeers int             // peers that a gateway needs to be of use
-	Genesis  types.GenesisID // the network; the zero value accepts any
-	Again    time.Duration   // for which a proof is offered that was asked for by hand, at least
-	Seed     uint64          // makes the jitter repeatable; 0: it is not
+	Acks  int
+	Slots int // live gateways that are offered proofs at a time
+	// DrillNoRecycle keeps the slots with the first Slots gateways by rank, dead or
+	// not, as it was in 2020: drills show what that costs.
+	DrillNoRecycle bool
+	MinPeers       int             // peers that a gateway needs to be of use
+	Genesis        types.GenesisID // the network; the zero value accepts any
+	Again          time.Duration   // for which a proof is offered that was asked for by hand, at least
+	Seed           uint64          // makes the jitter repeatable; 0: it is not
 }
 
 // DefaultConfig returns what a PoET server runs with.

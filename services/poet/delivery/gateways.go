@@ -184,7 +184,7 @@ func (m *Machine) failed(g *gateway, err error, now time.Time) {
 func (m *Machine) survey(date time.Time) {
 	live, dead, failing := 0, 0, ""
 	for rank, g := range m.gateways {
-		slot := g.State == Live && live < m.cfg.Slots
+		slot := g.State == Live && live < m.cfg.Slots && !(m.cfg.DrillNoRecycle && rank >= m.cfg.Slots)
 		if slot && !g.slot && rank >= m.cfg.Slots && failing != "" {
 			m.event(poet.Event{Kind: GatewayRecycled, Gateway: g.Addr, Text: "takes a slot: " + failing})
 		}

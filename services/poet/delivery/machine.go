@@ -129,8 +129,11 @@ func (m *Machine) toPush(g *gateway, now, date time.Time) *item {
 // hasSlot tells whether a gateway is among the first Slots live ones that may be
 // offered a proof.
 func (m *Machine) hasSlot(g *gateway, it *item, now time.Time) bool {
-	before := 0
-	for _, o := range m.gateways[:slices.Index(m.gateways, g)] {
+	before, rank := 0, slices.Index(m.gateways, g)
+	if m.cfg.DrillNoRecycle {
+		return rank < m.cfg.Slots
+	}
+	for _, o := range m.gateways[:rank] {
 		if o.State == Live && !it.later[o.Addr].After(now) {
 			before++
 		}
