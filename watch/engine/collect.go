@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -127,12 +128,25 @@ func Expressions(files map[string]string) ([]Expr, error) {
 				if err != nil {
 					return nil, err
 				}
-				out = append(out, Expr{Where: name + ": " + cmp.Or(rule.Alert, rule.Record), Text: rule.Expr, Metrics: metrics})
+				for _, text := range rule.Annotations {
+					for _, q := range annotated.FindAllStringSubmatch(text, -1) {
+						more, err := Metrics(strings.NewReplacer(`\"`, `"`, `%q`, `""`).Replace(q[1]))
+						if err != nil {
+							return nil, err
+						}
+						metrics = append(metrics, more...)
+					}
+				}
+				slices.Sort(metrics)
+				out = append(out, Expr{Where: name + ": " + cmp.Or(rule.Alert, rule.Record), Text: rule.Expr, Metrics: slices.Compact(metrics)})
 			}
 		}
 	}
 	return out, nil
 }
+
+// annotated finds what an annotation asks for: query (printf "EXPRESSION" ...).
+var annotated = regexp.MustCompile(`query \(printf "((?:[^"\\]|\\.)*)"`)
 
 // Metrics lists the names of the metrics that an expression asks for.
 func Metrics(expr string) ([]string, error) {

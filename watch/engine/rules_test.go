@@ -65,7 +65,7 @@ func quiet(steps int) map[string]string {
 		`poet_events_total{kind="damage_found"}`: still(0), `poet_events_total{kind="clock_jumped"}`: still(0), `poet_events_total{kind="write_failed"}`: still(0), `poet_events_total{kind="ballast_released"}`: still(0),
 		"poet_proof_undelivered_age_seconds": still(2), "tweedle_network_epoch_seconds": still(300), `poet_gateways{state="live"}`: still(3),
 		`poet_gateways{state="dead"}`: still(0), `poet_gateways{state="candidate"}`: still(2), "poet_last_proof_timestamp_seconds": still(9),
-		"poet_journals_paused": still(0), `poet_rounds{state="executing"}`: still(1), `poet_round_leaves_total{id="3"}`: "0+1000" + n,
+		"poet_proofs_undelivered": still(0), "poet_journals_paused": still(0), `poet_rounds{state="executing"}`: still(1), `poet_round_leaves_total{id="3"}`: "0+1000" + n,
 		"process_start_time_seconds": still(0), "poet_disk_rounds_fit": still(10), "poet_disk_ballast": still(1), "poet_request_panics_total": still(0),
 	} {
 		put("poet", "poet-1", metric, v)
@@ -119,6 +119,9 @@ func ruleCases() []ruleCase {
 		{alert: "PeersClockDiffers", set: []string{`clock_ahead_seconds{net="t",job="node",name="node-2"`, "3+0x40"}, not: []string{"clock_ahead_seconds", "3+0x3 0+0x37"}},
 		{alert: "PeersClockDiffers", set: []string{`clock_ahead_seconds{net="t",job="node",name="node-2"`, "-3+0x40"}, not: []string{"clock_ahead_seconds", "0+0x36 -3+0x4"}},
 		{alert: "NetworkStalled", set: []string{"applied_layer", "98+0x40"}, with: []string{"LayerStalled"}, not: []string{"applied_layer", "98+0x40", "first_layer", "140+0x40"}},
+		// The chain of August 2020: its alert names each link (rules/testdata has the words).
+		{alert: "NetworkStalled", set: []string{"applied_layer", "98+0x40", "atxs_published", "0+0x40", "proofs_undelivered", "2+0x40", `gateways{net="t",job="poet",name="poet-1",instance="poet-1:1",state="live"}`, "0+0x40",
+			"rounds_fit", "0+0x40", `up{net="t",job="node",name="node-2"`, "0+0x40"}, with: []string{"LayerStalled", "PoetAllSlotsDead", "PoetDiskFull", "PoetDiskLow", "TargetDown"}},
 		// One clock that is wrong is not the network's.
 		{alert: "NetworkStalled", set: []string{"applied_layer", "98+0x40"}, with: []string{"LayerStalled"}, not: []string{`node_layer{net="t",job="node",name="node-2"`, "110+1x40"}},
 		{alert: "LayerStalled", set: []string{`applied_layer{net="t",job="node",name="node-2"`, "98+0x40"}, not: []string{`applied_layer{net="t",job="node",name="node-2"`, "94+1x40"}},
@@ -139,6 +142,7 @@ func ruleCases() []ruleCase {
 		{alert: "SessionsDead", set: []string{`p2p_bytes_total{net="t",job="node",name="node-2"`, "5+0x40"}, not: []string{"p2p_bytes_total", "5+0x15 6+1x25"}},
 		{alert: "ServerBug", set: []string{`request_panics_total{net="t",job="node",name="node-2"`, "0+0x10 1+0x30"}, not: []string{"request_panics_total", "1+0x40"}},
 		{alert: "PoetBroadcastFailed", set: []string{"broadcast_failed", "0+0x10 1+0x30"}, not: []string{"broadcast_failed", "1+0x40"}},
+		{alert: "PoetBroadcastFailed", set: []string{"broadcast_failed", "0+0x10 1+0x30", "epoch_seconds", "86400+0x40"}, not: []string{"broadcast_failed", "1+0x40"}},
 		{alert: "PoetProofUndelivered", set: []string{"undelivered_age", "0+15x40"}, not: []string{"undelivered_age", "0+15x4 0+0x36"}},
 		{alert: "PoetGatewaySlotDead", set: []string{`state="dead"`, "1+0x40"}, not: []string{`state="dead"`, "1+0x6 0+0x34"}},
 		{alert: "PoetAllSlotsDead", set: []string{`state="live"`, "0+0x40"}, not: []string{`state="live"`, "0+0x40", `state="candidate"`, "0+0x40"}},
