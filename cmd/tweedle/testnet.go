@@ -31,6 +31,7 @@ func testnetCommand() *cobra.Command {
 		testnetDo(dir, testnet.Pause, "NAME...", "Stop the clock of processes (SIGSTOP)", "node-2"),
 		testnetDo(dir, testnet.Resume, "NAME...", "Let paused processes go on (SIGCONT)", "node-2"),
 		testnetDo(dir, testnet.Restart, "NAME...", "Start processes again, with the addresses they had", "node-2 poet-1"),
+		testnetDo(dir, testnet.Move, "NAME...", "Start processes again under other addresses, as after a move to another machine", "node-2"),
 		testnetDo(dir, testnet.Add, "node|poet...", "Add and start processes; nodes that run learn of a new PoET when they are restarted", "node"),
 		testnetDo(dir, testnet.Down, "[NAME...]", "Stop processes in order; without names, the whole testnet", ""),
 	)

@@ -25,6 +25,7 @@ const (
 	Pause   Command = "pause"   // SIGSTOP
 	Resume  Command = "resume"  // SIGCONT
 	Restart Command = "restart" // ends it in order if it runs, and starts it
+	Move    Command = "move"    // Restart under other addresses
 	Add     Command = "add"     // one more process
 	Down    Command = "down"    // ends it in order
 )
@@ -115,7 +116,7 @@ func (l *launcher) do(ctx context.Context, c Command, names []string) (done []st
 		return nil, nil
 	}
 	act, ok := map[Command]func(context.Context, *process) error{
-		Kill: l.kill, Pause: l.pause, Resume: l.resume, Restart: l.restart, Down: l.down,
+		Kill: l.kill, Pause: l.pause, Resume: l.resume, Restart: l.restart, Move: l.move, Down: l.down,
 	}[c]
 	if !ok {
 		return nil, fmt.Errorf("unknown command %.40q", c)

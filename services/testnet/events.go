@@ -50,6 +50,9 @@ func (e *emitter) status(s *Status) {
 	e.view.Status(s)
 }
 
+// Describe returns what kind of event it is, as its JSON form says, and its text.
+func Describe(e Event) (kind, text string) { return e.kind(), e.text() }
+
 // encode returns the event's JSON form.
 func encode(at time.Time, e Event) ([]byte, error) {
 	body, err := json.Marshal(e)

@@ -189,8 +189,9 @@ func (l *launcher) startEach(ctx context.Context, ps []*process) error {
 type addressRule int
 
 const (
-	fresh addressRule = iota // it gets another one: the whole testnet is starting
-	same                     // that is an error: others know it by that address
+	fresh   addressRule = iota // it gets another one: the whole testnet is starting
+	same                       // that is an error: others know it by that address
+	another                    // it gets another one in any case
 )
 
 // start starts one process with the addresses it had before.
@@ -219,7 +220,7 @@ func (l *launcher) startQuiet(ctx context.Context, p *process, rule addressRule)
 	if taken != "" && rule == same {
 		return fmt.Errorf("address %s of %s is in use by another program: end it, then run `tweedle testnet restart %s` again", taken, p.Name, p.Name)
 	}
-	cmd, err := l.command(p, taken != "")
+	cmd, err := l.command(p, taken != "" || rule == another)
 	if err != nil {
 		return err
 	}
@@ -237,7 +238,7 @@ func (l *launcher) command(p *process, anyAddress bool) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.watched(p, args), nil
+	return l.watched(p, append(args, l.opts.Arguments[p.Name]...)), nil
 }
 
 // takenAddress returns an address of the process's last run that cannot be
@@ -363,11 +364,16 @@ func (l *launcher) down(_ context.Context, p *process) error {
 }
 
 // restart ends a process in order, if it runs, and starts it again.
-func (l *launcher) restart(ctx context.Context, p *process) error {
+func (l *launcher) restart(ctx context.Context, p *process) error { return l.again(ctx, p, same) }
+
+// move is restart under other addresses, which nobody is told.
+func (l *launcher) move(ctx context.Context, p *process) error { return l.again(ctx, p, another) }
+
+func (l *launcher) again(ctx context.Context, p *process, rule addressRule) error {
 	p.op.Lock()
 	defer p.op.Unlock()
 	p.stop()
-	return l.startLocked(ctx, p, same)
+	return l.startLocked(ctx, p, rule)
 }
 
 // add plans and starts one more process.

@@ -212,6 +212,21 @@ func (p *prober) dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, e
 	return c, err
 }
 
+// Admin calls the admin API of a PoET that runs in the testnet of a directory.
+func Admin(dir string, p PoetStatus, call func(poetadminpb.AdminServiceClient) error) error {
+	d, err := openDir(dir)
+	if err != nil {
+		return err
+	}
+	pr := newProber(d)
+	defer pr.close()
+	admin, err := pr.admin(Record{Name: p.Name, Endpoints: telemetry.Endpoints{Admin: p.Admin}})
+	if err != nil {
+		return err
+	}
+	return call(admin)
+}
+
 // setGateways tells a PoET which nodes it delivers to: the first of the plan.
 func (l *launcher) setGateways(ctx context.Context, poet *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)

@@ -51,6 +51,11 @@ type Options struct {
 	// AlertWebhook is a URL that gets alerts as Alertmanager sends them; it needs
 	// the watch's program.
 	AlertWebhook string
+	// Arguments come last on the command lines of processes, by their names: drills.
+	Arguments map[string][]string
+	// Prepared is called once everything is laid out in Dir and nothing runs yet; nil:
+	// nothing is. An error ends Up.
+	Prepared func() error
 	// View sees what happens; nil means nobody.
 	View View
 
@@ -129,6 +134,11 @@ func up(ctx context.Context, o Options, emit *emitter) (Summary, error) {
 	p, resumed, err := d.prepare(o, time.Now())
 	if err != nil {
 		return Summary{}, err
+	}
+	if o.Prepared != nil {
+		if err := o.Prepared(); err != nil {
+			return Summary{}, err
+		}
 	}
 	l := newLauncher(d, p, o, emit)
 	return l.run(ctx, resumed)
