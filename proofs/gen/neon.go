@@ -30,9 +30,9 @@ func spaceARM() string {
 // V23 are rows, and each chain has one of V24 to V29, as a turn by 12 or 7 bits is not
 // done in place. A turn by 16 or 8 bits is one instruction, on V30 the latter.
 //
-// Rounds are a loop, as six chains of eight rounds are twice the first cache for
-// instructions of small cores. As in romix, with two groups what one reads is fetched while
-// the other is mixed.
+// Rounds are a loop: written out, those of two groups are 26 KB, about what small cores
+// cache of instructions. As in romix, with two groups what one reads is fetched while the
+// other is mixed.
 type neon struct {
 	*text
 	chains, groups int
