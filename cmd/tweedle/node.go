@@ -76,7 +76,7 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.Float64Var(&f.cfg.API.PublishRate, "publish-rate", f.cfg.API.PublishRate, "PoET proofs a second that one address may hand over; 0 is no limit")
 	registerKernel(cmd, &f.kernel)
 	f.log.register(cmd)
-	cmd.AddCommand(nodeStatusCommand(), nodePeersCommand())
+	cmd.AddCommand(nodeStatusCommand(), nodePeersCommand(), nodeBackup())
 	return cmd
 }
 

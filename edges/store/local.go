@@ -163,7 +163,7 @@ func (db *DB) Seen(d signing.Domain, identity types.NodeID, slot uint64, hash ty
 func (db *DB) DistrustUntil(epoch types.Epoch) (types.Epoch, error) {
 	db.localMu.Lock()
 	defer db.localMu.Unlock()
-	if db.distrust == 0 {
+	if db.distrust == 0 || db.distrust == aCopy {
 		if err := db.writeLocalLocked(func(c *sqlite.Conn) error { return putCounter(c, distrustCounter, uint64(epoch)) }); err != nil {
 			return 0, err
 		}

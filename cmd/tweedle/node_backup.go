@@ -1,0 +1,117 @@
+package main
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tweedle/base/durable"
+	"tweedle/edges/store"
+	"tweedle/proofs/post"
+)
+
+func nodeBackup() *cobra.Command {
+	var dir, out string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "backup",
+		Short: "Copy a node's keys and what it has signed, also while it runs",
+		Long: `Writes the node's keys, its record of what it has signed (local.db), and what
+describes its space, as they are at one moment, to a new file that only you can
+read: a tar archive. The node may run or not. To restore, unpack it into an empty
+directory and start the node on that:
+
+  mkdir -m 700 DIR && tar -xpf FILE -C DIR && tweedle node --dir DIR ...
+
+The labels of the space are not in it: keep them, or make them again with
+tweedle post repair. The state comes from the network. A node that starts from
+a backup signs nothing until the end of the next epoch: what was signed after the
+backup is not in it. Never let two nodes run from the same key.`,
+		Example: "  tweedle node backup --dir ~/node --out node-backup.tar",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" || out == "" {
+				return usageError{errors.New("a backup needs --dir, the node's data directory, and --out, a new file")}
+			}
+			bytes, err := backupNode(dir, out)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"file": out, "bytes": bytes})
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds keys and what was signed, %d bytes; to restore it: mkdir -m 700 DIR && tar -xpf %s -C DIR\n", out, bytes, shellWord(out))
+			return err
+		},
+	}
+	f := cmd.Flags()
+	pathVar(f, &dir, "dir", "", "", "the node's data directory (required)")
+	pathVar(f, &out, "out", "", "", "file to write (required)")
+	f.BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return cmd
+}
+
+// kept are the files of a node's directory that nobody else has, beside local.db. Those
+// that are not there belong to what the node does not do.
+var kept = []string{"identity.key", "p2p.key", "peers.json", filepath.Join("post", post.MetadataFile)}
+
+// backupNode makes the file. If we stop anywhere, it is there whole or not at all; a
+// copy of local.db without a name in the backup stays beside it at most.
+func backupNode(dir, out string) (bytes int64, err error) {
+	if _, err := os.Stat(filepath.Join(dir, "local.db")); err != nil {
+		return 0, fmt.Errorf("data directory: %w: name the directory of a node with --dir", err)
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(out), ".tweedle-backup-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(temp) // it holds a copy; the next backup makes its own
+	local := filepath.Join(temp, "local.db")
+	if err := store.CopyLocal(dir, local); err != nil {
+		return 0, err
+	}
+	err = durable.NewFile(durable.OS{}, out, 0o600, func(w io.Writer) error {
+		count := &counter{w: w}
+		defer func() { bytes = count.n }()
+		t := tar.NewWriter(count)
+		for _, name := range append([]string{"local.db"}, kept...) {
+			from := filepath.Join(dir, name)
+			if name == "local.db" {
+				from = local
+			}
+			if err := addFile(t, name, from); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		return t.Close()
+	})
+	if errors.Is(err, os.ErrExist) {
+		return 0, fmt.Errorf("%s exists: choose another file with --out, a backup is never overwritten", out)
+	}
+	return bytes, err
+}
+
+// addFile adds a file with its permissions, which for keys are the owner's.
+func addFile(t *tar.Writer, name, from string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	err = t.WriteHeader(&tar.Header{Name: filepath.ToSlash(name), Mode: 0o600, Size: info.Size(), ModTime: time.Now(), Format: tar.FormatPAX})
+	if err == nil {
+		_, err = io.CopyN(t, f, info.Size())
+	}
+	return err
+}
