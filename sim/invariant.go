@@ -36,7 +36,7 @@ func (n *node) happened(e core.Event) {
 	case core.Caught:
 		w.logf(n, "catches %s: %s", e.Proof.Smesher.Short(), e.Proof.Kind)
 		for _, o := range w.nodes {
-			if o.bad == nil && o.key != nil && o.key.NodeID() == e.Proof.Smesher {
+			if o.bad == nil && slices.ContainsFunc(o.identities(), func(id core.Identity) bool { return id.NodeID() == e.Proof.Smesher }) {
 				w.violated(n, "convicts honest %s of %s", o.peer, e.Proof.Kind)
 			}
 		}
@@ -53,13 +53,15 @@ func (n *node) happened(e core.Event) {
 		w.logf(n, "clock differs %v: by %v from %d peers", e.Differs, e.Ahead, e.Peers)
 	case core.Decided:
 		w.logf(n, "decides layer %d: block %s of %d proposals on state %s, electorate %s, signs %v",
-			e.Decision.Layer, e.Decision.Block.Short(), e.Proposals, e.Decision.Parent.Short(), e.Decision.Electorate.Short(), e.Signed)
+			e.Decision.Layer, e.Decision.Block.Short(), e.Proposals, e.Decision.Parent.Short(), e.Decision.Electorate.Short(), len(e.Signers) > 0)
 	case core.Silent:
 		w.logf(n, "is silent in layer %d: %s", e.Layer, e.Reason)
 	case core.PoetStored:
-		n.later(0, func() {
-			n.smesh(activation.ProofStored{Ref: e.Ref, Statement: e.Message.Statement, NumLeaves: e.Message.Proof.NumLeaves})
-		})
+		for _, s := range n.smeshers {
+			n.later(0, func() {
+				s.smesh(activation.ProofStored{Ref: e.Ref, Statement: e.Message.Statement, NumLeaves: e.Message.Proof.NumLeaves})
+			})
+		}
 	case core.Activated:
 		w.logf(n, "has ATX %s of %s, epoch %d, weight %d", e.Entry.ID.Short(), e.Entry.Smesher.Short(), e.Entry.PublishEpoch, e.Entry.Weight)
 	}
@@ -169,6 +171,11 @@ func (w *world) published() {
 		for e := w.first() + 1; n.bad == nil && !n.fell && e <= w.first()+types.Epoch(w.opts.Epochs); e++ {
 			if _, ok := n.store.entries[n.made[e]]; !ok {
 				w.violated(n, "has no ATX in epoch %d", e)
+			}
+			for _, s := range n.smeshers[1:] {
+				if _, ok := n.store.entries[s.made[e]]; !ok {
+					w.violated(n, "has no ATX of its other identity %d in epoch %d", s.num, e)
+				}
 			}
 		}
 	}

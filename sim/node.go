@@ -23,11 +23,11 @@ type node struct {
 	bad    strategy // nil: it is honest
 	fell   bool     // it crashed once
 
-	smesher smesher
-	twin    *node // whose key it has too
-	units   uint32
-	skew    time.Duration
-	lies    bool // about its clock
+	smeshers []*smesher // one for key, if it smeshes, and for each other identity
+	twin     *node      // whose key it has too
+	units    uint32     // of each identity
+	skew     time.Duration
+	lies     bool // about its clock
 
 	store  *memory
 	mirror func([]core.Write) // nil, or gets all writes too
@@ -52,6 +52,7 @@ type node struct {
 }
 
 type slot struct {
+	by     types.NodeID
 	domain byte
 	layer  types.Layer
 }
@@ -81,12 +82,11 @@ func (n *node) boot() {
 	if n.guard == nil {
 		n.guard, n.made = make(map[slot]types.Hash32), make(map[types.Epoch]types.ATXID)
 		n.points = make([]points, len(n.w.nodes))
-		n.smesher.receipts = make(map[registered]types.PoetReceipt)
 	}
 	n.born++
 	n.tokens = make(map[uint64]heardMessage)
 	cfg := n.w.cfg
-	cfg.Crypto, cfg.Identity = n.crypto, n.key
+	cfg.Crypto, cfg.Identities = n.crypto, n.identities()
 	m, err := core.New(cfg, n.now(), n.store)
 	if err != nil {
 		n.w.violated(n, "does not start: %v", err)
@@ -101,7 +101,9 @@ func (n *node) boot() {
 			o.meet()
 		}
 	}
-	n.startSmeshing()
+	for _, s := range n.smeshers {
+		s.start()
+	}
 }
 
 func (n *node) now() time.Time { return n.w.now.Add(n.skew) }
@@ -243,7 +245,7 @@ func (n *node) sleep(until time.Time) {
 // sign asks the guard, and gives the message back to the machine.
 func (n *node) sign(s core.Sign) {
 	for _, k := range s.Slots {
-		at := slot{byte(k.Domain), k.Layer}
+		at := slot{s.By, byte(k.Domain), k.Layer}
 		if old, ok := n.guard[at]; ok && old != k.Hash {
 			n.w.violated(n, "would sign twice in domain %d of layer %d", k.Domain, k.Layer)
 			return
@@ -421,6 +423,8 @@ func (n *node) serve(asker *node, a syncer.Ask) ([]byte, time.Duration, error) {
 // announce gives an ATX of the node's own to its machine.
 func (n *node) announce(a *types.ATX) {
 	id := a.ID()
-	n.last, n.made[a.PublishEpoch] = id, id
+	if a.SmesherID == n.key.NodeID() {
+		n.last, n.made[a.PublishEpoch] = id, id
+	}
 	n.step(core.Heard{From: core.Self, Message: core.Own(a)})
 }

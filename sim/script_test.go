@@ -234,7 +234,7 @@ func TestAMachineThatIsRebuiltGoesOnWhereItWas(t *testing.T) {
 	n := w.nodes[2]
 	before := n.m.Snapshot()
 	cfg := w.cfg
-	cfg.Crypto, cfg.Identity = n.crypto, n.key
+	cfg.Crypto, cfg.Identities = n.crypto, n.identities()
 	m, err := core.New(cfg, n.now(), n.store)
 	if err != nil {
 		t.Fatal(err)
@@ -381,7 +381,7 @@ func TestATipBeyondTheClockIsNotSynced(t *testing.T) {
 	w.run(13, 12*time.Second)
 	n := w.nodes[2]
 	cfg := w.cfg
-	cfg.Crypto, cfg.Identity, cfg.Alone = n.crypto, n.key, true
+	cfg.Crypto, cfg.Identities, cfg.Alone = n.crypto, n.identities(), true
 	for _, behind := range []types.Layer{0, 4} {
 		now := n.now().Add(-time.Duration(behind) * w.cfg.Schedule.LayerDuration)
 		m, err := core.New(cfg, now, n.store)

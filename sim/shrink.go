@@ -77,7 +77,7 @@ func smaller(o Options) (out []Options) {
 		}
 	}
 	for _, n := range []int{(o.Nodes + 1) / 2, o.Nodes - 1} {
-		if n >= 4 && n < o.Nodes && len(o.Hostile) <= n/5 && o.Late < n-2 {
+		if n >= 4 && n < o.Nodes && len(o.Hostile) <= n/5 && o.Late < n-2 && o.Several+len(o.Hostile) <= n {
 			add(func(l *Options) { l.Nodes = n })
 		}
 	}
@@ -88,6 +88,9 @@ func smaller(o Options) (out []Options) {
 	}
 	if o.Late > 0 {
 		add(func(l *Options) { l.Late = 0 })
+	}
+	if o.Several > 0 {
+		add(func(l *Options) { l.Several-- })
 	}
 	if o.Age > 0 {
 		add(func(l *Options) { l.Age = 0 })
@@ -147,6 +150,9 @@ func (o Options) Command() string {
 	if o.Late > 0 {
 		fmt.Fprintf(b, " --late %d", o.Late)
 	}
+	if o.Several > 0 {
+		fmt.Fprintf(b, " --several %d", o.Several)
+	}
 	if o.RealKeys {
 		b.WriteString(" --real-keys")
 	}
@@ -163,9 +169,9 @@ func (o Options) Command() string {
 // Test is a test of the options, to be kept under a name that says what broke.
 func (o Options) Test() string {
 	o = Drawn(o)
-	return fmt.Sprintf("func TestSeed%d(t *testing.T) {\n\tplay(t, Options{Seed: %d, Nodes: %d, Epochs: %d, Age: %d, Late: %d, RealKeys: %v, Twins: %#v,\n"+
+	return fmt.Sprintf("func TestSeed%d(t *testing.T) {\n\tplay(t, Options{Seed: %d, Nodes: %d, Epochs: %d, Age: %d, Late: %d, Several: %d, RealKeys: %v, Twins: %#v,\n"+
 		"\t\tHostile: %#v, Strangers: %#v, Poets: %#v, Clients: %#v,\n\t\tFaults: &Faults{Latency: %d, Loss: %v, Crashes: %d, Splits: %d, Skew: %d}})\n}",
-		o.Seed, o.Seed, o.Nodes, o.Epochs, o.Age, o.Late, o.RealKeys, o.Twins, o.Hostile, o.Strangers, o.Poets, o.Clients,
+		o.Seed, o.Seed, o.Nodes, o.Epochs, o.Age, o.Late, o.Several, o.RealKeys, o.Twins, o.Hostile, o.Strangers, o.Poets, o.Clients,
 		o.Faults.Latency, o.Faults.Loss, o.Faults.Crashes, o.Faults.Splits, o.Faults.Skew)
 }
 
@@ -188,6 +194,7 @@ func Parse(args []string, usage io.Writer) (o Options, seeds uint64, shrink bool
 	f.IntVar(&o.Epochs, "epochs", 0, "epochs with ballots; 0 is 4")
 	f.IntVar(&o.Age, "age", 0, "epochs that passed since genesis before anybody came")
 	f.IntVar(&o.Late, "late", 0, "of the nodes, so many join late, with nothing")
+	f.IntVar(&o.Several, "several", 0, "of the nodes, so many, the last, have two or three identities in turn")
 	f.BoolVar(&o.RealKeys, "real-keys", false, "sign with ed25519 and ECVRF instead of hashes")
 	list := func(to *[]string, name, what string) {
 		f.Func(name, what+", separated by commas; absent draws them, none is none", func(s string) error {

@@ -13,22 +13,43 @@ import (
 	"tweedle/values/types"
 )
 
-// smesher is a node's way to its ATXs: activation's machine, and what package
+// smesher is an identity's way to its ATXs: activation's machine, and what package
 // smeshing does around it.
 type smesher struct {
+	n        *node
+	key      core.Identity // nil: that of the node
+	num      int           // no other has it
+	made     map[types.Epoch]types.ATXID
 	m        *activation.Smesher
 	record   []byte // as saved: it survives a crash
 	wake     time.Time
 	receipts map[registered]types.PoetReceipt
 }
 
+func (s *smesher) identity() core.Identity {
+	if s.key != nil {
+		return s.key
+	}
+	return s.n.key
+}
+
+// identities are those of a node's smeshers.
+func (n *node) identities() (out []core.Identity) {
+	for _, s := range n.smeshers {
+		if id := s.identity(); id != nil {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // smesh feeds the machine one input and has its work done.
-func (n *node) smesh(in activation.Input) {
-	if !n.up || n.smesher.m == nil {
+func (s *smesher) smesh(in activation.Input) {
+	n := s.n
+	if !n.up || s.m == nil {
 		return
 	}
-	s := &n.smesher
-	out := s.m.Step(n.now(), in, positions{n})
+	out := s.m.Step(n.now(), in, positions{s})
 	if out.Save {
 		s.record = codec.Encode(s.m.Record())
 	}
@@ -36,7 +57,7 @@ func (n *node) smesh(in activation.Input) {
 		n.w.logf(n, "%s", out.Dropped)
 	}
 	for _, w := range out.Work {
-		n.works(w)
+		s.works(w)
 	}
 	at := out.Wake.Add(-n.skew)
 	if out.Wake.IsZero() || at.Equal(s.wake) {
@@ -47,72 +68,74 @@ func (n *node) smesh(in activation.Input) {
 	n.w.at(at.Add(time.Millisecond), func() {
 		if n.born == life && s.wake.Equal(at) {
 			s.wake = time.Time{}
-			n.smesh(activation.Tick{})
+			s.smesh(activation.Tick{})
 		}
 	})
 }
 
-// startSmeshing builds the machine from its record.
-func (n *node) startSmeshing() {
-	if n.key == nil || n.twin != nil {
+// start builds the machine from its record.
+func (s *smesher) start() {
+	n := s.n
+	if s.identity() == nil || n.twin != nil {
 		return
 	}
 	var rec activation.Record
-	if n.smesher.record != nil {
-		if err := codec.Decode(n.smesher.record, &rec); err != nil {
+	if s.record != nil {
+		if err := codec.Decode(s.record, &rec); err != nil {
 			panic(err)
 		}
 	}
-	s := n.w.cfg.Schedule
-	n.smesher.wake = time.Time{}
-	n.smesher.m = activation.NewSmesher(activation.Config{
-		Params: n.w.cfg.Activation, Schedule: s, Poet: n.w.poetry, NumUnits: n.units, Coinbase: types.Address{20: 1, 23: byte(n.i)},
-		Grace: n.w.grace, FetchDelay: time.Duration(n.i) * 50 * time.Millisecond, Retry: s.LayerDuration / 2,
-		Patience: s.LayerDuration / 5, ChooseBy: n.w.poetry.CycleGap / 2,
-	}, n.key, rec)
-	n.smesh(activation.Tick{})
+	times := n.w.cfg.Schedule
+	s.wake = time.Time{}
+	s.m = activation.NewSmesher(activation.Config{
+		Params: n.w.cfg.Activation, Schedule: times, Poet: n.w.poetry, NumUnits: n.units, Coinbase: types.Address{20: 1, 23: byte(s.num)},
+		Grace: n.w.grace, FetchDelay: time.Duration(s.num) * 50 * time.Millisecond, Retry: times.LayerDuration / 2,
+		Patience: times.LayerDuration / 5, ChooseBy: n.w.poetry.CycleGap / 2,
+	}, s.identity(), rec)
+	s.smesh(activation.Tick{})
 }
 
 // positions is what the machine asks of its node.
-type positions struct{ *node }
+type positions struct{ *smesher }
 
 // Highest implements activation.Positions.
-func (p positions) Highest(before types.Epoch) (types.ATXID, bool) { return p.m.Highest(before) }
+func (p positions) Highest(before types.Epoch) (types.ATXID, bool) { return p.n.m.Highest(before) }
 
 // Last implements activation.Positions.
 func (p positions) Last() (types.ATXID, types.Epoch, bool) {
-	id, ok := p.store.newest[p.key.NodeID()]
+	id, ok := p.n.store.newest[p.identity().NodeID()]
 	if !ok {
 		return id, 0, false
 	}
-	return id, p.store.entries[id].PublishEpoch, true
+	return id, p.n.store.entries[id].PublishEpoch, true
 }
 
 // works does work, and tells of it later.
-func (n *node) works(w activation.Work) {
-	tell := func(in activation.Input) { n.later(n.w.latency(), func() { n.smesh(in) }) }
+func (s *smesher) works(w activation.Work) {
+	n := s.n
+	tell := func(in activation.Input) { n.later(n.w.latency(), func() { s.smesh(in) }) }
 	switch w.Kind {
 	case activation.WorkInit:
 		tell(activation.Initialized{Space: activation.Space{
-			CommitmentATX: n.w.cfg.Activation.Golden, NumUnits: n.units, VRFNonce: uint64(n.i), Post: types.PostProof{Nonce: uint32(n.i)},
+			CommitmentATX: n.w.cfg.Activation.Golden, NumUnits: n.units, VRFNonce: uint64(s.num), Post: types.PostProof{Nonce: uint32(s.num)},
 		}})
 	case activation.WorkRegister:
 		for _, p := range n.w.poets {
 			n.later(n.w.latency(), func() {
-				round, receipt := p.register(n.key.NodeID(), w.Of)
+				round, receipt := p.register(s.identity().NodeID(), w.Of)
 				if receipt != nil && receipt.Verify() {
-					n.smesher.receipts[registered{p.name, w.Of}] = *receipt
+					s.receipts[registered{p.name, w.Of}] = *receipt
 				}
-				n.smesh(activation.Registered{Challenge: w.Of, Registration: activation.Registration{Poet: p.name, Round: round}})
+				s.smesh(activation.Registered{Challenge: w.Of, Registration: activation.Registration{Poet: p.name, Round: round}})
 			})
 		}
 	case activation.WorkPlace:
 		for _, r := range w.Registrations {
-			n.later(n.w.latency(), func() { n.place(w, r) })
+			n.later(n.w.latency(), func() { s.place(w, r) })
 		}
 	case activation.WorkFetch:
 		for _, r := range w.Registrations {
-			n.later(n.w.latency(), func() { n.fetch(w, r) })
+			n.later(n.w.latency(), func() { s.fetch(w, r) })
 		}
 	case activation.WorkProve:
 		tell(activation.Proved{Challenge: w.PostChallenge, Post: types.PostProof{Nonce: 1}})
@@ -120,6 +143,7 @@ func (n *node) works(w activation.Work) {
 		if n.bad == nil || !n.bad.publishes(n, w.ATX) {
 			n.announce(w.ATX)
 		}
+		s.made[w.ATX.PublishEpoch] = w.ATX.ID()
 		tell(activation.Published{ID: w.ATX.ID()}) // a strategy may have changed it
 	}
 }
@@ -134,11 +158,11 @@ func (n *node) later(d time.Duration, do func()) {
 	})
 }
 
-func (n *node) place(w activation.Work, r activation.Registration) {
-	if members, err := n.w.poet(r.Poet).place(r.Round); err == nil {
+func (s *smesher) place(w activation.Work, r activation.Registration) {
+	if members, err := s.n.w.poet(r.Poet).place(r.Round); err == nil {
 		if i := slices.Index(members, [32]byte(w.Of)); i >= 0 {
 			r.Place = &activation.Place{Statement: merkle.Root(members), Index: uint64(i), Members: uint64(len(members)), Path: path(members, i)}
-			n.smesh(activation.Placed{Challenge: w.Of, Registration: r})
+			s.smesh(activation.Placed{Challenge: w.Of, Registration: r})
 		}
 	}
 }
@@ -151,23 +175,25 @@ func path(members [][32]byte, i int) (out []types.Hash32) {
 }
 
 // fetch asks a PoET for a round's proof until the machine has chosen one.
-func (n *node) fetch(w activation.Work, r activation.Registration) {
-	p := n.smesher.m.Record().Pending
+func (s *smesher) fetch(w activation.Work, r activation.Registration) {
+	n := s.n
+	p := s.m.Record().Pending
 	if p == nil || p.Challenge.Hash() != w.Of || p.Poet != nil {
 		return
 	}
-	membership, err := n.membership(w.Of, r)
+	membership, err := s.membership(w.Of, r)
 	if err == nil {
-		n.smesh(activation.Fetched{Challenge: w.Of, Registration: r, Membership: *membership})
+		s.smesh(activation.Fetched{Challenge: w.Of, Registration: r, Membership: *membership})
 		return
 	}
 	n.w.logf(n, "gets nothing of %s for round %s: %v", r.Poet, r.Round, err)
-	n.smesh(activation.Answered{Challenge: w.Of, Registration: r, Works: err == errNotReady})
-	n.later(n.w.cfg.Schedule.LayerDuration/5, func() { n.fetch(w, r) })
+	s.smesh(activation.Answered{Challenge: w.Of, Registration: r, Works: err == errNotReady})
+	n.later(n.w.cfg.Schedule.LayerDuration/5, func() { s.fetch(w, r) })
 }
 
 // membership checks what a PoET gives.
-func (n *node) membership(challenge types.Hash32, r activation.Registration) (*activation.Membership, error) {
+func (s *smesher) membership(challenge types.Hash32, r activation.Registration) (*activation.Membership, error) {
+	n := s.n
 	raw, members, err := n.w.poet(r.Poet).proof(r.Round)
 	if err != nil {
 		return nil, err
@@ -183,7 +209,7 @@ func (n *node) membership(challenge types.Hash32, r activation.Registration) (*a
 	}
 	i := slices.Index(members, [32]byte(challenge))
 	if i < 0 {
-		return nil, n.omitted(registered{r.Poet, challenge}, &msg, members)
+		return nil, s.omitted(registered{r.Poet, challenge}, &msg, members)
 	}
 	n.step(core.Heard{From: core.Self, Message: m})
 	return &activation.Membership{
@@ -198,8 +224,8 @@ type registered struct {
 }
 
 // omitted makes the evidence against a PoET that left a challenge out.
-func (n *node) omitted(at registered, msg *types.PoetProofMessage, members [][32]byte) error {
-	receipt, ok := n.smesher.receipts[at]
+func (s *smesher) omitted(at registered, msg *types.PoetProofMessage, members [][32]byte) error {
+	receipt, ok := s.receipts[at]
 	if !ok {
 		return errLeftOut
 	}
@@ -207,11 +233,11 @@ func (n *node) omitted(at registered, msg *types.PoetProofMessage, members [][32
 	for _, m := range members {
 		o.Members = append(o.Members, m)
 	}
-	if err := o.VerifyBy(n.crypto.VerifyPoet); err != nil {
-		n.w.violated(n, "was left out, and the evidence does not hold: %v", err)
+	if err := o.VerifyBy(s.n.crypto.VerifyPoet); err != nil {
+		s.n.w.violated(s.n, "was left out, and the evidence does not hold: %v", err)
 		return err
 	}
-	n.w.result.Omissions++
+	s.n.w.result.Omissions++
 	return errEvidence
 }
 

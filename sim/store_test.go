@@ -88,7 +88,7 @@ func TestTheDiskAnswersAsTheMemory(t *testing.T) {
 		}
 	}
 	cfg := w.cfg
-	cfg.Crypto, cfg.Identity = n.crypto, n.key
+	cfg.Crypto, cfg.Identities = n.crypto, n.identities()
 	a, err := core.New(cfg, n.now(), n.store)
 	if err != nil {
 		t.Fatal(err)

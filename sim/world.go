@@ -34,7 +34,9 @@ type Options struct {
 	Nodes  int // smeshers; 0: 5 to 20
 	Epochs int // with ballots; 0: 4
 	Age    int // epochs that passed since genesis before anybody came
-	Late   int // of the nodes, so many join when the others have had two epochs of ballots, or three quarters of the run
+	// Several of the nodes, the last ones, have two or three identities in turn.
+	Several int
+	Late    int // of the nodes, so many join when the others have had two epochs of ballots, or three quarters of the run
 
 	// Hostile are the strategies of the smeshers that do not keep the rules, one
 	// for each; together they have at most a fifth of the weight. Nil: drawn.
@@ -317,6 +319,13 @@ func (w *world) people() {
 			}
 		}
 	}
+	for i := range w.opts.Several { // honest ones, and such as come late
+		n := w.nodes[w.opts.Nodes-1-i]
+		for j := range 1 + i%2 {
+			num := w.opts.Nodes + 2*i + j
+			n.smeshes(w.key(fmt.Sprint("smesher ", num)), num)
+		}
+	}
 	for _, name := range w.opts.Strangers {
 		n := w.add(len(w.nodes), nil)
 		n.bad = newStrategy(name)
@@ -348,6 +357,9 @@ func (w *world) crypto(n *node, i int) core.Crypto {
 func (w *world) add(i int, key core.Identity) *node {
 	n := &node{w: w, i: len(w.nodes), peer: core.Peer(fmt.Sprintf("n%02d", len(w.nodes))), key: key, store: newMemory(w.cfg.VM, w.sums)}
 	n.crypto = w.crypto(n, i)
+	if key != nil {
+		n.smeshes(nil, n.i)
+	}
 	n.skew = time.Duration(w.rng.Int64N(int64(2*w.faults.Skew)+1)) - w.faults.Skew
 	w.nodes = append(w.nodes, n)
 	w.byPeer[n.peer] = n
@@ -357,6 +369,13 @@ func (w *world) add(i int, key core.Identity) *node {
 	}
 	w.at(boot, n.boot)
 	return n
+}
+
+// smeshes gives a node one more identity; nil is that of the node.
+func (n *node) smeshes(key core.Identity, num int) {
+	n.smeshers = append(n.smeshers, &smesher{
+		n: n, key: key, num: num, made: make(map[types.Epoch]types.ATXID), receipts: make(map[registered]types.PoetReceipt),
+	})
 }
 
 // twin gives a smesher's key to a second node: both are honest cores, which

@@ -5,8 +5,12 @@ package telemetry
 type Smesher struct {
 	NodeID   string `json:"node_id"`
 	Coinbase string `json:"coinbase"`
-	Epoch    uint32 `json:"epoch"` // by the clock
-	Layer    uint32 `json:"layer"`
+	// Dir is the identity's folder. Absent: the node has no other identity.
+	Dir string `json:"dir,omitempty"`
+	// Elsewhere tells that the key signs on another machine too: nothing is signed with it here.
+	Elsewhere bool   `json:"elsewhere,omitempty"`
+	Epoch     uint32 `json:"epoch"` // by the clock
+	Layer     uint32 `json:"layer"`
 	// LastATX is the publish epoch of the newest ATX that was published: it counts in the epoch
 	// after. Absent: there is none.
 	LastATX *uint32 `json:"last_atx,omitempty"`
@@ -24,6 +28,8 @@ type Smesher struct {
 	// several slots several times.
 	Slots  []uint32 `json:"slots"`
 	Earned Earned   `json:"earned"`
+	// Others are the node's other identities. Absent: there is none.
+	Others []Smesher `json:"others,omitempty"`
 }
 
 // PoetStep is how far the ATX in the making is with one PoET.

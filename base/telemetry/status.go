@@ -39,13 +39,24 @@ type NodeStatus struct {
 	// ClockAhead is how many seconds the clocks of most peers are ahead of ours;
 	// absent while that is not far.
 	ClockAhead float64 `json:"clock_ahead,omitempty"`
-	// IdentityElsewhere tells that our smesher's key signs on another machine
-	// too: nothing is signed here.
+	// IdentityElsewhere tells that a key of our smeshers signs on another machine
+	// too: nothing is signed with it here.
 	IdentityElsewhere bool        `json:"identity_elsewhere,omitempty"`
 	Peers             int         `json:"peers"`
 	ATXEpoch          *uint32     `json:"atx_epoch"` // publish epoch of the smesher's newest ATX
 	Smesher           SmesherStep `json:"smesher"`
 	Mempool           int         `json:"mempool"`
+	// Others are the node's other identities; NodeID, ATXEpoch and Smesher are of its own.
+	Others []IdentityStatus `json:"others,omitempty"`
+}
+
+// IdentityStatus is where one of a node's identities is.
+type IdentityStatus struct {
+	NodeID    string      `json:"node_id"` // empty: its key cannot be read
+	Dir       string      `json:"dir"`     // its folder
+	Elsewhere bool        `json:"elsewhere,omitempty"`
+	ATXEpoch  *uint32     `json:"atx_epoch"`
+	Smesher   SmesherStep `json:"smesher"`
 }
 
 // SmesherStep tells what the smesher is doing and what comes next.

@@ -67,6 +67,7 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.StringVar(&f.cfg.AdminListen, "admin-listen", "",
 		"address of the operator's gRPC API, which asks for the token of DIR/admin.token: host:port of this machine or unix:PATH; empty for none")
 	fl.BoolVar(&f.cfg.Smeshing, "smeshing", false, "prove space and earn rewards")
+	fl.StringArrayVar(&f.cfg.Identities, "identity", nil, "folder of one more identity to smesh with, with the identity.key and post that \"tweedle post init\" made; may be repeated")
 	fl.StringVar(&f.coinbase, "coinbase", "", "account that gets the rewards")
 	fl.StringArrayVar(&f.cfg.Poets, "poet", nil, "URL of a PoET to register at; may be repeated")
 	fl.Uint32Var(&f.cfg.NumUnits, "units", 0, "units of space; 0 is what the space has, or the least that the network allows")
@@ -89,6 +90,14 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 		return usageError{smeshing.ErrNoCoinbase}
 	case f.cfg.Smeshing && len(f.cfg.Poets) == 0:
 		return usageError{smeshing.ErrNoPoet}
+	case !f.cfg.Smeshing && len(f.cfg.Identities) > 0:
+		return usageError{fmt.Errorf("--identity is one more identity to smesh with: give --smeshing too")}
+	}
+	for i, dir := range f.cfg.Identities {
+		var err error
+		if f.cfg.Identities[i], err = expandPath(dir); err != nil {
+			return usageError{fmt.Errorf("--identity %w", err)}
+		}
 	}
 	log, err := f.log.logger()
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -172,12 +173,32 @@ func (v nodeView) text(now time.Time) string {
 	for _, trouble := range troubles(n) {
 		line("TROUBLE", "%s", trouble)
 	}
-	s := v.Smesher
-	if s == nil {
+	if v.Smesher == nil {
 		line("smesher", "none: this node does not smesh")
 		return b.String()
 	}
-	line("smesher", "%s", s.NodeID)
+	smesherText(line, v.Smesher, now)
+	for i := range v.Smesher.Others {
+		b.WriteString("\n")
+		smesherText(line, &v.Smesher.Others[i], now)
+	}
+	return b.String()
+}
+
+// smesherText says where one identity is.
+func smesherText(line func(name, format string, args ...any), s *telemetry.Smesher, now time.Time) {
+	who := cmp.Or(s.NodeID, "its key cannot be read")
+	if s.Dir != "" {
+		who += ", in " + s.Dir
+	}
+	line("smesher", "%s", who)
+	if s.Elsewhere {
+		line("TROUBLE", "the key of this smesher signs on another machine too: nothing is signed with it here until one of them ends")
+	}
+	if s.PublishBy == "" { // it cannot smesh
+		line("TROUBLE", "%s", s.Step.Error)
+		return
+	}
 	line("rewards", "%s", earnings(s))
 	line("ATX", "%s", atx(s, now))
 	step := s.Step.Step
@@ -205,7 +226,6 @@ func (v nodeView) text(now time.Time) string {
 	line("", "the PoET round ends %s", when(s.ProofDue, now))
 	line("", "an ATX of epoch %d must be heard %s", s.Epoch, when(s.PublishBy, now))
 	line("slots", "%s", slots(s))
-	return b.String()
 }
 
 // troubles are what the owner must look at.
@@ -215,9 +235,6 @@ func troubles(n telemetry.NodeStatus) (out []string) {
 	}
 	if n.ClockAhead != 0 {
 		out = append(out, fmt.Sprintf("the clocks of most peers are %.1f s ahead of this machine's: set its clock", n.ClockAhead))
-	}
-	if n.IdentityElsewhere {
-		out = append(out, "the key of this smesher signs on another machine too: nothing is signed here until one of them ends")
 	}
 	return out
 }

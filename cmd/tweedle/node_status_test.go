@@ -51,17 +51,28 @@ slots     4 in epoch 5, next in layers 58, 59
 		change func(*nodeView)
 		says   string
 	}{
-		"published":         {func(v *nodeView) { five := uint32(5); v.Smesher.LastATX = &five }, "ATX       published for epoch 5: it counts in epoch 6"},
-		"late":              {func(v *nodeView) { v.Smesher.PublishBy = "2026-11-27T11:59:00Z" }, "none for epoch 5, so nothing is earned in epoch 6"},
-		"nothing is made":   {func(v *nodeView) { v.Smesher.Making = nil }, "none for epoch 5, so nothing is earned in epoch 6"},
-		"no reward":         {func(v *nodeView) { v.Smesher.Earned = telemetry.Earned{} }, "rewards   none yet; they go to stest1qq"},
-		"no slots":          {func(v *nodeView) { v.Smesher.Slots = nil }, "slots     none known in epoch 5"},
-		"slots are over":    {func(v *nodeView) { v.Smesher.Slots = []uint32{51} }, "slots     1 in epoch 5, all of them past"},
-		"behind":            {func(v *nodeView) { v.Node.Synced, v.Node.SyncReason = false, "no peers" }, "node      NOT in sync: no peers"},
-		"a step fails":      {func(v *nodeView) { v.Smesher.Step.Error = "the disk is full" }, "TROUBLE   the disk is full"},
-		"a wrong clock":     {func(v *nodeView) { v.Node.ClockAhead = -9.5 }, "TROUBLE   the clocks of most peers are -9.5 s ahead"},
-		"runs twice":        {func(v *nodeView) { v.Node.IdentityElsewhere = true }, "TROUBLE   the key of this smesher signs on another machine too"},
-		"another history":   {func(v *nodeView) { v.Node.Dispute = "layer 9" }, "TROUBLE   others certified what does not fit our history, layer 9"},
+		"published":       {func(v *nodeView) { five := uint32(5); v.Smesher.LastATX = &five }, "ATX       published for epoch 5: it counts in epoch 6"},
+		"late":            {func(v *nodeView) { v.Smesher.PublishBy = "2026-11-27T11:59:00Z" }, "none for epoch 5, so nothing is earned in epoch 6"},
+		"nothing is made": {func(v *nodeView) { v.Smesher.Making = nil }, "none for epoch 5, so nothing is earned in epoch 6"},
+		"no reward":       {func(v *nodeView) { v.Smesher.Earned = telemetry.Earned{} }, "rewards   none yet; they go to stest1qq"},
+		"no slots":        {func(v *nodeView) { v.Smesher.Slots = nil }, "slots     none known in epoch 5"},
+		"slots are over":  {func(v *nodeView) { v.Smesher.Slots = []uint32{51} }, "slots     1 in epoch 5, all of them past"},
+		"behind":          {func(v *nodeView) { v.Node.Synced, v.Node.SyncReason = false, "no peers" }, "node      NOT in sync: no peers"},
+		"a step fails":    {func(v *nodeView) { v.Smesher.Step.Error = "the disk is full" }, "TROUBLE   the disk is full"},
+		"a wrong clock":   {func(v *nodeView) { v.Node.ClockAhead = -9.5 }, "TROUBLE   the clocks of most peers are -9.5 s ahead"},
+		"runs twice":      {func(v *nodeView) { v.Smesher.Elsewhere = true }, "TROUBLE   the key of this smesher signs on another machine too"},
+		"another history": {func(v *nodeView) { v.Node.Dispute = "layer 9" }, "TROUBLE   others certified what does not fit our history, layer 9"},
+		"another identity": {func(v *nodeView) {
+			other := *aSmesher()
+			other.NodeID, other.Dir = "cafe", "/disk2"
+			v.Smesher.Others = []telemetry.Smesher{other}
+		}, "slots     4 in epoch 5, next in layers 58, 59\n\nsmesher   cafe, in /disk2\nrewards "},
+		"another cannot smesh": {func(v *nodeView) {
+			v.Smesher.Others = []telemetry.Smesher{{NodeID: "cafe", Dir: "/disk2", Step: telemetry.SmesherStep{Step: "off", Error: "its space is gone"}}}
+		}, "\nsmesher   cafe, in /disk2\nTROUBLE   its space is gone\n"},
+		"its key is gone": {func(v *nodeView) {
+			v.Smesher.Others = []telemetry.Smesher{{Dir: "/disk2", Step: telemetry.SmesherStep{Step: "off", Error: "it is missing"}}}
+		}, "\nsmesher   its key cannot be read, in /disk2\nTROUBLE   it is missing\n"},
 		"it does not smesh": {func(v *nodeView) { v.Smesher = nil }, "smesher   none: this node does not smesh"},
 	} {
 		v := nodeView{aNode(), aSmesher()}

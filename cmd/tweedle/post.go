@@ -20,8 +20,8 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/edges/preset"
+	"tweedle/edges/smeshing"
 	"tweedle/proofs/post"
-	"tweedle/services/node"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
@@ -254,7 +254,7 @@ func spaceOwner(dir, key, id string) (types.NodeID, error) {
 	if err := os.MkdirAll(filepath.Dir(key), 0o700); err != nil {
 		return types.NodeID{}, fmt.Errorf("--key: %w", err)
 	}
-	seed, err := node.Identity(key, dir)
+	seed, err := smeshing.Key(key, dir)
 	if err != nil {
 		return types.NodeID{}, err
 	}

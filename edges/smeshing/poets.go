@@ -37,7 +37,7 @@ func (s *Smesher) clients() ([]*client, error) {
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" || len(address) > activation.MaxPoetName {
 			return nil, fmt.Errorf("--poet %q is no address of a PoET: give it as http://HOST:PORT", address)
 		}
-		all = append(all, &client{base: u.String(), http: &http.Client{Transport: s.cfg.HTTP}, timeout: s.callTimeout()})
+		all = append(all, &client{base: u.String(), http: &http.Client{Transport: s.cfg.HTTP}, timeout: callTimeout(s.params)})
 	}
 	return all, nil
 }
@@ -180,7 +180,7 @@ func (s *Smesher) fetch(ctx context.Context, w activation.Work) {
 			}
 			works := errors.Is(err, errNotReady)
 			if !works {
-				pause = min(2*pause, s.callTimeout()) // what it sends may cost us something
+				pause = min(2*pause, callTimeout(s.params)) // what it sends may cost us something
 				s.complain(c, fmt.Errorf("round %s: %w", r.Round, err))
 			}
 			s.tell(activation.Answered{Challenge: w.Of, Registration: r, Works: works})

@@ -200,6 +200,9 @@ type rig struct {
 	end  context.CancelFunc
 	done chan error
 
+	elsewhere types.NodeID
+	stored    func(*types.PoetProofMessage) // of several smeshers; nil: of the one
+
 	mu   sync.Mutex
 	atxs []published
 }
@@ -337,21 +340,11 @@ func (r *rig) Highest(before types.Epoch) (id types.ATXID, found bool) {
 	return id, found
 }
 
-func (r *rig) Last() (types.ATXID, types.Epoch, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n := len(r.atxs); n > 0 {
-		return r.atxs[n-1].ID(), r.atxs[n-1].PublishEpoch, true
-	}
-	return types.ATXID{}, 0, false
+func (r *rig) Slots(_ types.NodeID, e types.Epoch) []types.Layer {
+	return []types.Layer{types.Layer(10*e + 1)}
 }
 
-func (r *rig) Slots(e types.Epoch) []types.Layer { return []types.Layer{types.Layer(10*e + 1)} }
-
-func (r *rig) KnowsATX(id types.ATXID) bool {
-	_, err := r.db.ATXRecord(id)
-	return err == nil
-}
+func (r *rig) Elsewhere(id types.NodeID) bool { return id == r.elsewhere }
 
 func (r *rig) AddPoet(m *types.PoetProofMessage) error {
 	if m.Proof.NumLeaves < r.params.TickSize {
@@ -363,7 +356,11 @@ func (r *rig) AddPoet(m *types.PoetProofMessage) error {
 	if err := r.db.AddPoetProof(m); err != nil {
 		return err
 	}
-	r.Stored(m)
+	if r.stored != nil {
+		r.stored(m)
+	} else {
+		r.Stored(m)
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"tweedle/base/telemetry"
 	"tweedle/protocol/activation"
+	"tweedle/values/types"
 )
 
 // seen is what others may see of the machine.
@@ -53,12 +54,12 @@ type Deadlines struct {
 	Publish      time.Time // until when an ATX of the running epoch must be heard
 }
 
-// Deadlines returns the next ones at a time of the node's clock.
-func (s *Smesher) Deadlines(now time.Time) Deadlines {
-	open := s.poet.Open(now)
-	d := Deadlines{s.poet.Start(open), s.poet.End(open), s.schedule.EpochStart(s.schedule.EpochAt(now) + 1).Add(-activation.Cut(s.schedule))}
-	if open > 0 && now.Before(s.poet.End(open-1)) {
-		d.Proof = s.poet.End(open - 1)
+// deadlinesOf returns the next ones at a time of the node's clock.
+func deadlinesOf(poet types.PoetSchedule, schedule types.Schedule, now time.Time) Deadlines {
+	open := poet.Open(now)
+	d := Deadlines{poet.Start(open), poet.End(open), schedule.EpochStart(schedule.EpochAt(now) + 1).Add(-activation.Cut(schedule))}
+	if open > 0 && now.Before(poet.End(open-1)) {
+		d.Proof = poet.End(open - 1)
 	}
 	return d
 }
@@ -71,9 +72,9 @@ func (s *Smesher) Screen(now time.Time) (telemetry.Smesher, error) {
 		NodeID: s.id.String(), Coinbase: s.cfg.Coinbase.Bech32(s.params.HRP), Epoch: uint32(epoch), Layer: uint32(s.schedule.LayerAt(now)),
 		Step: s.Status(), Making: v.making, Poets: []telemetry.PoetStep{}, Slots: []uint32{},
 	}
-	d := s.Deadlines(now)
+	d := deadlinesOf(s.poet, s.schedule, now)
 	t.RegistrationCloses, t.ProofDue, t.PublishBy = stamp(d.Registration), stamp(d.Proof), stamp(d.Publish)
-	if _, last, ok := s.cfg.Node.Last(); ok {
+	if _, last, ok := (positions{s}).Last(); ok {
 		published := uint32(last)
 		t.LastATX = &published
 	}
@@ -89,7 +90,7 @@ func (s *Smesher) Screen(now time.Time) (telemetry.Smesher, error) {
 		}
 		t.Poets = append(t.Poets, p)
 	}
-	for _, l := range s.cfg.Node.Slots(epoch) {
+	for _, l := range s.cfg.Node.Slots(s.id, epoch) {
 		t.Slots = append(t.Slots, uint32(l))
 	}
 	earned, err := s.cfg.Store.Earned(s.id, s.cfg.Coinbase)

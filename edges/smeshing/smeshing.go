@@ -9,6 +9,9 @@
 // disk without room, or a PoET that cannot be used, is named, and tried again.
 // Run blocks and leaves nothing behind.
 //
+// A node's identities smesh side by side, each with its key, space and record, and share the
+// workers: what is wrong with one, at start or later, keeps no other.
+//
 // It leaves to the caller: to verify and store a PoET's proof (and tell Stored
 // of every proof that is stored), to guard, store and gossip an ATX, and the
 // clock.
@@ -45,16 +48,19 @@ const maxCall = 10 * time.Second
 
 // Node is what a smesher needs of the node around it.
 type Node interface {
-	activation.Positions
+	// Highest returns the highest valid ATX published before an epoch, however long ago;
+	// false when there is none.
+	Highest(before types.Epoch) (types.ATXID, bool)
 	// AddPoet verifies a proof and stores it, unless it is known.
 	AddPoet(m *types.PoetProofMessage) error
 	// PublishATX guards, stores and gossips our ATX. It may be asked for the
 	// same one again.
 	PublishATX(ctx context.Context, a *types.ATX) error
-	// KnowsATX tells whether an ATX is valid and stored.
-	KnowsATX(id types.ATXID) bool
-	// Slots returns the layers of our slots of an epoch, ascending, as far as they are known.
-	Slots(e types.Epoch) []types.Layer
+	// Slots returns the layers of an identity's slots of an epoch, ascending, as far as they
+	// are known.
+	Slots(id types.NodeID, e types.Epoch) []types.Layer
+	// Elsewhere tells whether an identity was shown to sign somewhere else too.
+	Elsewhere(id types.NodeID) bool
 }
 
 // Config is what a smesher is told.
@@ -73,6 +79,8 @@ type Config struct {
 	Node   Node
 	HTTP   http.RoundTripper // nil: the real network
 	Log    *slog.Logger
+
+	turn *turn // of the node; nil: it has no other identity
 }
 
 // Smesher smeshes with one identity. Make it with New, then Run it.
@@ -92,6 +100,7 @@ type Smesher struct {
 	stop    map[activation.WorkKind]context.CancelFunc // of the work that runs; Run owns it
 	poets   []*client
 	trouble nag
+	turn    *turn
 
 	mu      sync.Mutex           // guards receipts, and
 	accused map[poetRound]string // the files of evidence
@@ -109,6 +118,11 @@ type progress struct {
 	detail string
 }
 
+// spaceError says what is wrong with a space: other spaces may be well.
+type spaceError struct{ error }
+
+func (e *spaceError) Unwrap() error { return e.error }
+
 // New checks the space and the addresses, and loads the record. An error is one
 // line that says what to do.
 func New(cfg Config) (*Smesher, error) {
@@ -120,26 +134,42 @@ func New(cfg Config) (*Smesher, error) {
 		cfg: cfg, params: params, rules: cfg.Network.Activation(params), schedule: cfg.Network.Schedule(params),
 		poet: cfg.Network.PoetSchedule(params), id: cfg.Signer.NodeID(), log: cfg.Log,
 		inputs: make(chan activation.Input, maxInputs), ended: make(chan struct{}), stop: make(map[activation.WorkKind]context.CancelFunc),
-		accused: make(map[poetRound]string),
+		accused: make(map[poetRound]string), turn: cfg.turn,
+	}
+	if s.turn == nil {
+		s.turn = &turn{stuck: callTimeout(s.params)}
 	}
 	s.seen.Store(&seen{step: telemetry.SmesherStep{Step: "starting"}})
 	if s.poets, err = s.clients(); err != nil {
 		return nil, err
+	}
+	if _, err := s.rules.Post.NumLabels(cfg.NumUnits); err != nil && cfg.NumUnits != 0 {
+		return nil, fmt.Errorf("--units %d: the network allows %d to %d", cfg.NumUnits, s.rules.Post.MinUnits, s.rules.Post.MaxUnits)
 	}
 	var rec activation.Record
 	if err := cfg.Store.LoadStep(s.id, stepRecord, &rec); err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
 	if err := s.checkSpace(&rec); err != nil {
-		return nil, err
+		return nil, &spaceError{err}
 	}
 	s.machine = activation.NewSmesher(activation.Config{
 		Params: s.rules, Schedule: s.schedule, Poet: s.poet,
 		NumUnits: s.cfg.NumUnits, Coinbase: cfg.Coinbase, Grace: params.PoetGrace,
 		FetchDelay: fetchDelay(s.id, params.PoetCycleGap), Retry: params.LayerDuration / 2,
-		Patience: s.callTimeout(), ChooseBy: params.PoetCycleGap / 2,
+		Patience: callTimeout(s.params), ChooseBy: params.PoetCycleGap / 2,
 	}, cfg.Signer, rec)
 	return s, nil
+}
+
+// positions implements activation.Positions.
+type positions struct{ *Smesher }
+
+func (p positions) Highest(before types.Epoch) (types.ATXID, bool) { return p.cfg.Node.Highest(before) }
+
+func (p positions) Last() (types.ATXID, types.Epoch, bool) {
+	last, err := p.cfg.Store.LastATX(p.id)
+	return last.ID, last.PublishEpoch, err == nil
 }
 
 // fetchDelay spreads the smeshers of a network evenly over a part of the cycle
@@ -151,7 +181,7 @@ func fetchDelay(id types.NodeID, gap time.Duration) time.Duration {
 
 // callTimeout bounds one call of a PoET: proof and PoST must be done within the
 // cycle gap.
-func (s *Smesher) callTimeout() time.Duration { return min(maxCall, s.params.PoetCycleGap/8) }
+func callTimeout(p preset.Params) time.Duration { return min(maxCall, p.PoetCycleGap/8) }
 
 // pause is between two calls of a PoET that has no proof yet.
 func (s *Smesher) pause() time.Duration { return min(maxCall, s.params.PoetCycleGap/32) }
@@ -173,7 +203,7 @@ func (s *Smesher) Run(ctx context.Context) error {
 	defer close(s.ended)
 	var in activation.Input = activation.Tick{}
 	for {
-		out := s.machine.Step(time.Now(), in, s.cfg.Node)
+		out := s.machine.Step(time.Now(), in, positions{s})
 		if out.Dropped != "" {
 			s.log.Warn("smesher starts over", "reason", out.Dropped)
 		}

@@ -23,11 +23,6 @@ import (
 // losing the space no identity.
 func (s *Smesher) checkSpace(rec *activation.Record) error {
 	dir, asked := s.cfg.Dir, s.cfg.NumUnits
-	if asked != 0 {
-		if _, err := s.rules.Post.NumLabels(asked); err != nil {
-			return fmt.Errorf("--units %d: the network allows %d to %d", asked, s.rules.Post.MinUnits, s.rules.Post.MaxUnits)
-		}
-	}
 	if s.cfg.NumUnits == 0 {
 		s.cfg.NumUnits = s.rules.Post.MinUnits
 	}
@@ -89,10 +84,11 @@ func (s *Smesher) noSpace(rec *activation.Record, asked uint32) error {
 // them is written, it is chosen again.
 func (s *Smesher) bind() (types.ATXID, error) {
 	if s.commitment != nil {
-		if id := *s.commitment; id != s.rules.Golden && !s.cfg.Node.KnowsATX(id) {
+		id := *s.commitment
+		if _, err := s.cfg.Store.ATXRecord(id); id != s.rules.Golden && err != nil {
 			return id, fmt.Errorf("space in %s is bound to ATX %s, which is not known here: if the node is synced the space is of another network, move it away", s.cfg.Dir, id)
 		}
-		return *s.commitment, nil
+		return id, nil
 	}
 	chosen := s.rules.Golden
 	if own, err := s.cfg.Store.LastATX(s.id); err == nil {
@@ -122,17 +118,19 @@ func (s *Smesher) initialize(ctx context.Context) (activation.Input, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	started := time.Now()
-	done := yield(max(1, s.cfg.Workers))
-	defer done()
-	meta, err := post.Init(s.cfg.Dir, s.rules.Post, post.Setup{
-		NodeID: s.id, CommitmentATX: commitment, NumUnits: s.cfg.NumUnits,
-	}, post.InitOptions{
-		Workers: s.cfg.Workers, Cancel: func() bool { return ctx.Err() != nil },
-		Progress: func(p post.InitProgress) {
-			left := p.Left(time.Since(started))
-			s.say(float64(p.Done)/float64(max(p.Total, 1)), fmt.Sprintf("%d of %d labels, %v left", p.Done, p.Total, left.Round(time.Second)))
-		},
+	var meta post.Metadata
+	err = s.atTurn(ctx, false, func(cancel func() bool) error {
+		started := time.Now()
+		meta, err = post.Init(s.cfg.Dir, s.rules.Post, post.Setup{
+			NodeID: s.id, CommitmentATX: commitment, NumUnits: s.cfg.NumUnits,
+		}, post.InitOptions{
+			Workers: s.cfg.Workers, Cancel: cancel,
+			Progress: func(p post.InitProgress) {
+				left := p.Left(time.Since(started))
+				s.say(float64(p.Done)/float64(max(p.Total, 1)), fmt.Sprintf("%d of %d labels, %v left", p.Done, p.Total, left.Round(time.Second)))
+			},
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -140,7 +138,6 @@ func (s *Smesher) initialize(ctx context.Context) (activation.Input, error) {
 	if meta.Nonce == nil {
 		return nil, errors.New("space is initialized but has no VRF nonce")
 	}
-	done()
 	proof, err := s.prove(ctx, types.PoetProofRef{})
 	if err != nil {
 		return nil, err
@@ -163,9 +160,9 @@ func (s *Smesher) room() error {
 // glance computes a label of each file anew, another one for each challenge, so that files
 // that were swapped, are of another space or cannot be read are named before they are proved:
 // the proof does without what is damaged, as long as enough is left.
-func (s *Smesher) glance(ctx context.Context, challenge types.PoetProofRef) error {
+func (s *Smesher) glance(challenge types.PoetProofRef, cancel func() bool) error {
 	_, err := post.Check(s.cfg.Dir, s.rules.Post, post.CheckOptions{
-		Fraction: math.SmallestNonzeroFloat64, Seed: binary.LittleEndian.Uint64(challenge[:]), Cancel: func() bool { return ctx.Err() != nil },
+		Fraction: math.SmallestNonzeroFloat64, Seed: binary.LittleEndian.Uint64(challenge[:]), Cancel: cancel,
 		Found: func(err error) {
 			s.log.Error("space is damaged: look at all of it with \"tweedle post verify\", and mend it with \"tweedle post repair\"", "err", err)
 		},
@@ -173,22 +170,25 @@ func (s *Smesher) glance(ctx context.Context, challenge types.PoetProofRef) erro
 	return err
 }
 
-// prove proves the space for a challenge.
+// prove proves the space for a challenge, which is zero while no ATX waits for it.
 func (s *Smesher) prove(ctx context.Context, challenge types.PoetProofRef) (types.PostProof, error) {
-	defer yield(max(1, s.cfg.Workers))()
-	if err := s.glance(ctx, challenge); err != nil {
-		return types.PostProof{}, err
-	}
-	data, err := post.Open(s.cfg.Dir)
-	if err != nil {
-		return types.PostProof{}, err
-	}
-	p, err := data.Prove(challenge, s.rules.Post, post.ProveOptions{
-		Workers: s.cfg.Workers, Cancel: func() bool { return ctx.Err() != nil },
-		Progress: func(p post.ProveProgress) {
-			s.say(float64(p.Done)/float64(max(p.Total, 1)), fmt.Sprintf("proving, nonces %d to %d", p.FirstNonce, p.EndNonce))
-		},
-		Lost: func(err error) { s.log.Warn("the proof does without a place that the disk lost", "err", err) },
+	var p post.Proof
+	err := s.atTurn(ctx, challenge != types.PoetProofRef{}, func(cancel func() bool) error {
+		if err := s.glance(challenge, cancel); err != nil {
+			return err
+		}
+		data, err := post.Open(s.cfg.Dir)
+		if err != nil {
+			return err
+		}
+		p, err = data.Prove(challenge, s.rules.Post, post.ProveOptions{
+			Workers: s.cfg.Workers, Cancel: cancel,
+			Progress: func(p post.ProveProgress) {
+				s.say(float64(p.Done)/float64(max(p.Total, 1)), fmt.Sprintf("proving, nonces %d to %d", p.FirstNonce, p.EndNonce))
+			},
+			Lost: func(err error) { s.log.Warn("the proof does without a place that the disk lost", "err", err) },
+		})
+		return err
 	})
 	return types.PostProof{Nonce: p.Nonce, Indices: p.Indices, Pow: p.Pow}, err
 }

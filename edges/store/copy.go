@@ -9,7 +9,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// aCopy stands for the epoch in which a copied local.db may be signed with again, as
+// aCopy stands for the epoch in which identities may sign with a copied local.db again, as
 // long as nobody has started from it: what its node signs after the copy was taken is
 // not in it.
 const aCopy = math.MaxUint64
@@ -36,7 +36,10 @@ func CopyLocal(dir, to string) error {
 		return err
 	}
 	if err = checkLocal(c); err == nil {
-		err = putCounter(c, distrustCounter, aCopy)
+		// It is of all identities; when they would sign again where it was taken tells nothing.
+		if err = run(c, "DELETE FROM meta WHERE key LIKE ?", distrustCounter+" %"); err == nil {
+			err = putCounter(c, distrustCounter, aCopy)
+		}
 	}
 	if shut := c.Close(); err == nil {
 		err = shut

@@ -55,7 +55,7 @@ func TestACopyOfLocalHoldsWhatWasSignedAndSignsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := openAt(t, restored)
-		if !again.RolledBack() {
+		if !got[bool](t)(again.RolledBack(me)) {
 			t.Fatal("a copy is trusted")
 		}
 		if err := again.Guard(signing.Ballot, me, 1<<40, types.Hash32{1}); !errors.Is(err, ErrRolledBack) {
@@ -65,16 +65,16 @@ func TestACopyOfLocalHoldsWhatWasSignedAndSignsNothing(t *testing.T) {
 			again.Close()
 			continue
 		}
-		until, err := again.DistrustUntil(7)
+		until, err := again.DistrustUntil(me, 7)
 		if err != nil || until != 7 {
 			t.Fatalf("until %d, %v", until, err)
 		}
 		again.Close()
 		again = openAt(t, restored)
-		if until, err := again.DistrustUntil(9); err != nil || until != 7 || !again.RolledBack() {
+		if until, err := again.DistrustUntil(me, 9); err != nil || until != 7 || !got[bool](t)(again.RolledBack(me)) {
 			t.Fatalf("after a restart until %d, %v", until, err)
 		}
-		if err := again.TrustLocal(); err != nil {
+		if err := again.TrustLocal(me); err != nil {
 			t.Fatal(err)
 		}
 		for _, slot := range []uint64{1, before/2 + 1, max(before, 1)} {

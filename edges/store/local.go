@@ -60,7 +60,11 @@ func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash t
 	defer db.localMu.Unlock()
 	known := false
 	err := db.writeLocalLocked(func(c *sqlite.Conn) error {
-		if db.distrusted() {
+		doubt, err := db.distrusted(c, identity)
+		if err != nil {
+			return err
+		}
+		if doubt {
 			return fmt.Errorf("%w: it was restored from a copy, so what was signed since is unknown; wait for the end of the next epoch", ErrRolledBack)
 		}
 		floor, err := getCounter(c, signedFloor(d))
@@ -117,26 +121,45 @@ func (db *DB) ForgetSigned(d signing.Domain, before uint64) error {
 	})
 }
 
-// distrustCounter is, in local.db, the epoch in which it may be signed with
-// again, and 0 if there is no doubt.
+// distrustCounter is, in local.db, the epoch in which an identity may sign again, and 0 if
+// there is no doubt; followed by nothing, it is of all of them that have none of their own.
 const distrustCounter = "distrust"
 
-// distrusted tells whether local.db is older than what was signed.
-func (db *DB) distrusted() bool { return db.signed < db.remembered || db.seen || db.distrust != 0 }
+func distrustOf(identity types.NodeID) string {
+	return fmt.Sprintf("%s %x", distrustCounter, identity[:])
+}
+
+// distrustIn returns the epoch in which an identity may sign again, 0 if there is no doubt.
+func distrustIn(c *sqlite.Conn, identity types.NodeID) (uint64, error) {
+	epoch, err := getCounter(c, distrustOf(identity))
+	if err == nil && epoch == 0 {
+		epoch, err = getCounter(c, distrustCounter)
+	}
+	return epoch, err
+}
+
+// distrusted tells whether local.db is older than what an identity signed.
+func (db *DB) distrusted(c *sqlite.Conn, identity types.NodeID) (bool, error) {
+	epoch, err := distrustIn(c, identity)
+	return db.signed < db.remembered || db.seen[identity] || epoch != 0, err
+}
 
 // RolledBack tells whether local.db was found older than it should be: than
-// state.db remembers, or than what others have of ours (Seen). Guard refuses
-// everything until TrustLocal.
-func (db *DB) RolledBack() bool {
-	db.localMu.Lock()
-	defer db.localMu.Unlock()
-	return db.distrusted()
+// state.db remembers, which is of all identities, or than what others have of this
+// one (Seen). Guard refuses it everything until TrustLocal.
+func (db *DB) RolledBack(identity types.NodeID) (doubt bool, err error) {
+	err = db.writeLocal(func(c *sqlite.Conn) error {
+		doubt, err = db.distrusted(c, identity)
+		return err
+	})
+	return doubt, err
 }
 
 // Seen is told of every valid message of one of our identities that comes from
 // elsewhere. One that the guard does not know was signed by another copy of us:
 // local.db, or all of the directory, was restored, or the identity runs twice.
-// Then it returns ErrRolledBack, and nothing is signed until TrustLocal.
+// Then it returns ErrRolledBack, and this identity signs nothing until TrustLocal; the
+// others are as safe as if each had a node of its own, whose messages tell of it alone.
 func (db *DB) Seen(d signing.Domain, identity types.NodeID, slot uint64, hash types.Hash32) error {
 	db.localMu.Lock()
 	defer db.localMu.Unlock()
@@ -153,40 +176,46 @@ func (db *DB) Seen(d signing.Domain, identity types.NodeID, slot uint64, hash ty
 	if err != nil || known {
 		return err
 	}
-	db.seen = true
+	db.seen[identity] = true
 	return fmt.Errorf("identity %s has signed %s in slot %d of domain %d, which this copy does not know: %w", identity.Short(), hash.Short(), slot, d, ErrRolledBack)
 }
 
-// DistrustUntil notes in which epoch local.db may be signed with again, after it
+// DistrustUntil notes in which epoch an identity may sign again, after local.db
 // was found to be old, and returns it: the first answer holds, so that a restart
 // does not begin to wait anew. It is durable when it returns.
-func (db *DB) DistrustUntil(epoch types.Epoch) (types.Epoch, error) {
-	db.localMu.Lock()
-	defer db.localMu.Unlock()
-	if db.distrust == 0 || db.distrust == aCopy {
-		if err := db.writeLocalLocked(func(c *sqlite.Conn) error { return putCounter(c, distrustCounter, uint64(epoch)) }); err != nil {
-			return 0, err
+func (db *DB) DistrustUntil(identity types.NodeID, epoch types.Epoch) (types.Epoch, error) {
+	err := db.writeLocal(func(c *sqlite.Conn) error {
+		first, err := distrustIn(c, identity)
+		if err != nil {
+			return err
 		}
-		db.distrust = uint64(epoch)
-	}
-	return types.Epoch(db.distrust), nil
+		if first != 0 && first != aCopy {
+			epoch = types.Epoch(first)
+		}
+		return putCounter(c, distrustOf(identity), uint64(epoch))
+	})
+	return epoch, err
 }
 
-// TrustLocal lets the guard work again after a rollback. The caller has
-// waited until nothing that may have been signed can conflict any more: the
-// end of the epoch after the one in which the rollback was found.
-func (db *DB) TrustLocal() error {
+// TrustLocal lets the guard work again for an identity after a rollback. The caller has
+// waited until nothing that may have been signed can conflict any more: the end of the
+// epoch after the one in which the rollback was found, and has noted by DistrustUntil
+// for each other identity until when it has to wait.
+func (db *DB) TrustLocal(identity types.NodeID) error {
 	db.localMu.Lock()
 	defer db.localMu.Unlock()
 	to := max(db.signed, db.remembered)
 	err := db.writeLocalLocked(func(c *sqlite.Conn) error {
-		if err := putCounter(c, distrustCounter, 0); err != nil {
-			return err
+		for _, key := range []string{distrustOf(identity), distrustCounter} {
+			if err := putCounter(c, key, 0); err != nil {
+				return err
+			}
 		}
 		return putCounter(c, signedCounter, to)
 	})
 	if err == nil {
-		db.signed, db.seen, db.distrust = to, false, 0
+		db.signed = to
+		delete(db.seen, identity)
 	}
 	return err
 }

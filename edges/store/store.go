@@ -33,8 +33,8 @@ type DB struct {
 	local      *sqlite.Conn
 	signed     uint64 // how often the guard was written; also in local.db
 	remembered uint64 // the same as state.db remembers it, at open
-	seen       bool   // others have what we signed and do not know
-	distrust   uint64 // distrustCounter
+	// seen are our identities of which others have what we do not know.
+	seen map[types.NodeID]bool
 
 	closeOnce sync.Once
 	closeErr  error
@@ -47,7 +47,7 @@ func Open(dir string, network types.GenesisID) (_ *DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{dir: dir, lock: lock, closed: make(chan struct{}), failed: make(chan error, 1)}
+	db := &DB{dir: dir, lock: lock, closed: make(chan struct{}), failed: make(chan error, 1), seen: make(map[types.NodeID]bool)}
 	defer func() {
 		if err != nil {
 			_ = db.Close()
@@ -80,9 +80,6 @@ func Open(dir string, network types.GenesisID) (_ *DB, err error) {
 		}
 	}
 	if db.signed, err = getCounter(db.local, signedCounter); err != nil {
-		return nil, localFile.explain(dir, err)
-	}
-	if db.distrust, err = getCounter(db.local, distrustCounter); err != nil {
 		return nil, localFile.explain(dir, err)
 	}
 	if db.remembered, err = getCounter(db.state, signedCounter); err != nil {

@@ -579,7 +579,7 @@ func TestAnOldCopyOfLocalDBIsNotSignedWith(t *testing.T) {
 	must(t, os.WriteFile(dir+"/local.db", copied, 0o600))
 
 	db = openAt(t, dir)
-	if !db.RolledBack() {
+	if !got[bool](t)(db.RolledBack(me)) {
 		t.Fatal("the old copy was not noticed")
 	}
 	if err := db.Guard(signing.Ballot, me, 2, hash(3)); !errors.Is(err, ErrRolledBack) {
@@ -588,13 +588,13 @@ func TestAnOldCopyOfLocalDBIsNotSignedWith(t *testing.T) {
 	must(t, db.Apply(LayerResult{Layer: 3, Base: 2})) // must not make state.db forget
 	must(t, db.Close())
 	db = openAt(t, dir)
-	if !db.RolledBack() {
+	if !got[bool](t)(db.RolledBack(me)) {
 		t.Fatal("the old copy was forgotten")
 	}
-	must(t, db.TrustLocal())
+	must(t, db.TrustLocal(me))
 	must(t, db.Guard(signing.Ballot, me, 9, hash(9)))
 	must(t, db.Close())
-	if openAt(t, dir).RolledBack() {
+	if got[bool](t)(openAt(t, dir).RolledBack(me)) {
 		t.Fatal("the trust was forgotten")
 	}
 }
@@ -613,7 +613,7 @@ func TestWhatOthersHaveOfOursShowsThatADirectoryIsOld(t *testing.T) {
 		must(t, db.Seen(signing.Ballot, me, slot, hash(int(slot))))
 	}
 	must(t, db.Seen(signing.Ballot, me, 1, hash(99))) // too long ago to bind anybody
-	if db.RolledBack() {
+	if got[bool](t)(db.RolledBack(me)) {
 		t.Fatal("what is known is taken for unknown")
 	}
 	for name, seen := range map[string]func() error{
@@ -621,31 +621,75 @@ func TestWhatOthersHaveOfOursShowsThatADirectoryIsOld(t *testing.T) {
 		"another message for a slot of ours":  func() error { return db.Seen(signing.Ballot, me, 4, hash(99)) },
 		"a domain in which we signed nothing": func() error { return db.Seen(signing.ATX, me, 4, hash(4)) },
 	} {
-		if err := seen(); !errors.Is(err, ErrRolledBack) || Fatal(err) || !db.RolledBack() {
+		if err := seen(); !errors.Is(err, ErrRolledBack) || Fatal(err) || !got[bool](t)(db.RolledBack(me)) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := db.Guard(signing.Ballot, me, 9, hash(9)); !errors.Is(err, ErrRolledBack) {
 			t.Errorf("%s: the guard said %v", name, err)
 		}
-		must(t, db.TrustLocal())
+		must(t, db.TrustLocal(me))
 		must(t, db.Guard(signing.Ballot, me, 9, hash(9)))
 	}
 	// A restart neither forgets the doubt nor begins to wait anew.
 	if err := db.Seen(signing.Ballot, me, 12, hash(12)); !errors.Is(err, ErrRolledBack) {
 		t.Fatal(err)
 	}
-	equal(t, got[types.Epoch](t)(db.DistrustUntil(20)), types.Epoch(20))
+	equal(t, got[types.Epoch](t)(db.DistrustUntil(me, 20)), types.Epoch(20))
 	must(t, db.Close())
 	db = openAt(t, dir)
-	if !db.RolledBack() {
+	if !got[bool](t)(db.RolledBack(me)) {
 		t.Fatal("the doubt was forgotten")
 	}
-	equal(t, got[types.Epoch](t)(db.DistrustUntil(25)), types.Epoch(20))
-	must(t, db.TrustLocal())
+	equal(t, got[types.Epoch](t)(db.DistrustUntil(me, 25)), types.Epoch(20))
+	must(t, db.TrustLocal(me))
 	must(t, db.Close())
-	if openAt(t, dir).RolledBack() {
+	if got[bool](t)(openAt(t, dir).RolledBack(me)) {
 		t.Fatal("the trust was forgotten")
 	}
+}
+
+// What is seen of one identity stops that one. An old copy of local.db, and a doubt from when
+// there could be one identity only, stop all of them, each until its own time has come.
+func TestADoubtIsOfOneIdentityUnlessAllAreConcerned(t *testing.T) {
+	t.Parallel()
+	dir, me, other := t.TempDir(), types.NodeID(hash(1)), types.NodeID(hash(2))
+	db := openAt(t, dir)
+	must(t, db.Guard(signing.Ballot, me, 1, hash(1)))
+	must(t, db.Guard(signing.Ballot, other, 1, hash(2))) // each has its own slots
+	for _, id := range []types.NodeID{me, other} {
+		if err := db.Guard(signing.Ballot, id, 1, hash(3)); !errors.Is(err, ErrConflict) {
+			t.Fatalf("a second ballot of %s: %v", id.Short(), err)
+		}
+	}
+	if err := db.Seen(signing.Ballot, me, 1, hash(2)); !errors.Is(err, ErrRolledBack) { // what the other signed is not ours
+		t.Fatal(err)
+	}
+	equal(t, got[types.Epoch](t)(db.DistrustUntil(me, 20)), types.Epoch(20))
+	for range 2 {
+		if err := db.Guard(signing.Ballot, me, 2, hash(1)); !errors.Is(err, ErrRolledBack) {
+			t.Fatalf("the guard said %v", err)
+		}
+		must(t, db.Guard(signing.Ballot, other, 2, hash(1)))
+		must(t, db.Close())
+		db = openAt(t, dir)
+	}
+	must(t, db.TrustLocal(other))
+	if !got[bool](t)(db.RolledBack(me)) {
+		t.Fatal("the trust in one is trust in the other")
+	}
+	must(t, db.TrustLocal(me))
+
+	must(t, db.writeLocal(func(c *sqlite.Conn) error { return putCounter(c, distrustCounter, 30) }))
+	for _, id := range []types.NodeID{me, other} {
+		equal(t, got[types.Epoch](t)(db.DistrustUntil(id, 40)), types.Epoch(30))
+	}
+	must(t, db.TrustLocal(me))
+	must(t, db.Guard(signing.Ballot, me, 4, hash(1)))
+	if err := db.Guard(signing.Ballot, other, 4, hash(1)); !errors.Is(err, ErrRolledBack) {
+		t.Fatalf("the guard said %v", err)
+	}
+	must(t, db.TrustLocal(other))
+	must(t, db.Guard(signing.Ballot, other, 4, hash(1)))
 }
 
 func TestStepsOfASmesherAreKept(t *testing.T) {

@@ -183,9 +183,7 @@ func (m *Machine) convict(p *malfeasance.Proof) {
 func (m *Machine) convicted(p *malfeasance.Proof) {
 	m.registry.Convict(p.Smesher, m.now)
 	m.write(WriteMalfeasance{p, m.now})
-	own := m.cfg.Identity != nil && p.Smesher == m.cfg.Identity.NodeID()
-	m.elsewhere = m.elsewhere || own
-	m.event(Caught{p, own})
+	m.event(Caught{p, m.own(p.Smesher) != nil})
 }
 
 // judgeSet keeps an active set until something is decided by it.

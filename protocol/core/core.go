@@ -38,7 +38,7 @@ import (
 	"tweedle/values/types"
 )
 
-// Identity is the smesher's key.
+// Identity is a smesher's key. It must be comparable.
 type Identity interface {
 	NodeID() types.NodeID
 	Sign(d signing.Domain, msg []byte) types.Signature
@@ -72,7 +72,7 @@ type Config struct {
 	ProposalWindow time.Duration // of a layer, after its start
 	TxsPerProposal int           // for each slot
 	Crypto         Crypto
-	Identity       Identity // nil: this node does not smesh
+	Identities     []Identity // of this node's smeshers, each another one; none: it does not smesh
 	// Alone says that the node was given nobody to connect to: it may be the
 	// first of its network.
 	Alone bool
@@ -105,20 +105,19 @@ type Machine struct {
 	proposals   map[types.Layer]*layerProposals
 	extras      extras
 	ballots     bounded.Map[types.BallotID, *types.Ballot] // reference ballots that were fetched
+	selves      []*self
 	slots       slots
-	proposed    types.Layer
 
-	wanted    bounded.Map[types.ATXID, struct{}] // ATXs that another ATX refers to
-	refused   bounded.Map[types.ATXID, struct{}] // ATXs that are not to be had again
-	batches   map[Peer]*batch
-	rewound   types.Layer // in which an old state was last looked for
-	elsewhere bool        // our identity signed something that we did not
-	dispute   Dispute
-	synced    bool
-	reason    string
-	clock     time.Duration // how far most peers are ahead of our clock, if that is too far
-	still     time.Time     // since when nobody has anything beyond our old tip
-	snapshot  *Snapshot
+	wanted   bounded.Map[types.ATXID, struct{}] // ATXs that another ATX refers to
+	refused  bounded.Map[types.ATXID, struct{}] // ATXs that are not to be had again
+	batches  map[Peer]*batch
+	rewound  types.Layer // in which an old state was last looked for
+	dispute  Dispute
+	synced   bool
+	reason   string
+	clock    time.Duration // how far most peers are ahead of our clock, if that is too far
+	still    time.Time     // since when nobody has anything beyond our old tip
+	snapshot *Snapshot
 }
 
 // New builds the machine from what is stored. The store has at least the
@@ -141,9 +140,12 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		refused:   bounded.New[types.ATXID, struct{}](maxRefused),
 		batches:   make(map[Peer]*batch),
 		intake:    newIntake(),
-		slots:     newSlots(),
+		slots:     slots{proving: make(map[types.BallotID][]*parked)},
 		extras:    newExtras(),
 		reason:    "starting",
+	}
+	for _, id := range cfg.Identities {
+		m.selves = append(m.selves, &self{Identity: id, slots: make(map[types.Epoch]ours)})
 	}
 	m.electorates = make(map[types.Hash32]*activation.Electorate)
 	m.poets.proofs = make(map[types.PoetProofRef]poetCost)
@@ -251,9 +253,11 @@ func (m *Machine) advance() {
 		m.expireTxs()
 		m.poets.forget(m.epoch())
 		m.dropPoets()
-		m.slots.forget(m.epoch())
-		if m.takesPart(layer) {
-			m.propose(layer)
+		for _, s := range m.selves {
+			s.forget(m.epoch())
+		}
+		for _, s := range m.active(layer) {
+			m.propose(s, layer)
 		}
 	}
 	m.prepare()
@@ -265,9 +269,33 @@ func (m *Machine) advance() {
 	}
 }
 
-// takesPart tells whether we propose and sign in a layer.
-func (m *Machine) takesPart(l types.Layer) bool {
-	return m.cfg.Identity != nil && m.synced && !m.elsewhere && l >= m.cfg.Schedule.FirstBallotLayer()
+// active returns those of our identities that propose and sign in a layer, in the order in
+// which they were given. One that is proved malicious runs somewhere else too: it signs
+// nothing more, the others go on.
+func (m *Machine) active(l types.Layer) (out []*self) {
+	if !m.synced || l < m.cfg.Schedule.FirstBallotLayer() {
+		return nil
+	}
+	for _, s := range m.selves {
+		if !m.Elsewhere(s.NodeID()) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Elsewhere tells whether an identity of ours was shown to sign somewhere else too: it signs
+// nothing more here. It only reads.
+func (m *Machine) Elsewhere(id types.NodeID) bool { return m.registry.Convicted(id) }
+
+// own returns our identity of an id, nil if it is not ours.
+func (m *Machine) own(id types.NodeID) *self {
+	for _, s := range m.selves {
+		if s.NodeID() == id {
+			return s
+		}
+	}
+	return nil
 }
 
 func (m *Machine) event(e Event) { m.out.Events = append(m.out.Events, e) }

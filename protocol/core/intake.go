@@ -234,7 +234,7 @@ func (m *Machine) verdict(p *parked, j judgement) {
 	if j.class == Accept && (p.from == Self || p.token == 0 && m.passesOn(p.msg)) {
 		m.gossip(p.msg)
 	}
-	if j.class == Accept && p.from != Self && m.cfg.Identity != nil {
+	if j.class == Accept && p.from != Self {
 		m.ownSeen(p.msg)
 	}
 	if c, ok := p.msg.(*certMessage); ok {
@@ -265,21 +265,20 @@ func (m *Machine) passesOn(msg Message) bool {
 	return proof && m.synced
 }
 
-// ownSeen tells of a message of our own identity that came from elsewhere.
+// ownSeen tells of a message of one of our identities that came from elsewhere.
 func (m *Machine) ownSeen(msg Message) {
-	me := m.cfg.Identity.NodeID()
 	switch msg := msg.(type) {
 	case *atxMessage:
-		if msg.atx.SmesherID == me {
-			m.event(OwnSeen{Slot{signing.ATX, types.Layer(msg.atx.PublishEpoch), types.Hash32(msg.id)}})
+		if m.own(msg.atx.SmesherID) != nil {
+			m.event(OwnSeen{msg.atx.SmesherID, Slot{signing.ATX, types.Layer(msg.atx.PublishEpoch), types.Hash32(msg.id)}})
 		}
 	case *proposalMessage:
-		if b := &msg.p.Ballot; b.Smesher == me {
-			m.event(OwnSeen{Slot{signing.Ballot, b.Layer, types.Sum(b.SignedBytes())}})
+		if b := &msg.p.Ballot; m.own(b.Smesher) != nil {
+			m.event(OwnSeen{b.Smesher, Slot{signing.Ballot, b.Layer, types.Sum(b.SignedBytes())}})
 		}
 	case *decisionMessage:
-		if msg.m.By.Smesher == me {
-			m.event(OwnSeen{Slot{signing.Certify, msg.m.Decision.Layer, types.Sum(codec.Encode(&msg.m.Decision))}})
+		if m.own(msg.m.By.Smesher) != nil {
+			m.event(OwnSeen{msg.m.By.Smesher, Slot{signing.Certify, msg.m.Decision.Layer, types.Sum(codec.Encode(&msg.m.Decision))}})
 		}
 	}
 }

@@ -126,8 +126,9 @@ type Send struct {
 	Raw   []byte
 }
 
-// Sign is a message of ours that binds us.
+// Sign is a message of ours that binds one of our identities.
 type Sign struct {
+	By      types.NodeID
 	Slots   []Slot
 	Message Message
 }
@@ -153,7 +154,7 @@ type CheckSlots struct {
 	Claim  eligibility.Claim
 }
 
-// Assign computes which slots of an epoch are ours. It takes some 0.1 ms for each.
+// Assign computes which slots of an epoch one of our identities has. It takes some 0.1 ms for each.
 type Assign struct {
 	Params eligibility.Params
 	By     eligibility.Prover
@@ -298,12 +299,15 @@ type Disputed struct{ Dispute }
 // Caught tells that a smesher is proved malicious.
 type Caught struct {
 	Proof *malfeasance.Proof
-	Own   bool // it is our own identity: it runs somewhere else too
+	Own   bool // it is an identity of ours: it runs somewhere else too
 }
 
-// OwnSeen tells of a valid message of our own identity that somebody else sent:
+// OwnSeen tells of a valid message of an identity of ours that somebody else sent:
 // the guard knows whether it is ours.
-type OwnSeen struct{ Slot Slot }
+type OwnSeen struct {
+	Smesher types.NodeID
+	Slot    Slot
+}
 
 // Synced tells that the conclusion changed.
 type Synced struct {
@@ -322,19 +326,22 @@ type ClockDiffers struct {
 type Decided struct {
 	Decision  types.Decision
 	Proposals int
-	Signed    bool
+	Signers   []types.NodeID // those of our identities that sign it
 }
 
-// Eligible tells how many slots of an epoch are ours.
+// Eligible tells how many slots of an epoch one of our identities has.
 type Eligible struct {
-	Epoch types.Epoch
-	Slots int
+	Smesher types.NodeID
+	Epoch   types.Epoch
+	Slots   int
 }
 
-// Proposed tells that a proposal of ours counts here, and how many of our slots it uses.
+// Proposed tells that a proposal of one of our identities counts here, and how many of its slots
+// it uses.
 type Proposed struct {
-	Layer types.Layer
-	Slots int
+	Smesher types.NodeID
+	Layer   types.Layer
+	Slots   int
 }
 
 // Silent tells why we did not take part in a layer in which we could have.

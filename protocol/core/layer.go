@@ -173,7 +173,7 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 	open.valid[msg.id] = proposal{msg.id, b.Smesher, valid.Share, valid.Electorate, p.Txs}
 	m.write(WriteBallot{msg.ballot, b})
 	if q.from == Self {
-		m.event(Proposed{b.Layer, len(b.Eligibilities)})
+		m.event(Proposed{b.Smesher, b.Layer, len(b.Eligibilities)})
 	}
 	if el, err := m.Electorate(m.cfg.Schedule.EpochOf(b.Layer), valid.Electorate); err == nil {
 		m.keepSet(el)
@@ -221,30 +221,30 @@ func (m *Machine) current(epoch types.Epoch) *activation.Electorate {
 	return m.registry.Own(epoch, m.now)
 }
 
-// propose publishes our proposal for a layer, if we have a slot in it.
-func (m *Machine) propose(layer types.Layer) {
+// propose publishes the proposal of one of us for a layer, if it has a slot in it.
+func (m *Machine) propose(s *self, layer types.Layer) {
 	epoch := m.cfg.Schedule.EpochOf(layer)
 	el := m.current(epoch)
-	if el == nil || layer <= m.proposed {
+	if el == nil || layer <= s.proposed {
 		return
 	}
-	atx, ok := el.Of(m.cfg.Identity.NodeID())
-	if !ok || m.registry.Convicted(atx.Smesher) {
+	atx, ok := el.Of(s.NodeID())
+	if !ok {
 		return
 	}
-	b := m.ballot(layer, el, atx)
+	b := m.ballot(s, layer, el, atx)
 	if b == nil || m.read.err != nil {
 		return
 	}
-	m.proposed = layer
+	s.proposed = layer
 	id := b.ID()
 	p := &types.Proposal{Ballot: *b, MeshHash: m.history.Tip().State.Root()}
 	limit := min(m.cfg.TxsPerProposal*len(b.Eligibilities), types.MaxProposalTxs)
 	for _, tx := range m.pool.Select(types.Sum([]byte("proposal"), id[:]), limit) {
 		p.Txs = append(p.Txs, tx.ID)
 	}
-	p.Signature = m.cfg.Identity.Sign(signing.Proposal, p.SignedBytes())
-	m.out.Signs = append(m.out.Signs, Sign{Message: Own(p), Slots: []Slot{
+	p.Signature = s.Sign(signing.Proposal, p.SignedBytes())
+	m.out.Signs = append(m.out.Signs, Sign{By: atx.Smesher, Message: Own(p), Slots: []Slot{
 		{signing.Ballot, layer, types.Sum(b.SignedBytes())}, {signing.Proposal, layer, types.Sum(p.SignedBytes())},
 	}})
 }
@@ -257,11 +257,10 @@ func (m *Machine) declare(el *activation.Electorate, atx *activation.Entry) (typ
 	}, known
 }
 
-// ballot returns our signed ballot for a layer, nil if none of our slots is in it,
-// or which they are is not computed yet.
-func (m *Machine) ballot(layer types.Layer, el *activation.Electorate, atx *activation.Entry) *types.Ballot {
+// ballot returns the signed ballot of one of us for a layer, nil if none of its slots is in
+// it, or which they are is not computed yet.
+func (m *Machine) ballot(me *self, layer types.Layer, el *activation.Electorate, atx *activation.Entry) *types.Ballot {
 	first := m.cfg.Schedule.First(el.Epoch)
-	me := m.cfg.Identity
 	ref := get(&m.read, func() (*types.Ballot, error) {
 		return m.read.r.ReferenceBallot(me.NodeID(), first, first+types.Layer(m.cfg.Schedule.LayersPerEpoch)-1)
 	})
@@ -276,7 +275,7 @@ func (m *Machine) ballot(layer types.Layer, el *activation.Electorate, atx *acti
 		}
 		b.EpochData = &data
 	}
-	if b.Eligibilities = m.slotsIn(layer, data, atx.VRFNonce); len(b.Eligibilities) == 0 {
+	if b.Eligibilities = m.slotsIn(me, layer, data, atx.VRFNonce); len(b.Eligibilities) == 0 {
 		return nil
 	}
 	b.Signature = me.Sign(signing.Ballot, b.SignedBytes())
@@ -309,23 +308,18 @@ func (m *Machine) decide(r hare.Result) {
 	out.Results = slices.DeleteFunc(out.Results, func(r vm.Result) bool { return r.Status == vm.Ineffective })
 	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
 	m.write(WriteBlock{block})
-	atx, signs := m.signerIn(el, r.Layer)
-	m.event(Decided{d, len(counted), signs})
-	if !signs {
-		return
+	decided := Decided{Decision: d, Proposals: len(counted)}
+	text := codec.Encode(&d)
+	for _, s := range m.active(r.Layer) {
+		atx, ok := el.Of(s.NodeID())
+		if !ok {
+			continue
+		}
+		decided.Signers = append(decided.Signers, atx.Smesher)
+		msg := &types.CertifyMessage{Decision: d, By: types.CertifySignature{ATX: atx.ID, Smesher: atx.Smesher, Signature: s.Sign(signing.Certify, text)}}
+		m.out.Signs = append(m.out.Signs, Sign{By: atx.Smesher, Message: Own(msg), Slots: []Slot{{signing.Certify, r.Layer, types.Sum(text)}}})
 	}
-	msg := &types.CertifyMessage{Decision: d, By: types.CertifySignature{
-		ATX: atx.ID, Smesher: atx.Smesher, Signature: m.cfg.Identity.Sign(signing.Certify, codec.Encode(&d)),
-	}}
-	m.out.Signs = append(m.out.Signs, Sign{Message: Own(msg), Slots: []Slot{{signing.Certify, r.Layer, types.Sum(codec.Encode(&d))}}})
-}
-
-// signerIn returns what we sign with in a layer, false if we do not.
-func (m *Machine) signerIn(el *activation.Electorate, l types.Layer) (*activation.Entry, bool) {
-	if !m.takesPart(l) {
-		return nil, false
-	}
-	return el.Of(m.cfg.Identity.NodeID())
+	m.event(decided)
 }
 
 // parent returns the decision that the next layer builds on: the tip, or a

@@ -16,7 +16,6 @@ type Snapshot struct {
 	Reason      string // why, or why not
 	Dispute     Dispute
 	Clock       time.Duration // how far the clocks of most peers are ahead of ours; 0: not far
-	Elsewhere   bool          // our identity runs somewhere else too: nothing is signed
 	Waiting     int           // transactions in the pool
 	Parked      int           // messages that wait for what they refer to
 	ParkedBytes int
@@ -30,7 +29,7 @@ func (m *Machine) publish() {
 	tip := m.history.Tip()
 	s := Snapshot{
 		Layer: m.layer, Tip: tip.Decision, State: tip.State, Synced: m.synced, Reason: m.reason,
-		Dispute: m.dispute, Clock: m.clock, Elsewhere: m.elsewhere, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
+		Dispute: m.dispute, Clock: m.clock, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
 	}
 	if m.snapshot == nil || *m.snapshot != s {
 		next := s

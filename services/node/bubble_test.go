@@ -256,7 +256,7 @@ func TestTwoNodesAgreeOnBlocksAndState(t *testing.T) {
 			n.forgot(t, n.schedule.First(5-keptEpochs)) // without a restart
 		}
 		var kept receipts // one for each epoch whose round has closed
-		if err := b.nodes[0].db.LoadStep(b.nodes[0].signer.NodeID(), "receipts", &kept); err != nil || len(kept) < 5 {
+		if err := b.nodes[0].db.LoadStep(b.nodes[0].identities[0].NodeID(), "receipts", &kept); err != nil || len(kept) < 5 {
 			t.Errorf("%d receipts of a real PoET are kept, %v", len(kept), err)
 		}
 		empty := 0
@@ -291,7 +291,7 @@ func TestANodeThatWasAwayCatchesUpToTheSameState(t *testing.T) {
 		b.start(away)
 		b.until(8, 0)
 		b.same(b.nodes[0].schedule.First(8) - 1)
-		if last, err := away.db.LastATX(away.signer.NodeID()); err != nil || last.PublishEpoch != 7 {
+		if last, err := away.db.LastATX(away.identities[0].NodeID()); err != nil || last.PublishEpoch != 7 {
 			t.Errorf("the node that was away published last in epoch %d, %v", last.PublishEpoch, err)
 		}
 		b.close()

@@ -383,7 +383,7 @@ func (r *diskRun) again(applied types.Layer) {
 	r.w.mu.Lock()
 	for s, hash := range r.w.signed {
 		other := types.Sum(hash[:])
-		if s.smesher != node.signer.NodeID() {
+		if s.smesher != node.identities[0].NodeID() {
 			continue
 		}
 		if err := node.db.Guard(s.domain, s.smesher, s.slot, other); !errors.Is(err, store.ErrConflict) {

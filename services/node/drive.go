@@ -144,7 +144,7 @@ func (d *driver) step(ctx context.Context, in core.Input) (wake time.Time, err e
 // guard asks local.db whether a message of ours may go out.
 func (d *driver) guard(s core.Sign) (bool, error) {
 	for _, k := range s.Slots {
-		err := d.n.db.Guard(k.Domain, d.n.signer.NodeID(), uint64(k.Layer), k.Hash)
+		err := d.n.db.Guard(k.Domain, s.By, uint64(k.Layer), k.Hash)
 		switch {
 		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrRolledBack):
 			d.n.log.Error("we do not sign", "layer", k.Layer, "err", err)
@@ -186,7 +186,7 @@ func (d *driver) effects(ctx context.Context, out core.Output) (done []core.Inpu
 	}
 	for _, e := range out.Events {
 		if own, ok := e.(core.OwnSeen); ok {
-			d.n.seen(own.Slot)
+			d.n.seen(own)
 			continue
 		}
 		d.n.happened(e)
@@ -313,32 +313,34 @@ func look[T any](d *driver, read func(*core.Machine) T) T {
 // trust lets an old local.db sign again when nothing that it may have signed can
 // conflict any more.
 func (n *Node) trust(now time.Time) error {
-	if n.trustIn == 0 || n.schedule.EpochAt(now) < n.trustIn {
-		return nil
+	for _, i := range n.identities {
+		if i.trustIn == 0 || n.schedule.EpochAt(now) < i.trustIn {
+			continue
+		}
+		i.trustIn = 0
+		if err := n.db.TrustLocal(i.NodeID()); err != nil {
+			return fmt.Errorf("trust local.db: %w", err)
+		}
+		n.log.Info("signing again: nothing that was signed before the rollback can conflict any more", "identity", i.NodeID().Short())
 	}
-	n.trustIn = 0
-	if err := n.db.TrustLocal(); err != nil {
-		return fmt.Errorf("trust local.db: %w", err)
-	}
-	n.log.Info("signing again: nothing that was signed before the rollback can conflict any more")
 	return nil
 }
 
-// seen asks the guard whether a message of our identity that came from elsewhere
-// is one of ours. If not, a copy of us signs, or did: we do not, until what it
+// seen asks the guard whether a message of one of our identities that came from elsewhere
+// is one of ours. If not, a copy of it signs, or did: we do not with it, until what it
 // may have signed binds nobody any more. Faults of the store end the node by
 // themselves.
-func (n *Node) seen(s core.Slot) {
-	err := n.db.Seen(s.Domain, n.signer.NodeID(), uint64(s.Layer), s.Hash)
-	if !errors.Is(err, store.ErrRolledBack) || n.trustIn != 0 {
+func (n *Node) seen(e core.OwnSeen) {
+	err, i := n.db.Seen(e.Slot.Domain, e.Smesher, uint64(e.Slot.Layer), e.Slot.Hash), n.identity(e.Smesher)
+	if !errors.Is(err, store.ErrRolledBack) || i.trustIn != 0 {
 		return
 	}
-	until, distrust := n.db.DistrustUntil(n.schedule.EpochAt(n.now()) + 2)
+	until, distrust := n.db.DistrustUntil(e.Smesher, n.schedule.EpochAt(n.now())+2)
 	if distrust != nil {
 		return
 	}
-	n.trustIn = until
-	n.log.Error("our identity signed what this copy does not know: the directory was restored, or the identity runs twice; nothing is signed until it is safe",
+	i.trustIn = until
+	n.log.Error("our identity signed what this copy does not know: the directory was restored, or the identity runs twice; nothing is signed with it until it is safe",
 		"until_epoch", until, "err", err)
 }
 
@@ -351,7 +353,7 @@ func (n *Node) happened(e core.Event) {
 		n.log.Info("ATX", "id", e.Entry.ID.Short(), "smesher", e.Entry.Smesher.Short(), "epoch", e.Entry.PublishEpoch, "weight", e.Entry.Weight)
 	case core.PoetStored:
 		n.log.Info("PoET proof", "poet", e.Message.PoetID.Short(), "round", e.Message.RoundID, "leaves", e.Message.Proof.NumLeaves, "ref", e.Ref.Short())
-		n.poetStored(e.Message)
+		n.smeshers.Stored(e.Message)
 	case core.Admitted:
 		n.events.Publish(api.Accepted{Tx: e.Tx})
 	case core.Applied:
@@ -366,8 +368,8 @@ func (n *Node) happened(e core.Event) {
 			"their_state", e.Theirs.StateRoot.Short(), "our_state", e.Ours.StateRoot.Short())
 	case core.Caught:
 		if e.Own {
-			n.log.Error("our own identity signs somewhere else too: nothing is signed here any more, it has no weight from the next epoch on; "+
-				"stop one of the two, and use another identity", "what", e.Proof.Kind)
+			n.log.Error("our own identity signs somewhere else too: nothing is signed with it here any more, it has no weight from the next epoch on; "+
+				"stop one of the two, and use another identity", "identity", e.Proof.Smesher.Short(), "what", e.Proof.Kind)
 			return
 		}
 		n.log.Warn("smesher is malicious and loses its weight", "smesher", e.Proof.Smesher.Short(), "what", e.Proof.Kind)

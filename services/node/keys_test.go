@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"tweedle/edges/p2p"
+	"tweedle/edges/smeshing"
 	"tweedle/proofs/post"
 	"tweedle/values/signing"
 )
 
 func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
-	path := filepath.Join(t.TempDir(), identityFile)
-	seed, err := Identity(path, "no space")
+	path := filepath.Join(t.TempDir(), "identity.key")
+	seed, err := smeshing.Key(path, "no space")
 	if err != nil || len(seed) != signing.SeedSize || bytes.Equal(seed, make([]byte, signing.SeedSize)) {
 		t.Fatalf("seed %x, %v", seed, err)
 	}
@@ -27,14 +28,14 @@ func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Identity(path, "no space")
+	again, err := smeshing.Key(path, "no space")
 	if err != nil || !bytes.Equal(again, seed) {
 		t.Errorf("the second start has another seed, %v", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the file has changed, %v", err)
 	}
-	other, err := Identity(filepath.Join(t.TempDir(), identityFile), "no space")
+	other, err := smeshing.Key(filepath.Join(t.TempDir(), "identity.key"), "no space")
 	if err != nil || bytes.Equal(other, seed) {
 		t.Errorf("two directories have the same seed, %v", err)
 	}
@@ -49,8 +50,8 @@ func TestAKeyIsMadeOnceAndOnlyItsOwnerReadsIt(t *testing.T) {
 // A key that others may read is no secret any more: who starts with it is to know.
 func TestAKeyThatOthersMayReadIsRefused(t *testing.T) {
 	for file, load := range map[string]func(string) error{
-		identityFile: func(p string) error { _, err := Identity(p, "no space"); return err },
-		"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
+		"identity.key": func(p string) error { _, err := smeshing.Key(p, "no space"); return err },
+		"p2p.key":      func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
 	} {
 		path := filepath.Join(t.TempDir(), file)
 		if err := load(path); err != nil {
@@ -84,8 +85,8 @@ func TestADamagedKeyIsRefusedAndKept(t *testing.T) {
 		"not text":        string(signing.SeedFrom("secret")),
 	} {
 		for file, load := range map[string]func(string) error{
-			identityFile: func(p string) error { _, err := Identity(p, "no space"); return err },
-			"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
+			"identity.key": func(p string) error { _, err := smeshing.Key(p, "no space"); return err },
+			"p2p.key":      func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
 		} {
 			path := filepath.Join(t.TempDir(), file)
 			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -114,8 +115,8 @@ func TestADamagedKeyIsRefusedAndKept(t *testing.T) {
 func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
 	dir := t.TempDir()
 	for file, load := range map[string]func(string) error{
-		identityFile: func(p string) error { _, err := Identity(p, "no space"); return err },
-		"p2p.key":    func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
+		"identity.key": func(p string) error { _, err := smeshing.Key(p, "no space"); return err },
+		"p2p.key":      func(p string) error { _, err := p2p.LoadOrCreateKey(p); return err },
 	} {
 		path, target := filepath.Join(dir, file), filepath.Join(dir, "unplugged", file)
 		if err := os.Symlink(target, path); err != nil {
@@ -135,14 +136,14 @@ func TestALinkThatLeadsNowhereIsNoMissingKey(t *testing.T) {
 func TestALostKeyIsNamedAtStart(t *testing.T) {
 	cfg := config(filepath.Join(t.TempDir(), "node"))
 	cfg.Smeshing, cfg.Coinbase, cfg.Poets = true, stillNetworkCoinbase(), []string{"http://127.0.0.1:1"}
-	space := filepath.Join(cfg.Dir, postDir)
+	space := filepath.Join(cfg.Dir, "post")
 	if err := os.MkdirAll(space, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(space, post.MetadataFile), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(cfg.Dir, identityFile)
+	path := filepath.Join(cfg.Dir, "identity.key")
 	_, err := Open(cfg)
 	if err == nil || !strings.Contains(err.Error(), path+" is missing") || !strings.Contains(err.Error(), "restore the key") || strings.Contains(err.Error(), "\n") {
 		t.Fatalf("got %v", err)
@@ -175,7 +176,7 @@ func TestASmesherKeepsItsIdentityOverARestart(t *testing.T) {
 	if ids[0] != ids[1] || len(ids[0]) < 64 {
 		t.Errorf("first %s, then %s", ids[0], ids[1])
 	}
-	for _, file := range []string{identityFile, "p2p.key"} {
+	for _, file := range []string{"identity.key", "p2p.key"} {
 		if info, err := os.Stat(filepath.Join(cfg.Dir, file)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", file, info, err)
 		}

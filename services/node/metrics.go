@@ -4,12 +4,10 @@ import (
 	"maps"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tweedle/base/telemetry"
-	"tweedle/edges/smeshing"
 	"tweedle/protocol/core"
 	"tweedle/values/types"
 )
@@ -25,9 +23,6 @@ type metrics struct {
 	silent    prometheus.Counter
 	decided   prometheus.Counter
 	proposals prometheus.Counter
-	signed    prometheus.Counter
-	assigned  prometheus.Counter
-	used      prometheus.Counter
 	certified prometheus.Counter
 	signers   prometheus.Gauge
 	malicious prometheus.Counter
@@ -44,22 +39,26 @@ func (n *Node) newMetrics() {
 	telemetry.DescribeProcess(n.registry, n.cfg.Version, telemetry.Times{
 		Genesis: n.schedule.Genesis, Layer: n.params.LayerDuration, Epoch: n.schedule.EpochDuration(),
 	})
-	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "tweedle_node_" + name, Help: help})
+	counter := func(name, help string, labels prometheus.Labels) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "tweedle_node_" + name, Help: help, ConstLabels: labels})
 		n.registry.MustRegister(c)
 		return c
 	}
-	n.metrics.disputes = counter("disputes_total", "Certified decisions that do not fit our history.")
-	n.metrics.undone = counter("undone_layers_total", "Applied layers that were taken back.")
-	n.metrics.silent = counter("silent_layers_total", "Layers in which the node was to take part and did not.")
-	n.metrics.decided = counter("decided_layers_total", "Layers that this node decided by what it heard in time.")
-	n.metrics.proposals = counter("counted_proposals_total", "Proposals that counted in those layers.")
-	n.metrics.signed = counter("signed_layers_total", "Layers whose decision the own smesher signed.")
-	n.metrics.assigned = counter("eligibilities_assigned_total", "Slots of the own smesher, of all epochs since the start, each counted when it is known.")
-	n.metrics.used = counter("eligibilities_used_total", "Slots for which the own smesher has proposed.")
-	n.metrics.certified = counter("certified_layers_total", "Layers that were applied with a certificate.")
-	n.metrics.malicious = counter("malicious_smeshers_total", "Smeshers that were proved malicious.")
-	n.metrics.proofs = counter("poet_proofs_total", "PoET proofs that were stored.")
+	n.metrics.disputes = counter("disputes_total", "Certified decisions that do not fit our history.", nil)
+	n.metrics.undone = counter("undone_layers_total", "Applied layers that were taken back.", nil)
+	n.metrics.silent = counter("silent_layers_total", "Layers in which the node was to take part and did not.", nil)
+	n.metrics.decided = counter("decided_layers_total", "Layers that this node decided by what it heard in time.", nil)
+	n.metrics.proposals = counter("counted_proposals_total", "Proposals that counted in those layers.", nil)
+	for _, i := range n.identities {
+		labels := n.smeshers.Labels(i.NodeID())
+		i.signed = counter("signed_layers_total", "Layers whose decision the own smesher signed.", labels)
+		i.assigned = counter("eligibilities_assigned_total", "Slots of the own smesher, of all epochs since the start, each counted when it is known.", labels)
+		i.used = counter("eligibilities_used_total", "Slots for which the own smesher has proposed.", labels)
+	}
+	n.smeshers.Register(n.registry, n.now)
+	n.metrics.certified = counter("certified_layers_total", "Layers that were applied with a certificate.", nil)
+	n.metrics.malicious = counter("malicious_smeshers_total", "Smeshers that were proved malicious.", nil)
+	n.metrics.proofs = counter("poet_proofs_total", "PoET proofs that were stored.", nil)
 	n.metrics.proofTime = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "tweedle_node_poet_proof_timestamp_seconds", Help: "When the last PoET proof was stored; 0: none since the start."})
 	n.metrics.signers = prometheus.NewGauge(prometheus.GaugeOpts{
@@ -113,32 +112,9 @@ func (n *Node) gauges() {
 	gauge("peers_clock_ahead_seconds", "How far the clocks of most peers are ahead of ours, 0 while that is not far.", func() float64 {
 		return n.snapshot.Load().Clock.Seconds()
 	})
-	yes("identity_elsewhere", "1 if our own identity runs somewhere else too.", func(s *core.Snapshot) bool { return s.Elsewhere })
 	number("transactions_waiting", "Transactions in the pool.", func(s *core.Snapshot) int { return s.Waiting })
 	gauge("atxs_published", "ATXs known that are published in this epoch.", func() float64 { return float64(n.countATXs(n.epoch())) })
 	gauge("atxs_published_before", "ATXs known that were published in the epoch before.", func() float64 { return float64(n.countATXs(n.epoch() - 1)) })
-	if n.signer == nil {
-		return
-	}
-	gauge("smesher_atx_epoch", "Publish epoch of the own smesher's newest ATX; -1: there is none.", func() float64 {
-		last, err := n.db.LastATX(n.signer.NodeID())
-		if err != nil {
-			return -1
-		}
-		return float64(last.PublishEpoch)
-	})
-	deadline := func(name, help string, of func(smeshing.Deadlines) time.Time) {
-		gauge(name+"_timestamp_seconds", help, func() float64 { return float64(of(n.smesher.Deadlines(n.now())).UnixMilli()) / 1000 })
-	}
-	deadline("registration_closes", "Until when PoETs take registrations for the open round.", func(d smeshing.Deadlines) time.Time { return d.Registration })
-	deadline("poet_proof_due", "When the round that is executed, or the next one, ends: its proof is due then.", func(d smeshing.Deadlines) time.Time { return d.Proof })
-	deadline("publish_by", "Until when an ATX of this epoch must be heard to count in the next one.", func(d smeshing.Deadlines) time.Time { return d.Publish })
-	gauge("smesher_trouble", "1 while the own smesher's step fails.", func() float64 {
-		if n.smesherStatus().Error != "" {
-			return 1
-		}
-		return 0
-	})
 }
 
 func (n *Node) countATXs(e types.Epoch) int {
@@ -173,14 +149,14 @@ func (n *Node) count(e core.Event) {
 	case core.Silent:
 		m.silent.Inc()
 	case core.Eligible:
-		m.assigned.Add(float64(e.Slots))
+		n.identity(e.Smesher).assigned.Add(float64(e.Slots))
 	case core.Proposed:
-		m.used.Add(float64(e.Slots))
+		n.identity(e.Smesher).used.Add(float64(e.Slots))
 	case core.Decided:
 		m.decided.Inc()
 		m.proposals.Add(float64(e.Proposals))
-		if e.Signed {
-			m.signed.Inc()
+		for _, id := range e.Signers {
+			n.identity(id).signed.Inc()
 		}
 	case core.Applied:
 		if signers := len(e.Certificate.Signatures); signers > 0 { // else the next one says it too

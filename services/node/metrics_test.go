@@ -10,7 +10,9 @@ import (
 
 // What happens is counted, and what the node is can be read at once.
 func TestEventsAreCounted(t *testing.T) {
-	n, err := Open(config(t.TempDir()))
+	cfg := config(t.TempDir())
+	cfg.Smeshing, cfg.Coinbase, cfg.Poets = true, stillNetworkCoinbase(), []string{"http://127.0.0.1:1"}
+	n, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,15 +25,16 @@ func TestEventsAreCounted(t *testing.T) {
 	for range 3 {
 		n.count(core.Activated{Entry: entry})
 	}
-	for _, signed := range []bool{true, false} {
-		n.count(core.Decided{Proposals: 3, Signed: signed})
+	me := n.identities[0].NodeID()
+	for _, signers := range [][]types.NodeID{{me}, nil} {
+		n.count(core.Decided{Proposals: 3, Signers: signers})
 	}
 	for _, signatures := range []int{4, 0} { // the second is said by the one after it
 		n.count(core.Applied{WriteLayer: core.WriteLayer{Certificate: &types.Certificate{Signatures: make([]types.CertifySignature, signatures)}}})
 	}
-	n.count(core.Eligible{Epoch: epoch, Slots: 7})
-	n.count(core.Proposed{Slots: 2})
-	n.count(core.Proposed{Slots: 1})
+	n.count(core.Eligible{Smesher: me, Epoch: epoch, Slots: 7})
+	n.count(core.Proposed{Smesher: me, Slots: 2})
+	n.count(core.Proposed{Smesher: me, Slots: 1})
 	if got := n.countATXs(epoch); got != 3 {
 		t.Errorf("%d ATXs are counted", got)
 	}

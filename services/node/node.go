@@ -58,8 +58,10 @@ type Config struct {
 	MaxPeers, MaxHandshakes int
 
 	// Smeshing makes the node prove NumUnits of space, registered at Poets
-	// (their REST addresses as URLs), for rewards to Coinbase.
+	// (their REST addresses as URLs), for rewards to Coinbase. Identities are the
+	// folders of others that it smeshes with too.
 	Smeshing    bool
+	Identities  []string
 	Poets       []string
 	Coinbase    types.Address
 	NumUnits    uint32 // 0: what the space has, or the least that the network allows
@@ -103,14 +105,14 @@ type Node struct {
 	schedule   types.Schedule
 	activation activation.Params
 	vmParams   vm.Params
-	signer     *signing.Signer // nil if we do not smesh
+	identities []*identity // that smesh; none if we do not
 
 	crypto core.Crypto
 
 	db       *store.DB
 	host     *p2p.Host
 	driver   *driver
-	smesher  *smeshing.Smesher // nil if we do not smesh
+	smeshers *smeshing.Smeshers // of the identities
 	servers  *servers
 	registry *telemetry.Registry
 	metrics  metrics
@@ -120,7 +122,6 @@ type Node struct {
 	sends    chan send     // what the protocol says: a few messages a layer
 	txs      chan send     // transactions of users, who may send many
 	ending   chan struct{} // closed when Run begins to end
-	trustIn  types.Epoch   // when an old local.db may sign again; 0: it is not old; the loop owns it
 
 	handed *handedOver
 }
@@ -156,16 +157,13 @@ func Open(cfg Config) (_ *Node, err error) {
 	if n.db, err = store.Open(cfg.Dir, cfg.Network.ID()); err != nil {
 		return nil, err
 	}
-	if err := n.identity(); err != nil {
+	if err := n.smesh(); err != nil {
 		return nil, err
 	}
 	if err := n.network(); err != nil {
 		return nil, err
 	}
 	if err := n.restore(); err != nil {
-		return nil, err
-	}
-	if err := n.newSmesher(); err != nil {
 		return nil, err
 	}
 	n.servers, err = n.listen()
@@ -192,19 +190,6 @@ func (n *Node) rules() error {
 	return nil
 }
 
-// identity loads the smesher's key, or makes it.
-func (n *Node) identity() error {
-	if !n.cfg.Smeshing {
-		return nil
-	}
-	seed, err := Identity(filepath.Join(n.cfg.Dir, identityFile), filepath.Join(n.cfg.Dir, postDir))
-	if err != nil {
-		return err
-	}
-	n.signer, err = signing.NewSigner(seed, n.activation.Network)
-	return err
-}
-
 // restore builds the machine from the store; a new store gets the genesis
 // accounts.
 func (n *Node) restore() error {
@@ -216,12 +201,6 @@ func (n *Node) restore() error {
 		return err
 	}
 	now := n.now()
-	if n.db.RolledBack() {
-		if n.trustIn, err = n.db.DistrustUntil(n.schedule.EpochAt(now) + 2); err != nil {
-			return err
-		}
-		n.log.Error("local.db is older than what it has signed, as if a copy was restored: nothing is signed until it is safe", "until_epoch", n.trustIn)
-	}
 	if err := n.forget(); err != nil {
 		return err
 	}
@@ -230,8 +209,17 @@ func (n *Node) restore() error {
 		Schedule: n.schedule, Activation: n.activation, Eligibility: n.params.Eligibility(), VM: n.vmParams, Pool: txpool.DefaultLimits(),
 		ProposalWindow: n.params.ProposalWindow, TxsPerProposal: n.params.TxsPerProposal, Crypto: n.crypto, Alone: len(n.cfg.Bootnodes) == 0,
 	}
-	if n.signer != nil {
-		cfg.Identity = n.signer
+	for _, i := range n.identities {
+		cfg.Identities = append(cfg.Identities, i.Signer)
+		old, err := n.db.RolledBack(i.NodeID())
+		if err == nil && old {
+			i.trustIn, err = n.db.DistrustUntil(i.NodeID(), n.schedule.EpochAt(now)+2)
+			n.log.Error("local.db is older than what it has signed, as if a copy was restored: nothing is signed until it is safe",
+				"identity", i.NodeID().Short(), "until_epoch", i.trustIn)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	m, err := core.New(cfg, now, store.Core{Reader: n.db.Loop()})
 	var corrupt *core.CorruptStateError
@@ -348,7 +336,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.host.Run(ctx) })
 	group.Go(func() error { return n.driver.loop(ctx) })
 	group.Go(func() error { return n.sender(ctx) })
-	group.Go(func() error { return n.runSmesher(ctx) })
+	group.Go(func() error { return n.smeshers.Run(ctx) })
 	group.Go(func() error { return n.servers.Run(ctx) })
 	group.Go(func() error { return n.storeFaults(ctx) })
 	group.Go(func() error { return n.forgetting(ctx) })

@@ -143,7 +143,7 @@ func TestADamagedIdentityStopsTheStart(t *testing.T) {
 	cfg := config(filepath.Join(t.TempDir(), "node"))
 	cfg.Smeshing, cfg.Coinbase, cfg.Poets = true, stillNetworkCoinbase(), []string{"http://127.0.0.1:1"}
 	opens(t, cfg)
-	for _, file := range []string{identityFile, "p2p.key"} {
+	for _, file := range []string{"identity.key", "p2p.key"} {
 		path := filepath.Join(cfg.Dir, file)
 		good, err := os.ReadFile(path)
 		if err != nil {

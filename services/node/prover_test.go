@@ -46,9 +46,9 @@ func TestFillingASpaceDelaysNoLayer(t *testing.T) {
 		}
 		filling.Close()
 	}()
-	until(t, func() bool { return filling.smesherStatus().Progress > 0 })
+	until(t, func() bool { return filling.Status().Smesher.Progress > 0 })
 
-	began, filled := time.Now(), filling.smesherStatus().Progress
+	began, filled := time.Now(), filling.Status().Smesher.Progress
 	var turns, late []time.Duration
 	tip := n.snapshot.Load().Tip.Layer
 	first := n.schedule.LayerAt(n.now()) + 1
@@ -63,7 +63,7 @@ func TestFillingASpaceDelaysNoLayer(t *testing.T) {
 		}
 	}
 	const labels = 4 << 16
-	rate := (filling.smesherStatus().Progress - filled) * labels / time.Since(began).Seconds()
+	rate := (filling.Status().Smesher.Progress - filled) * labels / time.Since(began).Seconds()
 	slices.Sort(turns)
 	t.Logf("%d workers fill %.0f labels a second; a turn of the loop waits p50 %v, p99 %v, longest %v; layers were applied %v after their start; layer %d of %d",
 		cfg.PostWorkers, rate, turns[len(turns)/2], turns[len(turns)*99/100], turns[len(turns)-1], late, tip, first+layers-1)

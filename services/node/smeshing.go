@@ -3,52 +3,53 @@ package node
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 
-	"tweedle/base/telemetry"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tweedle/edges/smeshing"
 	"tweedle/protocol/core"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
-// newSmesher makes the smesher of the node, if it is to smesh.
-func (n *Node) newSmesher() (err error) {
-	if n.signer == nil {
-		return nil
+// identity is one with which we smesh.
+type identity struct {
+	*signing.Signer
+	trustIn                types.Epoch // when an old local.db may sign again; 0: it is not old; the loop owns it
+	signed, assigned, used prometheus.Counter
+}
+
+// smesh makes the smeshers of the node, if it is to smesh.
+func (n *Node) smesh() (err error) {
+	var all []smeshing.Identity
+	if n.cfg.Smeshing {
+		if all, err = smeshing.Identities(n.activation.Network, append([]string{n.cfg.Dir}, n.cfg.Identities...)...); err != nil {
+			return err
+		}
 	}
-	n.smesher, err = smeshing.New(smeshing.Config{
-		Network: n.cfg.Network, Dir: filepath.Join(n.cfg.Dir, postDir), Evidence: filepath.Join(n.cfg.Dir, "evidence"), Signer: n.signer, Poets: n.cfg.Poets,
-		Coinbase: n.cfg.Coinbase, NumUnits: n.cfg.NumUnits, Workers: n.cfg.PostWorkers, NoPull: n.cfg.DrillNoPull,
+	for _, i := range all {
+		if i.Signer != nil {
+			n.identities = append(n.identities, &identity{Signer: i.Signer})
+		}
+	}
+	n.smeshers, err = smeshing.NewSmeshers(smeshing.Config{
+		Network: n.cfg.Network, Poets: n.cfg.Poets, Coinbase: n.cfg.Coinbase, NumUnits: n.cfg.NumUnits, Workers: n.cfg.PostWorkers, NoPull: n.cfg.DrillNoPull,
 		Store: n.db, Node: chain{n}, HTTP: n.cfg.PoetTransport, Log: n.log,
-	})
+	}, all)
 	return err
 }
 
-// runSmesher smeshes until ctx ends.
-func (n *Node) runSmesher(ctx context.Context) error {
-	if n.smesher == nil {
-		<-ctx.Done()
-		return nil
+// identity returns ours of an id, nil if it is not ours.
+func (n *Node) identity(id types.NodeID) *identity {
+	for _, i := range n.identities {
+		if i.NodeID() == id {
+			return i
+		}
 	}
-	return n.smesher.Run(ctx)
+	return nil
 }
 
-func (n *Node) smesherStatus() telemetry.SmesherStep {
-	if n.smesher == nil {
-		return telemetry.SmesherStep{Step: "off"}
-	}
-	return n.smesher.Status()
-}
-
-// poetStored tells the smesher of a proof.
-func (n *Node) poetStored(m *types.PoetProofMessage) {
-	if n.smesher != nil {
-		n.smesher.Stored(m)
-	}
-}
-
-// chain is what the smesher sees of the node: it implements smeshing.Node.
+// chain is what smeshers see of the node: it implements smeshing.Node.
 type chain struct{ n *Node }
 
 // Highest implements activation.Positions.
@@ -58,21 +59,14 @@ func (c chain) Highest(before types.Epoch) (types.ATXID, bool) {
 	return c.n.driver.machine.Highest(before)
 }
 
-// Last implements activation.Positions.
-func (c chain) Last() (types.ATXID, types.Epoch, bool) {
-	last, err := c.n.db.LastATX(c.n.signer.NodeID())
-	return last.ID, last.PublishEpoch, err == nil
-}
-
 // Slots implements smeshing.Node.
-func (c chain) Slots(e types.Epoch) []types.Layer {
-	return look(c.n.driver, func(m *core.Machine) []types.Layer { return m.Slots(e) })
+func (c chain) Slots(id types.NodeID, e types.Epoch) []types.Layer {
+	return look(c.n.driver, func(m *core.Machine) []types.Layer { return m.Slots(id, e) })
 }
 
-// KnowsATX implements smeshing.Node.
-func (c chain) KnowsATX(id types.ATXID) bool {
-	_, err := c.n.db.ATXRecord(id)
-	return err == nil
+// Elsewhere implements smeshing.Node.
+func (c chain) Elsewhere(id types.NodeID) bool {
+	return look(c.n.driver, func(m *core.Machine) bool { return m.Elsewhere(id) })
 }
 
 // AddPoet implements smeshing.Node.
@@ -93,13 +87,13 @@ func (c chain) PublishATX(ctx context.Context, a *types.ATX) error {
 		return err
 	}
 	v, ok := c.n.driver.heard(ctx, 0, core.Self, core.Own(a))
-	switch {
-	case !ok:
+	if !ok {
 		return ctx.Err()
-	case v.Class != core.Accept && !c.KnowsATX(id):
+	}
+	if _, err := c.n.db.ATXRecord(id); v.Class != core.Accept && err != nil {
 		return fmt.Errorf("our own ATX is not valid: %s", v.Reason)
 	}
-	c.n.log.Info("published ATX", "epoch", a.PublishEpoch, "id", id.Short())
+	c.n.log.Info("published ATX", "identity", a.SmesherID.Short(), "epoch", a.PublishEpoch, "id", id.Short())
 	return nil
 }
 

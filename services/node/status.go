@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/store"
@@ -12,24 +13,19 @@ import (
 func (n *Node) Status() telemetry.NodeStatus {
 	now := n.now()
 	t := n.snapshot.Load()
+	own, others := n.smeshers.Status()
 	st := telemetry.NodeStatus{
 		Network: n.cfg.Network.Name, GenesisID: n.activation.Network.String(), Version: n.cfg.Version,
 		Layer: uint32(n.schedule.LayerAt(now)), Epoch: uint32(n.schedule.EpochAt(now)),
 		AppliedLayer: uint32(t.Tip.Layer), StateRoot: t.Tip.StateRoot.String(), Synced: t.Synced, SyncReason: t.Reason,
-		Peers: len(n.host.Peers()), Smesher: n.smesherStatus(), Mempool: t.Waiting, IdentityElsewhere: t.Elsewhere,
+		Peers: len(n.host.Peers()), Mempool: t.Waiting, NodeID: own.NodeID, ATXEpoch: own.ATXEpoch, Smesher: own.Smesher, Others: others,
+		IdentityElsewhere: own.Elsewhere || slices.ContainsFunc(others, func(o telemetry.IdentityStatus) bool { return o.Elsewhere }),
 	}
 	if t.Dispute.Layer != 0 {
 		st.Dispute = fmt.Sprintf("layer %d: %s", t.Dispute.Layer, t.Dispute.Reason)
 	}
 	if t.Clock != 0 {
 		st.ClockAhead = t.Clock.Seconds()
-	}
-	if n.signer != nil {
-		st.NodeID = n.signer.NodeID().String()
-		if last, err := n.db.LastATX(n.signer.NodeID()); err == nil {
-			epoch := uint32(last.PublishEpoch)
-			st.ATXEpoch = &epoch
-		}
 	}
 	return st
 }
@@ -62,11 +58,7 @@ func (n *Node) Layers(from types.Layer) ([]telemetry.LayerStatus, error) {
 	return out, nil
 }
 
-// Smesher tells what the smesher does and waits for; ok is false if there is none.
+// Smesher tells what the smeshers do and wait for; ok is false if there is none.
 func (n *Node) Smesher() (screen telemetry.Smesher, ok bool, err error) {
-	if n.smesher == nil {
-		return screen, false, nil
-	}
-	screen, err = n.smesher.Screen(n.now())
-	return screen, true, err
+	return n.smeshers.Screen(n.now())
 }
