@@ -136,6 +136,13 @@ func ruleCases() []ruleCase {
 		{alert: "AtxDrop", set: []string{"atxs_published{", "6+0x40"}, not: []string{"atxs_published{", "6+0x40", "elapsed_ratio", "0.4+0x40",
 			`elapsed_ratio{net="t",job="node",name="node-2"`, "0.9+0x40"}},
 		{alert: "SmesherLate", set: []string{`smesher_atx_epoch{net="t",job="node",name="node-2"`, "4+0x40"}, not: []string{"smesher_atx_epoch", "-1+0x40"}},
+		// Of a node with several identities, one.
+		{alert: "SmesherLate", set: []string{`smesher_atx_epoch{net="t",job="node",name="node-2"`, "-",
+			`+tweedle_node_smesher_atx_epoch{net="t",job="node",name="node-2",instance="node-2:1",identity="ab"}`, "5+0x40",
+			`+tweedle_node_smesher_atx_epoch{net="t",job="node",name="node-2",instance="node-2:1",identity="cd"}`, "4+0x40"},
+			not: []string{`smesher_atx_epoch{net="t",job="node",name="node-2"`, "-",
+				`+tweedle_node_smesher_atx_epoch{net="t",job="node",name="node-2",instance="node-2:1",identity="ab"}`, "5+0x40",
+				`+tweedle_node_smesher_atx_epoch{net="t",job="node",name="node-2",instance="node-2:1",identity="cd"}`, "-1+0x40"}},
 		{alert: "SmesherTrouble", set: []string{`trouble{net="t",job="node",name="node-2"`, "1+0x40"}, not: []string{`trouble{net="t",job="node",name="node-2"`, "1+0x15 0+0x25"}},
 		{alert: "IdentityTwice", set: []string{`elsewhere{net="t",job="node",name="node-2"`, "1+0x40"}, not: []string{"elsewhere", "0+0x40"}},
 		{alert: "PeersLow", set: []string{`peers{net="t",job="node",name="node-2"`, "0+0x40"}, not: []string{`peers{net="t",job="node",name="node-2",instance="node-2:1",direction="in"`, "0+0x40"}},

@@ -299,6 +299,11 @@ func (b *builder) node(t Target) Node {
 	case s.Smesher.Error != "":
 		say(Warn, "smesher: %s", s.Smesher.Error)
 	}
+	for _, o := range s.Others {
+		if o.Smesher.Error != "" && b.answers(seen.At) {
+			say(Warn, "smesher %s: %s", cmp.Or(short(o.NodeID), "whose key cannot be read"), o.Smesher.Error)
+		}
+	}
 	return n
 }
 
