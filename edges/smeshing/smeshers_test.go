@@ -64,6 +64,9 @@ func TestIdentitiesSmeshSideBySideAndKeepTheirRecords(t *testing.T) {
 				if got := r.by(m.Signer.NodeID()); len(got) != int(e)-1 || got[len(got)-1] != e-1 {
 					t.Errorf("identity %d has published in %v up to epoch %d\n%s", i, got, e-1, r.logged())
 				}
+				if m.cfg.Evidence != filepath.Join(dirs[i], "evidence") { // the names in it are of PoET and round
+					t.Errorf("identity %d keeps its evidence in %s", i, m.cfg.Evidence)
+				}
 				units := r.params.Post.MinUnits
 				if i == 0 {
 					units = 3

@@ -10,6 +10,8 @@ import (
 	"tweedle/edges/smeshing"
 	"tweedle/edges/store"
 	"tweedle/protocol/activation"
+	"tweedle/protocol/core"
+	"tweedle/protocol/vm"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
@@ -179,4 +181,68 @@ func TestTheSameKeyTwiceIsRefusedAtStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.Close()
+}
+
+// Somebody sends what one of two identities signed and this copy does not know: that one signs
+// nothing until it is safe, also after a restart, and the other goes on. An old local.db is of both.
+func TestADoubtOfOneIdentityDoesNotStopTheOther(t *testing.T) {
+	cfg := config(filepath.Join(t.TempDir(), "node"))
+	cfg.Smeshing, cfg.Coinbase, cfg.Poets = true, stillNetworkCoinbase(), []string{"http://127.0.0.1:1"}
+	cfg.Identities = []string{anIdentity(t, filepath.Join(t.TempDir(), "second"))}
+	var old []byte
+	layer := uint64(stillLayer)
+	for start := range 3 {
+		n, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, second := n.identities[0], n.identities[1]
+		switch start {
+		case 0:
+			if err := n.db.Guard(signing.Ballot, first.NodeID(), layer, types.Hash32{1}); err != nil {
+				t.Fatal(err)
+			}
+			n.seen(core.OwnSeen{Smesher: first.NodeID(), Slot: core.Slot{Domain: signing.Ballot, Layer: stillLayer, Hash: types.Hash32{1}}}) // it is ours
+			n.seen(core.OwnSeen{Smesher: second.NodeID(), Slot: core.Slot{Domain: signing.Ballot, Layer: stillLayer, Hash: types.Hash32{1}}})
+			fallthrough
+		case 1:
+			if first.trustIn != 0 || second.trustIn != n.epoch()+2 {
+				t.Errorf("start %d: they sign again in epochs %d and %d", start, first.trustIn, second.trustIn)
+			}
+			if err := n.db.Guard(signing.Ballot, first.NodeID(), layer+1+uint64(start), types.Hash32{1}); err != nil {
+				t.Error(err)
+			}
+			if err := n.db.Guard(signing.Ballot, second.NodeID(), layer+1, types.Hash32{1}); !errors.Is(err, store.ErrRolledBack) {
+				t.Errorf("the guard says %v", err)
+			}
+			if start == 0 {
+				break
+			}
+			if err := n.trust(n.schedule.EpochStart(second.trustIn)); err != nil {
+				t.Fatal(err)
+			}
+			if err := n.db.Guard(signing.Ballot, second.NodeID(), layer+1, types.Hash32{1}); err != nil {
+				t.Error(err)
+			}
+		case 2: // what was signed since the first end is lost
+			if first.trustIn != n.epoch()+2 || second.trustIn == 0 {
+				t.Errorf("with an old local.db they sign again in epochs %d and %d", first.trustIn, second.trustIn)
+			}
+		}
+		tip := n.snapshot.Load().Tip.Layer // with the next layer state.db gets to know how much was signed
+		if err := n.db.Apply(store.LayerResult{Layer: tip + 1, Base: tip, Outcome: vm.Outcome{State: n.state()}}); err != nil {
+			t.Fatal(err)
+		}
+		n.Close()
+		path := filepath.Join(cfg.Dir, "local.db")
+		switch start {
+		case 0:
+			old, err = os.ReadFile(path)
+		case 1:
+			err = os.WriteFile(path, old, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
