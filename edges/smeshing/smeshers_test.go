@@ -337,7 +337,7 @@ func TestWhoProvesHasTheNextTurn(t *testing.T) {
 		begin := time.Now()
 		go fill("fills", 100)
 		synctest.Wait()
-		go fill("waits", 1)
+		go fill("waits", 10)
 		time.Sleep(20 * time.Second)
 		go prove("proves", 5*time.Second)
 		synctest.Wait()
@@ -348,7 +348,7 @@ func TestWhoProvesHasTheNextTurn(t *testing.T) {
 			t.Errorf("in order %s", got)
 		}
 		mu.Unlock()
-		prove("stuck", 0)
+		prove("last", 0)
 		if took := time.Since(begin); took > 34*time.Second {
 			t.Errorf("proving waits until %v", took)
 		}
