@@ -33,7 +33,8 @@ directory and start the node on that:
 The labels of the space are not in it: keep them, or make them again with
 tweedle post repair. The state comes from the network. A node that starts from
 a backup signs nothing until the end of the next epoch: what was signed after the
-backup is not in it. Never let two nodes run from the same key.`,
+backup is not in it. Folders that the node was given by --identity are not in it:
+keep the key of each. Never let two nodes run from the same key.`,
 		Example: "  tweedle node backup --dir ~/node --out node-backup.tar",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -100,3 +100,27 @@ func TestWhatIsNoLocalIsNotCopied(t *testing.T) {
 		t.Error("garbage is copied")
 	}
 }
+
+// What an identity waited for where the copy was taken is over sooner than what it has signed
+// there since: with the copy each begins to wait anew.
+func TestADoubtIsNotCopied(t *testing.T) {
+	dir, restored := t.TempDir(), t.TempDir()
+	me, other := types.NodeID{1}, types.NodeID{2}
+	db := openAt(t, dir)
+	must(t, db.Guard(signing.Ballot, me, 1, hash(1)))
+	equal(t, got[types.Epoch](t)(db.DistrustUntil(me, 20)), types.Epoch(20))
+	must(t, CopyLocal(dir, filepath.Join(restored, "local.db")))
+	again := openAt(t, restored)
+	for _, id := range []types.NodeID{me, other} {
+		equal(t, got[types.Epoch](t)(again.DistrustUntil(id, 30)), types.Epoch(30))
+	}
+	must(t, again.Close())
+	again = openAt(t, restored)
+	for _, id := range []types.NodeID{me, other} {
+		equal(t, got[types.Epoch](t)(again.DistrustUntil(id, 31)), types.Epoch(30))
+	}
+	must(t, again.TrustLocal(me))
+	if !got[bool](t)(again.RolledBack(other)) {
+		t.Error("the trust in one is trust in the other")
+	}
+}
