@@ -1,8 +1,6 @@
 package server
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,16 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"tweedle/edges/api/doortest"
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/services/poet/book/booktest"
 	"tweedle/services/poet/rounds"
@@ -32,85 +28,6 @@ import (
 // maxResident is what the server may have in memory whatever one address does,
 // in MiB.
 const maxResident = 300
-
-// attacker is raw HTTP/2 from one address: it keeps to no limit that it is told,
-// and reads nothing.
-type attacker struct {
-	t    *testing.T
-	addr string
-	from string
-
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (a *attacker) dial(addr string) (net.Conn, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(a.from)}, Timeout: 5 * time.Second}
-	c, err := d.DialContext(a.t.Context(), "tcp", addr)
-	if err == nil {
-		// A small buffer, so that the server's bytes stay the server's.
-		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
-		a.mu.Lock()
-		a.conns = append(a.conns, c)
-		a.mu.Unlock()
-	}
-	return c, err
-}
-
-func (a *attacker) leave() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, c := range a.conns {
-		_ = c.Close()
-	}
-}
-
-// streams opens n streams on a new connection with the window given, each with a
-// body if there is one. It returns how many it could write.
-func (a *attacker) streams(n int, method string, window uint32, body []byte) (written int) {
-	c, err := a.dial(a.addr)
-	if err != nil {
-		return 0
-	}
-	_ = c.SetWriteDeadline(time.Now().Add(5 * time.Second))
-	w := bufio.NewWriterSize(c, 64<<10)
-	_, _ = io.WriteString(w, http2.ClientPreface)
-	f := http2.NewFramer(w, nil)
-	_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
-	var block bytes.Buffer
-	h := hpack.NewEncoder(&block)
-	for i := range n {
-		block.Reset()
-		for _, field := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "poet"},
-			{"content-type", "application/grpc"}, {"te", "trailers"}} {
-			_ = h.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]})
-		}
-		id := uint32(2*i + 1)
-		if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
-			return i
-		}
-		if body != nil {
-			if err := f.WriteData(id, true, body); err != nil {
-				return i
-			}
-		}
-		if err := w.Flush(); err != nil {
-			return i
-		}
-	}
-	return n
-}
-
-// gets asks for a proof over REST and reads nothing.
-func (a *attacker) gets(addr string) bool {
-	c, err := a.dial(addr)
-	if err != nil {
-		return false
-	}
-	_ = c.SetWriteDeadline(time.Now().Add(5 * time.Second))
-	_, err = io.WriteString(c, "GET /v1/proofs/0 HTTP/1.1\r\nHost: poet\r\n\r\n")
-	return err == nil
-}
 
 // bystander is a client from another address, who asks all the time.
 type bystander struct {
@@ -221,27 +138,27 @@ func TestTheMemoryOfThePublicServerIsBounded(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); other.run(ctx, t, v.endpoints.GRPC, v.endpoints.REST) }()
 
-	a := &attacker{t: t, addr: v.endpoints.GRPC, from: "127.0.0.2"}
-	defer a.leave()
-	proof := append([]byte{0, 0, 0, 0, 3}, 0x0a, 1, '0') // ProofRequest{round_id: "0"}
+	a := &doortest.Attacker{From: "127.0.0.2"}
+	defer a.Leave()
+	proof := doortest.Frame([]byte{0x0a, 1, '0'}) // ProofRequest{round_id: "0"}
 	unread, rest, empty := 0, 0, 0
 	for range 125 {
-		unread += a.streams(16, poetpb.PoetService_Proof_FullMethodName, 0, proof)
+		unread += a.Streams(v.endpoints.GRPC, 16, poetpb.PoetService_Proof_FullMethodName, 0, proof)
 	}
 	for range 2000 {
-		if a.gets(v.endpoints.REST) {
+		if a.Say(v.endpoints.REST, "GET /v1/proofs/0 HTTP/1.1\r\nHost: poet\r\n\r\n") {
 			rest++
 		}
 	}
 	afterReplies, _ := resident(t, pid)
 	for range 64 {
-		empty += a.streams(256, poetpb.PoetService_Submit_FullMethodName, 1<<16, nil)
+		empty += a.Streams(v.endpoints.GRPC, 256, poetpb.PoetService_Submit_FullMethodName, 1<<16, nil)
 	}
 	time.Sleep(15 * time.Second) // a real process, and longer than what it gives a request
 	afterStreams, _ := resident(t, pid)
 	stop()
 	<-done
-	a.leave()
+	a.Leave()
 	_, peak := resident(t, pid)
 	slices.Sort(other.times)
 	t.Logf("sent %d unread gRPC calls, %d unread GETs, %d streams without a body", unread, rest, empty)
@@ -257,20 +174,20 @@ func TestTheMemoryOfThePublicServerIsBounded(t *testing.T) {
 
 	// A hundred addresses together fill the server. It is full then, and small,
 	// and serves again when they have gone.
-	var many []*attacker
+	var many []*doortest.Attacker
 	calls := 0
 	for i := range 100 {
-		a := &attacker{t: t, addr: v.endpoints.GRPC, from: fmt.Sprintf("127.0.1.%d", i+1)}
-		defer a.leave()
+		a := &doortest.Attacker{From: fmt.Sprintf("127.0.1.%d", i+1)}
+		defer a.Leave()
 		many = append(many, a)
 		for range 8 {
-			calls += a.streams(16, poetpb.PoetService_Proof_FullMethodName, 0, proof)
-			calls += a.streams(16, poetpb.PoetService_Submit_FullMethodName, 1<<16, nil)
+			calls += a.Streams(v.endpoints.GRPC, 16, poetpb.PoetService_Proof_FullMethodName, 0, proof)
+			calls += a.Streams(v.endpoints.GRPC, 16, poetpb.PoetService_Submit_FullMethodName, 1<<16, nil)
 		}
 	}
 	full, _ := resident(t, pid)
 	for _, a := range many {
-		a.leave()
+		a.Leave()
 	}
 	// A busy machine takes a while to see that they have gone.
 	var after *bystander

@@ -1,0 +1,383 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"tweedle/base/telemetry"
+	"tweedle/edges/api/doortest"
+	"tweedle/edges/api/gen/poetadminpb"
+	"tweedle/edges/api/gen/poetpb"
+	"tweedle/edges/front"
+	"tweedle/edges/preset"
+)
+
+const (
+	// besieged marks the process that stands in a network of its own.
+	besieged = "TWEEDLE_TEST_BESIEGED"
+	// siegeHost is where the programs listen for everybody; the attackers have other addresses.
+	siegeHost = "10.99.0.1"
+	// maxBesieged is what a node or a PoET may have in memory whatever clients do, in MiB.
+	maxBesieged = 180
+)
+
+// Clients of one address each do what they like to every listener of a live node and PoET, all at once:
+// see doortest.Attacks. A client of another address is answered all the time, what the programs have in
+// memory is bounded, and when the attackers have left nothing of them is. The admin listeners are on
+// loopback, whose clients have no shares: there the operator is served again when the attackers have left.
+func TestClientsCannotBringTheDoorsDown(t *testing.T) {
+	if os.Getenv(besieged) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestClientsCannotBringTheDoorsDown$", "-test.v", "-test.timeout=55m")
+		cmd.Env = append(os.Environ(), besieged+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+		out, err := cmd.CombinedOutput()
+		switch {
+		case errors.Is(err, os.ErrPermission):
+			t.Skip("SKIPPED: only root may make a network namespace")
+		case err != nil || !strings.Contains(string(out), "--- PASS: TestClientsCannotBringTheDoorsDown"):
+			t.Fatalf("%v\n%s", err, out)
+		}
+		t.Logf("%s", out)
+		return
+	}
+	rounds, hold := 1, 200*time.Millisecond
+	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
+		rounds, hold = 10, 15*time.Second // longer than what a request has to arrive
+	}
+	for _, c := range []string{"link set lo up", "address add " + siegeHost + "/24 dev lo"} {
+		if out, err := exec.Command("ip", strings.Fields(c)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", c, err, out)
+		}
+	}
+	for i := 2; i < 20; i++ {
+		if out, err := exec.Command("ip", "address", "add", fmt.Sprintf("10.99.0.%d/32", i), "dev", "lo").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	node, poet := besiege(t, "node"), besiege(t, "poet")
+	all := siegeTargets(t, node, poet)
+	others := &siegeClient{t: t, node: node, poet: poet}
+	others.open()
+	defer others.close()
+	others.ask() // both are up
+	idle := node.goroutines(t)
+
+	ctx, stop := context.WithCancel(t.Context())
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for ctx.Err() == nil {
+			others.ask()
+			time.Sleep(30 * time.Millisecond) // its rate is limited too
+		}
+	}()
+	for round := range rounds {
+		var attackers sync.WaitGroup
+		for i, target := range all {
+			a := &doortest.Attacker{From: fmt.Sprintf("10.99.0.%d", 2+i)}
+			if strings.HasPrefix(target.Address, "127.") {
+				a.From = "127.0.0.2"
+			}
+			attackers.Go(func() {
+				for _, attack := range doortest.Attacks(target) {
+					attack.Run(a, target)
+					time.Sleep(hold)
+					a.Leave()
+				}
+			})
+		}
+		attackers.Wait()
+		if round%5 == 0 {
+			t.Logf("round %d: node %d MiB, PoET %d MiB", round, node.peak(t), poet.peak(t))
+		}
+	}
+	stop()
+	<-asked
+	slices.Sort(others.took)
+	n := len(others.took)
+	p99 := others.took[n*99/100]
+	t.Logf("%d answers to others: median %v, p99 %v, longest %v; resident at most: node %d MiB, PoET %d MiB", n, others.took[n/2], p99, others.took[n-1], node.peak(t), poet.peak(t))
+	if len(others.errs) > 0 {
+		t.Errorf("others were not served %d times of %d: %v", len(others.errs), n, others.errs[0])
+	}
+	if rounds > 1 && p99 > time.Second {
+		t.Errorf("p99 of others is %v", p99)
+	}
+	for _, p := range []*sieged{node, poet} {
+		if n := p.refused(t); n < 1000 {
+			t.Errorf("%s refused %d times: nobody attacks it", p.name, n)
+		} else {
+			t.Logf("%s refused %d times", p.name, n)
+		}
+		if p.peak(t) > maxBesieged {
+			t.Errorf("%s had %d MiB, more than %d", p.name, p.peak(t), maxBesieged)
+		}
+	}
+	others.operators()
+	for until := time.Now().Add(time.Minute); node.goroutines(t) > idle+32; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("the node had %d goroutines, and has %d when all have left", idle, node.goroutines(t))
+		}
+	}
+}
+
+// siegeTargets are all listeners, with what to ask there.
+func siegeTargets(t *testing.T, node, poet *sieged) []doortest.Target {
+	framed := func(m proto.Message) []byte {
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return doortest.Frame(raw)
+	}
+	const watch = healthpb.Health_Watch_FullMethodName
+	return []doortest.Target{
+		{Name: "node gRPC", Address: node.e.GRPC, Call: spacemesh.NodeService_Echo_FullMethodName, Stream: spacemesh.NodeService_StatusStream_FullMethodName,
+			Framed: framed(&spacemesh.EchoRequest{Msg: &spacemesh.SimpleString{Value: strings.Repeat("x", 60<<10)}})},
+		{Name: "node REST", Address: node.e.REST, HTTP: true, Call: "/v1/node/echo", Stream: "/v1/node/statusstream",
+			Body: `{"msg":{"value":"` + strings.Repeat("x", 200<<10) + `"}}`},
+		{Name: "node operations", Address: node.e.Metrics, HTTP: true, Call: "/metrics", Stream: "/status"},
+		{Name: "node admin", Address: node.e.Admin, Call: spacemesh.DebugService_NetworkInfo_FullMethodName, Stream: watch, Framed: framed(&emptypb.Empty{})},
+		{Name: "PoET gRPC", Address: poet.e.GRPC, Call: poetpb.PoetService_Info_FullMethodName, Stream: watch, Framed: framed(&poetpb.InfoRequest{})},
+		{Name: "PoET REST", Address: poet.e.REST, HTTP: true, Call: "/openapi.json", Stream: "/v1/submit"},
+		{Name: "PoET metrics", Address: poet.e.Metrics, HTTP: true, Call: "/metrics", Stream: "/metrics"},
+		{Name: "PoET admin", Address: poet.e.Admin, Call: poetadminpb.AdminService_ListGateways_FullMethodName, Stream: watch, Framed: framed(&emptypb.Empty{})},
+	}
+}
+
+// sieged is a program under attack.
+type sieged struct {
+	name, dir string
+	e         telemetry.Endpoints
+	cmd       *exec.Cmd
+}
+
+// besiege starts a program with all its listeners.
+func besiege(t *testing.T, name string) *sieged {
+	t.Helper()
+	p := &sieged{name: name, dir: filepath.Join(t.TempDir(), name)}
+	public, genesis := siegeHost+":0", time.Now().Add(-time.Minute).Truncate(time.Second).UTC()
+	args := []string{"poet", "--dir", p.dir, "--genesis-time", genesis.Format(time.RFC3339), "--epoch-duration=2h", "--phase-shift=1h", "--cycle-gap=1m",
+		"-r", public, "-w", public, "--metrics-listen", public, "--adminlisten=127.0.0.1:0", "--max-leaves-per-second=1000"}
+	if name == "node" {
+		network := filepath.Join(t.TempDir(), "network.json")
+		content, err := json.Marshal(preset.Network{Name: "besieged", Preset: "local", Genesis: genesis})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(network, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = []string{"node", "--dir", p.dir, "--network", network, "--listen", "/ip4/127.0.0.1/udp/0/quic-v1",
+			"--grpc-listen", public, "--rest-listen", public, "--metrics-listen", public, "--admin-listen=127.0.0.1:0"}
+	}
+	p.cmd = exec.Command("tweedle", args...)
+	var said strings.Builder
+	p.cmd.Stderr = &said // read when it has ended
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Signal(os.Interrupt)
+		if err := <-ended; err != nil || strings.Contains(said.String(), "panic") {
+			t.Errorf("%s ended with %v:\n%s", name, err, said.String())
+		}
+	})
+	for until := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		var err error
+		if p.e, err = readEndpoints(p.dir); err == nil && p.e.Admin != "" {
+			return p
+		}
+		select {
+		case err := <-ended:
+			ended <- nil
+			t.Fatalf("%s ended with %v:\n%s", name, err, said.String())
+		default:
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%s does not start: %v", name, err)
+		}
+	}
+}
+
+// peak returns the most that the process had in memory, in MiB.
+func (p *sieged) peak(t *testing.T) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	n, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n >> 10
+}
+
+func (p *sieged) goroutines(t *testing.T) int {
+	t.Helper()
+	text, err := page(siegeWeb(), "http://"+p.e.Metrics+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(text, "\ngo_goroutines ")
+	n, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// refused returns how often a limit of the public listeners held somebody back.
+func (p *sieged) refused(t *testing.T) (n int) {
+	t.Helper()
+	text, err := page(siegeWeb(), "http://"+p.e.Metrics+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		if name, value, _ := strings.Cut(strings.TrimSpace(line), "} "); strings.Contains(name, "_requests_limited_total{") {
+			f, _ := strconv.ParseFloat(value, 64)
+			n += int(f)
+		}
+	}
+	return n
+}
+
+// honest dials from an address that attacks nobody.
+func honest(ctx context.Context, addr string) (net.Conn, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("10.99.0.19")}}
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+func siegeWeb() *http.Client {
+	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return honest(ctx, addr) }}}
+}
+
+func page(web *http.Client, url string) (string, error) {
+	res, err := web.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", url, res.Status)
+	}
+	return string(b), err
+}
+
+// siegeClient is a client of every public listener, from another address; over REST it has a new
+// connection for each question.
+type siegeClient struct {
+	t          *testing.T
+	node, poet *sieged
+	conns      []*grpc.ClientConn
+	web        *http.Client
+	turn       int
+	took       []time.Duration
+	errs       []error
+}
+
+func (c *siegeClient) open() {
+	c.web = siegeWeb()
+	for _, p := range []*sieged{c.node, c.poet} {
+		conn, err := grpc.NewClient("passthrough:///"+p.e.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(honest))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.conns = append(c.conns, conn)
+	}
+}
+
+func (c *siegeClient) close() {
+	for _, conn := range c.conns {
+		_ = conn.Close()
+	}
+}
+
+// ask asks the next listener.
+func (c *siegeClient) ask() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	begin := time.Now()
+	var err error
+	switch c.turn++; c.turn % 6 {
+	case 0:
+		_, err = spacemesh.NewNodeServiceClient(c.conns[0]).Status(ctx, &spacemesh.StatusRequest{})
+	case 1:
+		var res *http.Response
+		if res, err = c.web.Post("http://"+c.node.e.REST+"/v1/node/status", "application/json", strings.NewReader("{}")); err == nil {
+			_, err = io.Copy(io.Discard, res.Body)
+			_ = res.Body.Close()
+			if err == nil && res.StatusCode != http.StatusOK {
+				err = errors.New(res.Status)
+			}
+		}
+	case 2:
+		_, err = page(c.web, "http://"+c.node.e.Metrics+"/status")
+	case 3:
+		_, err = poetpb.NewPoetServiceClient(c.conns[1]).Info(ctx, &poetpb.InfoRequest{})
+	case 4:
+		_, err = page(c.web, "http://"+c.poet.e.REST+"/v1/info")
+	case 5:
+		_, err = page(c.web, "http://"+c.poet.e.Metrics+"/metrics")
+	}
+	c.took = append(c.took, time.Since(begin))
+	if err != nil {
+		c.errs = append(c.errs, fmt.Errorf("listener %d: %w", c.turn%6, err))
+	}
+}
+
+// operators are served again, once what the attackers left is gone.
+func (c *siegeClient) operators() {
+	for _, p := range []*sieged{c.node, c.poet} {
+		conn, err := front.DialAdmin(p.e.Admin, filepath.Join(p.dir, front.TokenFile))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		defer conn.Close()
+		for until := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			if p.name == "node" {
+				_, err = spacemesh.NewDebugServiceClient(conn).NetworkInfo(ctx, &emptypb.Empty{})
+			} else {
+				_, err = poetadminpb.NewAdminServiceClient(conn).ListGateways(ctx, &poetadminpb.ListGatewaysRequest{})
+			}
+			cancel()
+			if err == nil {
+				break
+			}
+			if time.Now().After(until) {
+				c.t.Errorf("the operator of the %s is not served: %v", p.name, err)
+				break
+			}
+		}
+	}
+}
