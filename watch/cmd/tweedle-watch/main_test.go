@@ -304,6 +304,19 @@ func TestSilencesAndWhatWasToldOutliveAKill(t *testing.T) {
 	time.Sleep(time.Second)
 	post("alerts", "Bearer "+token, alerts("Louder"))
 	to.find(t, tellLimit, "what came last", is("Louder"))
+	// The page shows the same.
+	shown := map[string]string{}
+	for end := time.Now().Add(tellLimit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		shown = alertsOfThePage(t, url)
+		if _, last := shown["Louder"]; last {
+			break
+		}
+	}
+	for name, want := range map[string]string{"Silenced": "test", "AtLast": "test", "Loud": "", "Louder": ""} {
+		if by, ok := shown[name]; !ok || by != want {
+			t.Errorf("the page shows %v: %s is to be silenced by %q", shown, name, want)
+		}
+	}
 	for name, want := range map[string]int{"Silenced": 0, "AtLast": 0, "Loud": 1, "Forged": 0} {
 		if got := told(name); got != want {
 			t.Errorf("%s was told %d times, not %d", name, got, want)
@@ -312,6 +325,32 @@ func TestSilencesAndWhatWasToldOutliveAKill(t *testing.T) {
 	if byTool && told("ByTool") != 0 {
 		t.Error("what amtool silenced was told")
 	}
+}
+
+// alertsOfThePage returns who silenced each alert that the page shows.
+func alertsOfThePage(t *testing.T, url string) map[string]string {
+	t.Helper()
+	resp, err := http.Get(url + "/model")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var model struct {
+		Alerts []struct {
+			Name    string
+			Silence struct{ By string }
+		}
+	}
+	if resp.StatusCode == http.StatusOK { // else it has not looked yet
+		if err := json.NewDecoder(resp.Body).Decode(&model); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := map[string]string{}
+	for _, a := range model.Alerts {
+		out[a.Name] = a.Silence.By
+	}
+	return out
 }
 
 // A notifier that fails is shown by an alert; a wrong new configuration is told and
