@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -159,23 +160,25 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no") // proxies
 	control := http.NewResponseController(w)
-	send := func(format string, args ...any) bool {
+	send := func(format string, args ...any) error {
 		// A server's own limit is for a whole answer; this one does not end.
-		if control.SetWriteDeadline(time.Now().Add(eventDeadline)) != nil {
-			return false
+		if err := control.SetWriteDeadline(time.Now().Add(eventDeadline)); err != nil {
+			return err
 		}
 		if _, err := fmt.Fprintf(w, format, args...); err != nil {
-			return false
+			return err
 		}
-		return control.Flush() == nil
-	}
-	if !send("retry: 2000\n\n") {
-		return
+		return control.Flush()
 	}
 	quiet := time.NewTicker(quietAfter)
 	defer quiet.Stop()
-	for {
-		ok := false
+	for err := send("retry: 2000\n\n"); ; {
+		if err != nil { // it has gone, or is there and does not read
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				p.hub.drop(reader)
+			}
+			return
+		}
 		select {
 		case <-r.Context().Done():
 			return
@@ -183,15 +186,9 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 			if !open {
 				return
 			}
-			ok = send("data: %s\n\n", b)
+			err = send("data: %s\n\n", b)
 		case <-quiet.C:
-			ok = send(": \n\n")
-		}
-		if !ok {
-			if r.Context().Err() == nil {
-				p.hub.dropped.Inc() // it is there and does not read
-			}
-			return
+			err = send(": \n\n")
 		}
 	}
 }

@@ -60,9 +60,7 @@ func (h *hub) publish(p Parts) {
 		select {
 		case r <- b:
 		default: // it gets the whole when it comes again
-			delete(h.readers, r)
-			close(r)
-			h.dropped.Inc()
+			h.dropLocked(r)
 		}
 	}
 }
@@ -91,6 +89,22 @@ func (h *hub) leave(r chan []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.readers, r)
+}
+
+// drop removes a reader that does not read, once.
+func (h *hub) drop(r chan []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropLocked(r)
+}
+
+// dropLocked is drop for who holds mu.
+func (h *hub) dropLocked(r chan []byte) {
+	if h.readers[r] {
+		delete(h.readers, r)
+		close(r)
+		h.dropped.Inc()
+	}
 }
 
 // newest returns the newest parts; nil: none yet.
