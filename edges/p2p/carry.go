@@ -23,6 +23,8 @@ type sessions struct {
 	conns map[uint64]*sessionConn // as many as the table has sessions
 	// reached tells that a peer with a public address dialed us.
 	reached bool
+	// displaced, if set, is told of each peer whose session gave way, and the limit that was met.
+	displaced func(PeerID, string)
 }
 
 func newSessions(table *sessionTable) *sessions {
@@ -50,6 +52,9 @@ func (s *sessions) admit(c transport.CapableConn, inbound bool) (transport.Capab
 	s.mu.Unlock()
 	if victim != nil {
 		victim.shut(func() error { return victim.CapableConn.CloseWithError(codeRoom) })
+		if s.displaced != nil {
+			s.displaced(victim.RemotePeer(), fmt.Sprintf("%d sessions (--max-peers), %d of an address block", s.table.limit, s.table.share))
+		}
 	}
 	switch refused {
 	case RefusedFull:

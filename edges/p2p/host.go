@@ -124,6 +124,7 @@ func New(cfg Config) (*Host, error) {
 	var seed [16]byte
 	rand.Read(seed[:]) // never fails
 	h.sessions = newSessions(newSessionTable(cfg.MaxPeers, max(cfg.MaxPeers/shareOfBlock, cfg.MaxConnsPerIP), seed, protected))
+	h.sessions.displaced = h.displaced
 	h.loadBook()
 	if err := h.listen(); err != nil {
 		return nil, err
@@ -462,6 +463,13 @@ func (h *Host) Penalise(p PeerID, points float64, reason string) {
 	if h.penalties.add(p, points, time.Now()) {
 		h.log.Warn("peer banned", "peer", p, "for", BanTime, "reason", reason)
 		h.Disconnect(p)
+	}
+}
+
+// displaced tells once a minute that sessions gave way to newcomers; the table counts them.
+func (h *Host) displaced(p PeerID, limits string) {
+	if times := h.refusals.Add([2]string{"in", LeftRoom}, time.Now()); times > 0 {
+		h.log.Warn("peers made room for newcomers", "limits", limits, "last", p, "times", times)
 	}
 }
 

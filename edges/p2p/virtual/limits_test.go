@@ -222,6 +222,9 @@ func TestNewcomersDisplaceNewcomers(t *testing.T) {
 		const limit, useful, strangers = 8, 6, 40 / shrink
 		cfg := config(t, net, 0)
 		cfg.MinPeers, cfg.MinOutbound, cfg.MaxPeers = 1, 1, limit
+		var log lines
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		begin := time.Now()
 		hub := startWith(t, cfg, accept)
 		all := []*node{hub}
 		for i := range useful + strangers {
@@ -257,6 +260,10 @@ func TestNewcomersDisplaceNewcomers(t *testing.T) {
 			for k, n := range all[1 : 1+useful] {
 				_ = n.Publish(t.Context(), "t", fmt.Append(nil, "late ", time.Now().Unix(), " ", k))
 			}
+		}
+		minutes := int(time.Since(begin)/time.Minute) + 1
+		if said := log.with("made room for newcomers"); len(said) == 0 || len(said) > minutes || !strings.Contains(said[0], "--max-peers") {
+			t.Errorf("%d lines in %d minutes tell that the table is full: %q", len(said), minutes, said)
 		}
 		t.Logf("of %d useful peers at least %d are there; at most %d sessions, the limit is %d", useful, least, most, limit)
 		if most > limit || least < useful-1 {
