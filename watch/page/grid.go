@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"tweedle/base/telemetry"
 )
 
 // The cells of the grid.
@@ -33,6 +35,15 @@ type Column struct {
 	Others map[string]string `json:"others,omitempty"` // what nodes have that differ, by name
 }
 
+// outcome is what two nodes must have alike of a layer.
+type outcome struct{ block, root string }
+
+func outcomeOf(l telemetry.LayerStatus) outcome { return outcome{l.Block, l.StateRoot} }
+
+func (o outcome) compare(p outcome) int {
+	return cmp.Or(cmp.Compare(o.block, p.block), cmp.Compare(o.root, p.root))
+}
+
 // grid fills in the columns of the last layers.
 func (b *builder) grid() {
 	st := &b.m.Status
@@ -40,32 +51,36 @@ func (b *builder) grid() {
 		return
 	}
 	first := uint32(max(int(st.Layer)-Window+1, 0))
-	for l := first; l <= st.Layer; l++ {
-		b.m.Layers = append(b.m.Layers, b.column(l))
+	all := make([]NodeSeen, len(b.m.Nodes)) // in the order of the nodes
+	for i, n := range b.m.Nodes {
+		all[i] = b.Nodes[n.Name]
 	}
-	b.roots()
+	for l := first; l <= st.Layer; l++ {
+		b.m.Layers = append(b.m.Layers, b.column(l, all))
+	}
+	b.roots(all)
 }
 
-func (b *builder) column(l uint32) Column {
+func (b *builder) column(l uint32, all []NodeSeen) Column {
 	c := Column{Layer: l}
-	counts := map[string]int{}
-	for _, n := range b.m.Nodes {
-		if s, ok := b.Nodes[n.Name].Layers[l]; ok {
-			counts[outcome(s)]++
+	counts := map[outcome]int{}
+	for i := range all {
+		if s, ok := all[i].Layers[l]; ok {
+			counts[outcomeOf(s)]++
 		}
 	}
-	most := ""
-	for _, key := range slices.Sorted(maps.Keys(counts)) {
-		if counts[key] > counts[most] {
-			most = key
+	var most outcome
+	for _, o := range slices.SortedFunc(maps.Keys(counts), outcome.compare) {
+		if counts[o] > counts[most] {
+			most = o
 		}
 	}
 	var cells strings.Builder
-	for _, n := range b.m.Nodes {
-		seen := b.Nodes[n.Name]
+	for i, n := range b.m.Nodes {
+		seen := &all[i]
 		s, has := seen.Layers[l]
 		switch {
-		case has && outcome(s) != most:
+		case has && outcomeOf(s) != most:
 			cells.WriteByte(cellDiffers)
 			if c.Others == nil {
 				c.Others = map[string]string{}
@@ -82,7 +97,7 @@ func (b *builder) column(l uint32) Column {
 			cells.WriteByte(cellUnknown)
 		case l+lateAfter >= b.m.Status.Layer:
 			cells.WriteByte(cellWaits)
-		case l <= seen.Status.AppliedLayer && len(seen.Layers) == 0, beforeFirst(seen, l):
+		case l <= seen.Status.AppliedLayer && len(seen.Layers) == 0, beforeFirst(*seen, l):
 			cells.WriteByte(cellNone)
 		default:
 			cells.WriteByte(cellLate)
@@ -103,12 +118,12 @@ func beforeFirst(n NodeSeen, l uint32) bool {
 }
 
 // roots counts the states of the newest layer that at least two nodes have.
-func (b *builder) roots() {
+func (b *builder) roots(all []NodeSeen) {
 	for _, c := range slices.Backward(b.m.Layers) {
-		roots, have := map[string]bool{}, 0
-		for _, n := range b.m.Nodes {
-			if s, ok := b.Nodes[n.Name].Layers[c.Layer]; ok {
-				roots[outcome(s)] = true
+		roots, have := map[outcome]bool{}, 0
+		for i := range all {
+			if s, ok := all[i].Layers[c.Layer]; ok {
+				roots[outcomeOf(s)] = true
 				have++
 			}
 		}

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"tweedle/base/telemetry"
 )
 
 // State says how something is. On the page each has a shape and a word, too.
@@ -488,6 +486,3 @@ func clip(s string, most int) string {
 	}
 	return s
 }
-
-// outcome is what two nodes must have alike of a layer.
-func outcome(l telemetry.LayerStatus) string { return l.Block + "/" + l.StateRoot }
