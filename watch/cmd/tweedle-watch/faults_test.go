@@ -220,8 +220,10 @@ type member struct {
 	PID                        int
 	Applied                    *int `json:"applied_layer"`
 	Peers                      *int
-	Gateways                   []struct{ Addr, State string }
+	Gateways                   []gateway
 }
+
+type gateway struct{ Addr, State string }
 
 type netStatus struct {
 	Layer        int
@@ -265,6 +267,8 @@ func (n *testnet) healthy() {
 		ok := len(n.firing()) == 0
 		for _, m := range slices.Concat(s.Nodes, s.Poets) {
 			ok = ok && m.State == "running"
+			// A gateway that is still dead after one fault would be told during the next.
+			ok = ok && !slices.ContainsFunc(m.Gateways, func(g gateway) bool { return g.State == "dead" || g.State == "suspect" })
 		}
 		for _, m := range s.Nodes {
 			ok = ok && m.Applied != nil && m.Peers != nil && *m.Peers == len(s.Nodes)-1 && (s.Layer < firstBlock || *m.Applied >= s.Layer-3)
