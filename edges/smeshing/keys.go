@@ -21,6 +21,10 @@ const (
 	evidenceFolder = "evidence"
 )
 
+// MaxIdentities bounds those of a node: what each signs in a layer is made durable one after
+// the other, 10 ms each on a slow disk, before the layer goes on.
+const MaxIdentities = 16
+
 // Identity is one smesher of a node.
 type Identity struct {
 	Dir    string          // its folder
@@ -33,6 +37,9 @@ type Identity struct {
 // its disk is gone, is no reason for the others not to smesh. A key that is there twice is an error:
 // each of the two would sign.
 func Identities(network types.GenesisID, dirs ...string) (all []Identity, err error) {
+	if len(dirs) > MaxIdentities {
+		return nil, fmt.Errorf("%d identities are given, one node can have %d: start another node for the rest", len(dirs), MaxIdentities)
+	}
 	for i, dir := range dirs {
 		id, path := Identity{Dir: dir}, filepath.Join(dir, identityFile)
 		var seed []byte

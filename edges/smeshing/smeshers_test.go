@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -183,6 +184,21 @@ func TestTheSameKeyTwiceIsRefused(t *testing.T) {
 			if _, err := Identities(r.network.ID(), dirs...); err == nil || !strings.Contains(err.Error(), "have the same key") || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%v: %v", dirs, err)
 			}
+		}
+	})
+}
+
+func TestTooManyIdentitiesAreRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		dirs := []string{r.folder("0")}
+		for i := 1; i < MaxIdentities; i++ {
+			dirs = append(dirs, r.folder(strconv.Itoa(i)))
+		}
+		if all, err := Identities(r.network.ID(), dirs...); err != nil || len(all) != MaxIdentities {
+			t.Errorf("%d, %v", len(all), err)
+		}
+		if _, err := Identities(r.network.ID(), append(dirs, r.folder("more"))...); err == nil || !strings.Contains(err.Error(), "start another node") {
+			t.Errorf("one more: %v", err)
 		}
 	})
 }

@@ -147,7 +147,7 @@ func (d *driver) guard(s core.Sign) (bool, error) {
 		err := d.n.db.Guard(k.Domain, s.By, uint64(k.Layer), k.Hash)
 		switch {
 		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrRolledBack):
-			d.n.log.Error("we do not sign", "layer", k.Layer, "err", err)
+			d.n.log.Error("we do not sign", "identity", s.By.Short(), "layer", k.Layer, "err", err)
 			return false, nil
 		case err != nil:
 			return false, fmt.Errorf("guard: %w", err)
