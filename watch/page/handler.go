@@ -324,5 +324,9 @@ func (p *Page) smesher(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, reason(err), http.StatusBadGateway)
 		return
 	}
+	out.Dir = "" // where a space is on its disk is for who owns the disk
+	for i := range out.Others {
+		out.Others[i].Dir = ""
+	}
 	reply(w, out)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/front"
 
@@ -415,5 +416,17 @@ func TestTheTokensAreNotInThePage(t *testing.T) {
 	}
 	if _, body := get(t, s.URL+"/model"); !strings.Contains(body, `"poet/poet-1"`) {
 		t.Errorf("the model is %s", body)
+	}
+}
+
+// All identities of a node are shown, and not where their spaces are on its disks.
+func TestAllIdentitiesOfANodeAreShownWithoutTheirFolders(t *testing.T) {
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(telemetry.Smesher{NodeID: "aa", Dir: "/one", Others: []telemetry.Smesher{{NodeID: "bb", Dir: "/two"}}})
+	}))
+	defer node.Close()
+	_, s := newTestPage(t, Target{Job: "node", Name: "node-1", Address: strings.TrimPrefix(node.URL, "http://")})
+	if _, body := get(t, s.URL+"/smesher/node-1"); !strings.Contains(body, `"aa"`) || !strings.Contains(body, `"bb"`) || strings.Contains(body, "/one") || strings.Contains(body, "/two") {
+		t.Error(body)
 	}
 }

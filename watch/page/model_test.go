@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -150,6 +151,18 @@ func TestTheModelIsAFunctionOfWhatWasSeen(t *testing.T) {
 	}
 }
 
+// One of several identities that fails is named.
+func TestAFailingIdentityOfANodeIsNamed(t *testing.T) {
+	s := network("well", 3).At(noon)
+	n := s.Nodes["node-2"]
+	n.Status.Others = []telemetry.IdentityStatus{{NodeID: "aa"}, {NodeID: strings.Repeat("bc", 32), Smesher: telemetry.SmesherStep{Error: "its disk is full"}}}
+	s.Nodes["node-2"] = n
+	b, err := json.Marshal(page.Build(s))
+	if err != nil || !regexp.MustCompile(`smesher bcbc[bc]*: its disk is full`).Match(b) {
+		t.Errorf("it is not in the model: %v", err)
+	}
+}
+
 // Programs are strangers: whatever they say is bounded, and breaks nothing.
 func TestLiesAreBounded(t *testing.T) {
 	s := network("well", 3).At(noon)
@@ -157,6 +170,7 @@ func TestLiesAreBounded(t *testing.T) {
 	long := strings.Repeat("é<script>\xff\x00", 100_000)
 	n.Status.SyncReason, n.Status.Synced, n.Status.Dispute, n.Status.Version, n.Status.StateRoot, n.Status.NodeID = long, false, long, long, long, long
 	n.Status.Smesher = telemetry.SmesherStep{Step: long, Until: long, For: long, Error: long}
+	n.Status.Others = slices.Repeat([]telemetry.IdentityStatus{{NodeID: long, Dir: long, Smesher: n.Status.Smesher}}, 1000)
 	n.Status.AppliedLayer = math.MaxUint32
 	n.Layers = map[uint32]telemetry.LayerStatus{100: {Layer: 100, Block: "é", StateRoot: "\xff"}, math.MaxUint32: {}}
 	s.Nodes["node-1"] = n

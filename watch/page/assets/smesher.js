@@ -55,19 +55,25 @@ function atx(v) {
   return ["warn", `none for this epoch (${v.epoch}) and none in the making`];
 }
 
+// One identity of the node.
 function body(v) {
+  const who = ["Identity", h("span", { class: "hash" }, v.node_id || "its key cannot be read")];
+  if (!v.publish_by) { // it cannot smesh, the others go on
+    return [h("dl", { class: "steps" }, [["Trouble", h("b", { class: "s-bad" }, v.step.error)], who].map(([k, d]) => [h("dt", {}, k), h("dd", {}, d)]))];
+  }
   const [state, words] = atx(v);
   const step = v.step;
   const list = [
     ["ATX", [icon(state), ` ${words}`]],
     ["Now", [`${says[step.step] ?? step.step}${step.detail ? `: ${step.detail}` : ""}`, step.progress ? ` (${Math.round(100 * step.progress)} %)` : "", step.until ? `, until ${until(step.until)}${step.for ? `: ${step.for}` : ""}` : ""]],
+    v.elsewhere && ["Trouble", h("b", { class: "s-bad" }, "its key signs on another machine too: nothing is signed with it here")],
     step.error && ["Trouble", h("b", { class: "s-bad" }, step.error)],
     ["Registration closes", until(v.registration_closes)],
     ["PoET proof is due", until(v.proof_due)],
     ["ATX must be heard", until(v.publish_by)],
     ["Rewards", v.earned.layers ? `${amount(v.earned.smidges)} in ${count(v.earned.layers, "layer")}, the last was ${v.earned.last_layer}` : "none yet"],
     ["Coinbase", h("span", { class: "hash" }, v.coinbase)],
-    ["Identity", h("span", { class: "hash" }, v.node_id)],
+    who,
   ].filter(Boolean);
   const slots = [...new Set(v.slots)];
   return [
@@ -83,11 +89,12 @@ function show() {
   const dialog = $("smesher"), n = get(`node/${name}`);
   const focused = dialog.contains(document.activeElement);
   const close = h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close");
+  const all = last ? [last, ...(last.others ?? [])] : [];
   dialog.replaceChildren(
-    h("h2", { id: "smesher-title" }, icon(n?.state ?? "unknown"), `The smesher of ${name}`),
+    h("h2", { id: "smesher-title" }, icon(n?.state ?? "unknown"), `The ${all.length > 1 ? "smeshers" : "smesher"} of ${name}`),
     n?.text ? h("p", { class: "summary" }, n.text) : "",
     failed ? h("p", { class: "error", role: "alert" }, failed) : "",
-    ...(last ? body(last) : [h("p", { class: "summary" }, failed ? "" : "asking")]),
+    ...(last ? all.flatMap((v, i) => [i ? h("hr", {}) : "", ...body(v)]) : [h("p", { class: "summary" }, failed ? "" : "asking")]),
     h("div", { class: "buttons" }, close));
   if (focused) close.focus();
 }
