@@ -36,7 +36,7 @@ func (t *turn) enter(ctx context.Context, proves bool) (*ticket, bool) {
 	t.mu.Lock()
 	t.queue = append(t.queue, k)
 	t.mu.Unlock()
-	ticker := time.NewTicker(t.stuck / 4)
+	ticker := time.NewTicker(max(t.stuck/4, time.Millisecond)) // a network may have a cycle gap of nothing
 	defer ticker.Stop()
 	for {
 		t.next()
