@@ -339,7 +339,7 @@ func judgeUnread(t *testing.T, open func(*testing.T, func(*front.Limits)) *house
 	if err := h.dial(t, "127.0.0.3").Invoke(brief(t), h.large, h.heap, h.reply()); err != nil {
 		t.Errorf("another client: %v", err)
 	}
-	eventually(t, "the connection is cut", func() bool { return h.counted(t, "door_requests_limited_total", "limit", "send") > 0 })
+	eventually(t, "the connection is cut", func() bool { return h.counted(t, "door_requests_limited_total", "limit", "send-time") > 0 })
 	// The same address is served again on a new connection.
 	eventually(t, "it is served again", func() bool {
 		return h.dial(t, "127.0.0.2").Invoke(brief(t), h.large, h.heap, h.reply()) == nil
