@@ -309,6 +309,30 @@ func (d *deliverer) apply(text string) error {
 	return nil
 }
 
+// inhibition is the place of the stage in a receiver's pipeline that leaves out what
+// another alert explains.
+const inhibition = 1
+
+// tellEnds lets the end of an alert pass though another one explains it. Alertmanager
+// leaves it out, and forgets it: who was told of an alert before the other came would
+// never hear that it is over. Who was not told of it is not told of its end either,
+// which the last stage sees to.
+func tellEnds(stages notify.MultiStage) {
+	mute := stages[inhibition].(*notify.MuteStage)
+	stages[inhibition] = notify.StageFunc(func(ctx context.Context, log *slog.Logger, alerts ...*alert.Alert) (context.Context, []*alert.Alert, error) {
+		var ended, fire []*alert.Alert
+		for _, a := range alerts {
+			if a.Resolved() {
+				ended = append(ended, a)
+			} else {
+				fire = append(fire, a)
+			}
+		}
+		ctx, told, err := mute.Exec(ctx, log, fire...)
+		return ctx, append(told, ended...), err
+	})
+}
+
 // route replaces inhibitor and dispatcher. The inhibitor knows all alerts before
 // anything is sent. mu is held.
 func (d *deliverer) route(c *config.Config) error {
@@ -327,6 +351,9 @@ func (d *deliverer) route(c *config.Config) error {
 	inhibitor := inhibit.NewInhibitor(d.alerts, c.InhibitRules, d.log, recorder)
 	noWait := func() time.Duration { return 0 }
 	pipeline := d.pipes.New(receivers, noWait, inhibitor, d.silencer, timeinterval.NewIntervener(intervals), d.groups, d.sent, nil)
+	for _, stages := range pipeline {
+		tellEnds(stages.(notify.MultiStage))
+	}
 	timeout := func(t time.Duration) time.Duration { return max(t, notify.MinTimeout) }
 	dispatcher := dispatch.NewDispatcher(d.alerts, dispatch.NewRoute(c.Route, nil), pipeline, d.groups, timeout, maintainEvery, nil, d.log, recorder, d.metrics, tmpl)
 

@@ -204,6 +204,63 @@ func TestCrashesReachTheWebhook(t *testing.T) {
 	}
 }
 
+// An alert that was told is told to be over, though another one explains it by then.
+// One that was not told has no end either.
+func TestTheEndOfWhatWasToldIsToldThoughAnotherAlertExplainsIt(t *testing.T) {
+	sideBySide(t)
+	dir, to := t.TempDir(), newHook(t)
+	_, url := watch(t, dir, "host: false\nnotify:\n- {kind: webhook, url: "+to.URL+"}\n")
+	token, err := os.ReadFile(filepath.Join(dir, "data", "token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	post := func(name, node string, end time.Time) {
+		t.Helper()
+		b, err := json.Marshal([]any{map[string]any{"labels": map[string]string{"alertname": name, "net": "t", "name": node, "severity": "page"}, "endsAt": end.UTC()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, _ := http.NewRequest(http.MethodPost, url+"/api/v2/alerts", strings.NewReader(string(b)))
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d", name, resp.StatusCode)
+		}
+	}
+	told := func(status, name, node string) {
+		t.Helper()
+		for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			for _, a := range to.since(0) {
+				if a.Status == status && a.Labels["alertname"] == name && a.Labels["name"] == node {
+					return
+				}
+			}
+		}
+		t.Fatalf("it is not told that %s of %q is %s: %v", name, node, status, to.since(0))
+	}
+	later := time.Now().Add(time.Hour)
+	post("LayerStalled", "node-1", later)
+	told("firing", "LayerStalled", "node-1")
+	post("NetworkStalled", "", later)
+	told("firing", "NetworkStalled", "")
+	post("SyncStuck", "node-2", later) // explained from the beginning
+	post("LayerStalled", "node-1", time.Now())
+	told("resolved", "LayerStalled", "node-1")
+	post("SyncStuck", "node-2", time.Now())
+	post("NetworkStalled", "", time.Now())
+	told("resolved", "NetworkStalled", "")
+	for _, a := range to.since(0) {
+		if a.Labels["alertname"] == "SyncStuck" {
+			t.Errorf("what another alert explained all the time was told: %v", a)
+		}
+	}
+}
+
 // What changes something needs the token; a silence holds. A watch that is killed keeps both its
 // silences and what it has told. Debian's amtool and promtool can talk to it.
 func TestSilencesAndWhatWasToldOutliveAKill(t *testing.T) {
