@@ -1,11 +1,12 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -59,8 +60,7 @@ func ruleFlags(f *pflag.FlagSet, to *preset.Rules) {
 }
 
 func networkNew() *cobra.Command {
-	var n preset.Network
-	var genesis, out, from string
+	var kind, name, genesis, out, from string
 	var accounts []string
 	var asJSON bool
 	var changed preset.Rules
@@ -75,32 +75,25 @@ func networkNew() *cobra.Command {
 			if out == "" {
 				return usageError{errors.New("--out, the file to write, is needed")}
 			}
+			rules := preset.Rules{}
 			if from != "" {
 				old, err := preset.Load(from)
 				if err != nil {
 					return err
 				}
-				if cmd.Flags().Changed("preset") && old.Preset != n.Preset {
-					return usageError{fmt.Errorf("--preset %s: %s is of preset %s, choose one of the two", n.Preset, from, old.Preset)}
+				if cmd.Flags().Changed("preset") && old.Preset != kind {
+					return usageError{fmt.Errorf("--preset %s: %s is of preset %s, choose one of the two", kind, from, old.Preset)}
 				}
-				n.Preset, n.Rules = old.Preset, old.Rules
+				kind = old.Preset
+				maps.Copy(rules, old.Rules)
 			}
-			for name, text := range changed {
-				if n.Rules == nil {
-					n.Rules = preset.Rules{}
-				}
-				n.Rules[name] = text
-			}
+			maps.Copy(rules, changed)
 			at, err := parseGenesis(genesis, time.Now())
 			if err != nil {
 				return usageError{fmt.Errorf("--genesis: %w", err)}
 			}
-			var unique [8]byte
-			rand.Read(unique[:]) //nolint:errcheck // it never fails
-			n.Genesis, n.ExtraData = at, hex.EncodeToString(unique[:])
-			if n.Name == "" {
-				n.Name = n.Preset + "-" + n.ExtraData[:6]
-			}
+			n := preset.New(kind, rules, at)
+			n.Name = cmp.Or(name, n.Name)
 			for _, a := range accounts {
 				address, amount, ok := strings.Cut(a, "=")
 				if !ok {
@@ -116,11 +109,12 @@ func networkNew() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			if _, err := os.Stat(out); err == nil {
+			// If we stop before it is durable, there is no file and nobody has joined.
+			err = durable.NewFile(durable.OS{}, out, 0o644, func(w io.Writer) error { _, err := w.Write(b); return err })
+			if errors.Is(err, os.ErrExist) {
 				return fmt.Errorf("%s is there already: choose another --out, or move it away", out)
 			}
-			// If we stop before it is durable, there is no file and nobody has joined.
-			if err := durable.WriteFile(durable.OS{}, out, b, 0o644); err != nil {
+			if err != nil {
 				return err
 			}
 			return showNetwork(cmd, n, asJSON)
@@ -129,8 +123,8 @@ func networkNew() *cobra.Command {
 	f := cmd.Flags()
 	pathVar(f, &out, "out", "", "", "file to write; it must not be there")
 	pathVar(f, &from, "from", "", "", "network file whose preset and rules are taken over")
-	f.StringVar(&n.Preset, "preset", "local", "rules to begin with: mainnet, testnet, local or test")
-	f.StringVar(&n.Name, "name", "", "what people call it (default: its preset and six digits)")
+	f.StringVar(&kind, "preset", "local", "rules to begin with: mainnet, testnet, local or test")
+	f.StringVar(&name, "name", "", "what people call it (default: its preset and six digits)")
 	f.StringVar(&genesis, "genesis", "+1m", "genesis time, like 2026-12-01T12:00:00Z, or from now on, like +10m")
 	f.StringArrayVar(&accounts, "account", nil, "ADDRESS=AMOUNT at genesis, an amount like `tweedle wallet send` takes; repeatable")
 	f.BoolVar(&asJSON, "json", false, "print the network as JSON")
@@ -145,7 +139,7 @@ func parseGenesis(text string, now time.Time) (time.Time, error) {
 		if err != nil || d < 0 {
 			return time.Time{}, fmt.Errorf("%q is not like +10m", text)
 		}
-		return now.Add(d).UTC().Truncate(time.Second).Add(time.Second), nil
+		return preset.After(now.Add(d)), nil
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {

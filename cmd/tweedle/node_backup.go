@@ -8,13 +8,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"tweedle/base/durable"
 	"tweedle/edges/store"
-	"tweedle/proofs/post"
+	"tweedle/services/node"
 )
 
 func nodeBackup() *cobra.Command {
@@ -59,14 +58,10 @@ keep the key of each. Never let two nodes run from the same key.`,
 	return cmd
 }
 
-// kept are the files of a node's directory that nobody else has, beside local.db. Those
-// that are not there belong to what the node does not do.
-var kept = []string{"identity.key", "p2p.key", "peers.json", filepath.Join("post", post.MetadataFile)}
-
 // backupNode makes the file. If we stop anywhere, it is there whole or not at all; a
 // copy of local.db without a name in the backup stays beside it at most.
 func backupNode(dir, out string) (bytes int64, err error) {
-	if _, err := os.Stat(filepath.Join(dir, "local.db")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, store.LocalFile)); err != nil {
 		return 0, fmt.Errorf("data directory: %w: name the directory of a node with --dir", err)
 	}
 	temp, err := os.MkdirTemp(filepath.Dir(out), ".tweedle-backup-")
@@ -74,7 +69,7 @@ func backupNode(dir, out string) (bytes int64, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(temp) // it holds a copy; the next backup makes its own
-	local := filepath.Join(temp, "local.db")
+	local := filepath.Join(temp, store.LocalFile)
 	if err := store.CopyLocal(dir, local); err != nil {
 		return 0, err
 	}
@@ -82,9 +77,9 @@ func backupNode(dir, out string) (bytes int64, err error) {
 		count := &counter{w: w}
 		defer func() { bytes = count.n }()
 		t := tar.NewWriter(count)
-		for _, name := range append([]string{"local.db"}, kept...) {
+		for _, name := range append([]string{store.LocalFile}, node.Kept()...) {
 			from := filepath.Join(dir, name)
-			if name == "local.db" {
+			if name == store.LocalFile {
 				from = local
 			}
 			if err := addFile(t, name, from); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -99,7 +94,6 @@ func backupNode(dir, out string) (bytes int64, err error) {
 	return bytes, err
 }
 
-// addFile adds a file with its permissions, which for keys are the owner's.
 func addFile(t *tar.Writer, name, from string) error {
 	f, err := os.Open(from)
 	if err != nil {
@@ -110,9 +104,5 @@ func addFile(t *tar.Writer, name, from string) error {
 	if err != nil {
 		return err
 	}
-	err = t.WriteHeader(&tar.Header{Name: filepath.ToSlash(name), Mode: 0o600, Size: info.Size(), ModTime: time.Now(), Format: tar.FormatPAX})
-	if err == nil {
-		_, err = io.CopyN(t, f, info.Size())
-	}
-	return err
+	return durable.AddToTar(t, filepath.ToSlash(name), info.Size(), f)
 }

@@ -8,6 +8,8 @@
 package preset
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -169,6 +171,17 @@ type Network struct {
 	// Rules are what it has otherwise than its preset.
 	Rules Rules `json:"rules,omitempty"`
 }
+
+// New returns a network that is no other, named after its preset.
+func New(preset string, rules Rules, genesis time.Time) Network {
+	var unique [8]byte
+	rand.Read(unique[:]) //nolint:errcheck // it never fails
+	extra := hex.EncodeToString(unique[:])
+	return Network{Name: preset + "-" + extra[:6], Preset: preset, Genesis: genesis, ExtraData: extra, Rules: rules}
+}
+
+// After returns the first whole second after a time, for a genesis.
+func After(t time.Time) time.Time { return t.UTC().Truncate(time.Second).Add(time.Second) }
 
 // Params returns the constants of the network's kind.
 func (n Network) Params() (Params, error) {

@@ -128,8 +128,7 @@ func unsigned[T uint32 | uint64](text string, bits int, to *T) error {
 // Rules are what a network has otherwise than its preset: texts by the names of rules.
 type Rules map[string]string
 
-// apply changes the constants of a preset. Rules that say what the preset says are
-// refused when a file is checked, by nobody here: they change nothing.
+// apply changes the constants of a preset.
 func (rs Rules) apply(p *Params) error {
 	known := 0
 	for _, r := range rules {

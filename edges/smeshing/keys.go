@@ -16,8 +16,8 @@ import (
 // it. Who has the seed can act as the smesher; losing it loses the space that was initialized
 // for it.
 const (
-	identityFile   = "identity.key"
-	postFolder     = "post"
+	IdentityFile   = "identity.key"
+	PostFolder     = "post"
 	evidenceFolder = "evidence"
 )
 
@@ -41,14 +41,14 @@ func Identities(network types.GenesisID, dirs ...string) (all []Identity, err er
 		return nil, fmt.Errorf("%d identities are given, one node can have %d: start another node for the rest", len(dirs), MaxIdentities)
 	}
 	for i, dir := range dirs {
-		id, path := Identity{Dir: dir}, filepath.Join(dir, identityFile)
+		id, path := Identity{Dir: dir}, filepath.Join(dir, IdentityFile)
 		var seed []byte
 		if i == 0 {
-			seed, id.Err = Key(path, filepath.Join(dir, postFolder))
+			seed, id.Err = Key(path, filepath.Join(dir, PostFolder))
 		} else {
 			seed, id.Err = readKey(path, func() ([]byte, error) {
 				return nil, fmt.Errorf("%s is missing: restore it or make its disk available, or make a new identity by \"tweedle post init --key %s --dir %s\", and start the node again",
-					path, path, filepath.Join(dir, postFolder))
+					path, path, filepath.Join(dir, PostFolder))
 			})
 		}
 		if id.Err == nil {

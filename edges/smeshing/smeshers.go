@@ -47,7 +47,7 @@ func NewSmeshers(cfg Config, ids []Identity) (*Smeshers, error) {
 	works := len(ids) == 0
 	for i, id := range ids {
 		m := &member{Identity: id, cfg: cfg}
-		m.cfg.Dir, m.cfg.Evidence, m.cfg.Signer, m.cfg.turn = filepath.Join(id.Dir, postFolder), filepath.Join(id.Dir, evidenceFolder), id.Signer, shared
+		m.cfg.Dir, m.cfg.Evidence, m.cfg.Signer, m.cfg.turn = filepath.Join(id.Dir, PostFolder), filepath.Join(id.Dir, evidenceFolder), id.Signer, shared
 		if i > 0 {
 			m.cfg.NumUnits = 0 // what its space has
 		}

@@ -22,7 +22,7 @@ func (r *rig) folder(name string) string {
 	r.t.Helper()
 	dir := filepath.Join(r.dir, name)
 	must(r.t, os.MkdirAll(dir, 0o700))
-	if _, err := Key(filepath.Join(dir, identityFile), filepath.Join(dir, postFolder)); err != nil {
+	if _, err := Key(filepath.Join(dir, IdentityFile), filepath.Join(dir, PostFolder)); err != nil {
 		r.t.Fatal(err)
 	}
 	return dir
@@ -72,7 +72,7 @@ func TestIdentitiesSmeshSideBySideAndKeepTheirRecords(t *testing.T) {
 				if i == 0 {
 					units = 3
 				}
-				if meta, err := post.ReadMetadata(filepath.Join(dirs[i], postFolder)); err != nil || meta.NumUnits != units {
+				if meta, err := post.ReadMetadata(filepath.Join(dirs[i], PostFolder)); err != nil || meta.NumUnits != units {
 					t.Errorf("identity %d has %d units, %v", i, meta.NumUnits, err)
 				}
 			}
@@ -89,14 +89,14 @@ func TestIdentitiesSmeshSideBySideAndKeepTheirRecords(t *testing.T) {
 func TestASpaceThatCannotBeUsedKeepsNoOther(t *testing.T) {
 	for name, spoil := range map[string]func(r *rig, dir string) (mend func()){
 		"its metadata is damaged": func(r *rig, dir string) func() {
-			path := filepath.Join(dir, postFolder, post.MetadataFile)
+			path := filepath.Join(dir, PostFolder, post.MetadataFile)
 			good, err := os.ReadFile(path)
 			must(r.t, err)
 			must(r.t, os.WriteFile(path, good[:len(good)/2], 0o600))
 			return func() { must(r.t, os.WriteFile(path, good, 0o600)) }
 		},
 		"its folder cannot be read": func(r *rig, dir string) func() {
-			path := filepath.Join(dir, postFolder)
+			path := filepath.Join(dir, PostFolder)
 			must(r.t, os.Rename(path, path+".away"))
 			must(r.t, os.Symlink(path, path)) // ELOOP, also for root
 			return func() {
@@ -151,10 +151,10 @@ func TestAFaultWhileItRunsKeepsNoOther(t *testing.T) {
 		r.add("poet", 500)
 		dirs := []string{r.folder("one"), r.folder("two"), r.folder("full")}
 		must(t, os.WriteFile(filepath.Join(dirs[2], "file"), nil, 0o600))
-		must(t, os.Symlink(filepath.Join(dirs[2], "file", "no"), filepath.Join(dirs[2], postFolder))) // no folder can be made there
+		must(t, os.Symlink(filepath.Join(dirs[2], "file", "no"), filepath.Join(dirs[2], PostFolder))) // no folder can be made there
 		s := r.several(r.config("poet"), dirs...)
 		r.until(3)
-		files, err := filepath.Glob(filepath.Join(dirs[0], postFolder, "postdata_*.bin"))
+		files, err := filepath.Glob(filepath.Join(dirs[0], PostFolder, "postdata_*.bin"))
 		must(t, err)
 		for _, f := range files {
 			must(t, os.Truncate(f, 16))
@@ -177,9 +177,9 @@ func TestTheSameKeyTwiceIsRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		one, two, copied := r.folder("one"), r.folder("two"), filepath.Join(r.dir, "copied")
 		must(t, os.Mkdir(copied, 0o700))
-		key, err := os.ReadFile(filepath.Join(one, identityFile))
+		key, err := os.ReadFile(filepath.Join(one, IdentityFile))
 		must(t, err)
-		must(t, os.WriteFile(filepath.Join(copied, identityFile), key, 0o600))
+		must(t, os.WriteFile(filepath.Join(copied, IdentityFile), key, 0o600))
 		for _, dirs := range [][]string{{one, one}, {one, two, copied}, {two, copied, one}, {one, one + "/../one"}} {
 			if _, err := Identities(r.network.ID(), dirs...); err == nil || !strings.Contains(err.Error(), "have the same key") || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%v: %v", dirs, err)
@@ -240,8 +240,8 @@ func TestWhatIsWrongWithAllIsAnErrorAtStart(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		one, two := r.folder("one"), r.folder("two")
 		for _, dir := range []string{one, two} {
-			must(t, os.Mkdir(filepath.Join(dir, postFolder), 0o700))
-			must(t, os.WriteFile(filepath.Join(dir, postFolder, post.MetadataFile), []byte("{"), 0o600))
+			must(t, os.Mkdir(filepath.Join(dir, PostFolder), 0o700))
+			must(t, os.WriteFile(filepath.Join(dir, PostFolder, post.MetadataFile), []byte("{"), 0o600))
 		}
 		units := r.config("poet")
 		units.NumUnits = 99

@@ -38,8 +38,11 @@ var stateFile = fileKind{
 	remedy:      "stop the node and delete state.db and state.db-wal: they are fetched from the network again",
 }
 
+// LocalFile is what a node alone knows: its records, and what it has signed.
+const LocalFile = "local.db"
+
 var localFile = fileKind{
-	name:        "local.db",
+	name:        LocalFile,
 	migrations:  []string{"schema/local_1.sql"},
 	synchronous: "FULL",
 	remedy:      "keep the file, restore the directory's newest backup, and smesh again only in the epoch after the next",

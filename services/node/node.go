@@ -34,6 +34,7 @@ import (
 	"tweedle/edges/preset"
 	"tweedle/edges/smeshing"
 	"tweedle/edges/store"
+	"tweedle/proofs/post"
 	"tweedle/protocol/activation"
 	"tweedle/protocol/core"
 	"tweedle/protocol/syncer"
@@ -298,16 +299,28 @@ func (n *Node) genesis() error {
 	return n.db.Apply(store.LayerResult{Layer: n.vmParams.EffectiveGenesis, Outcome: out})
 }
 
+// Files of the node's folder that are of its host.
+const (
+	peerKey   = "p2p.key"
+	peersFile = "peers.json"
+)
+
+// Kept are the files of a node's folder that nobody else has, beside the store's. Those
+// that are not there belong to what the node does not do.
+func Kept() []string {
+	return []string{smeshing.IdentityFile, peerKey, peersFile, filepath.Join(smeshing.PostFolder, post.MetadataFile)}
+}
+
 // network opens the host and says what it serves.
 func (n *Node) network() error {
-	key, err := p2p.LoadOrCreateKey(filepath.Join(n.cfg.Dir, "p2p.key"))
+	key, err := p2p.LoadOrCreateKey(filepath.Join(n.cfg.Dir, peerKey))
 	if err != nil {
 		return err
 	}
 	id := n.cfg.Network.ID()
 	n.host, err = p2p.New(p2p.Config{
 		Network: p2p.NetworkID{GenesisID: id, Name: n.cfg.Network.Name},
-		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, "peers.json"),
+		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, peersFile),
 		MaxConnsPerIP: n.cfg.PeersPerAddress, NAT: n.cfg.NAT, MaxPeers: n.cfg.MaxPeers, MaxHalfOpen: n.cfg.MaxHandshakes,
 		SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
 		Logger:  n.log, Registry: n.registry, Socket: n.cfg.Socket,

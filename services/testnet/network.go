@@ -2,8 +2,6 @@ package testnet
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"runtime"
@@ -76,16 +74,8 @@ func (d directory) createNetwork(p *plan, now time.Time) (network, error) {
 	if err != nil {
 		return network{}, err
 	}
-	var unique [8]byte
-	rand.Read(unique[:]) //nolint:errcheck // it never fails
 	delay := genesisDelay(params, len(p.names(Node)), runtime.NumCPU(), labelTime(params))
-	n := network{params: params, Network: preset.Network{
-		Preset:    p.Preset,
-		Rules:     p.Rules,
-		Genesis:   now.Add(delay).UTC().Truncate(time.Second).Add(time.Second),
-		ExtraData: hex.EncodeToString(unique[:]),
-	}}
-	n.Name = p.Preset + "-" + n.ExtraData[:6]
+	n := network{params: params, Network: preset.New(p.Preset, p.Rules, preset.After(now.Add(delay)))}
 	faucet, err := d.wallet(faucetName, n)
 	if err != nil {
 		return network{}, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -125,15 +126,7 @@ func (l *looker) kept(targets []Target) (map[string]NodeSeen, map[string]PoetSee
 		}
 	}
 	l.nodes, l.poets = nodes, poets
-	out := make(map[string]NodeSeen, len(nodes))
-	for name, n := range nodes {
-		out[name] = n
-	}
-	both := make(map[string]PoetSeen, len(poets))
-	for name, p := range poets {
-		both[name] = p
-	}
-	return out, both
+	return maps.Clone(nodes), maps.Clone(poets)
 }
 
 // node asks a node. Its layers are a new map each time: older looks keep theirs.

@@ -471,9 +471,7 @@ func (st Status) firstEpoch() uint32 {
 	return uint32(float64(st.FirstLayer) * st.LayerSeconds / st.EpochSeconds)
 }
 
-func short(hash string) string { return clipTo(hash, shortHash) }
-
-func clipTo(s string, n int) string { return s[:min(len(s), n)] }
+func short(hash string) string { return hash[:min(len(hash), shortHash)] }
 
 // clip bounds what a program said, in runes.
 func clip(s string, most int) string {

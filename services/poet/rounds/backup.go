@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -85,15 +84,10 @@ func archive(w io.Writer, key []byte, db *os.File) error {
 		return err
 	}
 	t := tar.NewWriter(w)
-	add := func(name string, size int64, content io.Reader) error {
-		err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: time.Now(), Format: tar.FormatPAX})
-		if err == nil {
-			_, err = io.Copy(t, content)
-		}
-		return err
-	}
 	key = append(bytes.TrimSpace(key), '\n')
-	err = errors.Join(add(IdentityName, int64(len(key)), bytes.NewReader(key)), add(book.DatabaseName, info.Size(), io.NewSectionReader(db, 0, info.Size())), t.Close())
+	err = errors.Join(
+		durable.AddToTar(t, IdentityName, int64(len(key)), bytes.NewReader(key)),
+		durable.AddToTar(t, book.DatabaseName, info.Size(), io.NewSectionReader(db, 0, info.Size())), t.Close())
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}

@@ -1,0 +1,17 @@
+package durable
+
+import (
+	"archive/tar"
+	"io"
+	"time"
+)
+
+// AddToTar adds a file to a backup, which only its owner may read once it is unpacked.
+// size is in bytes, and content has as many.
+func AddToTar(t *tar.Writer, name string, size int64, content io.Reader) error {
+	err := t.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Size: size, ModTime: time.Now(), Format: tar.FormatPAX})
+	if err == nil {
+		_, err = io.CopyN(t, content, size)
+	}
+	return err
+}
