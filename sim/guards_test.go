@@ -401,8 +401,8 @@ func TestARestartedNodeDisputesNothingOfWhatItHas(t *testing.T) {
 	w.run(21, time.Second)
 	n := w.nodes[4]
 	tip := n.m.Snapshot().Tip
-	n.boot()
 	for back := range 4 {
+		n.boot() // an old state is looked for once a layer
 		have := n.store.layers[len(n.store.layers)-1-back].decision
 		for _, s := range signed(have, w.nodes[:4]...).Signatures {
 			n.hearRaw(t, "n00", core.TopicDecision, codec.Encode(&types.CertifyMessage{Decision: have, By: s}))
