@@ -64,8 +64,8 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # The campaigns, in parts that end within an hour each on two cores: those that
 # measure, those that wait for clocks and processes, and those that compute. A test
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY_ALONE := flood siege clients filling catchup page
-NIGHTLY_WAITS := quiet watch runs sites outages network kills deliveries space
+NIGHTLY_ALONE := flood clients filling catchup page
+NIGHTLY_WAITS := siege quiet watch runs sites outages network kills deliveries space
 NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
