@@ -22,7 +22,7 @@ import (
 func networkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "network", Short: "Make and read the file that says what a network is",
-		Example: "  tweedle network new --preset local --layer-duration 1s --out network.json\n  tweedle network show network.json", Args: noArgs,
+		Example: "  tweedle network new --preset local --layer-duration 1s --layers-per-epoch 20 --proposal-window 500ms --out network.json\n  tweedle network show network.json", Args: noArgs,
 	}
 	cmd.AddCommand(networkNew(), networkShow(), networkRules())
 	return cmd
@@ -68,7 +68,7 @@ func networkNew() *cobra.Command {
 		Use: "new", Short: "Write the file of a new network: a preset, any rule of it otherwise",
 		Long: "Write the file of a new network: the rules of a preset, or those of another network's file, with any of\n" +
 			"them otherwise. Its identity covers every rule: nodes that would disagree never speak to each other.",
-		Example: "  tweedle network new --preset local --layer-duration 1s --out network.json\n" +
+		Example: "  tweedle network new --preset local --layer-duration 1s --layers-per-epoch 20 --proposal-window 500ms --out network.json\n" +
 			"  tweedle network new --from network.json --genesis +10m --account stest1qqq...=1000000 --out second.json",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

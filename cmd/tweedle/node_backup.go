@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -32,23 +33,28 @@ directory and start the node on that:
 The labels of the space are not in it: keep them, or make them again with
 tweedle post repair. The state comes from the network. A node that starts from
 a backup signs nothing until the end of the next epoch: what was signed after the
-backup is not in it. Folders that the node was given by --identity are not in it:
-keep the key of each. Never let two nodes run from the same key.`,
+backup is not in it. The other identities with which the node was last started
+(--identity) are in the folders identities/ID: give each to the restored node, where
+it is or moved to its labels. Never let two nodes run from the same key.`,
 		Example: "  tweedle node backup --dir ~/node --out node-backup.tar",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" || out == "" {
 				return usageError{errors.New("a backup needs --dir, the node's data directory, and --out, a new file")}
 			}
-			bytes, err := backupNode(dir, out)
+			bytes, lost, err := backupNode(dir, out)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"file": out, "bytes": bytes})
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"file": out, "bytes": bytes})
+			} else {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds keys and what was signed, %d bytes; to restore it: mkdir -m 700 DIR && tar -xpf %s -C DIR\n", out, bytes, shellWord(out))
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds keys and what was signed, %d bytes; to restore it: mkdir -m 700 DIR && tar -xpf %s -C DIR\n", out, bytes, shellWord(out))
-			return err
+			if lost != nil {
+				lost = fmt.Errorf("%s is without an identity of the node, make another when it can be read: %s", out, strings.ReplaceAll(lost.Error(), "\n", "; "))
+			}
+			return errors.Join(lost, err)
 		},
 	}
 	f := cmd.Flags()
@@ -59,39 +65,37 @@ keep the key of each. Never let two nodes run from the same key.`,
 }
 
 // backupNode makes the file. If we stop anywhere, it is there whole or not at all; a
-// copy of local.db without a name in the backup stays beside it at most.
-func backupNode(dir, out string) (bytes int64, err error) {
+// copy of local.db without a name in the backup stays beside it at most. lost says which
+// identities it is without.
+func backupNode(dir, out string) (bytes int64, lost, err error) {
 	if _, err := os.Stat(filepath.Join(dir, store.LocalFile)); err != nil {
-		return 0, fmt.Errorf("data directory: %w: name the directory of a node with --dir", err)
+		return 0, nil, fmt.Errorf("data directory: %w: name the directory of a node with --dir", err)
 	}
 	temp, err := os.MkdirTemp(filepath.Dir(out), ".tweedle-backup-")
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer os.RemoveAll(temp) // it holds a copy; the next backup makes its own
 	local := filepath.Join(temp, store.LocalFile)
 	if err := store.CopyLocal(dir, local); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
+	files, lost := node.Kept(dir)
 	err = durable.NewFile(durable.OS{}, out, 0o600, func(w io.Writer) error {
 		count := &counter{w: w}
 		defer func() { bytes = count.n }()
 		t := tar.NewWriter(count)
-		for _, name := range append([]string{store.LocalFile}, node.Kept()...) {
-			from := filepath.Join(dir, name)
-			if name == store.LocalFile {
-				from = local
-			}
-			if err := addFile(t, name, from); err != nil && !errors.Is(err, os.ErrNotExist) {
+		for _, f := range append([]node.Keep{{Path: local, Name: store.LocalFile}}, files...) {
+			if err := addFile(t, f.Name, f.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
 		return t.Close()
 	})
 	if errors.Is(err, os.ErrExist) {
-		return 0, fmt.Errorf("%s exists: choose another file with --out, a backup is never overwritten", out)
+		return 0, nil, fmt.Errorf("%s exists: choose another file with --out, a backup is never overwritten", out)
 	}
-	return bytes, err
+	return bytes, lost, err
 }
 
 func addFile(t *tar.Writer, name, from string) error {

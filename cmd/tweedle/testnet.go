@@ -104,6 +104,7 @@ func testnetUp(dir *string) *cobra.Command {
 	f.Uint64Var(&o.MaxLeavesPerSecond, "max-leaves-per-second", 0, fmt.Sprintf("speed limit of each PoET (default %d)", testnet.DefaultLeavesPerSecond))
 	f.BoolVar(&o.Supervise, "supervise", false, "start again what has crashed, after 0.5 s, doubled each time to a minute")
 	f.StringVar(&o.AlertWebhook, "alert-webhook", "", "URL that gets the alerts; it needs tweedle-watch (make watch) beside this program or on PATH")
+	f.IntVar(&o.BasePort, "base-port", 0, fmt.Sprintf("fix all ports from this one on, %d to %d (default: any that are free): the page has it, node-3 +30 to +33, poet-2 +1020 to +1023", testnet.MinBasePort, testnet.MaxBasePort))
 	f.BoolVar(&o.Fresh, "fresh", false, "delete the testnet in --dir and start a new one")
 	f.BoolVar(&plain, "plain", false, "print plain lines, also on a terminal")
 	f.BoolVar(&asJSON, "json", false, "print one event a line as JSON; the last one is the summary")

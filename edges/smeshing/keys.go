@@ -41,20 +41,10 @@ func Identities(network types.GenesisID, dirs ...string) (all []Identity, err er
 		return nil, fmt.Errorf("%d identities are given, one node can have %d: start another node for the rest", len(dirs), MaxIdentities)
 	}
 	for i, dir := range dirs {
-		id, path := Identity{Dir: dir}, filepath.Join(dir, IdentityFile)
-		var seed []byte
-		if i == 0 {
-			seed, id.Err = Key(path, filepath.Join(dir, PostFolder))
-		} else {
-			seed, id.Err = readKey(path, func() ([]byte, error) {
-				return nil, fmt.Errorf("%s is missing: restore it or make its disk available, or make a new identity by \"tweedle post init --key %s --dir %s\", and start the node again",
-					path, path, filepath.Join(dir, PostFolder))
-			})
-		}
-		if id.Err == nil {
-			id.Signer, id.Err = signing.NewSigner(seed, network)
-		}
-		if i == 0 && id.Err != nil {
+		id := Identity{Dir: dir}
+		if i > 0 {
+			id = Other(network, dir)
+		} else if id.load(network, func(path string) ([]byte, error) { return Key(path, filepath.Join(dir, PostFolder)) }); id.Err != nil {
 			return nil, id.Err
 		}
 		for _, other := range all {
@@ -65,6 +55,26 @@ func Identities(network types.GenesisID, dirs ...string) (all []Identity, err er
 		all = append(all, id)
 	}
 	return all, nil
+}
+
+// Other loads the key in the folder of an identity that was made before; it makes none.
+func Other(network types.GenesisID, dir string) Identity {
+	id := Identity{Dir: dir}
+	id.load(network, func(path string) ([]byte, error) {
+		return readKey(path, func() ([]byte, error) {
+			return nil, fmt.Errorf("%s is missing: restore it or make its disk available, or make a new identity by \"tweedle post init --key %s --dir %s\", and start the node again",
+				path, path, filepath.Join(dir, PostFolder))
+		})
+	})
+	return id
+}
+
+func (id *Identity) load(network types.GenesisID, key func(path string) ([]byte, error)) {
+	seed, err := key(filepath.Join(id.Dir, IdentityFile))
+	if err == nil {
+		id.Signer, err = signing.NewSigner(seed, network)
+	}
+	id.Err = err
 }
 
 // Key returns the seed in the key file of the smesher whose space is in a folder.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"strconv"
 	"testing"
 
 	"zombiezen.com/go/sqlite"
@@ -32,6 +33,25 @@ func BenchmarkGuard(b *testing.B) {
 		if err := db.Guard(signing.Hare, types.NodeID{}, slot, types.Hash32{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkGuardOfALayer has what the guard writes in one layer for 1 and 16 identities that each
+// have a slot: a ballot, a proposal, and a decision; each is durable before the next.
+func BenchmarkGuardOfALayer(b *testing.B) {
+	for _, identities := range []int{1, 16} {
+		b.Run(strconv.Itoa(identities), func(b *testing.B) {
+			db := openAt(b, b.TempDir())
+			for slot := uint64(0); b.Loop(); slot++ {
+				for i := range identities {
+					for _, d := range []signing.Domain{signing.Ballot, signing.Proposal, signing.Certify} {
+						if err := db.Guard(d, types.NodeID{byte(i)}, slot, types.Hash32{}); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+			}
+		})
 	}
 }
 

@@ -34,7 +34,6 @@ import (
 	"tweedle/edges/preset"
 	"tweedle/edges/smeshing"
 	"tweedle/edges/store"
-	"tweedle/proofs/post"
 	"tweedle/protocol/activation"
 	"tweedle/protocol/core"
 	"tweedle/protocol/syncer"
@@ -297,18 +296,6 @@ func (n *Node) genesis() error {
 		out.Changed = append(out.Changed, vm.Entry{Address: address, Account: a})
 	}
 	return n.db.Apply(store.LayerResult{Layer: n.vmParams.EffectiveGenesis, Outcome: out})
-}
-
-// Files of the node's folder that are of its host.
-const (
-	peerKey   = "p2p.key"
-	peersFile = "peers.json"
-)
-
-// Kept are the files of a node's folder that nobody else has, beside the store's. Those
-// that are not there belong to what the node does not do.
-func Kept() []string {
-	return []string{smeshing.IdentityFile, peerKey, peersFile, filepath.Join(smeshing.PostFolder, post.MetadataFile)}
 }
 
 // network opens the host and says what it serves.

@@ -27,6 +27,9 @@ func (n *Node) smesh() (err error) {
 			return err
 		}
 	}
+	if err := n.noteIdentities(); err != nil {
+		return err
+	}
 	for _, i := range all {
 		if i.Signer != nil {
 			n.identities = append(n.identities, &identity{Signer: i.Signer})

@@ -55,6 +55,9 @@ func (l *launcher) newProcess(m member) *process {
 		// Without a record it gets new addresses, that is all.
 		p.rec = Record{}
 	}
+	if l.plan.BasePort != 0 {
+		p.fix(l.plan.BasePort)
+	}
 	p.rec.Name, p.rec.Kind, p.rec.State, p.rec.Paused, p.rec.PID = m.Name, m.Kind, Stopped, false, 0
 	return p
 }
@@ -189,7 +192,7 @@ func (l *launcher) startEach(ctx context.Context, ps []*process) error {
 type addressRule int
 
 const (
-	fresh   addressRule = iota // it gets another one: the whole testnet is starting
+	fresh   addressRule = iota // it gets another one, if its ports are not fixed: the whole testnet is starting
 	same                       // that is an error: others know it by that address
 	another                    // it gets another one in any case
 )
@@ -216,11 +219,11 @@ func (l *launcher) startQuiet(ctx context.Context, p *process, rule addressRule)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	taken := takenAddress(p.record())
-	if taken != "" && rule == same {
-		return fmt.Errorf("address %s of %s is in use by another program: end it, then run `tweedle testnet restart %s` again", taken, p.Name, p.Name)
+	taken := taken(p.record().Endpoints)
+	if len(taken) > 0 && (rule == same || rule == fresh && l.plan.BasePort != 0) {
+		return fmt.Errorf("address %s of %s is in use by another program: end it, then run `tweedle testnet restart %s` again", taken[0], p.Name, p.Name)
 	}
-	cmd, err := l.command(p, taken != "" || rule == another)
+	cmd, err := l.command(p, len(taken) > 0 || rule == another)
 	if err != nil {
 		return err
 	}
@@ -239,30 +242,6 @@ func (l *launcher) command(p *process, anyAddress bool) (*exec.Cmd, error) {
 		return nil, err
 	}
 	return l.watched(p, append(args, l.opts.Arguments[p.Name]...)), nil
-}
-
-// takenAddress returns an address of the process's last run that cannot be
-// listened on now, or nothing.
-func takenAddress(r Record) string {
-	e := r.Endpoints
-	for _, a := range []string{e.GRPC, e.REST, e.Admin, e.Metrics} {
-		if a == "" {
-			continue
-		}
-		lis, err := net.Listen("tcp", a)
-		if err != nil {
-			return a
-		}
-		lis.Close()
-	}
-	if udp := udpAddress(e.P2P); udp != "" {
-		c, err := net.ListenPacket("udp", udp)
-		if err != nil {
-			return udp
-		}
-		c.Close()
-	}
-	return ""
 }
 
 // udpAddress returns host:port of a multiaddress /ip4/HOST/udp/PORT/...
@@ -320,7 +299,7 @@ func (l *launcher) arguments(p *process, anyAddress bool) ([]string, error) {
 	boot := 0
 	for _, other := range l.of(Node) {
 		r := other.record()
-		if other != p && r.State == Running && r.Endpoints.P2P != "" && boot < maxBootnodes {
+		if other != p && r.State == Running && strings.Contains(r.Endpoints.P2P, "/p2p/") && boot < maxBootnodes {
 			args = append(args, "--bootnode", r.Endpoints.P2P)
 			boot++
 		}

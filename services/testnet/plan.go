@@ -51,7 +51,8 @@ type plan struct {
 	Rules              preset.Rules `json:"rules,omitempty"`
 	Gateways           int          `json:"gateways"`
 	MaxLeavesPerSecond uint64       `json:"max_leaves_per_second"`
-	Members            []member     `json:"members"` // nodes, then PoETs, then those added
+	BasePort           int          `json:"base_port,omitempty"` // 0: ports are the system's choice
+	Members            []member     `json:"members"`             // nodes, then PoETs, then those added
 
 	network network // of network.json
 }
@@ -100,7 +101,7 @@ func (p *plan) add(k Kind, layer uint32) (member, error) {
 
 // newPlan lays out a testnet; options that are 0 or empty have been filled.
 func newPlan(o Options) *plan {
-	p := &plan{Preset: o.Preset, Rules: o.Rules, Gateways: o.Gateways, MaxLeavesPerSecond: o.MaxLeavesPerSecond}
+	p := &plan{Preset: o.Preset, Rules: o.Rules, Gateways: o.Gateways, MaxLeavesPerSecond: o.MaxLeavesPerSecond, BasePort: o.BasePort}
 	for range o.Nodes {
 		p.add(Node, 0)
 	}
@@ -169,6 +170,9 @@ func (d *lockedDir) prepare(o Options, now time.Time) (p *plan, resumed bool, er
 	}
 	if err := d.checkSpace(len(p.Members)); err != nil {
 		return nil, false, err
+	}
+	if planned && o.BasePort != 0 && o.BasePort != p.BasePort { // it is nothing that anybody agreed on
+		p.BasePort, planned = o.BasePort, false
 	}
 	if !planned {
 		// If we stop before this, the directory is still empty; after it, `up`

@@ -42,6 +42,9 @@ type Options struct {
 	TxRate float64
 	// MaxLeavesPerSecond is the speed limit of each PoET; or 0.
 	MaxLeavesPerSecond uint64
+	// BasePort fixes all ports (ports.go), MinBasePort..MaxBasePort; or 0. It may change
+	// while the testnet is down.
+	BasePort int
 	// Fresh deletes an ended testnet in Dir instead of continuing it.
 	Fresh bool
 	// Executable runs "node" and "poet"; empty means the running program.
@@ -85,6 +88,9 @@ func (o Options) Validate() error {
 		return fmt.Errorf("%d epochs: choose 0 (no end) or more with --epochs", o.Epochs)
 	case !(o.TxRate >= 0 && o.TxRate <= MaxTxRate):
 		return fmt.Errorf("%g transactions per second: choose 0 to %d with --tx-rate", o.TxRate, MaxTxRate)
+	}
+	if o.BasePort != 0 && (o.BasePort < MinBasePort || o.BasePort > MaxBasePort) {
+		return fmt.Errorf("base port %d: choose %d to %d with --base-port", o.BasePort, MinBasePort, MaxBasePort)
 	}
 	return errors.Join(checkRules(o.Preset, o.Rules), checkWebhook(o.AlertWebhook))
 }
@@ -141,6 +147,9 @@ func up(ctx context.Context, o Options, emit *emitter) (Summary, error) {
 		}
 	}
 	l := newLauncher(d, p, o, emit)
+	if err := l.checkPorts(); err != nil {
+		return Summary{}, err
+	}
 	return l.run(ctx, resumed)
 }
 
