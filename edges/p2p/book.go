@@ -205,14 +205,19 @@ func (w worth) compare(other worth) int {
 }
 
 // due returns up to n peers to dial, marked as being dialed; the caller must report each with dialed.
-// Those that answered before come first, then those that we met, then the others, each in random order.
+// One in two is the one that we have known for longest of those that failed least: whoever floods a host
+// with newcomers, and takes them away, keeps it from nobody whom it knew before. Of the rest those that
+// answered before come first, then those that we met, then the others, each in random order.
 func (b *book) due(n int, now time.Time, connected func(PeerID) bool) []peer.AddrInfo {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var answered, met, others []PeerID
+	var answered, met, others, known []PeerID
 	for id, e := range b.entries {
 		if e.dialing || now.Before(e.next) || connected(id) {
 			continue
+		}
+		if !e.since.IsZero() {
+			known = append(known, id)
 		}
 		switch {
 		case e.answered || e.boot != nil:
@@ -226,11 +231,23 @@ func (b *book) due(n int, now time.Time, connected func(PeerID) bool) []peer.Add
 	shuffle(answered)
 	shuffle(met)
 	shuffle(others)
-	ids := slices.Concat(answered, met, others)
-	ids = ids[:min(n, len(ids))]
-	infos := make([]peer.AddrInfo, 0, len(ids))
-	for _, id := range ids {
+	shuffle(known)
+	slices.SortStableFunc(known, func(p, q PeerID) int {
+		return cmp.Or(cmp.Compare(b.entries[p].failures, b.entries[q].failures), b.entries[p].since.Compare(b.entries[q].since))
+	})
+	queues := [2][]PeerID{known, slices.Concat(answered, met, others)} // the second has all
+	var infos []peer.AddrInfo
+	for len(infos) < n && len(queues[1]) > 0 {
+		q := &queues[rand.IntN(2)]
+		if len(*q) == 0 {
+			q = &queues[1]
+		}
+		id := (*q)[0]
+		*q = (*q)[1:]
 		e := b.entries[id]
+		if e.dialing { // the other queue had it
+			continue
+		}
 		e.dialing = true
 		info := peer.AddrInfo{ID: id, Addrs: []ma.Multiaddr{e.addr}}
 		if e.boot != nil && !e.boot.Equal(e.addr) {
