@@ -37,6 +37,7 @@ type Topic struct {
 	Queue   int           // DefaultTopicQueue
 	Share   int           // places that one peer may hold; half of all
 	Timeout time.Duration // DefaultTopicTimeout
+	OwnTurn bool          // the handler waits for a turn of its own, and then calls Begin
 }
 
 // A Verdict is what a handler thinks of a message. The zero Verdict ignores.
@@ -46,7 +47,9 @@ type Verdict struct {
 }
 
 // String is the verdict without its reason.
-func (v Verdict) String() string { return [...]string{"ignore", "accept", "reject"}[v.action] }
+func (v Verdict) String() string {
+	return [...]string{"ignore", "accept", "reject", "unseen"}[v.action]
+}
 
 type action uint8
 
@@ -54,6 +57,7 @@ const (
 	ignore action = iota
 	accept
 	reject
+	unseen
 )
 
 // Accept says that the message is valid: it goes on to other peers.
@@ -66,6 +70,9 @@ func Ignore(reason string) Verdict { return Verdict{ignore, reason} }
 // Reject says that no honest host would have sent this message: it goes nowhere, and whoever sent it
 // loses score with the square of the number of such messages.
 func Reject(reason string) Verdict { return Verdict{reject, reason} }
+
+// Unseen says that nobody looked at the message, for want of a turn: another peer's copy of it may have one.
+func Unseen(reason string) Verdict { return Verdict{unseen, reason} }
 
 // A Handler judges one message. It must return when ctx ends, and must not change msg. from is the
 // peer that sent it to us, not its author. It runs at the same time as others of its topic.
@@ -169,12 +176,14 @@ type gossip struct {
 	host   *Host
 	pubsub *pubsub.PubSub
 	topics map[string]*pubsub.Topic
-	speaks event.Emitter // of what gossipsub takes for a peer that has come
+	copies copies
+	ctx    context.Context // of the run
+	speaks event.Emitter   // of what gossipsub takes for a peer that has come
 }
 
 // startGossip joins all topics. All its goroutines end with ctx.
 func (h *Host) startGossip(ctx context.Context) (*gossip, error) {
-	g := &gossip{host: h, topics: make(map[string]*pubsub.Topic)}
+	g := &gossip{host: h, topics: make(map[string]*pubsub.Topic), copies: copies{open: make(map[string]*unjudged)}, ctx: ctx}
 	places := 0
 	names := make([]string, 0, len(h.topics))
 	for name, t := range h.topics {
@@ -259,58 +268,138 @@ func messageID(topic string, data []byte) [32]byte {
 	return [32]byte(hash.Sum(nil))
 }
 
-// validator runs the handler of a topic within the topic's limits. gossipsub calls it on a goroutine
-// of its own for each message, of which there are never more than places.
+// validator judges the messages of a topic. gossipsub calls it on a goroutine of its own for the first
+// copy of each message.
 func (g *gossip) validator(t *topic) pubsub.ValidatorEx {
-	h := g.host
-	verdict := func(label string) { h.metrics.gossipIn.WithLabelValues(t.Name, label).Inc() }
 	return func(ctx context.Context, from PeerID, m *pubsub.Message) pubsub.ValidationResult {
+		h := g.host
 		if from == h.id { // the caller of Publish has judged it
 			return pubsub.ValidationAccept
 		}
 		h.metrics.gossipBytes.WithLabelValues(t.Name).Add(float64(len(m.Data)))
 		if len(m.Data) > t.MaxSize {
-			verdict("too_large")
+			g.count(t, "too_large")
 			return pubsub.ValidationReject
 		}
 		if !h.tasks.begin() {
 			return pubsub.ValidationIgnore
 		}
 		defer h.tasks.end()
-		if !t.admission.enter(from) {
-			verdict("queue_full")
-			return pubsub.ValidationIgnore
-		}
-		defer t.admission.leave(from)
-		ctx, cancel := context.WithTimeout(ctx, t.Timeout)
-		defer cancel()
-		select {
-		case t.admission.running <- struct{}{}:
-			defer func() { <-t.admission.running }()
-		case <-ctx.Done():
-			verdict("late")
-			return pubsub.ValidationIgnore
-		}
-		start := time.Now()
-		v := t.handler(ctx, from, m.Data)
-		h.metrics.handlerTime.WithLabelValues(t.Name).Observe(time.Since(start).Seconds())
-		switch {
-		case ctx.Err() != nil: // the verdict may be about the deadline and not about the message
-			verdict("late")
-			return pubsub.ValidationIgnore
-		case v.action == accept:
-			verdict("accept")
-			h.sessions.use(from)
+		switch g.judge(ctx, t, from, m).action {
+		case accept:
 			return pubsub.ValidationAccept
-		case v.action == reject:
-			verdict("reject")
-			h.log.Debug("rejected gossip", "topic", t.Name, "from", from, "reason", v.reason)
+		case reject:
 			return pubsub.ValidationReject
-		default:
-			verdict("ignore")
-			return pubsub.ValidationIgnore
+		}
+		return pubsub.ValidationIgnore
+	}
+}
+
+func (g *gossip) count(t *topic, verdict string) {
+	g.host.metrics.gossipIn.WithLabelValues(t.Name, verdict).Inc()
+}
+
+// judge has a message looked at for whoever has a turn first of those who bring it.
+func (g *gossip) judge(ctx context.Context, t *topic, from PeerID, m *pubsub.Message) Verdict {
+	u, ok := g.copies.begin(m.ID, from)
+	if !ok {
+		return Ignore("it is being judged")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // who still waits for a turn
+	verdicts := make(chan Verdict, maxBringers)
+	waits := 0
+	wait := func(p PeerID) {
+		if g.host.tasks.begin() {
+			waits++
+			go func() {
+				defer g.host.tasks.end()
+				verdicts <- g.look(ctx, t, p, m.Data, &turn{of: u})
+			}()
 		}
 	}
+	for wait(from); ; {
+		for p, ok := u.another(); ok; p, ok = u.another() {
+			wait(p)
+		}
+		if waits == 0 {
+			if u.rest(m.ID) {
+				return Ignore("nobody had a turn")
+			}
+			continue // one more has just come
+		}
+		select {
+		case v := <-verdicts:
+			waits--
+			if v.action != unseen {
+				u.end(m.ID)
+				return v
+			}
+		case <-u.more:
+		}
+	}
+}
+
+// look runs the handler of a topic for a peer, within the topic's limits.
+func (g *gossip) look(ctx context.Context, t *topic, from PeerID, data []byte, turn *turn) (v Verdict) {
+	h := g.host
+	defer func() {
+		if v.action == unseen {
+			turn.giveUp()
+		}
+	}()
+	if !t.admission.enter(from) {
+		g.count(t, "queue_full")
+		return Unseen("no room for one more of this peer")
+	}
+	defer t.admission.leave(from)
+	all := ctx
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, turnKey{}, turn), t.Timeout)
+	defer cancel()
+	late := func() Verdict {
+		if all.Err() == nil { // or another had its turn
+			g.count(t, "late")
+		}
+		return Unseen("there was no time")
+	}
+	select {
+	case t.admission.running <- struct{}{}:
+		defer func() { <-t.admission.running }()
+	case <-ctx.Done():
+		return late()
+	}
+	if !t.OwnTurn && !Begin(ctx) {
+		return Unseen("another had its turn")
+	}
+	start := time.Now()
+	v = t.handler(ctx, from, data)
+	h.metrics.handlerTime.WithLabelValues(t.Name).Observe(time.Since(start).Seconds())
+	switch {
+	case v.action == unseen:
+		return v
+	case ctx.Err() != nil: // the verdict may be about the deadline and not about the message
+		return late()
+	}
+	g.count(t, v.String())
+	switch v.action {
+	case accept:
+		h.sessions.use(from)
+	case reject:
+		h.log.Debug("rejected gossip", "topic", t.Name, "from", from, "reason", v.reason)
+	}
+	return v
+}
+
+// again takes one more copy of a message. gossipsub's loop calls it.
+func (g *gossip) again(m *pubsub.Message) {
+	t := g.host.topics[m.GetTopic()]
+	if t == nil || m.ID == "" || !g.copies.again(m.ID, m.ReceivedFrom) || !g.host.tasks.begin() {
+		return
+	}
+	go func() {
+		defer g.host.tasks.end()
+		g.judge(g.ctx, t, m.ReceivedFrom, m) // gossipsub has ended it: whoever else needs it has it from its bringer
+	}()
 }
 
 // Publish gives the message to the connected peers that take the topic, as far as their queues have
@@ -356,7 +445,10 @@ func (t tracer) DropRPC(rpc *pubsub.RPC, _ PeerID) {
 	t.g.host.metrics.gossipDrop.Add(float64(len(rpc.Publish)))
 }
 
-func (t tracer) DuplicateMessage(m *pubsub.Message) { t.count(m, "duplicate") }
+func (t tracer) DuplicateMessage(m *pubsub.Message) {
+	t.count(m, "duplicate")
+	t.g.again(m)
+}
 
 func (t tracer) RejectMessage(m *pubsub.Message, reason string) {
 	switch reason {

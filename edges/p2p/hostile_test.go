@@ -361,6 +361,87 @@ func TestGossipVerdictsAndLimits(t *testing.T) {
 	}
 }
 
+// A peer that floods, and passes on what another says before that one does, keeps nothing of it
+// from being heard: neither when it has no room for its copy, nor when its copy waits.
+func TestAFloodersCopyKeepsNothingFromBeingHeard(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		t.Run(fmt.Sprintf("its copy waits: %v", waits), func(t *testing.T) {
+			block := make(chan struct{})
+			free := sync.OnceFunc(func() { close(block) })
+			entered := make(chan struct{}, 8)
+			var box inbox
+			cfg := loopbackConfig(t, "test")
+			reg := prometheus.NewRegistry()
+			cfg.Registry = reg
+			a := newHost(t, cfg)
+			var greedy PeerID
+			a.Register(Topic{Name: "t", MaxSize: 100, Workers: 20, Queue: 20, Share: 2, OwnTurn: true}, func(ctx context.Context, from PeerID, msg []byte) Verdict {
+				if string(msg[:3]) == "hog" {
+					entered <- struct{}{}
+					<-block
+					return Accept()
+				}
+				if from == greedy { // its turn comes when all is over
+					<-ctx.Done()
+					return Unseen("it has no turn")
+				}
+				if !Begin(ctx) {
+					return Unseen("another looks at it")
+				}
+				return box.handle(ctx, from, msg)
+			})
+			run(t, a)
+			var hosts []*Host
+			for range 2 {
+				cfg := loopbackConfig(t, "test")
+				cfg.Bootnodes = a.Addrs()
+				h := newHost(t, cfg)
+				h.Register(Topic{Name: "t", MaxSize: 100}, func(context.Context, PeerID, []byte) Verdict { return Ignore("it only sends") })
+				run(t, h)
+				within(t, patience, "a sees it", connected(a, h))
+				hosts = append(hosts, h)
+			}
+			defer free()
+			flood, honest := hosts[0], hosts[1]
+			greedy = flood.id
+			publish := func(h *Host, msg string) {
+				t.Helper()
+				var err error
+				within(t, patience, "a takes it", func() bool {
+					err = h.Publish(t.Context(), "t", []byte(msg))
+					return !errors.Is(err, ErrNoPeers)
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			received := func(verdict string) float64 {
+				return metric(t, reg, "tweedle_p2p_gossip_received_total", map[string]string{"topic": "t", "verdict": verdict})
+			}
+			publish(flood, "hog 1")
+			<-entered
+			if !waits {
+				publish(flood, "hog 2") // two places are what one peer may have
+				<-entered
+			}
+			publish(flood, "what the honest one says")
+			if waits {
+				within(t, patience, "its copy waits", func() bool {
+					return metric(t, reg, "tweedle_p2p_gossip_queue_length", map[string]string{"topic": "t"}) == 2
+				})
+			} else {
+				within(t, patience, "its copy has no room", func() bool { return received("queue_full") == 1 })
+			}
+			publish(honest, "what the honest one says")
+			within(t, patience, "it is heard all the same", box.has("what the honest one says"))
+			free()
+			if n := box.count(); n != 1 {
+				t.Errorf("it is heard %d times", n)
+			}
+		})
+	}
+}
+
 func TestABannedPeerIsKeptOut(t *testing.T) {
 	a, b := pair(t, nil)
 	a.Penalise(b.ID(), BanThreshold-1, "a test")

@@ -34,11 +34,17 @@ type driver struct {
 
 	judging  sync.Mutex // guards what follows
 	token    uint64
-	verdicts map[uint64]chan core.Verdict
+	verdicts map[uint64]*hearing // by token: each ends with its verdict
+}
+
+// hearing is a message that the machine has not judged yet.
+type hearing struct {
+	topic   core.Topic
+	verdict chan core.Verdict // nil: nobody waits any more
 }
 
 func newDriver(n *Node, m *core.Machine) *driver {
-	d := &driver{n: n, inputs: make(chan core.Input, maxInputs), checks: newPool(), machine: m, verdicts: make(map[uint64]chan core.Verdict)}
+	d := &driver{n: n, inputs: make(chan core.Input, maxInputs), checks: newPool(), machine: m, verdicts: make(map[uint64]*hearing)}
 	d.spaces.lanes = post.NewLabeler(n.activation.Post.ScryptN).Lanes()
 	d.spaces.labels = func(w core.CheckSpace) int { return w.Claim.Labels(n.activation) }
 	return d
@@ -267,14 +273,15 @@ func failure(err error) syncer.Failure {
 // heard gives a checked message to the machine and waits for its verdict, not
 // longer than the patience, if it is not 0; false if that or ctx ended first.
 // The machine goes on with it all the same.
-func (d *driver) heard(ctx context.Context, patience time.Duration, from core.Peer, m core.Message) (core.Verdict, bool) {
+func (d *driver) heard(ctx context.Context, patience time.Duration, from core.Peer, t core.Topic, m core.Message) (core.Verdict, bool) {
 	verdict := make(chan core.Verdict, 1)
 	d.judging.Lock()
 	d.token++
 	token := d.token
-	d.verdicts[token] = verdict
+	d.verdicts[token] = &hearing{t, verdict}
 	d.judging.Unlock()
-	if d.input(ctx, core.Heard{From: from, Token: token, Message: m}) {
+	given := d.input(ctx, core.Heard{From: from, Token: token, Message: m})
+	if given {
 		if patience > 0 {
 			var cancel func()
 			ctx, cancel = context.WithTimeout(ctx, patience)
@@ -287,19 +294,27 @@ func (d *driver) heard(ctx context.Context, patience time.Duration, from core.Pe
 		}
 	}
 	d.judging.Lock()
-	delete(d.verdicts, token)
-	d.judging.Unlock()
+	defer d.judging.Unlock()
+	if h := d.verdicts[token]; h != nil && given {
+		h.verdict = nil
+	} else {
+		delete(d.verdicts, token)
+	}
 	return core.Verdict{}, false
 }
 
 // end hands a verdict to who waits for it, if somebody still does.
 func (d *driver) end(v core.Verdict) {
 	d.judging.Lock()
-	verdict, ok := d.verdicts[v.Token]
+	h := d.verdicts[v.Token]
 	delete(d.verdicts, v.Token)
 	d.judging.Unlock()
-	if ok {
-		verdict <- v
+	switch {
+	case h == nil:
+	case h.verdict != nil:
+		h.verdict <- v
+	case v.Class == core.Accept:
+		d.n.counted(h.topic, v.From)
 	}
 }
 

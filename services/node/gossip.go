@@ -9,6 +9,7 @@ import (
 	"tweedle/edges/p2p"
 	"tweedle/edges/store"
 	"tweedle/protocol/core"
+	"tweedle/protocol/hare"
 	"tweedle/protocol/syncer"
 	"tweedle/values/types"
 )
@@ -58,7 +59,7 @@ func (n *Node) patience(t core.Topic) time.Duration {
 func (n *Node) register() {
 	for _, t := range topics() {
 		n.host.Register(p2p.Topic{
-			Name: topicName(t), MaxSize: t.MaxSize(), Workers: topicWorkers, Queue: topicQueue, Share: topicShare, Timeout: p2p.DefaultTopicTimeout,
+			Name: topicName(t), MaxSize: t.MaxSize(), Workers: topicWorkers, Queue: topicQueue, Share: topicShare, Timeout: p2p.DefaultTopicTimeout, OwnTurn: true,
 		}, n.onGossip(t))
 	}
 	limits := func(request, response int) p2p.Limits {
@@ -79,22 +80,31 @@ func (n *Node) onGossip(t core.Topic) p2p.Handler {
 			if errors.As(err, &refused) {
 				return p2p.Reject(err.Error())
 			}
-			return p2p.Ignore("busy")
+			return p2p.Unseen("busy")
 		}
-		v, ok := n.driver.heard(ctx, n.patience(t), core.Peer(from), m)
+		v, ok := n.driver.heard(ctx, n.patience(t), core.Peer(from), t, m)
 		switch {
 		case !ok:
 			return p2p.Ignore("it waits for what it refers to")
 		case v.Class == core.Accept:
-			n.log.Debug("counted", "topic", t, "from", from)
+			n.counted(t, core.Peer(from))
 			return p2p.Accept()
 		case v.Class == core.Reject:
 			n.log.Warn("refused "+t.String(), "from", from, "err", v.Reason)
 			return p2p.Reject(v.Reason)
+		case errors.Is(v.Err, hare.ErrKnown): // somebody's answer brought it first
+			n.counted(t, core.Peer(from))
 		}
 		return p2p.Ignore(v.Reason)
 	}
 }
+
+// counted says that a message of a peer is accepted, at once or when what it waited for was there.
+func (n *Node) counted(t core.Topic, from core.Peer) {
+	n.log.Debug("counted", "topic", t, "from", p2p.PeerID(from))
+}
+
+var errTurn = errors.New("it is checked for another peer that brought it")
 
 // check runs core.Check in the pool.
 func (n *Node) check(ctx context.Context, from core.Peer, t core.Topic, raw []byte) (core.Message, error) {
@@ -103,6 +113,9 @@ func (n *Node) check(ctx context.Context, from core.Peer, t core.Topic, raw []by
 		return nil, ctx.Err()
 	}
 	defer leave()
+	if !p2p.Begin(ctx) {
+		return nil, errTurn
+	}
 	return core.Check(n.crypto, t, bytes.Clone(raw))
 }
 

@@ -38,7 +38,7 @@ func (n *Node) addPoet(ctx context.Context, from core.Peer, m *types.PoetProofMe
 		}
 		return false, err
 	}
-	v, ok := n.driver.heard(ctx, 0, from, msg)
+	v, ok := n.driver.heard(ctx, 0, from, core.TopicPoet, msg)
 	switch {
 	case !ok:
 		return false, fmt.Errorf("%w: %w", api.ErrNotReady, context.Cause(ctx))

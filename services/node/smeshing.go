@@ -89,7 +89,7 @@ func (c chain) PublishATX(ctx context.Context, a *types.ATX) error {
 	if err := c.n.db.Guard(signing.ATX, a.SmesherID, uint64(a.PublishEpoch), types.Hash32(id)); err != nil {
 		return err
 	}
-	v, ok := c.n.driver.heard(ctx, 0, core.Self, core.Own(a))
+	v, ok := c.n.driver.heard(ctx, 0, core.Self, core.TopicATX, core.Own(a))
 	if !ok {
 		return ctx.Err()
 	}
@@ -108,7 +108,7 @@ func (n *Node) SubmitTransaction(ctx context.Context, raw types.Transaction) err
 	if err != nil {
 		return err
 	}
-	v, ok := n.driver.heard(ctx, 0, core.Self, m)
+	v, ok := n.driver.heard(ctx, 0, core.Self, core.TopicTx, m)
 	if !ok {
 		return ctx.Err()
 	}
