@@ -21,7 +21,12 @@ const (
 type copies struct {
 	mu     sync.Mutex
 	open   map[string]*unjudged // by id
-	unseen []string             // those that nobody waits with any more, the oldest first
+	unseen []unseenID           // those that nobody waits with any more, the oldest first; some are judged by now
+}
+
+type unseenID struct {
+	id string
+	of *unjudged
 }
 
 // unjudged is a message that nobody has judged yet.
@@ -38,11 +43,8 @@ type unjudged struct {
 func (c *copies) begin(id string, from PeerID) (*unjudged, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.open[id]; old != nil {
-		if !old.idle {
-			return nil, false
-		}
-		c.unseen = slices.DeleteFunc(c.unseen, func(o string) bool { return o == id })
+	if old := c.open[id]; old != nil && !old.idle {
+		return nil, false
 	}
 	u := &unjudged{all: c, bringer: []PeerID{from}, next: 1, more: make(chan struct{}, 1)}
 	c.open[id] = u
@@ -97,9 +99,11 @@ func (u *unjudged) rest(id string) bool {
 		return false
 	}
 	u.idle = true
-	c.unseen = append(c.unseen, id)
+	c.unseen = append(c.unseen, unseenID{id, u})
 	if len(c.unseen) > maxUnseen {
-		delete(c.open, c.unseen[0])
+		if oldest := c.unseen[0]; c.open[oldest.id] == oldest.of {
+			delete(c.open, oldest.id)
+		}
 		c.unseen = c.unseen[1:]
 	}
 	return true
