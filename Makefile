@@ -64,7 +64,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # The campaigns, in parts that end within an hour each on two cores: those that
 # measure, those that wait for clocks and processes, and those that compute. A test
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY_ALONE := flood clients filling catchup page
+NIGHTLY_ALONE := flood clients filling catchup page resources
 NIGHTLY_WAITS := siege quiet watch runs sites outages network kills deliveries space
 NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
@@ -129,6 +129,8 @@ nightly-quiet: # half an hour without a fault, and without an alert
 	cd watch && $(NIGHTLY_TEST) -run '^TestAQuietTestnetRaisesNothing$$' ./cmd/tweedle-watch
 nightly-page: # the page in a browser, its times too
 	TWEEDLE_NIGHTLY=1 ./scripts/page-test.sh
+nightly-resources: # what testnets of 3, 5, 10 and 20 nodes take of a machine
+	cd compat && $(NIGHTLY_TEST) -run '^TestResourcesOfATestnet$$' ./network
 nightly-runs: # ten testnets of four epochs
 	cd compat && $(NIGHTLY_TEST) -run '^TestTenRunsInARow$$' ./network
 

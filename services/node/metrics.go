@@ -2,11 +2,13 @@ package node
 
 import (
 	"maps"
+	"math"
 	"strconv"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tweedle/base/durable"
 	"tweedle/base/telemetry"
 	"tweedle/protocol/core"
 	"tweedle/values/types"
@@ -89,6 +91,13 @@ func (n *Node) gauges() {
 			return 0
 		})
 	}
+	gauge("disk_free_bytes", "Bytes that can be written to the disk of the data directory.", func() float64 {
+		free, err := (durable.OS{}).Free(n.cfg.Dir)
+		if err != nil {
+			return math.NaN() // not known; what is written there says why
+		}
+		return float64(free)
+	})
 	gauge("layer", "Layer by the clock.", func() float64 { return float64(n.schedule.LayerAt(n.now())) })
 	gauge("epoch", "Epoch by the clock.", func() float64 { return float64(n.epoch()) })
 	gauge("epoch_elapsed_ratio", "How much of the epoch has passed, from 0 to 1.", func() float64 {

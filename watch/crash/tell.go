@@ -161,6 +161,7 @@ func annotations(e *Event) map[string]string {
 	a := map[string]string{
 		"summary": e.String(), "description": e.Message, "version": e.Version, "uptime": e.Uptime, "status": e.Status,
 		"oom_kills": fmt.Sprint(e.OOM), "runbook": "NodeCrashed", "event": e.ID,
+		"reason": string(e.Reason), "time": e.Time.Format(time.RFC3339), // the alert of a loop has no reason, and the time of its first death
 	}
 	if e.Stack != "" {
 		a["stack"], a["hash"] = cut(e.Stack), e.Hash

@@ -12,6 +12,7 @@ import (
 type Link struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
+	Href  string `json:"href"` // of the part of the page that shows it
 	State State  `json:"state"`
 	Fact  string `json:"fact"` // how it is, in numbers
 	Why   string `json:"why"`  // what is wrong; empty: nothing
@@ -27,6 +28,11 @@ const (
 	linkState    = "state"
 	linkWatch    = "watch"
 )
+
+// places are parts of the page, by link.
+var places = map[string]string{
+	linkNodes: "#nodes", linkRounds: "#poets", linkDelivery: "#poets", linkATXs: "#atxs", linkLayers: "#layers", linkState: "#layers", linkWatch: "#alerts",
+}
 
 // links says to which link an alert belongs. What is not here, rules of the operator, goes by
 // the job of its program.
@@ -65,7 +71,7 @@ func (b *builder) link(a Alert) string {
 // chain judges each link by its alerts and by what is plain to see.
 func (b *builder) chain() {
 	add := func(id, name string, state State, why, fact string) {
-		l := Link{ID: id, Name: name, State: state, Why: why, Fact: fact}
+		l := Link{ID: id, Name: name, Href: places[id], State: state, Why: why, Fact: fact}
 		var alert string
 		worst := OK
 		for _, a := range b.m.Alerts {

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html/template"
 	"mime"
 	"net/http"
 	"os"
@@ -49,14 +50,15 @@ func (p *Page) routes() (http.Handler, error) {
 	if err := serveAssets(mux); err != nil {
 		return nil, err
 	}
+	page, err := template.ParseFS(assets, "assets/"+indexFile)
+	if err != nil {
+		return nil, err
+	}
+	mux.HandleFunc("GET /{$}", p.index(page))
 	mux.HandleFunc("GET /events", p.events)
-	mux.HandleFunc("GET /model", func(w http.ResponseWriter, _ *http.Request) {
-		if parts := p.hub.newest(); parts != nil {
-			reply(w, parts)
-			return
-		}
-		http.Error(w, "nothing was seen yet: try again", http.StatusServiceUnavailable)
-	})
+	mux.HandleFunc("GET /model", p.model)
+	mux.HandleFunc("GET /model/{part...}", p.model)
+	mux.HandleFunc("GET /crash/{id}", p.deaths.serve)
 	mux.HandleFunc("GET /smesher/{node}", p.smesher)
 	mux.Handle("POST /token", p.action(func(context.Context, *http.Request) (any, error) { return struct{}{}, nil }))
 	mux.Handle("POST /poets/{poet}/gateways", p.action(p.setGateways))
@@ -72,6 +74,9 @@ func (p *Page) routes() (http.Handler, error) {
 	}), nil
 }
 
+// indexFile is the page's template; the other files are served as they are.
+const indexFile = "index.html"
+
 // asset is a file of the page, as it is and compressed.
 type asset struct {
 	kind, tag    string
@@ -85,6 +90,9 @@ func loadAssets() (map[string]asset, error) {
 	}
 	out := map[string]asset{}
 	for _, e := range entries {
+		if e.Name() == indexFile {
+			continue
+		}
 		b, err := assets.ReadFile("assets/" + e.Name())
 		if err != nil {
 			return nil, err
@@ -101,7 +109,7 @@ func loadAssets() (map[string]asset, error) {
 			return nil, err
 		}
 		sum := sha256.Sum256(b)
-		kinds := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".html": "text/html; charset=utf-8", ".svg": "image/svg+xml"}
+		kinds := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 		out[e.Name()] = asset{kind: kinds[path.Ext(e.Name())], tag: `"` + hex.EncodeToString(sum[:8]) + `"`, plain: b, small: small.Bytes()}
 	}
 	return out, nil
@@ -129,7 +137,6 @@ func serveAssets(mux *http.ServeMux) error {
 		}
 		_, _ = w.Write(b) // the reader has gone; nobody is left to tell
 	}
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { serve(w, r, files["index.html"]) })
 	mux.HandleFunc("GET /assets/{file}", func(w http.ResponseWriter, r *http.Request) {
 		a, ok := files[r.PathValue("file")]
 		if !ok {
@@ -145,6 +152,22 @@ func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	_ = json.NewEncoder(w).Encode(v) // the reader has gone; nobody is left to tell
+}
+
+// model answers with all that is shown, or one part of it.
+func (p *Page) model(w http.ResponseWriter, r *http.Request) {
+	parts, name := p.hub.newest(), r.PathValue("part")
+	part, ok := parts[name]
+	switch {
+	case parts == nil:
+		http.Error(w, "nothing was seen yet: try again", http.StatusServiceUnavailable)
+	case name == "":
+		reply(w, parts)
+	case ok:
+		reply(w, part)
+	default:
+		http.Error(w, "there is no such part: /model has all of them", http.StatusNotFound)
+	}
 }
 
 // events sends the whole once and then what changed, as server-sent events.

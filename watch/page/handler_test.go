@@ -106,14 +106,16 @@ func TestThePageTrustsItsOwnFilesOnly(t *testing.T) {
 	}
 	inline := regexp.MustCompile(`(?i)<script(?:\s+[^>]*)?>[^<]|<style|\sstyle\s*=|\son\w+\s*=|javascript:`)
 	outside := regexp.MustCompile(`(?:https?:)?//[\w.-]+\.\w+`)
+	_, html := get(t, s.URL+"/")
+	if !strings.Contains(html, "<script") || inline.MatchString(html) {
+		t.Errorf("the page has inline script or style: %q", inline.FindString(html))
+	}
+	files[indexFile] = asset{kind: "text/html", plain: []byte(html)}
 	for name, a := range files {
 		if a.kind == "" {
 			t.Errorf("%s has no content type", name)
 		}
 		text := string(a.plain)
-		if strings.HasSuffix(name, ".html") && inline.MatchString(text) {
-			t.Errorf("%s has inline script or style: %q", name, inline.FindString(text))
-		}
 		if m := outside.FindString(strings.ReplaceAll(text, "http://www.w3.org/2000/svg", "")); m != "" {
 			t.Errorf("%s names another site: %s", name, m)
 		}
@@ -143,7 +145,11 @@ func TestThePageIsSmall(t *testing.T) {
 			t.Errorf("%s again: %s", name, again.Status)
 		}
 	}
-	t.Logf("%d files, %d bytes compressed", len(files), total)
+	res, body := get(t, s.URL+"/", "Accept-Encoding", "gzip")
+	if total += len(body); res.Header.Get("Content-Encoding") != "gzip" {
+		t.Error("the page itself is not compressed")
+	}
+	t.Logf("%d files and the page, %d bytes compressed", len(files), total)
 	if total > maxSize {
 		t.Errorf("the page has %d bytes compressed, at most %d", total, maxSize)
 	}

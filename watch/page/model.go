@@ -83,11 +83,25 @@ type Node struct {
 	ATX     *uint32   `json:"atx"`            // publish epoch of its newest
 	Seen    time.Time `json:"seen,omitzero"`  // last answer, of one that does not answer
 	Memory  uint64    `json:"memory"`         // bytes, in MiB steps
+	CPU     *float64  `json:"cpu"`            // processors in use, in steps
+	Disk    *uint64   `json:"disk"`           // bytes free for its data, in steps
+	Full    float64   `json:"full,omitempty"` // seconds until there are none, if it goes on so
 	Started int64     `json:"started"`        // seconds since 1970
+	Starts  *int      `json:"starts"`         // again, within a day
 	Version string    `json:"version"`        // of the program
 	Step    Step      `json:"step"`           // of its smesher
 	ID      string    `json:"id,omitempty"`   // of its smesher, in short
 	Addr    string    `json:"addr,omitempty"` // metrics listener
+	Crash   *Crash    `json:"crash,omitempty"`
+}
+
+// Crash is the last death of a program, and how many were told since the watch started.
+type Crash struct {
+	ID     string    `json:"id"` // has a report
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason"`
+	Text   string    `json:"text"`
+	Of     int       `json:"of"`
 }
 
 // Step is what a smesher does.
@@ -123,6 +137,8 @@ type Poet struct {
 	Undelivered int       `json:"undelivered"`
 	Oldest      float64   `json:"oldest"` // seconds that a proof has waited
 	Storage     Storage   `json:"storage"`
+	Starts      *int      `json:"starts"` // again, within a day
+	Crash       *Crash    `json:"crash,omitempty"`
 }
 
 // Firing is an alert in the list.
@@ -138,6 +154,7 @@ type Firing struct {
 	Labels    map[string]string `json:"labels"`
 	Inhibited bool              `json:"inhibited,omitempty"`
 	Silence   *Silence          `json:"silence,omitempty"`
+	Crash     string            `json:"crash,omitempty"` // has a report
 }
 
 // Program is something else that is watched: a machine, a supervisor, a watch.
@@ -160,6 +177,10 @@ const (
 	warnLag      = 4 // layers that a healthy network never needs
 	atxDrop      = 0.7
 	memoryStep   = 1 << 20
+	diskStep     = 16 << 20 // what changes less is not sent
+	cpuStep      = 0.05
+	longestFull  = 30 * 24 * 3600 // seconds: a forecast beyond says nothing
+	mostStarts   = 1 << 20
 	severityNone = "none"
 )
 
@@ -274,6 +295,18 @@ func (b *builder) node(t Target) Node {
 	if v, ok := b.series.of("process_start_time_seconds", t.Job, t.Name); ok {
 		n.Started = int64(v)
 	}
+	if v, ok := b.series.of("tweedle_node_disk_free_bytes", t.Job, t.Name); ok && v >= 0 && v < math.MaxInt64 {
+		free := uint64(v) / diskStep * diskStep
+		n.Disk = &free
+	}
+	if v, ok := b.series.of(seriesFull, t.Job, t.Name); ok && v >= 0 && v < longestFull {
+		n.Full = math.Max(600, math.Round(v/600)*600)
+	}
+	if v, ok := b.series.of(seriesCPU, t.Job, t.Name); ok && v >= 0 && v < mostStarts {
+		cpu := math.Round(v/cpuStep) / (1 / cpuStep)
+		n.CPU = &cpu
+	}
+	n.Starts, n.Crash = b.starts(t), b.crash(t.Name)
 	n.State, n.Text = b.troubles(t.Name)
 	say := func(state State, format string, args ...any) {
 		if state.rank() > n.State.rank() || n.Text == "" {
@@ -303,6 +336,33 @@ func (b *builder) node(t Target) Node {
 		}
 	}
 	return n
+}
+
+// starts is how often a program was started again.
+func (b *builder) starts(t Target) *int {
+	v, ok := b.series.of(seriesRestarts, t.Job, t.Name)
+	if !ok || v < 0 || v > mostStarts {
+		return nil
+	}
+	n := int(v)
+	return &n
+}
+
+// crash is the last death of a program, nil if none was told.
+func (b *builder) crash(name string) (last *Crash) {
+	of := 0
+	for _, d := range b.Deaths {
+		if d.Name != name {
+			continue
+		}
+		if of++; last == nil || !d.At.Before(last.At) {
+			last = &Crash{ID: d.ID, At: d.At, Reason: d.Reason, Text: cmp.Or(d.Message, d.Status)}
+		}
+	}
+	if last != nil {
+		last.Of = of
+	}
+	return last
 }
 
 // troubles is what alerts say of a program.
@@ -358,6 +418,7 @@ func (b *builder) poet(t Target) Poet {
 	if p.Undelivered == 0 {
 		p.Oldest = 0
 	}
+	p.Starts, p.Crash = b.starts(t), b.crash(t.Name)
 	p.State, p.Text = b.troubles(t.Name)
 	up, ok := b.series.of("up", t.Job, t.Name)
 	switch {
@@ -405,6 +466,9 @@ func (b *builder) alerts() {
 		f := Firing{
 			ID: alertID(a), Name: a.Name, Severity: severity, Program: a.Labels["name"], Link: b.link(a), Since: a.Since.UTC().Truncate(time.Second),
 			Summary: clip(a.Summary, maxText), Detail: clip(a.Detail, maxDetail), Labels: a.Labels, Inhibited: a.Inhibited, Silence: a.Silence,
+		}
+		if a.Death != nil {
+			f.Crash = a.Death.ID
 		}
 		switch {
 		case f.Silence != nil:

@@ -3,6 +3,7 @@ package page_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -151,6 +152,34 @@ func TestTheModelIsAFunctionOfWhatWasSeen(t *testing.T) {
 	}
 }
 
+// What a node uses, how often it was started again and how it died last.
+func TestANodesResourcesAndItsLastCrashAreShown(t *testing.T) {
+	s := network("warned", 5).At(noon)
+	died := func(name, id string, ago time.Duration) page.Death {
+		return page.Death{ID: id, Name: name, At: noon.Add(-ago), Reason: "signal", Message: "killed from outside: killed"}
+	}
+	s.Deaths = []page.Death{died("node-3", "old", time.Hour), died("node-3", "new", time.Minute), died("node-3", "older", 2*time.Hour), died("poet-1", "p", time.Minute)}
+	m := page.Build(s)
+	n := m.Nodes[2]
+	want := &page.Crash{ID: "new", At: noon.Add(-time.Minute), Reason: "signal", Text: "killed from outside: killed", Of: 3}
+	if !reflect.DeepEqual(n.Crash, want) || n.Starts == nil || *n.Starts != 2 || n.CPU == nil || *n.CPU != 0.3 || n.Disk == nil || *n.Disk != uint64(68e9)/(16<<20)*(16<<20) || n.Full != 0 {
+		t.Errorf("%+v, crash %+v", n, n.Crash)
+	}
+	if full := m.Nodes[1].Full; full != 9*3600 {
+		t.Errorf("node-2 is full in %v s", full)
+	}
+	if m.Nodes[0].Crash != nil || *m.Nodes[0].Starts != 0 || m.Poets[0].Crash == nil || m.Poets[0].Crash.ID != "p" || m.Poets[1].Crash != nil {
+		t.Errorf("%+v; %+v", m.Nodes[0], m.Poets)
+	}
+	// What nobody told is not shown as nothing.
+	s.Series = slices.DeleteFunc(s.Series, func(one page.Sample) bool {
+		return strings.Contains(one.Labels["__name__"], "disk") || strings.HasPrefix(one.Labels["__name__"], "page:")
+	})
+	if n := page.Build(s).Nodes[2]; n.Disk != nil || n.CPU != nil || n.Starts != nil {
+		t.Errorf("%+v", n)
+	}
+}
+
 // One of several identities that fails is named.
 func TestAFailingIdentityOfANodeIsNamed(t *testing.T) {
 	s := network("well", 3).At(noon)
@@ -195,7 +224,7 @@ func TestLiesAreBounded(t *testing.T) {
 // Each number of each metric may be anything.
 func TestWildNumbersBreakNothing(t *testing.T) {
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, 0, 1e300, math.MaxUint32} {
-		for _, metric := range page.Metrics() {
+		for _, metric := range append(page.Metrics(), slices.Collect(maps.Keys(page.Expressions()))...) {
 			s := network("warned", 3).At(noon)
 			delete(s.Poets, "poet-1") // then its metrics are shown
 			s.Series = append(s.Series, page.Sample{Labels: map[string]string{"__name__": "poet_proofs_undelivered", "job": "poet", "name": "poet-1"}, Value: 1},
@@ -238,7 +267,14 @@ func TestThePageAsksForWhatThereIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(page.Metrics(), "tweedle_node_atxs_published_before") {
+	names := append(page.Metrics(), "tweedle_node_atxs_published_before")
+	for _, expr := range page.Expressions() {
+		names = append(names, regexp.MustCompile(`[a-z]+_[a-z_]+`).FindAllString(expr, -1)...)
+	}
+	if len(names) < 15 {
+		t.Errorf("it asks for %v", names)
+	}
+	for _, name := range names {
 		if name != "up" && !strings.Contains(string(b), "| "+name+" |") {
 			t.Errorf("docs/metrics.md has no %s", name)
 		}

@@ -40,6 +40,9 @@ type Page struct {
 	asked  map[uint32]bool // epochs of which the samples were asked
 	genes  time.Time       // of the network that atxs are of
 	failed bool            // told that samples cannot be read
+	derive []*derived      // what is asked besides newest samples
+
+	deaths graveyard
 
 	kick chan struct{} // somebody changed something
 	mu   sync.Mutex    // guards did
@@ -51,6 +54,9 @@ func New(cfg Config) (*Page, error) {
 	cfg.Every = max(cfg.Every, leastEvery)
 	p := &Page{
 		cfg: cfg, look: newLooker(), hub: newHub(cfg.Registry), atxs: map[uint32]int{}, asked: map[uint32]bool{}, kick: make(chan struct{}, 1),
+	}
+	for name, expr := range Expressions() {
+		p.derive = append(p.derive, &derived{name: name, expr: expr})
 	}
 	var err error
 	p.mux, err = p.routes()
@@ -86,6 +92,7 @@ func (p *Page) Run(ctx context.Context) error {
 
 // Show shows what was seen. Run does it; without Run one goroutine may.
 func (p *Page) Show(seen Seen) {
+	seen.Deaths = p.deaths.bury(seen.Alerts)
 	m := Build(seen)
 	p.story.next(&m)
 	for _, e := range p.done() {
@@ -104,6 +111,7 @@ func (p *Page) see(ctx context.Context, now time.Time) Seen {
 			p.cfg.Log.Error("the page cannot read samples", "err", err)
 		}
 	}
+	s.Series = append(s.Series, p.derived(ctx, now)...)
 	times, ok := index(s.Series).times()
 	if ok {
 		s.ATXs = p.published(ctx, now, times.genesis, times.epoch)
@@ -112,6 +120,31 @@ func (p *Page) see(ctx context.Context, now time.Time) Seen {
 	s.Nodes, s.Poets = p.look.look(ctx, s.Targets, from)
 	s.At = time.Now()
 	return s
+}
+
+// derived is an expression with its last answer.
+type derived struct {
+	name, expr string
+	at         time.Time
+	answer     []Sample
+}
+
+// slow is how often an expression is asked that reads more than the newest samples.
+const slow = 20 * time.Second
+
+// derived answers the expressions.
+func (p *Page) derived(ctx context.Context, now time.Time) (all []Sample) {
+	for _, d := range p.derive {
+		if d.name == seriesCPU || now.Sub(d.at) >= slow {
+			d.at = now
+			d.answer, _ = p.cfg.Query(ctx, d.expr, now) // see tells of samples that cannot be read
+			for i := range d.answer {
+				d.answer[i].Labels["__name__"] = d.name
+			}
+		}
+		all = append(all, d.answer...)
+	}
+	return all
 }
 
 // published returns how many ATXs were published in past epochs. What samples say of an epoch

@@ -38,6 +38,7 @@ type Alert struct {
 	Since     time.Time
 	Inhibited bool // another one says why
 	Silence   *Silence
+	Death     *Death // that it tells
 }
 
 // Silence is why nobody is told of an alert.
@@ -56,6 +57,7 @@ type Seen struct {
 	Targets []Target
 	Series  []Sample
 	Alerts  []Alert
+	Deaths  []Death // that were told since the watch started, the oldest first
 	Nodes   map[string]NodeSeen
 	Poets   map[string]PoetSeen
 	ATXs    map[uint32]int // published, by epoch, of epochs that are over
@@ -128,7 +130,25 @@ func Metrics() []string {
 		"up", "process_resident_memory_bytes", "process_start_time_seconds", "tweedle_build_info", "tweedle_network_genesis_timestamp_seconds",
 		"tweedle_network_layer_seconds", "tweedle_network_epoch_seconds", "tweedle_node_first_layer", "tweedle_node_atxs_published",
 		"tweedle_node_atxs_published_before", "tweedle_node_smesher_atx_epoch", "poet_gateways", "poet_proofs_undelivered", "poet_proof_undelivered_age_seconds",
-		"poet_disk_rounds_fit", "poet_disk_free_bytes", "poet_disk_round_bytes", "poet_rounds",
+		"poet_disk_rounds_fit", "poet_disk_free_bytes", "poet_disk_round_bytes", "poet_rounds", "tweedle_node_disk_free_bytes",
+	}
+}
+
+// What Build reads besides: answers to expressions, which have these names in place of a metric's.
+const (
+	seriesCPU      = "page:cpu"      // processors in use
+	seriesFull     = "page:full"     // seconds until the disk is full, if it goes on so
+	seriesRestarts = "page:restarts" // within restartSpan
+)
+
+// Expressions are what answers those names: nothing that nodes are asked for, only what the watch has.
+func Expressions() map[string]string {
+	return map[string]string{
+		seriesCPU: `rate(process_cpu_seconds_total{job=~"node|poet"}[1m])`,
+		// A slope of a few samples is none.
+		seriesFull: `tweedle_node_disk_free_bytes / -(deriv(tweedle_node_disk_free_bytes[1h]) < 0) and tweedle_node_disk_free_bytes offset 30m`,
+		// Start times move with the machine's clock; processor time begins anew only with a process.
+		seriesRestarts: `resets(process_cpu_seconds_total{job=~"node|poet"}[1d])`,
 	}
 }
 

@@ -16,6 +16,7 @@ type Event struct {
 	Who   string    `json:"who,omitempty"`
 	Text  string    `json:"text"`
 	Alert string    `json:"alert,omitempty"` // has a runbook
+	Crash string    `json:"crash,omitempty"` // has a report
 }
 
 // maxEvents is how many are kept.
@@ -86,7 +87,7 @@ func (s *story) alerts(last, m *Model) {
 	}
 	for _, a := range m.Alerts {
 		tell := func(state State, format string, args ...any) {
-			s.tell(Event{At: m.Status.At, Kind: "alert", Who: a.Program, State: state, Alert: a.Name, Text: fmt.Sprintf(format, args...)})
+			s.tell(Event{At: m.Status.At, Kind: "alert", Who: a.Program, State: state, Alert: a.Name, Crash: a.Crash, Text: fmt.Sprintf(format, args...)})
 		}
 		before := find(last, a.ID)
 		if before == nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -37,8 +38,8 @@ func (s *Server) newPage() (*page.Page, error) {
 		Alerts: func(ctx context.Context) (out []page.Alert) {
 			for _, a := range s.engine.Firing(ctx) {
 				out = append(out, page.Alert{
-					Name: a.Name, Labels: a.Labels, Summary: a.Annotations["summary"], Detail: a.Annotations["stack"],
-					Since: a.Since, Inhibited: a.Inhibited, Silence: (*page.Silence)(a.Silence),
+					Name: a.Name, Labels: a.Labels, Summary: a.Annotations["summary"], Detail: cmp.Or(a.Annotations["stack"], a.Annotations["log"]),
+					Since: a.Since, Inhibited: a.Inhibited, Silence: (*page.Silence)(a.Silence), Death: page.DeathOf(a.Labels, a.Annotations, a.Since),
 				})
 			}
 			return out

@@ -201,6 +201,26 @@ func TestCrashesReachTheWebhook(t *testing.T) {
 			t.Errorf("%s was told after %s", name, took)
 		}
 		to.find(t, 40*time.Second, name+" resolved", func(a hookAlert) bool { return a.Labels["name"] == name && a.Status == "resolved" })
+		// The page still has what the supervisor told.
+		if text := report(t, url, a.Annotations["event"]); !strings.Contains(text, name+" died at ") || !strings.Contains(text, "out of sessions") || !strings.Contains(text, "tweedle-watch.die") {
+			t.Errorf("the report of %s is\n%s", name, text)
+		}
+	}
+}
+
+// report waits for the page's report of a death.
+func report(t *testing.T, url, id string) string {
+	t.Helper()
+	for end := time.Now().Add(tellLimit); ; time.Sleep(100 * time.Millisecond) {
+		resp, err := http.Get(url + "/crash/" + id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err == nil && resp.StatusCode == http.StatusOK || time.Now().After(end) {
+			return string(b)
+		}
 	}
 }
 

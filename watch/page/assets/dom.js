@@ -28,7 +28,8 @@ export function attr(el, name, v) {
 
 // keyed makes the children of a parent those of the items, and keeps elements that stay.
 export function keyed(parent, items, key, make, update) {
-  const have = parent.keyedBy ??= new Map();
+  if (!parent.keyedBy) { parent.keyedBy = new Map(); parent.replaceChildren(); } // what the HTML had
+  const have = parent.keyedBy;
   const keep = new Set();
   let at = parent.firstElementChild;
   for (const item of items) {

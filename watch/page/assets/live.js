@@ -2,7 +2,7 @@
 
 export const parts = new Map();
 
-let heard = 0; // when something came last, by performance.now()
+let heard = null; // when something came last, by performance.now()
 let offset = 0; // the watch's clock minus ours, in ms
 let connected = false;
 const listeners = [];
@@ -17,9 +17,9 @@ export const now = () => Date.now() + offset;
 
 // age tells how old the data are, in seconds, and whether that is more than it should be.
 export function age() {
-  const seconds = heard ? (performance.now() - heard) / 1000 : null;
+  const seconds = heard == null ? null : (performance.now() - heard) / 1000;
   const every = get("status")?.every ?? 5;
-  return { seconds, connected, stale: heard > 0 && seconds > Math.max(3 * every, 6) };
+  return { seconds, connected, stale: heard != null && seconds > Math.max(3 * every, 6) };
 }
 
 let changed = new Set();
@@ -43,6 +43,15 @@ function tell() {
 }
 
 const retryAfter = 2000; // ms
+
+// begin takes what came with the HTML: it may be all that ever comes, and gets old like the rest.
+export function begin() {
+  const { first, age } = document.body.dataset;
+  if (!first) return;
+  take({ set: JSON.parse(first) });
+  tell();
+  heard = (performance.getEntriesByType("navigation")[0]?.responseEnd ?? 0) - Number(age);
+}
 
 export function connect() {
   const source = new EventSource("/events");

@@ -41,4 +41,5 @@ label();
 lists.start();
 grid.start();
 smesher.start();
+live.begin();
 live.connect();

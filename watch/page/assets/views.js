@@ -5,8 +5,6 @@ import { $, h, text, attr, setIcon, span, keyed, count } from "./dom.js";
 const facts = (el, rows) => keyed(el, rows, (r) => r[0],
   (r) => h("div", {}, h("dt", {}, r[0]), h("dd", {})), (div, r) => text(div.lastChild, r[1]));
 
-const links = { nodes: "#nodes", rounds: "#poets", delivery: "#poets", atxs: "#atxs", layers: "#layers", state: "#layers", watch: "#alerts" };
-
 // headline is the verdict; of old data there is none.
 function headline(st, old) {
   const state = old ? "unknown" : st.state, firing = st.pages + st.warnings;
@@ -30,7 +28,7 @@ export function verdict() {
   if (st.silenced) rows.push(["silenced", st.silenced]);
   facts($("counts"), rows);
   keyed($("chain"), chain, (l) => l.id,
-    (l) => h("li", {}, h("a", { href: links[l.id] }, h("b", {}, h("span", {}), h("span", {}, l.name)), h("span", { class: "fact" }), h("span", { class: "why" }))),
+    (l) => h("li", {}, h("a", { href: l.href }, h("b", {}, h("span", {}), h("span", {}, l.name)), h("span", { class: "fact" }), h("span", { class: "why" }))),
     (li, l) => {
       li.className = l.state;
       const a = li.firstChild;

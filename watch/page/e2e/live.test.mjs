@@ -82,6 +82,17 @@ test("a real network is shown, its gateways are set, an alert is silenced", { ti
   const silences = await (await fetch(`${url}/api/v2/silences`)).json();
   assert.equal(silences.filter((s) => s.status.state === "active" && s.createdBy === "ada" && s.comment === "we know").length, 1);
 
+  // What is known of its death is one click away, and stays so when it is back.
+  const row = '#nodes-rows tr:has(a:text-is("node-3"))';
+  const href = await page.getAttribute(`${row} td:last-child a`, "href", { timeout: patience });
+  const report = await (await fetch(url + href)).text();
+  assert.match(report, /^node-3 died at .*killed from outside: killed.*The last lines of its log:\n\n.*level=/s);
+  tweedle("testnet", "restart", "node-3", "--dir", dir);
+  await page.waitForFunction((r) => document.querySelector(r).children[10].textContent === "1", row.replace(':has(a:text-is("node-3"))', ":nth-child(3)"), { timeout: patience });
+  assert.match(await page.textContent(`${row} td:last-child`), /^signal/);
+  assert.match(await page.textContent(`${row} td:nth-child(9)`), /^[\d.]+ [GM]iB/);
+  assert.match(await page.textContent(`${row} td:nth-child(8)`), /^\d+\.\d\d$/);
+
   // A smesher's view.
   await page.click('#nodes-rows a:has-text("node-1")');
   await page.waitForFunction(() => /PoET proof is due/.test(document.getElementById("smesher").textContent), null, { timeout: patience });

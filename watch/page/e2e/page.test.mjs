@@ -70,6 +70,33 @@ test("the keyboard reaches every cell, and a node from it", async () => {
   await close();
 });
 
+test("a crash leads to its report, a line of the log to its place and its call", async () => {
+  await scene("warned");
+  const { page, wrong, close } = await open(browser, url);
+  await page.waitForSelector('#nodes-rows a[href^="/crash/"]');
+  const cells = await page.$$eval("#nodes-rows tr:nth-child(3) td", (all) => all.map((td) => td.textContent));
+  assert.equal(cells.length, await page.$$eval("#nodes thead th", (all) => all.length));
+  assert.deepEqual([cells[7], cells[8], cells[10]], ["0.30", "63.3 GiB", "2"]);
+  assert.match(cells[11], /^panic of the crash of node-3 .+ ago/);
+  assert.match(await page.textContent("#nodes-rows tr:nth-child(2) td:nth-child(9)"), /^64\.3 GiB, full in 9\.0 h$/);
+  assert.equal(await page.textContent("#nodes-rows tr:first-child td:last-child"), "-");
+  assert.match(await page.textContent("#versions"), /^Version: v0\.9\.0\.$/);
+  const res = await fetch(url + await page.getAttribute("#nodes-rows tr:nth-child(3) td:last-child a", "href"));
+  assert.match(res.headers.get("content-type"), /^text\/plain/);
+  assert.match(await res.text(), /^node-3 died at .*exit status 2.*applied a layer.*session\.go:71/s);
+  const line = '#log-rows li:has(a[href^="/crash/"])';
+  assert.match(await page.textContent(line), /node-3/);
+  assert.equal(await page.getAttribute(`${line} a.who`, "href"), "#smesher/node-3");
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"], { origin: url });
+  await page.click(`${line} button`);
+  await page.waitForFunction((l) => document.querySelector(l).textContent === "copied", `${line} button`);
+  const call = await page.evaluate(() => navigator.clipboard.readText());
+  assert.match(call, new RegExp(`^curl -s '${url}/crash/node-3-\\w+'$`));
+  for (const path of ["/model/node/node-3", "/model/poet/poet-1", "/model/alerts", "/model/epochs", "/model/status"]) assert.equal((await fetch(url + path)).status, 200, path);
+  assert.deepEqual(wrong, []);
+  await close();
+});
+
 test("old data are not shown as if they were new, and it comes back by itself", async () => {
   await scene("well");
   const { page, close } = await open(browser, url);
@@ -86,6 +113,26 @@ test("old data are not shown as if they were new, and it comes back by itself", 
   await scene("warned");
   await page.waitForFunction(() => document.getElementById("age").textContent === "live" && document.getElementById("stale").hidden);
   await page.waitForFunction(() => document.getElementById("verdict-text").textContent === "It works, with warnings");
+  await close();
+});
+
+test("what came with the HTML is old when nothing else comes, and is all there is without scripts", async () => {
+  await scene("incident");
+  const silent = await browser.newContext();
+  const quiet = await silent.newPage();
+  await quiet.route("**/events", (r) => r.abort());
+  await quiet.goto(url);
+  assert.equal(await quiet.textContent("#verdict-text"), "The network stands still");
+  assert.equal(await quiet.getAttribute("#verdict-icon svg", "aria-label"), "broken");
+  await quiet.waitForSelector("#stale:not([hidden])", { timeout: 20_000 });
+  assert.equal(await quiet.textContent("#verdict-text"), "Not known now");
+  await silent.close();
+  const { page, wrong, close } = await open(browser, url, { javaScriptEnabled: false });
+  assert.equal(await page.textContent("#verdict-text"), "The network stands still");
+  assert.equal(await page.textContent("#chain .bad:first-child b"), "broken:Nodes");
+  assert.match(await page.textContent("noscript"), /It was so at \d\d:\d\d:\d\d UTC/);
+  if (shots) await page.screenshot({ path: `${shots}/no-script.png` });
+  assert.deepEqual(wrong, []);
   await close();
 });
 
