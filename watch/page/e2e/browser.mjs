@@ -29,15 +29,17 @@ export async function axe(page) {
   return found.violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.target.join(" ")}: ${n.failureSummary.split("\n").slice(1).join(";")}`));
 }
 
-// open opens a page whose every complaint is collected.
+// open opens a page whose every complaint is collected, and waits until it is live.
 export async function open(browser, url, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, reducedMotion: "reduce", ...options });
   const page = await context.newPage();
+  page.setDefaultTimeout(120_000); // the machine may be busy
   const wrong = [];
   page.on("console", (m) => { if (m.type() === "error" || m.type() === "warning") wrong.push(m.text()); });
   page.on("pageerror", (e) => wrong.push(e.message));
   page.on("request", (r) => { if (!r.url().startsWith(url)) wrong.push(`it asks for ${r.url()}`); });
   await page.goto(url);
+  if (options.javaScriptEnabled !== false) await page.waitForFunction(() => document.getElementById("age").textContent === "live");
   return { page, wrong, close: () => context.close() };
 }
 

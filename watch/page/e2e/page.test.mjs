@@ -6,6 +6,7 @@ import { axe, launch, open, program, until } from "./browser.mjs";
 
 const fixture = process.env.PAGE_FIXTURE;
 const shots = process.env.PAGE_SHOTS; // a folder for screenshots, if they are wanted
+const patience = 120_000; // the machine may be busy
 const timed = process.env.TWEEDLE_NIGHTLY; // the machine is quiet: times are judged too
 
 let browser, served, url;
@@ -79,7 +80,7 @@ test("a crash leads to its report, a line of the log to its place and its call",
   assert.deepEqual([cells[7], cells[8], cells[10]], ["0.30", "63.3 GiB", "2"]);
   assert.match(cells[11], /^panic of the crash of node-3 .+ ago/);
   assert.match(await page.textContent("#nodes-rows tr:nth-child(2) td:nth-child(9)"), /^64\.3 GiB, full in 9\.0 h$/);
-  assert.equal(await page.textContent("#nodes-rows tr:first-child td:last-child"), "-");
+  assert.equal(await page.textContent("#nodes-rows tr:nth-child(4) td:last-child"), "-"); // others may have died in scenes before
   assert.match(await page.textContent("#versions"), /^Version: v0\.9\.0\.$/);
   const res = await fetch(url + await page.getAttribute("#nodes-rows tr:nth-child(3) td:last-child a", "href"));
   assert.match(res.headers.get("content-type"), /^text\/plain/);
@@ -120,12 +121,12 @@ test("what came with the HTML is old when nothing else comes, and is all there i
   await scene("incident");
   const silent = await browser.newContext();
   const quiet = await silent.newPage();
+  quiet.setDefaultTimeout(patience);
   await quiet.route("**/events", (r) => r.abort());
   await quiet.goto(url);
-  assert.equal(await quiet.textContent("#verdict-text"), "The network stands still");
-  assert.equal(await quiet.getAttribute("#verdict-icon svg", "aria-label"), "broken");
-  await quiet.waitForSelector("#stale:not([hidden])", { timeout: 20_000 });
+  await quiet.waitForSelector("#stale:not([hidden])");
   assert.equal(await quiet.textContent("#verdict-text"), "Not known now");
+  assert.equal(await quiet.textContent("#verdict-why"), "It was, when the watch answered last: The network stands still");
   await silent.close();
   const { page, wrong, close } = await open(browser, url, { javaScriptEnabled: false });
   assert.equal(await page.textContent("#verdict-text"), "The network stands still");
@@ -217,7 +218,7 @@ test("500 nodes and 100 layers that change each second make no task of 50 ms", a
 test("the first paint comes within 100 ms after the HTML", async (t) => {
   await scene("well", 5);
   const times = [];
-  for (let i = 0; i < 5; i++) {
+  for (let i = 0; i < 10; i++) {
     const { page, close } = await open(browser, url);
     times.push(await until("a first paint", 10_000, () => page.evaluate(() => {
       const paint = performance.getEntriesByName("first-contentful-paint")[0], nav = performance.getEntriesByType("navigation")[0];
@@ -227,5 +228,5 @@ test("the first paint comes within 100 ms after the HTML", async (t) => {
   }
   times.sort((a, b) => a - b);
   t.diagnostic(`after ${times.map((x) => x.toFixed(0)).join(", ")} ms`);
-  if (timed) assert.ok(times[2] < 100, `${times[2]} ms`);
+  if (timed) assert.ok(times[5] < 100, `${times[5]} ms`);
 });
