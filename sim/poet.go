@@ -4,17 +4,25 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"strconv"
+	"time"
 
 	"tweedle/protocol/core"
+	service "tweedle/services/poet"
+	"tweedle/services/poet/book"
+	"tweedle/services/poet/rounds"
+	"tweedle/services/poet/work"
 	"tweedle/values/codec"
 	"tweedle/values/merkle"
 	"tweedle/values/types"
 )
 
-// poet is a PoET of the network: who calls it gets an answer at once, and the
-// calls take their time at the smesher's. What it lies about is in its kind:
+// poet is a PoET of the network: the server's machine of rounds decides when one
+// closes and what is to be proved, and what it does is done here in virtual time.
+// Who calls it gets an answer at once, and the calls take their time at the
+// smesher's. Members are kept and proofs are gone for without a disk, which has
+// simulators of its own. What a PoET lies about is in its kind:
 //
 //	hangs     takes everybody, and never says a word again
 //	pretends  says of every round that it still works on it
@@ -26,6 +34,10 @@ type poet struct {
 	name   string
 	kind   string // empty: it is honest
 	key    ed25519.PrivateKey
+	m      *rounds.Machine
+	life   int       // how often it was started
+	open   uint32    // the round that takes registrations, as stored
+	timer  time.Time // when the machine is to be woken
 	rounds map[uint32]*round
 }
 
@@ -49,17 +61,74 @@ func newPoet(w *world, i int, kind string) *poet {
 	return &poet{w: w, name: fmt.Sprint("poet-", i), kind: kind, key: ed25519.NewKeyFromSeed(seed[:]), rounds: make(map[uint32]*round)}
 }
 
+// start builds the machine from what is stored: at first, and after a crash, when
+// what was in work begins anew.
+func (p *poet) start() {
+	state := book.State{Open: max(p.open, p.w.poetry.Open(p.w.start))}
+	for _, n := range slices.Sorted(maps.Keys(p.rounds)) {
+		if len(p.rounds[n].members) > 0 {
+			state.Members = append(state.Members, n)
+		}
+		if p.rounds[n].raw != nil {
+			state.Proved = append(state.Proved, n)
+		}
+	}
+	p.life++
+	p.timer = time.Time{}
+	p.m = rounds.NewMachine(p.w.poetry, state)
+	p.step(nil)
+}
+
+// step feeds the machine one input and has what it says done.
+func (p *poet) step(in rounds.Input) {
+	for inputs := []rounds.Input{in}; len(inputs) > 0; inputs = inputs[1:] {
+		out := p.m.Step(p.w.now, inputs[0])
+		if out.Open != nil {
+			p.open = *out.Open
+		}
+		for _, n := range out.Seal {
+			sealed := rounds.Sealed{Round: n}
+			if r := p.rounds[n]; r != nil && len(r.members) > 0 {
+				sealed.Statement, sealed.Members = merkle.Root(r.members), uint64(len(r.members))
+			}
+			inputs = append(inputs, sealed)
+		}
+		for _, job := range out.Execute {
+			p.at(job.End, func() { p.finish(job) })
+		}
+		for _, e := range out.Events {
+			if e.Kind == service.EventOverdue && p.kind == "" {
+				p.w.violated(nil, "%s, round %s: %s", p.name, e.Round, e.Text)
+			}
+		}
+		if !out.Timer.Equal(p.timer) {
+			p.timer = out.Timer
+			p.at(out.Timer, func() { p.step(nil) })
+		}
+	}
+}
+
+// at has something done later, unless the PoET ends before.
+func (p *poet) at(t time.Time, do func()) {
+	life := p.life
+	p.w.at(t, func() {
+		if p.life == life {
+			do()
+		}
+	})
+}
+
 // register takes a challenge into the round that is open. Only a PoET that will
 // omit somebody signs for it here: nobody looks at the receipts of the others.
 func (p *poet) register(id types.NodeID, challenge types.Hash32) (string, *types.PoetReceipt) {
-	open := p.w.poetry.Open(p.w.now)
+	p.step(nil) // a round that ends at this moment takes nobody
+	open := p.m.Open()
 	r := p.rounds[open]
 	if r == nil {
 		r = &round{left: make(map[types.Hash32]bool)}
 		p.rounds[open] = r
-		p.w.at(p.w.poetry.End(open), func() { p.finish(open, r) })
 	}
-	name := strconv.Itoa(int(open))
+	name := service.RoundID(open)
 	if p.kind == "omits" && id[0]%3 == 0 {
 		r.left[challenge] = true
 	} else if !slices.Contains(r.members, [32]byte(challenge)) {
@@ -75,11 +144,12 @@ func (p *poet) register(id types.NodeID, challenge types.Hash32) (string, *types
 
 // finish ends a round: its proof goes to two gateways, as every PoET says of
 // what it has.
-func (p *poet) finish(n uint32, r *round) {
-	if len(r.members) == 0 || p.kind == "hangs" || p.kind == "pretends" {
+func (p *poet) finish(job work.Job) {
+	if p.kind == "hangs" || p.kind == "pretends" {
 		return
 	}
-	msg := p.message(n, r)
+	n, r := job.Round, p.rounds[job.Round]
+	msg := p.message(n, job.Statement)
 	if p.kind == "lies" {
 		switch n % 4 {
 		case 0:
@@ -90,22 +160,22 @@ func (p *poet) finish(n uint32, r *round) {
 			r.raw = []byte{1, 2, 3}
 		case 3:
 			if before := p.rounds[n-1]; before != nil {
-				msg = p.message(n-1, before)
+				msg = p.message(n-1, merkle.Root(before.members))
 			}
 		}
 	}
 	if r.raw == nil {
 		r.raw = codec.Encode(msg)
 	}
+	p.step(rounds.Stored{Round: n, Leaves: msg.Proof.NumLeaves})
 	p.deliver(n, r)
 }
 
-func (p *poet) message(n uint32, r *round) *types.PoetProofMessage {
-	statement := types.Hash32(merkle.Root(r.members))
+func (p *poet) message(n uint32, statement types.Hash32) *types.PoetProofMessage {
 	leaves := 10 * p.w.cfg.Activation.TickSize
 	return &types.PoetProofMessage{
 		Proof:  types.PoetProof{Root: poetRoot(statement, leaves), NumLeaves: leaves},
-		PoetID: types.NodeID(p.key.Public().(ed25519.PublicKey)), RoundID: strconv.Itoa(int(n)), Statement: statement,
+		PoetID: types.NodeID(p.key.Public().(ed25519.PublicKey)), RoundID: service.RoundID(n), Statement: statement,
 	}
 }
 
@@ -148,8 +218,8 @@ func (p *poet) proof(name string) ([]byte, [][32]byte, error) {
 }
 
 func (p *poet) answers(name string) (*round, error) {
-	n, err := strconv.Atoi(name)
-	if r := p.rounds[uint32(n)]; err == nil && r != nil && p.kind != "hangs" {
+	n, err := service.ParseRoundID(name)
+	if r := p.rounds[n]; err == nil && r != nil && p.kind != "hangs" {
 		return r, nil
 	}
 	return nil, errSilent

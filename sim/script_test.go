@@ -311,7 +311,9 @@ func TestWhatBuildsOnAThirdATXOfACheatIsTaken(t *testing.T) {
 	w := lab(t, 5)
 	cheat, n := w.nodes[0], w.nodes[3]
 	s := w.cfg.Schedule
-	w.run(s.First(2)-1, 0) // before the PoET round for epoch 2 closes
+	closes := w.poetry.Start(1).Add(-100 * time.Millisecond) // the PoET round for epoch 2
+	w.play(closes)
+	w.now = closes
 	first := *cheat.store.atxs[cheat.made[1]]
 	var variants []*types.ATX
 	for i := byte(1); i <= 3; i++ {
@@ -321,9 +323,10 @@ func TestWhatBuildsOnAThirdATXOfACheatIsTaken(t *testing.T) {
 		variants = append(variants, &v)
 	}
 	// Somebody new positions its first ATX on the third.
-	key, round := w.key("new"), w.poets[0].rounds[1]
+	key := w.key("new")
 	c := types.PoetChallenge{PublishEpoch: 2, PositioningATX: variants[2].ID(), InitialPost: &types.PostProof{Nonce: 9}}
-	round.members = append(round.members, c.Hash())
+	w.poets[0].register(key.NodeID(), c.Hash())
+	round := w.poets[0].rounds[1]
 	w.run(s.First(2), 5*time.Second) // the PoET has delivered
 	hear := func(topic core.Topic, raw []byte) core.Output {
 		out := n.hearRaw(t, "n04", topic, raw)
@@ -340,7 +343,7 @@ func TestWhatBuildsOnAThirdATXOfACheatIsTaken(t *testing.T) {
 	if err := codec.Decode(round.raw, &proof); err != nil {
 		t.Fatal(err)
 	}
-	last := len(round.members) - 1
+	last := slices.Index(round.members, [32]byte(c.Hash()))
 	a := &types.ATX{
 		PublishEpoch: 2, PositioningATX: c.PositioningATX, SmesherID: key.NodeID(),
 		Initial: &types.InitialATX{CommitmentATX: w.cfg.Activation.Golden, Post: *c.InitialPost},

@@ -62,7 +62,7 @@ type Options struct {
 type Faults struct {
 	Latency time.Duration // mean, one way; single messages take up to ten times as long
 	Loss    float64       // of requests and answers
-	Crashes int           // of honest nodes; each comes back with what it had stored
+	Crashes int           // of nodes, and as many of PoETs; each comes back with what it had stored
 	Splits  int           // partitions that cut off less than a third of the weight for a while
 	Skew    time.Duration // most that a clock is off
 }
@@ -180,6 +180,9 @@ func newWorld(o Options) *world {
 	w.people()
 	w.connect()
 	w.weather()
+	for _, p := range w.poets {
+		p.start()
+	}
 	for e := types.Epoch(0); e <= types.Epoch(w.opts.Epochs)+2; e++ {
 		w.epoch(w.first() + e)
 	}
@@ -432,6 +435,10 @@ func (w *world) weather() {
 	for range w.faults.Crashes {
 		n := honest[w.rng.IntN(len(honest))]
 		w.at(w.start.Add(time.Duration(w.rng.Int64N(int64(length)))), func() { n.crash(w.rng.IntN(2) == 0) })
+	}
+	for range w.faults.Crashes { // and of honest PoETs, one for each
+		p := w.poets[w.rng.IntN(len(w.poets))]
+		w.at(w.start.Add(time.Duration(w.rng.Int64N(int64(length)))), p.start)
 	}
 	for range w.faults.Splits {
 		// Not while ATXs are published: that is the one split that honest nodes
