@@ -94,6 +94,13 @@ func (n *node) look(out core.Output) {
 	if s.Parked > core.MaxParked || s.ParkedBytes > core.MaxParkedBytes || s.Wanted > syncer.MaxWants {
 		n.w.violated(n, "holds %d messages of %d bytes and wants %d objects", s.Parked, s.ParkedBytes, s.Wanted)
 	}
+	if n.w.result.Steps%64 == 0 {
+		for _, h := range n.m.Held() {
+			if h.Now > h.Max {
+				n.w.violated(n, "holds %d %s, at most %d may be", h.Now, h.What, h.Max)
+			}
+		}
+	}
 	if len(n.tokens) > core.MaxParked+core.MaxVerifying {
 		n.w.violated(n, "owes %d verdicts", len(n.tokens))
 	}

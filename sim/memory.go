@@ -192,7 +192,11 @@ func (s *memory) HighestEntry(last types.Epoch) (best *activation.Entry, err err
 func (s *memory) Poet(ref types.PoetProofRef) (*types.PoetProofMessage, error) {
 	return s.poets[ref], nil
 }
-func (s *memory) Malicious() (map[types.NodeID]time.Time, error)    { return s.evil, nil }
+func (s *memory) Malicious() (map[types.NodeID]time.Time, error) { return s.evil, nil }
+func (s *memory) Published(id types.NodeID) (bool, error) {
+	_, ok := s.newest[id]
+	return ok, nil
+}
 func (s *memory) ActiveSet(h types.Hash32) (types.ActiveSet, error) { return s.sets[h], nil }
 func (s *memory) Ballot(id types.BallotID) (*types.Ballot, error)   { return s.ballots[id], nil }
 func (s *memory) Block(id types.BlockID) (*types.Block, error)      { return s.blocks[id], nil }

@@ -251,6 +251,15 @@ func (r Core) Malicious() (map[types.NodeID]time.Time, error) {
 	return out, err
 }
 
+// Published implements core.Reader.
+func (r Core) Published(id types.NodeID) (found bool, err error) {
+	err = r.read(func(c *sqlite.Conn) error {
+		found, err = exists(c, "atxs WHERE smesher = ?", id[:])
+		return err
+	})
+	return found, err
+}
+
 // MaliciousIDs implements core.Library.
 func (r Core) MaliciousIDs() (out []types.NodeID, err error) {
 	err = r.read(func(c *sqlite.Conn) error {

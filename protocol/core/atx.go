@@ -3,6 +3,7 @@ package core
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"tweedle/protocol/activation"
 	"tweedle/protocol/malfeasance"
@@ -53,6 +54,9 @@ func (m *Machine) judgeATX(p *parked, msg *atxMessage) judgement {
 		return ignored(errKnown)
 	}
 	if v := m.verifying[msg.id]; v != nil {
+		if !m.atWork.add(p, len(v.waiting)) {
+			return ignored(errBusy)
+		}
 		v.waiting = append(v.waiting, p)
 		return judgement{later: true}
 	}
@@ -77,7 +81,7 @@ func (m *Machine) judgeATX(p *parked, msg *atxMessage) judgement {
 	if _, wanted := m.wanted.Get(msg.id); !wanted && m.registry.Full(msg.atx.PublishEpoch, msg.atx.SmesherID) {
 		return ignored(errTooMany)
 	}
-	if len(m.verifying) >= MaxVerifying {
+	if len(m.verifying) >= MaxVerifying || !m.atWork.add(p, 0) {
 		return ignored(errBusy)
 	}
 	m.verifying[msg.id] = &verifying{claim, []*parked{p}}
@@ -99,6 +103,7 @@ func (m *Machine) verified(in Verified) {
 		return
 	}
 	delete(m.verifying, in.ATX)
+	m.atWork.done(v.waiting)
 	j := judgement{class: in.Class}
 	if in.Class != Accept {
 		j.err = early(in.Why)
@@ -127,11 +132,16 @@ func (m *Machine) addATX(c *activation.Claim) {
 	m.write(WriteATX{c.ATX, entry})
 	m.wanted.Remove(entry.ID)
 	m.poets.referred(c.ATX.NIPosts[0].PoetProof)
+	m.asked.referred(c.ATX.NIPosts[0].PoetProof)
 	m.event(Activated{entry})
 	if other != nil {
 		if before := m.read.atx(other.ID); before != nil {
 			m.convict(malfeasance.FromATXs(before, c.ATX))
 		}
+	}
+	if a, ok := m.accused.Get(entry.Smesher); ok && !m.registry.Convicted(entry.Smesher) {
+		m.accused.Remove(entry.Smesher)
+		m.convicted(a.proof, a.at)
 	}
 	m.recheck(entry.PublishEpoch + 1)
 	m.arrived(syncer.Name{Kind: syncer.ATX, ID: entry.ID})
@@ -151,9 +161,31 @@ func (m *Machine) judgeMalfeasance(from Peer, msg *malfeasanceMessage) judgement
 	case err != nil:
 		return rejected(err)
 	}
-	m.convicted(msg.proof)
+	if id := msg.proof.Smesher; m.own(id) == nil && !m.read.published(id) {
+		m.accused.Put(id, accused{msg.proof, m.now})
+		return ignored(errNobody)
+	}
+	m.convicted(msg.proof, m.now)
 	m.arrived(syncer.Name{Kind: syncer.Malfeasance, ID: msg.proof.Smesher})
 	return accepted()
+}
+
+// maxAccused bounds the proofs against those who have no ATX here. Everybody can
+// make any number of them, with a key for each: they are not stored, and wait for
+// the ATX.
+const maxAccused = 1024
+
+var errNobody = early("its smesher has no ATX here")
+
+// accused is such a proof, and when it came.
+type accused struct {
+	proof *malfeasance.Proof
+	at    time.Time
+}
+
+func (m *Machine) accuses(id types.NodeID) bool {
+	_, waits := m.accused.Get(id)
+	return waits
 }
 
 // space answers package malfeasance.
@@ -176,13 +208,13 @@ func (m *Machine) convict(p *malfeasance.Proof) {
 	if m.registry.Convicted(p.Smesher) {
 		return
 	}
-	m.convicted(p)
+	m.convicted(p, m.now)
 	m.send(TopicMalfeasance, codec.Encode(p))
 }
 
-func (m *Machine) convicted(p *malfeasance.Proof) {
-	m.registry.Convict(p.Smesher, m.now)
-	m.write(WriteMalfeasance{p, m.now})
+func (m *Machine) convicted(p *malfeasance.Proof, at time.Time) {
+	m.registry.Convict(p.Smesher, at)
+	m.write(WriteMalfeasance{p, at})
 	m.event(Caught{p, m.own(p.Smesher) != nil})
 }
 
@@ -258,12 +290,22 @@ const (
 	MaxUnreferredPoets     = 1024
 	MaxUnreferredPoetBytes = 64 << 20
 	unreferredEpochs       = 3 // for how many epochs they are kept
+
+	// The same of those that an ATX refers to which is not judged yet: everybody can
+	// sign one for each. A long row of ATXs has one for each epoch.
+	MaxAskedPoets     = 16_384
+	MaxAskedPoetBytes = 512 << 20
 )
 
 type poetBudget struct {
-	proofs map[types.PoetProofRef]poetCost
-	bytes  int
-	drop   []types.PoetProofRef
+	count, size int // limits
+	proofs      map[types.PoetProofRef]poetCost
+	bytes       int
+	drop        []types.PoetProofRef
+}
+
+func newPoetBudget(count, size int) poetBudget {
+	return poetBudget{count: count, size: size, proofs: make(map[types.PoetProofRef]poetCost)}
 }
 
 func (b *poetBudget) referred(ref types.PoetProofRef) {
@@ -275,7 +317,7 @@ func (b *poetBudget) referred(ref types.PoetProofRef) {
 func (b *poetBudget) add(ref types.PoetProofRef, c poetCost) (gone []types.PoetProofRef, ok bool) {
 	b.proofs[ref] = c
 	b.bytes += c.size
-	for len(b.proofs) > MaxUnreferredPoets || b.bytes > MaxUnreferredPoetBytes {
+	for len(b.proofs) > b.count || b.bytes > b.size {
 		least, first := ref, true
 		for r, k := range b.proofs {
 			l := b.proofs[least]
@@ -305,10 +347,13 @@ func (b *poetBudget) forget(now types.Epoch) {
 
 // dropPoets has the proofs dropped whose time is over.
 func (m *Machine) dropPoets() {
-	for _, ref := range m.poets.drop {
-		m.write(DropPoet{ref})
+	for _, b := range []*poetBudget{&m.poets, &m.asked} {
+		b.forget(m.epoch())
+		for _, ref := range b.drop {
+			m.write(DropPoet{ref})
+		}
+		b.drop = nil
 	}
-	m.poets.drop = nil
 }
 
 // maxLeavesPerSecond is more than any machine computes.
@@ -341,14 +386,16 @@ func (m *Machine) judgePoet(from Peer, msg *poetMessage) judgement {
 		}
 		return accepted()
 	}
-	if !m.intake.wantedBy(syncer.Name{Kind: syncer.PoetProof, ID: msg.ref}) {
-		gone, ok := m.poets.add(msg.ref, poetCost{leaves, len(msg.raw), m.epoch()})
-		if !ok {
-			return ignored(errPoetBudget)
-		}
-		for _, ref := range gone {
-			m.write(DropPoet{ref})
-		}
+	budget := &m.poets
+	if m.intake.wantedBy(syncer.Name{Kind: syncer.PoetProof, ID: msg.ref}) {
+		budget = &m.asked
+	}
+	gone, ok := budget.add(msg.ref, poetCost{leaves, len(msg.raw), m.epoch()})
+	if !ok {
+		return ignored(errPoetBudget)
+	}
+	for _, ref := range gone {
+		m.write(DropPoet{ref})
 	}
 	m.write(WritePoet{msg.msg})
 	m.event(PoetStored{msg.ref, msg.msg})

@@ -101,7 +101,10 @@ type Machine struct {
 	electorates map[types.Hash32]*activation.Electorate
 	sets        bounded.Map[types.Hash32, types.ActiveSet] // not stored yet
 	verifying   map[types.ATXID]*verifying
+	atWork      work
 	poets       poetBudget
+	asked       poetBudget                         // of those that an ATX refers to which is not judged yet
+	accused     bounded.Map[types.NodeID, accused] // of whom no ATX is known
 	proposals   map[types.Layer]*layerProposals
 	extras      extras
 	ballots     bounded.Map[types.BallotID, *types.Ballot] // reference ballots that were fetched
@@ -138,6 +141,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		ballots:   bounded.New[types.BallotID, *types.Ballot](maxFetchedBallots),
 		wanted:    bounded.New[types.ATXID, struct{}](maxWanted),
 		refused:   bounded.New[types.ATXID, struct{}](maxRefused),
+		accused:   bounded.New[types.NodeID, accused](maxAccused),
 		batches:   make(map[Peer]*batch),
 		intake:    newIntake(),
 		slots:     slots{proving: make(map[types.BallotID][]*parked)},
@@ -148,7 +152,8 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		m.selves = append(m.selves, &self{Identity: id, slots: make(map[types.Epoch]ours)})
 	}
 	m.electorates = make(map[types.Hash32]*activation.Electorate)
-	m.poets.proofs = make(map[types.PoetProofRef]poetCost)
+	m.poets = newPoetBudget(MaxUnreferredPoets, MaxUnreferredPoetBytes)
+	m.asked = newPoetBudget(MaxAskedPoets, MaxAskedPoetBytes)
 	m.read = newView(r)
 	m.read.begin()
 	m.registry = activation.NewRegistry(cfg.Schedule, m.read.source(), m.read.malicious())
@@ -251,7 +256,6 @@ func (m *Machine) advance() {
 		m.layer = layer
 		m.forgetLayers()
 		m.expireTxs()
-		m.poets.forget(m.epoch())
 		m.dropPoets()
 		for _, s := range m.selves {
 			s.forget(m.epoch())

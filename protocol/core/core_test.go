@@ -291,7 +291,7 @@ func TestAMessageIsReadyWhenAllIsThere(t *testing.T) {
 }
 
 func TestJunkProofsDoNotPushOutARealOne(t *testing.T) {
-	b := poetBudget{proofs: make(map[types.PoetProofRef]poetCost)}
+	b := newPoetBudget(MaxUnreferredPoets, MaxUnreferredPoetBytes)
 	realProof := types.PoetProofRef{255}
 	if _, ok := b.add(realProof, poetCost{leaves: 1_000_000, size: 20_000}); !ok {
 		t.Fatal("no room for the first")

@@ -18,6 +18,18 @@ const (
 	MaxParkedBytesPerPeer = 8 << 20
 )
 
+// nameSize is about what one name that a message waits for takes, in bytes: a set
+// may name 16,384 ATXs that nobody knows, to each of a thousand messages.
+const nameSize = 64
+
+// Limits of what waits for the end of work on an ATX or a ballot. The same one may
+// come with as many signatures as its smesher likes.
+const (
+	MaxAtWork      = 4096
+	MaxAtWorkBytes = 64 << 20
+	maxSame        = 32 // messages for one piece of work
+)
+
 // stateOf names the state after a decision as something that can be missing.
 // It is never asked for: it comes when the layers before are applied.
 func stateOf(root types.Hash32) syncer.Name { return syncer.Name{Kind: kindState, ID: root} }
@@ -31,6 +43,7 @@ type parked struct {
 	msg     Message
 	until   time.Time
 	missing []syncer.Name
+	size    int // of the message, and of what is missing when it was parked
 	gone    bool
 	proved  bool // the proofs of its ballot's slots are valid
 }
@@ -55,7 +68,7 @@ func newIntake() intake {
 // park holds a message until what it misses is here, or a time; false if its
 // peer, or all together, have too much waiting.
 func (q *intake) park(p *parked) bool {
-	size := p.msg.size()
+	size := p.msg.size() + nameSize*len(p.missing)
 	a := q.peers[p.from]
 	if a == nil {
 		a = &account{}
@@ -63,7 +76,7 @@ func (q *intake) park(p *parked) bool {
 	if q.all.count >= MaxParked || q.all.bytes+size > MaxParkedBytes || a.count >= MaxParkedPerPeer || a.bytes+size > MaxParkedBytesPerPeer {
 		return false
 	}
-	p.gone = false
+	p.gone, p.size = false, size
 	q.peers[p.from] = a
 	a.count++
 	a.bytes += size
@@ -84,15 +97,14 @@ func (q *intake) park(p *parked) bool {
 
 func (q *intake) leave(p *parked) {
 	p.gone = true
-	size := p.msg.size()
 	a := q.peers[p.from]
 	a.count--
-	a.bytes -= size
+	a.bytes -= p.size
 	if a.count == 0 {
 		delete(q.peers, p.from)
 	}
 	q.all.count--
-	q.all.bytes -= size
+	q.all.bytes -= p.size
 	if n, ok := nameOf(p.msg); ok {
 		if q.hand[n]--; q.hand[n] == 0 {
 			delete(q.hand, n)
@@ -155,6 +167,27 @@ func (q *intake) expire(now time.Time) []*parked {
 		}
 	}
 	return out
+}
+
+// work is the messages that wait for the end of work.
+type work account
+
+// add tells whether there is room for one more of so many that wait for the same.
+func (w *work) add(p *parked, same int) bool {
+	if same >= maxSame || w.count >= MaxAtWork || w.bytes+p.msg.size() > MaxAtWorkBytes {
+		return false
+	}
+	w.count++
+	w.bytes += p.msg.size()
+	return true
+}
+
+// done takes out those whose work has ended.
+func (w *work) done(waited []*parked) {
+	for _, p := range waited {
+		w.count--
+		w.bytes -= p.msg.size()
+	}
 }
 
 // judgement is what became of a message.

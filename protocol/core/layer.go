@@ -34,10 +34,14 @@ type proposal struct {
 	txs        []types.TransactionID
 }
 
+// keptProposals is how many layers have their proposals here: the last two, the
+// running one, and the next, as others' clocks may be ahead.
+const keptProposals = 4
+
 // forgetLayers drops the proposals of layers that are decided long since.
 func (m *Machine) forgetLayers() {
 	for l := range m.proposals {
-		if l+2 < m.layer {
+		if l+keptProposals-2 < m.layer {
 			delete(m.proposals, l)
 		}
 	}

@@ -20,6 +20,8 @@ type Reader interface {
 	HighestEntry(last types.Epoch) (*activation.Entry, error)
 	Poet(types.PoetProofRef) (*types.PoetProofMessage, error)
 	Malicious() (map[types.NodeID]time.Time, error)
+	// Published tells whether a smesher has an ATX.
+	Published(types.NodeID) (bool, error)
 	ActiveSet(types.Hash32) (types.ActiveSet, error)
 	Ballot(types.BallotID) (*types.Ballot, error)
 	// ReferenceBallot returns the first ballot with epoch data of a smesher in
@@ -141,6 +143,15 @@ func (v *view) poet(ref types.PoetProofRef) *types.PoetProofMessage {
 }
 
 func (v *view) malicious() map[types.NodeID]time.Time { return get(v, v.r.Malicious) }
+
+func (v *view) published(id types.NodeID) bool {
+	for _, e := range v.entries {
+		if e.Smesher == id {
+			return true
+		}
+	}
+	return get(v, func() (bool, error) { return v.r.Published(id) })
+}
 
 func (v *view) activeSet(h types.Hash32) types.ActiveSet {
 	if got, ok := v.sets[h]; ok {

@@ -117,7 +117,7 @@ func (m *Machine) checkSlots(p *parked, id types.BallotID, c eligibility.Claim) 
 		return m.judge(p)
 	}
 	waiting, begun := m.slots.proving[id]
-	if !begun && len(m.slots.proving) >= MaxProving {
+	if !begun && len(m.slots.proving) >= MaxProving || !m.atWork.add(p, len(waiting)) {
 		return ignored(errBusy)
 	}
 	m.slots.proving[id] = append(waiting, p)
@@ -131,6 +131,7 @@ func (m *Machine) checkSlots(p *parked, id types.BallotID, c eligibility.Claim) 
 func (m *Machine) slotsChecked(in SlotsChecked) {
 	waiting := m.slots.proving[in.Ballot]
 	delete(m.slots.proving, in.Ballot)
+	m.atWork.done(waiting)
 	for _, p := range waiting {
 		if in.Err != nil {
 			m.verdict(p, rejected(in.Err))

@@ -112,7 +112,7 @@ func (m *Machine) clockOf(a syncer.Ask, shows uint64) {
 func (m *Machine) listed(p Peer, asked syncer.Epochs, got EpochsAnswer) {
 	until := m.now.Add(4 * m.cfg.Schedule.EpochDuration())
 	for _, id := range got.Malicious {
-		if n := (syncer.Name{Kind: syncer.Malfeasance, ID: id}); !m.registry.Convicted(id) && !m.handled(n) {
+		if n := (syncer.Name{Kind: syncer.Malfeasance, ID: id}); !m.registry.Convicted(id) && !m.handled(n) && !m.accuses(id) {
 			m.sync.WantFrom(n, p, until)
 		}
 	}

@@ -182,6 +182,9 @@ func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Ce
 	return certificate(m.Decision, s.signatures), nil
 }
 
+// Len returns how many layers have signatures.
+func (c *Certifier) Len() int { return len(c.layers) }
+
 // Signed returns what a smesher signed first in a layer.
 func (c *Certifier) Signed(layer types.Layer, smesher types.NodeID) (types.CertifyMessage, bool) {
 	t := c.layers[layer]

@@ -215,5 +215,8 @@ func (h *History) Commit(ext Path) {
 // Reset begins again with a link; what was executed is forgotten.
 func (h *History) Reset(first Link) { h.links, h.older, h.drafts = []Link{first}, Link{}, nil }
 
+// Len returns how many executed decisions wait, and how many links there are.
+func (h *History) Len() (drafts, links int) { return len(h.drafts), len(h.links) }
+
 // Links returns the links, oldest first.
 func (h *History) Links() []Link { return slices.Clone(h.links) }

@@ -291,6 +291,15 @@ func (m *Machine) named(w *want, by Peer) {
 // Wants returns how many objects are wanted.
 func (m *Machine) Wants() int { return len(m.wants) }
 
+// Most returns the most objects that are wanted because one peer named them, and the
+// most open asks for objects to one peer.
+func (m *Machine) Most() (wants, asks int) {
+	for _, p := range m.list {
+		wants, asks = max(wants, p.wants), max(asks, p.objects)
+	}
+	return wants, asks
+}
+
 // Have tells that an object is here, whatever way it came.
 func (m *Machine) Have(n Name) {
 	if w := m.wants[n]; w != nil {

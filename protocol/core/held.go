@@ -1,0 +1,61 @@
+package core
+
+import (
+	"tweedle/protocol/hare"
+	"tweedle/protocol/mesh"
+	"tweedle/protocol/syncer"
+)
+
+// Held is how much of something a machine holds, and the most that it may.
+type Held struct {
+	What     string
+	Now, Max int
+}
+
+// Held returns all that grows by what others send, in counts and in bytes, each with
+// its limit. It only reads, and takes as long as there are peers.
+func (m *Machine) Held() []Held {
+	q, most, names := &m.intake, account{}, 0
+	for _, a := range q.peers {
+		most.count, most.bytes = max(most.count, a.count), max(most.bytes, a.bytes)
+	}
+	for _, waiting := range q.by {
+		names += len(waiting)
+	}
+	wants, asks := m.sync.Most()
+	drafts, links := m.history.Len()
+	pool := m.cfg.Pool
+	return []Held{
+		{"parked messages", q.all.count, MaxParked},
+		{"bytes of parked messages", q.all.bytes, MaxParkedBytes},
+		{"parked messages of one peer", most.count, MaxParkedPerPeer},
+		{"bytes of parked messages of one peer", most.bytes, MaxParkedBytesPerPeer},
+		{"places in the order of parked messages", len(q.order), 2*MaxParked + 64},
+		{"names that parked messages wait for", names, MaxParkedBytes / nameSize},
+		{"messages of ATXs and ballots that are checked", m.atWork.count, MaxAtWork},
+		{"bytes of ATXs and ballots that are checked", m.atWork.bytes, MaxAtWorkBytes},
+		{"ATXs that are checked", len(m.verifying), MaxVerifying},
+		{"ballots that are checked", len(m.slots.proving), MaxProving},
+		{"objects that are wanted", m.sync.Wants(), syncer.MaxWants},
+		{"objects that one peer named", wants, syncer.MaxWantsPerPeer},
+		{"open asks for objects to one peer", asks, syncer.MaxAsksPerPeer},
+		{"ATXs that others refer to", m.wanted.Len(), maxWanted},
+		{"ATXs that were refused", m.refused.Len(), maxRefused},
+		{"proofs against smeshers without an ATX", m.accused.Len(), maxAccused},
+		{"PoET proofs that no ATX refers to", len(m.poets.proofs), MaxUnreferredPoets},
+		{"bytes of PoET proofs that no ATX refers to", m.poets.bytes, MaxUnreferredPoetBytes},
+		{"PoET proofs of ATXs that are not judged", len(m.asked.proofs), MaxAskedPoets},
+		{"bytes of PoET proofs of ATXs that are not judged", m.asked.bytes, MaxAskedPoetBytes},
+		{"active sets that nothing was decided by", m.sets.Len(), MaxSets},
+		{"electorates", len(m.electorates), maxElectorates},
+		{"reference ballots that were fetched", m.ballots.Len(), maxFetchedBallots},
+		{"layers with proposals", len(m.proposals), keptProposals},
+		{"answers about the history in work", len(m.batches), MaxParked},
+		{"layers with signatures", m.certify.Len(), hare.MaxOpenLayers},
+		{"executed decisions", drafts, mesh.MaxDrafts},
+		{"states", links, mesh.MaxHistory},
+		{"waiting transactions", m.pool.Len(), pool.Transactions},
+		{"bytes of waiting transactions", m.pool.Bytes(), pool.Bytes},
+		{"bytes of transactions that only proposals named", m.extras.bytes, MaxExtraBytes},
+	}
+}
