@@ -78,6 +78,7 @@ type Config struct {
 	Store  *store.DB
 	Node   Node
 	HTTP   http.RoundTripper // nil: the real network
+	Now    func() time.Time  // nil: the machine's clock
 	Log    *slog.Logger
 
 	turn *turn // of the node; nil: it has no other identity
@@ -129,6 +130,9 @@ func New(cfg Config) (*Smesher, error) {
 	params, err := cfg.Network.Params()
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	s := &Smesher{
 		cfg: cfg, params: params, rules: cfg.Network.Activation(params), schedule: cfg.Network.Schedule(params),
@@ -203,7 +207,7 @@ func (s *Smesher) Run(ctx context.Context) error {
 	defer close(s.ended)
 	var in activation.Input = activation.Tick{}
 	for {
-		out := s.machine.Step(time.Now(), in, positions{s})
+		out := s.machine.Step(s.cfg.Now(), in, positions{s})
 		if out.Dropped != "" {
 			s.log.Warn("smesher starts over", "reason", out.Dropped)
 		}
@@ -236,7 +240,7 @@ func (s *Smesher) Run(ctx context.Context) error {
 func (s *Smesher) until(wake time.Time) time.Duration {
 	pause := s.params.LayerDuration
 	if !wake.IsZero() {
-		pause = min(pause, time.Until(wake))
+		pause = min(pause, wake.Sub(s.cfg.Now()))
 	}
 	return max(pause, 0)
 }
@@ -266,7 +270,7 @@ func (s *Smesher) start(ctx context.Context, w activation.Work) {
 	if w.Until.IsZero() {
 		ctx, end = context.WithCancel(ctx)
 	} else {
-		ctx, end = context.WithDeadline(ctx, w.Until)
+		ctx, end = context.WithTimeout(ctx, w.Until.Sub(s.cfg.Now()))
 	}
 	s.stop[w.Kind] = end
 	s.work.Go(func() {

@@ -93,7 +93,7 @@ func (s *Smesher) bind() (types.ATXID, error) {
 	chosen := s.rules.Golden
 	if own, err := s.cfg.Store.LastATX(s.id); err == nil {
 		chosen = own.CommitmentATX // to which an identity is bound for ever
-	} else if highest, ok := s.cfg.Node.Highest(s.schedule.EpochAt(time.Now())); ok {
+	} else if highest, ok := s.cfg.Node.Highest(s.schedule.EpochAt(s.cfg.Now())); ok {
 		chosen = highest
 	}
 	s.commitment = &chosen

@@ -64,7 +64,7 @@ func (d *driver) loop(ctx context.Context) error {
 	peers := []core.Peer(nil)
 	wake, err := d.step(ctx, core.Tick{})
 	for err == nil {
-		timer := time.NewTimer(min(max(time.Until(wake), 0), d.n.params.LayerDuration))
+		timer := time.NewTimer(min(d.n.clock.Until(wake), d.n.params.LayerDuration))
 		in := core.Input(core.Tick{})
 		select {
 		case <-ctx.Done():
@@ -237,7 +237,7 @@ func (d *driver) input(ctx context.Context, in core.Input) bool {
 // ask brings a request to a peer, and tells the machine what came of it.
 func (d *driver) ask(ctx context.Context, a syncer.Ask) {
 	out := core.Answered{Ask: a.ID}
-	request, cancel := context.WithDeadline(ctx, a.Until)
+	request, cancel := context.WithTimeout(ctx, a.Until.Sub(d.n.now()))
 	raw, err := d.n.host.Request(request, p2p.PeerID(a.Peer), protocolAsk, codec.Encode(core.RequestOf(a)))
 	cancel()
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"tweedle/base/clock"
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
 	"tweedle/edges/api"
@@ -39,6 +40,7 @@ import (
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
+	"tweedle/values/bounded"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
@@ -81,10 +83,11 @@ type Config struct {
 	Version string
 	Log     *slog.Logger // nil: nothing is logged
 
-	// Socket and PoetTransport replace the operating system's network in
-	// simulations; nil is the real one.
+	// Socket, PoetTransport and Wall replace the operating system's network and clock
+	// in simulations; nil is the real one.
 	Socket        func(local *net.UDPAddr) (net.PacketConn, error)
 	PoetTransport http.RoundTripper
+	Wall          func() time.Time
 }
 
 // send is a gossip message on its way out.
@@ -103,6 +106,7 @@ type Node struct {
 	log        *slog.Logger
 	params     preset.Params
 	schedule   types.Schedule
+	clock      *clock.Clock
 	activation activation.Params
 	vmParams   vm.Params
 	identities []*identity // that smesh; none if we do not
@@ -123,7 +127,7 @@ type Node struct {
 	txs      chan send     // transactions of users, who may send many
 	ending   chan struct{} // closed when Run begins to end
 
-	handed *handedOver
+	handed handedOver
 }
 
 // Open prepares a node: it opens its files and its sockets, so that everything
@@ -134,7 +138,7 @@ func Open(cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log, sends: make(chan send, maxSends), txs: make(chan send, maxSends), ending: make(chan struct{}),
-		registry: telemetry.NewRegistry(), events: api.NewEvents(), handed: newHandedOver(),
+		registry: telemetry.NewRegistry(), events: api.NewEvents(), handed: handedOver{peers: bounded.New[types.PoetProofRef, int](maxHandedOver)},
 	}
 	telemetry.CountDropped(cfg.Log, n.registry)
 	defer func() {
@@ -183,6 +187,7 @@ func (n *Node) rules() error {
 		return err
 	}
 	n.schedule = n.cfg.Network.Schedule(n.params)
+	n.clock = clock.New(n.schedule.EpochDuration(), n.cfg.Wall, n.jumped)
 	n.activation = n.cfg.Network.Activation(n.params)
 	if n.cfg.Smeshing && n.cfg.Coinbase.IsZero() {
 		return smeshing.ErrNoCoinbase
@@ -417,7 +422,14 @@ func (n *Node) sender(ctx context.Context) error {
 	}
 }
 
-// now is the clock of the whole node.
-func (n *Node) now() time.Time { return time.Now() }
+// now is the clock of the whole node: the wall clock, but a jump of it only once it
+// has lasted.
+func (n *Node) now() time.Time { return n.clock.Now() }
+
+// jumped tells of a jump of the wall clock.
+func (n *Node) jumped(j clock.Jump) {
+	n.log.Error("the clock of this machine has jumped, and is followed once it has stayed there: look at its time service",
+		"reads", j.Wall.UTC().Format(time.RFC3339), "by", j.By.Round(time.Millisecond), "followed", j.Followed)
+}
 
 func (n *Node) epoch() types.Epoch { return n.schedule.EpochAt(n.now()) }

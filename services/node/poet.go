@@ -82,22 +82,15 @@ type handedOver struct {
 	peers bounded.Map[types.PoetProofRef, int]
 }
 
-func newHandedOver() *handedOver {
-	return &handedOver{peers: bounded.New[types.PoetProofRef, int](maxHandedOver)}
-}
-
-func (h *handedOver) get(ref types.PoetProofRef) int {
+// most notes that a proof was given to so many peers, and returns the most so far.
+func (h *handedOver) most(ref types.PoetProofRef, n int) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n, _ := h.peers.Get(ref)
+	if had, _ := h.peers.Get(ref); had >= n {
+		return had
+	}
+	h.peers.Put(ref, n)
 	return n
-}
-
-func (h *handedOver) set(ref types.PoetProofRef, n int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	had, _ := h.peers.Get(ref)
-	h.peers.Put(ref, max(had, n))
 }
 
 // Reasons why a gateway does not take proofs now.
@@ -122,14 +115,14 @@ func (n *Node) PublishPoet(ctx context.Context, data []byte) (api.Published, err
 	if out.Known, err = n.addPoet(ctx, core.Self, &m); err != nil {
 		return out, err
 	}
-	if out.Peers = n.handed.get(out.Ref); out.Peers >= gatewayPeers {
+	if out.Peers = n.handed.most(out.Ref, 0); out.Peers >= gatewayPeers {
 		return out, nil
 	}
 	if err := n.host.Publish(ctx, topicName(core.TopicPoet), data); err != nil && !errors.Is(err, p2p.ErrNoPeers) {
 		n.log.Warn("PoET proof was not gossiped", "ref", out.Ref.Short(), "err", err)
 	}
 	out.Peers = n.handOver(ctx, data)
-	n.handed.set(out.Ref, out.Peers)
+	n.handed.most(out.Ref, out.Peers)
 	if out.Peers == 0 {
 		return out, errNoPeers
 	}

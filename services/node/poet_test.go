@@ -8,6 +8,7 @@ import (
 	"tweedle/edges/api"
 	"tweedle/edges/store"
 	"tweedle/protocol/core"
+	"tweedle/values/bounded"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
@@ -85,16 +86,16 @@ func TestAPeerThatHandsAProofOverLearnsWhetherItWasKnown(t *testing.T) {
 }
 
 func TestHandOversAreRememberedUpToALimit(t *testing.T) {
-	h := newHandedOver()
+	h := handedOver{peers: bounded.New[types.PoetProofRef, int](maxHandedOver)}
 	ref := func(i int) types.PoetProofRef { return types.PoetProofRef{byte(i), byte(i >> 8)} }
 	for i := range 2 * maxHandedOver {
-		h.set(ref(i), 3)
-		h.set(ref(i), 1) // fewer later does not undo it
+		h.most(ref(i), 3)
+		h.most(ref(i), 1) // fewer later does not undo it
 	}
 	if h.peers.Len() != maxHandedOver {
 		t.Fatalf("%d are remembered, the limit is %d", h.peers.Len(), maxHandedOver)
 	}
-	if h.get(ref(0)) != 0 || h.get(ref(maxHandedOver)) != 3 || h.get(ref(2*maxHandedOver-1)) != 3 {
+	if h.most(ref(0), 0) != 0 || h.most(ref(maxHandedOver), 0) != 3 || h.most(ref(2*maxHandedOver-1), 0) != 3 {
 		t.Error("not the oldest were forgotten")
 	}
 }

@@ -37,7 +37,7 @@ func (n *Node) smesh() (err error) {
 	}
 	n.smeshers, err = smeshing.NewSmeshers(smeshing.Config{
 		Network: n.cfg.Network, Poets: n.cfg.Poets, Coinbase: n.cfg.Coinbase, NumUnits: n.cfg.NumUnits, Workers: n.cfg.PostWorkers, NoPull: n.cfg.DrillNoPull,
-		Store: n.db, Node: chain{n}, HTTP: n.cfg.PoetTransport, Log: n.log,
+		Store: n.db, Node: chain{n}, HTTP: n.cfg.PoetTransport, Now: n.now, Log: n.log,
 	}, all)
 	return err
 }
