@@ -150,9 +150,9 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: ## side by side with the reference; the last line is JSON
 	cd compat && $(GO) run ./cmd/bench
 
-generate: ## what is written by programs: stubs, assembler, the list of metrics
+generate: ## what is written by programs: stubs, assembler, the list of metrics, the table of files
 	$(GO) generate ./edges/api/... ./proofs/posw/...
-	$(GO) test -count=1 -run "^TestMetricsAreDocumented$$" ./cmd/tweedle -update
+	$(GO) test -count=1 -run "^(TestMetricsAreDocumented|TestEachFileOfANodeAndAPoet)$$" ./cmd/tweedle -update
 
 clean:
 	rm -rf $(BIN)

@@ -77,11 +77,14 @@ func rootCommand() *cobra.Command {
 		poetCommand(),
 		postCommand(),
 		versionCommand(),
+		manCommand(),
 		networkCommand(),
 		testnetCommand(),
 		walletCommand(),
 	)
 	strict(root)
+	completions(root)
+	root.DisableAutoGenTag = true // of man pages: a date of today
 	return root
 }
 

@@ -123,7 +123,7 @@ func networkNew() *cobra.Command {
 	f := cmd.Flags()
 	pathVar(f, &out, "out", "", "", "file to write; it must not be there")
 	pathVar(f, &from, "from", "", "", "network file whose preset and rules are taken over")
-	f.StringVar(&kind, "preset", "local", "rules to begin with: mainnet, testnet, local or test")
+	f.StringVar(&kind, "preset", "local", "rules to begin with: "+strings.Join(preset.Names(), ", "))
 	f.StringVar(&name, "name", "", "what people call it (default: its preset and six digits)")
 	f.StringVar(&genesis, "genesis", "+1m", "genesis time, like 2026-12-01T12:00:00Z, or from now on, like +10m")
 	f.StringArrayVar(&accounts, "account", nil, "ADDRESS=AMOUNT at genesis, an amount like `tweedle wallet send` takes; repeatable")
@@ -234,6 +234,6 @@ func networkRules() *cobra.Command {
 			return w.Flush()
 		},
 	}
-	cmd.Flags().StringVar(&name, "preset", "local", "preset whose values are shown: mainnet, testnet, local or test")
+	cmd.Flags().StringVar(&name, "preset", "local", "preset whose values are shown: "+strings.Join(preset.Names(), ", "))
 	return cmd
 }

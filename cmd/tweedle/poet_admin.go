@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tweedle/base/durable"
@@ -51,18 +53,58 @@ func adminCommand[T proto.Message](c cobra.Command, call func(context.Context, a
 			return err
 		}
 		if a.json {
-			b, err := protojson.MarshalOptions{Multiline: true, EmitUnpopulated: true, UseProtoNames: true}.Marshal(reply)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), string(b))
-			return err
+			return printProto(cmd.OutOrStdout(), reply)
 		}
 		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		table(t, reply)
 		return t.Flush()
 	}
 	return cmd
+}
+
+// printProto prints a message as JSON in which 64-bit numbers are numbers, as everywhere in what
+// our commands print; protojson, whose other forms it has, makes them strings.
+func printProto(w io.Writer, m proto.Message) error {
+	b, err := protojson.MarshalOptions{EmitUnpopulated: true, UseProtoNames: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	var v map[string]any
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	numbers(m.ProtoReflect().Descriptor(), v)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func numbers(d protoreflect.MessageDescriptor, v map[string]any) {
+	for name, value := range v {
+		f := d.Fields().ByName(protoreflect.Name(name))
+		if f == nil {
+			continue
+		}
+		list, many := value.([]any)
+		if !many {
+			list = []any{value}
+		}
+		for i, value := range list {
+			switch value := value.(type) {
+			case map[string]any:
+				if f.Message() != nil && !f.IsMap() {
+					numbers(f.Message(), value)
+				}
+			case string:
+				if k := f.Kind(); k == protoreflect.Uint64Kind || k == protoreflect.Int64Kind {
+					list[i] = json.Number(value)
+				}
+			}
+		}
+		if !many {
+			v[name] = list[0]
+		}
+	}
 }
 
 // adminFlags say which server is meant.
@@ -161,6 +203,7 @@ func poetGateways() *cobra.Command {
 		}, gatewayTable),
 		adminCommand(cobra.Command{
 			Use: "remove ADDRESS", Short: "Forget a gateway", Example: "  tweedle poet gateways remove --dir ~/poet node-3.example:9092", Args: exactArgs(1, "ADDRESS"),
+			ValidArgsFunction: ofServer(gatewayAddresses),
 		}, func(ctx context.Context, c adminClient, args []string) (*poetadminpb.ListGatewaysResponse, error) {
 			return c.RemoveGateway(ctx, &poetadminpb.RemoveGatewayRequest{Address: args[0]})
 		}, gatewayTable),
@@ -186,6 +229,7 @@ func poetProofs() *cobra.Command {
 	list.Flags().BoolVar(&undelivered, "undelivered", false, "only those that wait")
 	parent.AddCommand(list, adminCommand(cobra.Command{
 		Use: "rebroadcast ROUND", Short: "Offer a stored proof to every gateway again", Example: "  tweedle poet proofs rebroadcast --dir ~/poet 17", Args: exactArgs(1, "ROUND"),
+		ValidArgsFunction: ofServer(roundsWithProof),
 	}, func(ctx context.Context, c adminClient, args []string) (*poetadminpb.RebroadcastResponse, error) {
 		return c.Rebroadcast(ctx, &poetadminpb.RebroadcastRequest{RoundId: args[0]})
 	}, func(w io.Writer, out *poetadminpb.RebroadcastResponse) { proofTable(w, out.GetProof()) }))
@@ -218,11 +262,14 @@ again when its time has come. Where the right round is open nothing changes.`,
 	return parent
 }
 
+// dateUTC is how times are printed for people.
+const dateUTC = "2006-01-02 15:04:05Z"
+
 func roundTable(w io.Writer, out *poetadminpb.ListRoundsResponse) {
 	fmt.Fprintln(w, "ROUND\tSTATE\tSTART\tEND\tMEMBERS\tLEAVES\tLEAVES/S")
 	for _, r := range out.GetRounds() {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%.0f\n", r.GetId(), r.GetState(), r.GetStart().AsTime().Format(time.DateTime),
-			r.GetEnd().AsTime().Format(time.DateTime), r.GetMembers(), r.GetLeaves(), r.GetRate())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%.0f\n", r.GetId(), r.GetState(), r.GetStart().AsTime().Format(dateUTC),
+			r.GetEnd().AsTime().Format(dateUTC), r.GetMembers(), r.GetLeaves(), r.GetRate())
 	}
 }
 

@@ -49,12 +49,15 @@ func TestABackupIsTheServerAgain(t *testing.T) {
 			t.Errorf("%s: the server says %s, and said %s", file, after, before)
 		}
 		var list struct {
-			Rounds []struct{ ID, Members string }
+			Rounds []struct {
+				ID      string
+				Members uint64
+			}
 		}
 		if err := json.Unmarshal([]byte(mustTweedle(t, "poet", "rounds", "--dir", restored, "--json")), &list); err != nil {
 			t.Fatal(err)
 		}
-		if len(list.Rounds) != 1 || list.Rounds[0].ID != round || list.Rounds[0].Members != "1" {
+		if len(list.Rounds) != 1 || list.Rounds[0].ID != round || list.Rounds[0].Members != 1 {
 			t.Errorf("%s: rounds %+v", file, list.Rounds)
 		}
 		if err := stop(); err != nil {

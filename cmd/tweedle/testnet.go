@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tweedle/edges/preset"
 	"tweedle/services/testnet"
 )
 
@@ -26,7 +27,7 @@ func testnetCommand() *cobra.Command {
 	dir := new(string)
 	pathVar(cmd.PersistentFlags(), dir, "dir", "", defaultTestnetDir(), "directory that holds everything")
 	cmd.AddCommand(
-		testnetUp(dir), testnetStatus(dir), testnetEnv(dir), testnetLogs(dir),
+		testnetUp(dir), testnetStatus(dir), testnetEnv(dir), testnetLogs(dir), testnetSnapshot(dir),
 		testnetDo(dir, testnet.Kill, "NAME...", "Kill processes (SIGKILL); they stay down until restarted", "node-2"),
 		testnetDo(dir, testnet.Pause, "NAME...", "Stop the clock of processes (SIGSTOP)", "node-2"),
 		testnetDo(dir, testnet.Resume, "NAME...", "Let paused processes go on (SIGCONT)", "node-2"),
@@ -97,7 +98,7 @@ func testnetUp(dir *string) *cobra.Command {
 	f.IntVar(&o.Nodes, "nodes", 0, fmt.Sprintf("smeshing nodes (default %d)", testnet.DefaultNodes))
 	f.IntVar(&o.Poets, "poets", 0, fmt.Sprintf("PoET servers (default %d)", testnet.DefaultPoets))
 	f.IntVar(&o.Gateways, "gateways", 0, fmt.Sprintf("nodes that the PoETs deliver to (default %d, or all if there are fewer)", testnet.DefaultGateways))
-	f.StringVar(&o.Preset, "preset", "", "network parameters (default \""+testnet.DefaultPreset+"\")")
+	f.StringVar(&o.Preset, "preset", "", "network parameters: "+strings.Join(preset.Names(), ", ")+" (default \""+testnet.DefaultPreset+"\")")
 	ruleFlags(f, &o.Rules)
 	f.IntVar(&o.Epochs, "epochs", 0, "end after so many full epochs with ballots (default: run until Ctrl-C)")
 	f.Float64Var(&o.TxRate, "tx-rate", testnet.DefaultTxRate, "transactions to send per second; 0: none")
@@ -160,7 +161,11 @@ func testnetStatus(dir *string) *cobra.Command {
 				e.SetIndent("", "  ")
 				return e.Encode(s)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.Join(s.Text(time.Now()), "\n"))
+			lines := s.Text(time.Now())
+			if out, ok := cmd.OutOrStdout().(*os.File); ok {
+				lines = testnet.Fit(out, lines)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.Join(lines, "\n"))
 			return err
 		},
 	}
@@ -168,13 +173,64 @@ func testnetStatus(dir *string) *cobra.Command {
 	return cmd
 }
 
+func testnetSnapshot(dir *string) *cobra.Command {
+	parent := &cobra.Command{
+		Use: "snapshot", Short: "Keep a whole testnet that is down in a file, and load it again",
+		Long: `Keeps everything of a testnet that is down, keys and logs too, in one file that
+only you can read, or makes that testnet again in an empty directory. What is
+loaded goes on with the same genesis when it is started, as if it had been down
+meanwhile: epochs that passed are missed. Never run it beside the testnet that it
+was saved from: both have the same keys.`,
+		Example: "  tweedle testnet down && tweedle testnet snapshot save before.tar.gz && tweedle testnet up\n" +
+			"  tweedle testnet snapshot load before.tar.gz --dir /tmp/again && tweedle testnet up --dir /tmp/again",
+		Args: noArgs,
+	}
+	var asJSON bool
+	print := func(cmd *cobra.Command, v map[string]any, text string) error {
+		if asJSON {
+			return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+		}
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
+		return err
+	}
+	parent.AddCommand(
+		&cobra.Command{
+			Use: "save FILE", Short: "Write a new file with everything of the testnet in --dir, which is down",
+			Example: "  tweedle testnet snapshot save before.tar.gz --dir /tmp/net", Args: exactArgs(1, "FILE"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				size, err := testnet.Save(*dir, args[0])
+				if err != nil {
+					return err
+				}
+				return print(cmd, map[string]any{"file": args[0], "bytes": size},
+					fmt.Sprintf("%s holds the testnet, %d bytes; to load it: tweedle testnet snapshot load %s --dir DIR", args[0], size, shellWord(args[0])))
+			},
+		},
+		&cobra.Command{
+			Use: "load FILE", Short: "Make the testnet of a file in --dir, which is empty or not there",
+			Example: "  tweedle testnet snapshot load before.tar.gz --dir /tmp/again", Args: exactArgs(1, "FILE"),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				if err := testnet.Load(args[0], *dir); err != nil {
+					return err
+				}
+				return print(cmd, map[string]any{"dir": *dir}, fmt.Sprintf("the testnet is in %s; to start it: tweedle testnet up --dir %s", *dir, shellWord(*dir)))
+			},
+		},
+	)
+	for _, c := range parent.Commands() {
+		c.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	}
+	return parent
+}
+
 func testnetLogs(dir *string) *cobra.Command {
 	var follow bool
 	var lines int
 	cmd := &cobra.Command{
-		Use:     "logs [NAME...]",
-		Short:   "Print the end of the processes' logs, of all if none is named",
-		Example: "  tweedle testnet logs node-1 -f\n  tweedle testnet logs -n 5",
+		Use:               "logs [NAME...]",
+		Short:             "Print the end of the processes' logs, of all if none is named",
+		Example:           "  tweedle testnet logs node-1 -f\n  tweedle testnet logs -n 5",
+		ValidArgsFunction: processNames(dir),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if lines < 0 {
 				return usageError{fmt.Errorf("%d lines: choose 0 or more with -n", lines)}
@@ -218,6 +274,10 @@ func testnetDo(dir *string, c testnet.Command, args, short, example string) *cob
 			}
 			return err
 		},
+	}
+	cmd.ValidArgsFunction = processNames(dir)
+	if c == testnet.Add {
+		cmd.ValidArgsFunction = cobra.FixedCompletions([]string{string(testnet.Node), string(testnet.Poet)}, cobra.ShellCompDirectiveNoFileComp)
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the names of the processes it was done to as JSON")
 	return cmd

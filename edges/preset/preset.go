@@ -49,16 +49,22 @@ type Params struct {
 // presets in the order in which they are listed to people.
 func presets() []Params { return []Params{Mainnet(), Testnet(), Local(), Test()} }
 
+// Names are those of the presets.
+func Names() (names []string) {
+	for _, p := range presets() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
 // Named returns the preset of a name.
 func Named(name string) (Params, error) {
-	var names []string
 	for _, p := range presets() {
 		if p.Name == name {
 			return p, nil
 		}
-		names = append(names, p.Name)
 	}
-	return Params{}, fmt.Errorf("unknown preset %q: choose one of %s", name, strings.Join(names, ", "))
+	return Params{}, fmt.Errorf("unknown preset %q: choose one of %s", name, strings.Join(Names(), ", "))
 }
 
 // Mainnet has the published constants (reference/protocol.md A15).

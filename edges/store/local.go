@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -102,6 +104,35 @@ func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash t
 	return err
 }
 
+// nameCounter is, in local.db, a number by which it is told from others, and in state.db that of the
+// local.db beside it: one of another node may have counted as much as ours.
+const nameCounter = "name of local.db"
+
+// know looks whether local.db is the one that state.db knows. Where nothing was signed before it
+// is; a new state.db, or one from before there were names, gets to know it.
+func (db *DB) know() error {
+	name, err := getCounter(db.local, nameCounter)
+	if err == nil && name == 0 {
+		var b [8]byte
+		rand.Read(b[:]) //nolint:errcheck // it never fails
+		name = binary.BigEndian.Uint64(b[:]) | 1
+		err = db.writeLocal(func(c *sqlite.Conn) error { return putCounter(c, nameCounter, name) })
+	}
+	if err != nil {
+		return localFile.explain(db.dir, err)
+	}
+	known, err := getCounter(db.state, nameCounter)
+	if db.known = known; err == nil && known != name {
+		if db.foreign = known != 0 && db.remembered > 0; !db.foreign {
+			err = db.write(func(c *sqlite.Conn) error { return putCounter(c, nameCounter, name) })
+		}
+	}
+	if err != nil {
+		return stateFile.explain(db.dir, err)
+	}
+	return nil
+}
+
 // signedFloor names the counter of the lowest slot that is open in a domain.
 func signedFloor(d signing.Domain) string { return fmt.Sprintf("floor %d", d) }
 
@@ -141,7 +172,7 @@ func distrustIn(c *sqlite.Conn, identity types.NodeID) (uint64, error) {
 // distrusted tells whether local.db is older than what an identity signed.
 func (db *DB) distrusted(c *sqlite.Conn, identity types.NodeID) (bool, error) {
 	epoch, err := distrustIn(c, identity)
-	return db.signed < db.remembered || db.seen[identity] || epoch != 0, err
+	return db.signed < db.remembered || db.foreign || db.seen[identity] || epoch != 0, err
 }
 
 // RolledBack tells whether local.db was found older than it should be: than
@@ -206,6 +237,11 @@ func (db *DB) TrustLocal(identity types.NodeID) error {
 	defer db.localMu.Unlock()
 	to := max(db.signed, db.remembered)
 	err := db.writeLocalLocked(func(c *sqlite.Conn) error {
+		if db.foreign { // from now on it is the one that state.db knows
+			if err := putCounter(c, nameCounter, db.known); err != nil {
+				return err
+			}
+		}
 		for _, key := range []string{distrustOf(identity), distrustCounter} {
 			if err := putCounter(c, key, 0); err != nil {
 				return err
@@ -214,7 +250,7 @@ func (db *DB) TrustLocal(identity types.NodeID) error {
 		return putCounter(c, signedCounter, to)
 	})
 	if err == nil {
-		db.signed = to
+		db.signed, db.foreign = to, false
 		delete(db.seen, identity)
 	}
 	return err

@@ -33,6 +33,8 @@ type DB struct {
 	local      *sqlite.Conn
 	signed     uint64 // how often the guard was written; also in local.db
 	remembered uint64 // the same as state.db remembers it, at open
+	known      uint64 // name of the local.db that state.db knows
+	foreign    bool   // ours is another one, and something was signed before
 	// seen are our identities of which others have what we do not know.
 	seen map[types.NodeID]bool
 
@@ -84,6 +86,9 @@ func Open(dir string, network types.GenesisID) (_ *DB, err error) {
 	}
 	if db.remembered, err = getCounter(db.state, signedCounter); err != nil {
 		return nil, stateFile.explain(dir, err)
+	}
+	if err := db.know(); err != nil {
+		return nil, err
 	}
 	return db, syncDir(dir)
 }

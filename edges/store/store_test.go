@@ -599,6 +599,44 @@ func TestAnOldCopyOfLocalDBIsNotSignedWith(t *testing.T) {
 	}
 }
 
+// local.db of another node has counted more than ours, and knows nothing of what we have signed.
+func TestALocalDBOfAnotherNodeIsNotSignedWith(t *testing.T) {
+	t.Parallel()
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	me := types.NodeID(hash(1))
+	db := openAt(t, dir)
+	must(t, db.Guard(signing.Ballot, me, 1, hash(1)))
+	must(t, db.Apply(LayerResult{Layer: 2}))
+	must(t, db.Close())
+	db = openAt(t, elsewhere)
+	for slot := range uint64(5) {
+		must(t, db.Guard(signing.Ballot, types.NodeID(hash(2)), slot, hash(2)))
+	}
+	must(t, db.Close())
+	must(t, os.WriteFile(dir+"/local.db", got[[]byte](t)(os.ReadFile(elsewhere+"/local.db")), 0o600))
+	for range 2 { // also after a restart
+		db = openAt(t, dir)
+		if err := db.Guard(signing.Ballot, me, 1, hash(3)); !errors.Is(err, ErrRolledBack) {
+			t.Fatalf("the guard said %v", err)
+		}
+		must(t, db.Close())
+	}
+	db = openAt(t, dir)
+	must(t, db.TrustLocal(me))
+	must(t, db.Close())
+	db = openAt(t, dir)
+	if got[bool](t)(db.RolledBack(me)) {
+		t.Error("the trust was forgotten")
+	}
+	must(t, db.Guard(signing.Ballot, me, 9, hash(9)))
+	// A new state.db takes local.db as it is.
+	must(t, db.Close())
+	must(t, os.Remove(dir+"/state.db"))
+	if got[bool](t)(openAt(t, dir).RolledBack(me)) {
+		t.Error("a state.db that was deleted brings a doubt")
+	}
+}
+
 // The whole directory was restored, so the two databases agree: what others have
 // of ours tells.
 func TestWhatOthersHaveOfOursShowsThatADirectoryIsOld(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 // Files of the node's folder beside those of its store and its smesher.
 const (
 	peerKey   = "p2p.key"
-	peersFile = "peers.json"
+	peersFile = "peers.json" // addresses of good peers
 	// identitiesFile lists the folders of the other identities, for Kept.
 	identitiesFile = "identities.json"
 

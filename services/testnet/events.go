@@ -66,6 +66,18 @@ func encode(at time.Time, e Event) ([]byte, error) {
 	return append([]byte(head), body[1:]...), nil
 }
 
+// Times as people read them, and of which zone they are.
+func clock(t time.Time) string { return t.UTC().Format("15:04:05Z") }
+func date(t time.Time) string  { return t.UTC().Format("2006-01-02 15:04:05Z") }
+
+// count is a number of things in words.
+func count[N int | uint64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 // Started is the first event.
 type Started struct {
 	Page      *string   `json:"page"` // URL of the watch's page; null: nobody watches
@@ -86,16 +98,16 @@ func (s Started) text() string {
 	if s.Resumed {
 		how = "continuing"
 	}
-	when := "genesis was " + s.Genesis.Local().Format(time.DateTime)
+	when := "genesis was " + date(s.Genesis)
 	if left := time.Until(s.Genesis); left > 0 {
-		when = fmt.Sprintf("genesis in %.0f s, at %s", left.Seconds(), s.Genesis.Local().Format(time.TimeOnly))
+		when = fmt.Sprintf("genesis in %.0f s, at %s", left.Seconds(), clock(s.Genesis))
 	}
 	where := ""
 	if s.Page != nil {
 		where = "open " + *s.Page + ": "
 	}
-	return where + fmt.Sprintf("%s network %s (id %.10s) of %d nodes and %d PoETs in %s; %s",
-		how, s.Network, s.GenesisID, s.Nodes, s.Poets, s.Dir, when)
+	return where + fmt.Sprintf("%s network %s (id %.10s) of %s and %s in %s; %s",
+		how, s.Network, s.GenesisID, count(s.Nodes, "node"), count(s.Poets, "PoET"), s.Dir, when)
 }
 
 // Process tells that a process is up, was paused or resumed, or has ended as
@@ -188,7 +200,7 @@ func stepText(s telemetry.SmesherStep) string {
 		out += ": " + s.Detail
 	}
 	if t, err := time.Parse(time.RFC3339, s.Until); err == nil {
-		out += " until " + t.Local().Format(time.TimeOnly)
+		out += " until " + clock(t)
 	}
 	if s.Error != "" {
 		out += " (in trouble: " + s.Error + ")"
@@ -216,8 +228,8 @@ func (c Clock) text() string {
 	if c.Epoch == 0 {
 		return "genesis: epoch 0 begins"
 	}
-	return fmt.Sprintf("epoch %d begins at layer %d: %d of %d smeshers have an ATX for it; %d transactions sent so far",
-		c.Epoch, c.Layer, c.ATXs, c.Nodes, c.Sent)
+	return fmt.Sprintf("epoch %d begins at layer %d: %d of %d smeshers have an ATX for it; %s sent so far",
+		c.Epoch, c.Layer, c.ATXs, c.Nodes, count(c.Sent, "transaction"))
 }
 
 // Layer tells that a layer was applied.
@@ -239,7 +251,7 @@ func (l Layer) text() string {
 	if l.Block != "" {
 		block = fmt.Sprintf("block %-10.10s", l.Block)
 	}
-	out := fmt.Sprintf("layer %-5d %s %4d txs  state %-10.10s  %d/%d nodes agree", l.Layer, block, l.Txs, l.StateRoot, l.Agree, l.Nodes)
+	out := fmt.Sprintf("layer %-5d %s %4d txs  state %-10.10s  %d/%d agree", l.Layer, block, l.Txs, l.StateRoot, l.Agree, l.Nodes)
 	if l.Outcomes > 1 {
 		out += fmt.Sprintf("  DIVERGED: %d different outcomes", l.Outcomes)
 	}
@@ -258,7 +270,7 @@ type PoetRound struct {
 
 func (PoetRound) kind() string { return "poet_round" }
 func (r PoetRound) text() string {
-	out := fmt.Sprintf("%-8s round %s %s, %d members", r.Name, r.Round, r.State, r.Members)
+	out := fmt.Sprintf("%-8s round %s %s, %s", r.Name, r.Round, r.State, count(r.Members, "member"))
 	if r.Leaves > 0 {
 		out += fmt.Sprintf(", %d leaves", r.Leaves)
 	}
@@ -284,16 +296,19 @@ func gatewaysText(gs []Gateway) string {
 	if len(gs) == 0 {
 		return "none"
 	}
-	count := map[string]int{}
+	counts := map[string]int{}
 	var order []string
 	for _, g := range gs {
-		if count[g.State] == 0 {
+		if counts[g.State] == 0 {
 			order = append(order, g.State)
 		}
-		count[g.State]++
+		counts[g.State]++
 	}
 	for i, s := range order {
-		order[i] = fmt.Sprintf("%d %s", count[s], s)
+		order[i] = fmt.Sprintf("%d %s", counts[s], s)
+		if s == "candidate" {
+			order[i] = count(counts[s], s)
+		}
 	}
 	return strings.Join(order, ", ")
 }

@@ -75,6 +75,19 @@ func (l *launcher) process(name string) (*process, error) {
 	return l.processes[name], nil
 }
 
+// Names are those of the processes of the testnet in dir, running or not.
+func Names(dir string) ([]string, error) {
+	d, err := openDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	p, err := d.readPlan()
+	if err != nil {
+		return nil, err
+	}
+	return p.choose(nil, d.hasWatch())
+}
+
 // choose checks process names; none means all.
 func (p *plan) choose(names []string, watched bool) ([]string, error) {
 	all := append(p.names(Node), p.names(Poet)...)

@@ -259,8 +259,12 @@ func (s Summary) text() string {
 	if !s.OK {
 		out = "NOT ok: " + strings.Join(s.Reasons, "; ")
 	}
-	return fmt.Sprintf("%s\n    %d epochs, %d layers (%d empty), %d transactions applied, %d ATXs, %d PoET proofs, %d state root(s) at layer %d",
-		out, s.Epochs, s.Layers, s.EmptyLayers, s.TransactionsApplied, s.ATXs, s.PoetProofs, s.StateRoots, s.LastCommonLayer)
+	if s.Epochs == 0 {
+		return out + "\n    it ended before a full epoch with ballots was over: nothing was judged"
+	}
+	return fmt.Sprintf("%s\n    %s, %s (%d empty), %s applied,\n    %s, %s, %s at layer %d",
+		out, count(s.Epochs, "epoch"), count(s.Layers, "layer"), s.EmptyLayers, count(s.TransactionsApplied, "transaction"),
+		count(s.ATXs, "ATX"), count(s.PoetProofs, "PoET proof"), count(s.StateRoots, "state root"), s.LastCommonLayer)
 }
 
 // Limits of the verdict.
@@ -278,6 +282,7 @@ const (
 func (l *ledger) judge(epochs []types.Epoch, nodes []member) Summary {
 	s := Summary{Epochs: len(epochs), PoetProofs: len(l.proofs)}
 	var diverged, unknown []types.Layer
+	missed := make(map[string][]types.Epoch)
 	for _, e := range epochs {
 		for n := l.schedule.First(e); n < l.schedule.First(e+1); n++ {
 			s.Layers++
@@ -298,8 +303,13 @@ func (l *ledger) judge(epochs []types.Epoch, nodes []member) Summary {
 			if l.atxs[m.Name][e-1] {
 				s.ATXs++
 			} else if e >= l.due(m) {
-				s.reason("%s published no ATX for epoch %d", m.Name, e)
+				missed[m.Name] = append(missed[m.Name], e)
 			}
+		}
+	}
+	for _, m := range nodes {
+		if es := missed[m.Name]; len(es) > 0 {
+			s.reason("%s published no ATX for %s", m.Name, epochList(es))
 		}
 	}
 	if len(unknown) > 0 {
@@ -371,6 +381,27 @@ func (s *Summary) reason(format string, args ...any) {
 }
 
 // layerList names a few layers.
+// epochList names epochs, in order, as ranges.
+func epochList(es []types.Epoch) string {
+	var ranges []string
+	for i := 0; i < len(es); {
+		last := i
+		for last+1 < len(es) && es[last+1] == es[last]+1 {
+			last++
+		}
+		if last == i {
+			ranges = append(ranges, es[i].String())
+		} else {
+			ranges = append(ranges, es[i].String()+"-"+es[last].String())
+		}
+		i = last + 1
+	}
+	if len(es) == 1 {
+		return "epoch " + ranges[0]
+	}
+	return "epochs " + strings.Join(ranges, ", ")
+}
+
 func layerList(ls []types.Layer) string {
 	var names []string
 	for _, n := range ls[:min(len(ls), maxNamedLayers)] {

@@ -3,17 +3,21 @@ package testnet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"tweedle/base/telemetry"
 	"tweedle/edges/api/gen/poetadminpb"
@@ -75,6 +79,9 @@ func (p *prober) all(ctx context.Context, records []Record, next func(node strin
 		if r.State != Running || r.Endpoints.PID != r.PID {
 			continue // down, or not listening yet
 		}
+		if r.Paused {
+			continue // it cannot answer
+		}
 		from := types.Layer(0)
 		if next != nil && r.Kind == Node {
 			from = next(r.Name)
@@ -96,6 +103,22 @@ func (p *prober) all(ctx context.Context, records []Record, next func(node strin
 		out[r.Name] = answers[i]
 	}
 	return out
+}
+
+// trouble says in one line why a process did not answer.
+func trouble(err error) string {
+	code := status.Code(err)
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, context.DeadlineExceeded), code == codes.DeadlineExceeded:
+		return fmt.Sprintf("it does not answer within %v", statusTimeout)
+	case errors.Is(err, syscall.ECONNREFUSED), code == codes.Unavailable:
+		return "it does not take connections: see its log"
+	case code != codes.Unknown:
+		return oneLine(status.Convert(err).Message())
+	}
+	return oneLine(err.Error())
 }
 
 func (p *prober) node(ctx context.Context, e telemetry.Endpoints, from types.Layer, layers bool) answer {

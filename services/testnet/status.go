@@ -127,10 +127,7 @@ func newStatus(p *plan, up bool, now time.Time) *Status {
 func (s *Status) fill(records []Record, answers map[string]answer) {
 	for _, r := range records {
 		a := answers[r.Name]
-		var trouble string
-		if a.err != nil {
-			trouble = oneLine(a.err.Error())
-		}
+		failed := trouble(a.err)
 		e := r.Endpoints
 		if r.Kind == Watch {
 			if url := "http://" + e.Metrics; r.State == Running && e.Metrics != "" {
@@ -144,13 +141,13 @@ func (s *Status) fill(records []Record, answers map[string]answer) {
 				Name: r.Name, PID: r.PID, State: r.State, Paused: r.Paused,
 				REST: e.REST, GRPC: e.GRPC, Admin: e.Admin, Metrics: e.Metrics,
 				Round: a.poet.open, Executing: a.poet.executing, Undelivered: a.poet.undelivered,
-				Gateways: a.poet.gateways, Error: trouble, rounds: a.poet.rounds,
+				Gateways: a.poet.gateways, Error: failed, rounds: a.poet.rounds,
 			})
 			continue
 		}
 		n := NodeStatus{
 			Name: r.Name, PID: r.PID, State: r.State, Paused: r.Paused,
-			GRPC: e.GRPC, REST: e.REST, Metrics: e.Metrics, P2P: e.P2P, Error: trouble,
+			GRPC: e.GRPC, REST: e.REST, Metrics: e.Metrics, P2P: e.P2P, Error: failed,
 		}
 		if st := a.node; st != nil {
 			n.AppliedLayer, n.StateRoot, n.Peers = &st.AppliedLayer, &st.StateRoot, &st.Peers

@@ -14,16 +14,31 @@ import (
 // NewView returns the view that fits where the output goes: lines, with a live
 // block below them on a terminal that can move its cursor.
 func NewView(out *os.File) View {
-	if !term.IsTerminal(int(out.Fd())) || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+	if !term.IsTerminal(int(out.Fd())) || os.Getenv("TERM") == "dumb" {
 		return NewPlainView(out)
 	}
-	return &terminalView{w: out, size: func() (int, int) {
-		w, h, err := term.GetSize(int(out.Fd()))
-		if err != nil {
-			return 80, 24
-		}
-		return w, h
-	}}
+	return &terminalView{w: out, size: func() (int, int) { return sizeOf(out) }}
+}
+
+func sizeOf(out *os.File) (width, height int) {
+	w, h, err := term.GetSize(int(out.Fd()))
+	if err != nil || w < 1 || h < 1 {
+		return 80, 24
+	}
+	return w, h
+}
+
+// Fit cuts lines to the width of a terminal; a file or pipe gets them as they are.
+func Fit(out *os.File, lines []string) []string {
+	if !term.IsTerminal(int(out.Fd())) {
+		return lines
+	}
+	width, _ := sizeOf(out)
+	fitting := make([]string, len(lines))
+	for i, line := range lines {
+		fitting[i] = cut(line, width)
+	}
+	return fitting
 }
 
 // terminalView keeps a block with the status below the lines of the events.
@@ -31,7 +46,6 @@ type terminalView struct {
 	w     io.Writer
 	size  func() (width, height int)
 	block []string // as it is on the screen
-	rows  int      // that it took
 }
 
 // The control sequences in use (ECMA-48; the synchronized update is ignored by
@@ -49,7 +63,12 @@ func (v *terminalView) Event(at time.Time, e Event) {
 		block = nil
 	}
 	if line := plainLine(at, e); line != "" {
-		v.draw(strings.Split(line, "\n"), block)
+		width, _ := v.size()
+		var lines []string
+		for _, line := range strings.Split(line, "\n") {
+			lines = append(lines, wrap(line, width)...)
+		}
+		v.draw(lines, block)
 	}
 }
 
@@ -77,8 +96,15 @@ func (v *terminalView) frame(lines []string, width, height int) []string {
 func (v *terminalView) draw(lines, block []string) {
 	var b strings.Builder
 	b.WriteString(beginUpdate)
-	if v.rows > 0 {
-		fmt.Fprintf(&b, "\r\x1b[%dA", v.rows)
+	// A terminal that has become narrower shows a line of the old block on several rows.
+	rows, width := 0, 0
+	if width, _ = v.size(); width > 0 {
+		for _, line := range v.block {
+			rows += max(1, (utf8.RuneCountInString(line)+width-1)/width)
+		}
+	}
+	if rows > 0 {
+		fmt.Fprintf(&b, "\r\x1b[%dA", rows)
 	}
 	for _, line := range lines {
 		b.WriteString(line + clearLine + "\n")
@@ -87,8 +113,28 @@ func (v *terminalView) draw(lines, block []string) {
 		b.WriteString(line + clearLine + "\n")
 	}
 	b.WriteString(clearBelow + endUpdate)
-	v.block, v.rows = block, len(block)
+	v.block = block
 	io.WriteString(v.w, b.String()) //nolint:errcheck // nobody looks any more
+}
+
+// wrapIndent is where the rest of a line begins: below its text, which comes after the time.
+const wrapIndent = "           "
+
+// wrap breaks a line between words so that it fits.
+func wrap(line string, width int) (lines []string) {
+	if width < 3*len(wrapIndent) {
+		return []string{line}
+	}
+	for utf8.RuneCountInString(line) > width {
+		runes := []rune(line)
+		at := strings.LastIndex(string(runes[:width+1]), " ")
+		head := strings.TrimRight(line[:max(at, 0)], " ")
+		if strings.TrimSpace(head) == "" { // one long word
+			break
+		}
+		lines, line = append(lines, head), wrapIndent+strings.TrimLeft(line[at:], " ")
+	}
+	return append(lines, line)
 }
 
 // cut shortens a line to a number of characters.

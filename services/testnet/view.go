@@ -46,7 +46,7 @@ func (v *plainView) Status(s *Status) {
 		return
 	}
 	v.said = now
-	fmt.Fprintf(v.w, "%s  %s%s\n", now.Format(time.TimeOnly), s.clock(now), initText(s)) //nolint:errcheck // nobody reads any more
+	fmt.Fprintf(v.w, "%s  %s%s\n", clock(now), s.clock(now), initText(s)) //nolint:errcheck // nobody reads any more
 }
 
 // plainLine returns what a person wants to read of an event; empty: nothing.
@@ -77,7 +77,7 @@ func stamp(at time.Time, text string) string {
 		}
 		return r
 	}
-	return at.Local().Format(time.TimeOnly) + "  " + strings.Map(clean, text)
+	return clock(at) + "  " + strings.Map(clean, text)
 }
 
 // initText returns how far PoST initialization is, if it goes on.
@@ -98,7 +98,7 @@ func initText(s *Status) string {
 func (s *Status) Text(now time.Time) []string {
 	lines := []string{fmt.Sprintf("network %s: %s", s.Network, s.clock(now))}
 	if !s.Running {
-		lines[0] = fmt.Sprintf("network %s is not running; genesis was %s", s.Network, s.Genesis.Local().Format(time.DateTime))
+		lines[0] = fmt.Sprintf("network %s is not running; genesis was %s", s.Network, date(s.Genesis))
 	}
 	if s.Watch != nil {
 		lines = append(lines, fmt.Sprintf("alerts that fire: %s; see %s", number(s.Alerts), *s.Watch))

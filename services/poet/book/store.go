@@ -46,6 +46,7 @@ var (
 	keySchedule = []byte("schedule")
 	keyOpen     = []byte("open")
 	keyPow      = []byte("pow")
+	keyOwner    = []byte("owner") // public key of the server
 )
 
 // Book is what the server keeps in poet.db. Its methods may be called concurrently.
@@ -78,6 +79,25 @@ func Open(dir string, schedule types.PoetSchedule, acceptOlder bool) (*Book, err
 		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
+}
+
+// Own binds the database to the key of its server, and refuses that of another: its receipts are of
+// that key. anew makes it the new one's.
+func (b *Book) Own(public []byte, anew bool) error {
+	var owner []byte
+	err := b.View(func(tx *bbolt.Tx) (err error) {
+		owner, err = sealed.Top(tx, meta).Get(keyOwner)
+		owner = bytes.Clone(owner)
+		return err
+	})
+	switch {
+	case err != nil || bytes.Equal(owner, public):
+		return err
+	case len(owner) > 0 && !anew:
+		return fmt.Errorf("%s is of the server %x, and the key is of %x: restore the one or the other, or start once with --new-identity to go on as another server, whose receipts say nothing of the old ones",
+			DatabaseName, owner[:5], public[:5])
+	}
+	return b.Update(func(tx *bbolt.Tx) error { return sealed.Top(tx, meta).Put(keyOwner, public) })
 }
 
 func encodeSchedule(s types.PoetSchedule) []byte {

@@ -69,6 +69,18 @@ func loadIdentity(fs durable.FS, dir string, want ed25519.PrivateKey, anew bool)
 	return key, nil
 }
 
+// checkLost refuses a directory without its database: the folder of journals is made after it.
+func checkLost(dir string) error {
+	db, journals := filepath.Join(dir, book.DatabaseName), filepath.Join(dir, roundsDir)
+	if _, err := os.Lstat(db); !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if _, err := os.Lstat(journals); err != nil {
+		return nil
+	}
+	return fmt.Errorf("%s is missing and %s is there: restore it from a backup, or, if its registrations and proofs are lost, move %s away to begin anew", db, journals, journals)
+}
+
 // receipt makes the answer to a stored registration.
 func (s *Service) receipt(round uint32, id types.NodeID, m book.Member) poet.Receipt {
 	r := poet.Receipt{

@@ -99,7 +99,13 @@ func Open(cfg Config) (_ *Service, err error) {
 	if s.key, err = loadIdentity(cfg.FS, cfg.Dir, cfg.Key, cfg.NewIdentity); err != nil {
 		return nil, err
 	}
+	if err := checkLost(cfg.Dir); err != nil {
+		return nil, err
+	}
 	if s.book, err = book.Open(cfg.Dir, cfg.Schedule, cfg.AcceptOlderState); err != nil {
+		return nil, err
+	}
+	if err := s.book.Own(s.key.Public().(ed25519.PublicKey), cfg.NewIdentity); err != nil {
 		return nil, err
 	}
 	cfg.Work.Dir, cfg.Work.FS = filepath.Join(cfg.Dir, roundsDir), cfg.FS
