@@ -181,7 +181,7 @@ only you can read, or makes that testnet again in an empty directory. What is
 loaded goes on with the same genesis when it is started, as if it had been down
 meanwhile: epochs that passed are missed. Never run it beside the testnet that it
 was saved from: both have the same keys.`,
-		Example: "  tweedle testnet down && tweedle testnet snapshot save before.tar.gz && tweedle testnet up\n" +
+		Example: "  tweedle testnet snapshot save before.tar.gz\n" +
 			"  tweedle testnet snapshot load before.tar.gz --dir /tmp/again && tweedle testnet up --dir /tmp/again",
 		Args: noArgs,
 	}
