@@ -28,7 +28,7 @@ func TestResourcesOfATestnet(t *testing.T) {
 	if os.Getenv("TWEEDLE_NIGHTLY") == "" {
 		t.Skip("SKIPPED: testnets of 3, 5, 10 and 20 nodes take twenty minutes; set TWEEDLE_NIGHTLY=1")
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", programs.dir+"/", "./cmd/tweedle-watch")
+	cmd := exec.Command("go", "build", "-o", programs.dir, "./cmd/tweedle-watch")
 	cmd.Dir = "../../watch"
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building the watch: %v\n%s", err, out)
