@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -26,20 +27,25 @@ type Alert struct {
 	Silenced    bool              `json:"silenced"`
 	Inhibited   bool              `json:"inhibited"` // another that fires says why
 	Silence     *Silence          `json:"silence,omitempty"`
+	Ended       bool              `json:"-"` // it does not fire any more
 }
 
-// Firing lists the alerts that fire, by their labels.
+// Firing lists the alerts that fire.
 func (e *Engine) Firing(ctx context.Context) []Alert {
+	return slices.DeleteFunc(e.Told(ctx), func(a Alert) bool { return a.Ended })
+}
+
+// Told lists the alerts that fire, and those that ended lately: some last for less than it
+// takes to look again.
+func (e *Engine) Told(ctx context.Context) []Alert {
 	var out []Alert
 	it := e.deliver.alerts.GetPending()
 	defer it.Close()
 	now := time.Now()
 	for a := range it.Next() {
-		if a.Data.ResolvedAt(now) {
-			continue
-		}
 		one := Alert{
-			Name: a.Data.Name(), Labels: plain(a.Data.Labels), Annotations: plain(a.Data.Annotations), Since: a.Data.StartsAt,
+			Ended: a.Data.ResolvedAt(now),
+			Name:  a.Data.Name(), Labels: plain(a.Data.Labels), Annotations: plain(a.Data.Annotations), Since: a.Data.StartsAt,
 			Silence: e.deliver.silenceOf(ctx, a.Data.Labels),
 		}
 		one.Silenced = one.Silence != nil

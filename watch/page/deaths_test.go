@@ -29,6 +29,16 @@ func TestADeathIsKnownAfterItsAlertIsOver(t *testing.T) {
 	}
 	show(toldDeath("node-1-a", "node-1"))
 	show(toldDeath("node-1-a", "node-1"))
+	ended := toldDeath("node-1-z", "node-1") // it came and went between two looks
+	ended.Ended = true
+	show(ended)
+	if _, body := get(t, s.URL+"/model/alerts"); strings.TrimSpace(body) != "[]" {
+		t.Errorf("what is over fires: %s", body)
+	}
+	if res, _ := get(t, s.URL+"/crash/node-1-z"); res.StatusCode != 200 {
+		t.Errorf("of one that was over at once: %s", res.Status)
+	}
+	p.deaths.all = p.deaths.all[:1]
 	show()
 	_, body := get(t, s.URL+"/model/node/node-1")
 	if !strings.Contains(body, `"crash":{"id":"node-1-a","at":"2026-03-01T12:00:05Z","reason":"panic","text":"panic: out of sessions","of":1}`) {

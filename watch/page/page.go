@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -93,6 +94,7 @@ func (p *Page) Run(ctx context.Context) error {
 // Show shows what was seen. Run does it; without Run one goroutine may.
 func (p *Page) Show(seen Seen) {
 	seen.Deaths = p.deaths.bury(seen.Alerts)
+	seen.Alerts = slices.DeleteFunc(slices.Clone(seen.Alerts), func(a Alert) bool { return a.Ended })
 	m := Build(seen)
 	p.story.next(&m)
 	for _, e := range p.done() {

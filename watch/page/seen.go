@@ -29,7 +29,7 @@ type Sample struct {
 	Value  float64
 }
 
-// Alert is one that fires.
+// Alert is one that fires, or did.
 type Alert struct {
 	Name      string
 	Labels    map[string]string
@@ -39,6 +39,7 @@ type Alert struct {
 	Inhibited bool // another one says why
 	Silence   *Silence
 	Death     *Death // that it tells
+	Ended     bool   // it fires no more: only its death matters
 }
 
 // Silence is why nobody is told of an alert.

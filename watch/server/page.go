@@ -36,10 +36,10 @@ func (s *Server) newPage() (*page.Page, error) {
 			return out, err
 		},
 		Alerts: func(ctx context.Context) (out []page.Alert) {
-			for _, a := range s.engine.Firing(ctx) {
+			for _, a := range s.engine.Told(ctx) {
 				out = append(out, page.Alert{
 					Name: a.Name, Labels: a.Labels, Summary: a.Annotations["summary"], Detail: cmp.Or(a.Annotations["stack"], a.Annotations["log"]),
-					Since: a.Since, Inhibited: a.Inhibited, Silence: (*page.Silence)(a.Silence), Death: page.DeathOf(a.Labels, a.Annotations, a.Since),
+					Since: a.Since, Inhibited: a.Inhibited, Ended: a.Ended, Silence: (*page.Silence)(a.Silence), Death: page.DeathOf(a.Labels, a.Annotations, a.Since),
 				})
 			}
 			return out
