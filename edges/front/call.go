@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 )
@@ -30,7 +31,7 @@ const (
 func (g *Guard) Server(options ...grpc.ServerOption) *grpc.Server {
 	l := g.limits
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.InTapHandle(g.tap), grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream), grpc.ForceServerCodecV2(codec{}),
+		grpc.InTapHandle(g.tap), grpc.StatsHandler(oversized{g}), grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream), grpc.ForceServerCodecV2(codec{}),
 		grpc.MaxConcurrentStreams(l.Streams), grpc.MaxHeaderListSize(uint32(l.Header)),
 		grpc.MaxRecvMsgSize(l.Message), grpc.MaxSendMsgSize(l.Reply),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
@@ -127,6 +128,34 @@ func (g *Guard) tap(ctx context.Context, info *tap.Info) (context.Context, error
 	})
 	return context.WithValue(ctx, callKey{}, &call{from: who, start: time.Now(), waiting: waiting}), nil
 }
+
+// oversized counts requests that are too large: grpc refuses those of a single call before any interceptor runs.
+type oversized struct{ *Guard }
+
+// HandleRPC implements stats.Handler.
+func (o oversized) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	end, over := s.(*stats.End)
+	if !over || end.Error == nil {
+		return
+	}
+	// grpc has texts only. A handler's own error that has this one was met by somebody whom it asked.
+	if st := status.Convert(end.Error); st.Code() == codes.ResourceExhausted && strings.HasPrefix(st.Message(), "grpc: ") && strings.Contains(st.Message(), "larger than max") {
+		who := "unknown"
+		if c, _ := callOf(ctx); c != nil {
+			who = c.from.String()
+		}
+		o.Refuse(limitMessage, who)
+	}
+}
+
+// TagRPC implements stats.Handler.
+func (oversized) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+
+// TagConn implements stats.Handler.
+func (oversized) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (oversized) HandleConn(context.Context, stats.ConnStats) {}
 
 func (g *Guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (out any, err error) {
 	if c, _ := callOf(ctx); c != nil {

@@ -134,12 +134,14 @@ const (
 	limitAddressReplies     = "address-replies"
 	limitRate               = "rate-limit"
 	limitSend               = "send-time"
+	limitMessage            = "max-message"
+	limitBody               = "max-body"
 )
 
 // LimitNames lists them.
 func LimitNames() []string {
 	return []string{
-		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend,
+		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend, limitMessage, limitBody,
 	}
 }
 

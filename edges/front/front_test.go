@@ -688,6 +688,18 @@ func TestARequestThatIsTooLargeIsRefused(t *testing.T) {
 	}
 	err = d.dial().Invoke(short(t), callMethod, wrapperspb.Bytes(make([]byte, 65<<10)), &wrapperspb.BytesValue{})
 	wantCode(t, err, codes.ResourceExhausted, "larger than max")
+	st, err := d.dial().NewStream(short(t), &grpc.StreamDesc{ServerStreams: true}, followMethod)
+	if err == nil {
+		_ = st.SendMsg(wrapperspb.Bytes(make([]byte, 65<<10))) // RecvMsg tells
+		err = st.RecvMsg(&wrapperspb.BytesValue{})
+	}
+	wantCode(t, err, codes.ResourceExhausted, "larger than max")
+	if a, b := d.refused(limitBody), d.refused(limitMessage); a != 1 || b != 2 {
+		t.Errorf("%v bodies and %v messages are counted, want 1 and 2", a, b)
+	}
+	if d.log.count("limit=max-body last=127.0.0.1/32") != 1 || d.log.count("limit=max-message last=127.0.0.1/32") != 1 {
+		t.Errorf("the log does not name the limits: %s", d.log.all.String())
+	}
 }
 
 func TestABugCostsOneCall(t *testing.T) {

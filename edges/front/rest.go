@@ -106,6 +106,7 @@ func (g *Guard) bounded(next http.Handler) http.Handler {
 		}()
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.limits.Body)))
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			g.Refuse(limitBody, out.from.String())
 			refuse(w, http.StatusRequestEntityTooLarge, status.Error(codes.ResourceExhausted, "request is too large"))
 			return
 		}

@@ -25,7 +25,8 @@ const (
 	DefaultMinOutbound = 8
 	// DefaultMaxPeers is the number of sessions; a newcomer takes the place of the one that is worth least.
 	DefaultMaxPeers = 64
-	// DefaultMaxMemory bounds what the peers together may make the network stack hold, in bytes.
+	// DefaultMaxMemory bounds what the peers together may make the network stack hold, in bytes; one of them
+	// may an eighth of it.
 	DefaultMaxMemory = 256 << 20
 	// DefaultMaxConnsPerIP bounds the connections of one IPv4 address, or of one IPv6 /56 block.
 	// libp2p exempts loopback.
@@ -50,8 +51,8 @@ const (
 	MaxConnsPerPeer = 4
 	// MaxStreamsPerPeer bounds the streams of one peer in one direction.
 	MaxStreamsPerPeer = 128
-	// MaxMemoryPerPeer bounds the receive windows of one peer, in bytes.
-	MaxMemoryPerPeer = 32 << 20
+	// MinMemory is the least Config.MaxMemory: a peer's eighth holds a few of the largest messages.
+	MinMemory = 32 << 20
 )
 
 // PeerID names a host: the hash of its public key.
@@ -75,7 +76,7 @@ type Config struct {
 	MinPeers      int           // peers to dial for; DefaultMinPeers
 	MinOutbound   int           // of these, chosen by us; DefaultMinOutbound
 	MaxPeers      int           // peers to keep; DefaultMaxPeers
-	MaxMemory     int64         // bytes; DefaultMaxMemory
+	MaxMemory     int64         // bytes, at least MinMemory; DefaultMaxMemory
 	MaxConnsPerIP int           // connections; DefaultMaxConnsPerIP
 	MaxHalfOpen   int           // connections, at least 8; DefaultMaxHalfOpen
 	HelloTimeout  time.Duration // DefaultHelloTimeout
@@ -125,6 +126,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxHalfOpen < 8 {
 		return c, fmt.Errorf("p2p: %d handshakes at a time: allow 8 or more", c.MaxHalfOpen)
 	}
+	if c.MaxMemory < MinMemory {
+		return c, fmt.Errorf("p2p: %d bytes of memory for peers: allow %d or more", c.MaxMemory, MinMemory)
+	}
 	if len(c.Listen) == 0 {
 		return c, errors.New("p2p: no listen address: give one as /ip4/0.0.0.0/udp/0/quic-v1")
 	}
@@ -147,6 +151,9 @@ func (c Config) asksRouter() bool {
 		return err == nil && !manet.IsIPLoopback(a)
 	})
 }
+
+// peerMemory is what one peer may make the stack hold, in bytes.
+func (c Config) peerMemory() int64 { return c.MaxMemory / 8 }
 
 // hellos is how many inbound connections may be saying hello.
 func (c Config) hellos() int { return c.MaxHalfOpen / 2 }

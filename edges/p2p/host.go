@@ -139,7 +139,7 @@ func New(cfg Config) (*Host, error) {
 // listen makes the libp2p host below us.
 func (h *Host) listen() error {
 	cfg := h.cfg
-	rm, err := newResourceManager(cfg)
+	rm, err := newResourceManager(cfg, h.limited)
 	if err != nil {
 		return err
 	}

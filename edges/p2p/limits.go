@@ -1,19 +1,22 @@
 package p2p
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/x/rate"
 )
 
 // newResourceManager bounds what all peers together, and each one, may make the stack hold. libp2p's
-// own defaults grow with the machine's memory; ours are what the configuration says.
-func newResourceManager(c Config) (network.ResourceManager, error) {
+// own defaults grow with the machine's memory; ours are what the configuration says. met is told of each time
+// that one of the limits of what peers do with their connections was met; it must not wait.
+func newResourceManager(c Config, met func(limit string)) (network.ResourceManager, error) {
 	limit := func(conns, streams int, memory int64) rcmgr.ResourceLimits {
 		return rcmgr.ResourceLimits{
 			Conns: rcmgr.LimitVal(conns), ConnsInbound: rcmgr.LimitVal(conns), ConnsOutbound: rcmgr.LimitVal(conns),
@@ -30,18 +33,18 @@ func newResourceManager(c Config) (network.ResourceManager, error) {
 		// No address is trusted more than another.
 		AllowlistedSystem:    rcmgr.ResourceLimits{Conns: rcmgr.BlockAllLimit},
 		AllowlistedTransient: rcmgr.ResourceLimits{Conns: rcmgr.BlockAllLimit},
-		PeerDefault:          limit(MaxConnsPerPeer, MaxStreamsPerPeer, MaxMemoryPerPeer),
+		PeerDefault:          limit(MaxConnsPerPeer, MaxStreamsPerPeer, c.peerMemory()),
 		ProtocolDefault:      limit(conns, c.MaxPeers*MaxStreamsPerPeer, c.MaxMemory),
-		ProtocolPeerDefault:  limit(MaxConnsPerPeer, MaxStreamsPerPeer, MaxMemoryPerPeer),
-		Conn:                 limit(1, MaxStreamsPerPeer, MaxMemoryPerPeer),
-		Stream:               limit(0, 1, MaxMemoryPerPeer/2),
+		ProtocolPeerDefault:  limit(MaxConnsPerPeer, MaxStreamsPerPeer, c.peerMemory()),
+		Conn:                 limit(1, MaxStreamsPerPeer, c.peerMemory()),
+		Stream:               limit(0, 1, c.peerMemory()/2),
 	}.Build(rcmgr.DefaultLimits.Scale(c.MaxMemory, 0))
 
 	perIP := c.MaxConnsPerIP
 	burst := rate.Limit{RPS: 0.2, Burst: 2 * perIP} // a connection every five seconds, in the long run
 	loopback4, loopback6 := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")
 	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
-		rcmgr.WithMetricsDisabled(),
+		rcmgr.WithMetricsDisabled(), rcmgr.WithMetrics(reporter(met)),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: perIP}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: perIP}, {PrefixLength: 48, ConnCount: 8 * perIP}}),
@@ -56,6 +59,48 @@ func newResourceManager(c Config) (network.ResourceManager, error) {
 				GracePeriod:      time.Minute,
 			},
 		}))
+}
+
+// What a peer meets that uses its connections too much; the values of the metric's label.
+const (
+	limitMemory  = "memory"  // receive windows and buffers, of one peer or of all
+	limitStreams = "streams" // of one peer, of all, or of those that have not said what they are for
+	limitConns   = "connections_of_peer"
+)
+
+// reporter is told by the resource manager what it allows and blocks. Blocked connections it names itself.
+type reporter func(limit string)
+
+func (r reporter) BlockMemory(int)                       { r(limitMemory) }
+func (r reporter) BlockStream(PeerID, network.Direction) { r(limitStreams) }
+func (r reporter) BlockProtocol(protocol.ID)             { r(limitStreams) }
+func (r reporter) BlockProtocolPeer(protocol.ID, PeerID) { r(limitStreams) }
+func (r reporter) BlockPeer(PeerID)                      { r(limitConns) }
+func (reporter) BlockConn(network.Direction, bool)       {}
+func (reporter) BlockService(string)                     {}
+func (reporter) BlockServicePeer(string, PeerID)         {}
+func (reporter) AllowConn(network.Direction, bool)       {}
+func (reporter) AllowStream(PeerID, network.Direction)   {}
+func (reporter) AllowPeer(PeerID)                        {}
+func (reporter) AllowProtocol(protocol.ID)               {}
+func (reporter) AllowService(string)                     {}
+func (reporter) AllowMemory(int)                         {}
+
+// limited counts that a limit of the resource manager was met, and names it once a minute with what sets it.
+func (h *Host) limited(limit string) {
+	h.metrics.limited.WithLabelValues(limit).Inc()
+	times := h.refusals.Add([2]string{"limit", limit}, time.Now())
+	if times == 0 {
+		return
+	}
+	c := h.cfg
+	said := map[string]string{
+		limitMemory: fmt.Sprintf("peers may take %d MiB of memory, one of them %d: --max-peer-memory allows more", c.MaxMemory>>20, c.peerMemory()>>20),
+		limitStreams: fmt.Sprintf("%d streams of one peer, which is fixed; %d that have not said what they are for (--max-handshakes allows more), %d in all (--max-peers does)",
+			MaxStreamsPerPeer, 2*c.MaxHalfOpen, c.MaxPeers*MaxStreamsPerPeer),
+		limitConns: fmt.Sprintf("%d connections of one peer, which is fixed", MaxConnsPerPeer),
+	}
+	h.log.Warn("a limit holds peers back", "limit", limit, "is", said[limit], "times", times)
 }
 
 // admission bounds work that peers cause: a number of places in all, a share of them for one

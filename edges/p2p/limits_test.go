@@ -1,10 +1,17 @@
 package p2p
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
+	ma "github.com/multiformats/go-multiaddr"
+	dto "github.com/prometheus/client_model/go"
 	"pgregory.net/rapid"
 )
 
@@ -155,5 +162,68 @@ func TestPenaltiesBanForgiveAndMakeRoom(t *testing.T) {
 	ps.add("c", 5, now) // b has fewer than the banned a
 	if len(ps.points) != 2 || !ps.banned("a", now) || ps.level("b", now) != 0 || ps.level("c", now) != 5 {
 		t.Errorf("after eviction: %+v", ps.points)
+	}
+}
+
+// What the resource manager blocks is counted, and named once a minute with the setting that allows more.
+func TestLimitsOfAPeersConnectionsAreCountedAndNamed(t *testing.T) {
+	var log bytes.Buffer
+	cfg := loopbackConfig(t, "test")
+	cfg.MaxMemory = MinMemory
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	h := newHost(t, cfg)
+	rm := h.libp2p.Network().ResourceManager()
+	_, p := bareTransport(t)
+
+	conn, err := rm.OpenConnection(network.DirInbound, false, ma.StringCast("/ip4/127.0.0.1/udp/1/quic-v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Done()
+	if err := conn.SetPeer(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.ReserveMemory(MinMemory/8, network.ReservationPriorityAlways); err != nil {
+		t.Errorf("a peer may have an eighth: %v", err)
+	}
+	for range 3 {
+		if conn.ReserveMemory(1<<10, network.ReservationPriorityAlways) == nil {
+			t.Error("a peer has more than an eighth")
+		}
+	}
+	for i := range MaxStreamsPerPeer + 2 {
+		s, err := rm.OpenStream(p, network.DirInbound)
+		if (err == nil) != (i < MaxStreamsPerPeer) {
+			t.Fatalf("stream %d: %v", i, err)
+		}
+		if err == nil {
+			defer s.Done()
+		}
+	}
+	for i := range MaxConnsPerPeer { // it has one
+		c, err := rm.OpenConnection(network.DirInbound, false, ma.StringCast("/ip4/127.0.0.1/udp/1/quic-v1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Done()
+		if err := c.SetPeer(p); (err == nil) != (i < MaxConnsPerPeer-1) {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+	for limit, want := range map[string]struct {
+		times   float64
+		setting string
+	}{limitMemory: {3, "--max-peer-memory"}, limitStreams: {2, "--max-handshakes"}, limitConns: {1, "connections of one peer"}} {
+		var counted dto.Metric
+		if err := h.metrics.limited.WithLabelValues(limit).Write(&counted); err != nil {
+			t.Fatal(err)
+		}
+		if n := counted.GetCounter().GetValue(); n != want.times {
+			t.Errorf("%s is counted %v times, want %v", limit, n, want.times)
+		}
+		told := regexp.MustCompile("(?m)^.*limit="+limit+" .*$").FindAllString(log.String(), -1)
+		if len(told) != 1 || !strings.Contains(told[0], want.setting) {
+			t.Errorf("%s is told %q", limit, told)
+		}
 	}
 }

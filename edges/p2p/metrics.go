@@ -12,6 +12,7 @@ import (
 // hostMetrics has no label that a peer can choose the values of.
 type hostMetrics struct {
 	refused      *prometheus.CounterVec   // direction, reason
+	limited      *prometheus.CounterVec   // limit
 	gossipIn     *prometheus.CounterVec   // topic, verdict
 	gossipOut    *prometheus.CounterVec   // topic: one for each peer that a message was queued for
 	gossipDrop   prometheus.Counter       // outbound, the peer's queue was full
@@ -36,6 +37,7 @@ func newHostMetrics() *hostMetrics {
 	}
 	m := &hostMetrics{
 		refused:     counter("refused_connections_total", "Connections closed before or at the hello.", "direction", "reason"),
+		limited:     counter("limited_total", "Times that a limit of what a peer does with its connections was met.", "limit"),
 		gossipIn:    counter("gossip_received_total", "Gossip messages received, by what became of them.", "topic", "verdict"),
 		gossipOut:   counter("gossip_sent_total", "Gossip messages queued for a peer.", "topic"),
 		gossipBytes: counter("gossip_received_bytes_total", "Payload bytes of new gossip messages.", "topic"),
@@ -46,6 +48,9 @@ func newHostMetrics() *hostMetrics {
 		bytes:       counter("bytes_total", "Bytes on all streams.", "direction"),
 		gossipDrop: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "tweedle", Subsystem: "p2p", Name: "gossip_dropped_total",
 			Help: "Outbound gossip dropped because a peer's queue was full."}),
+	}
+	for _, limit := range []string{limitMemory, limitStreams, limitConns} {
+		m.limited.WithLabelValues(limit)
 	}
 	m.bytesIn, m.out = m.bytes.WithLabelValues("in"), m.bytes.WithLabelValues("out")
 	return m
@@ -59,7 +64,7 @@ func (h *Host) collectors() []prometheus.Collector {
 			ConstLabels: prometheus.Labels{label: value}}, read)
 	}
 	cs := []prometheus.Collector{
-		m.refused, m.gossipIn, m.gossipOut, m.gossipDrop, m.gossipBytes, m.handlerTime, m.requestTime, m.servedTime, m.dials, m.bytes,
+		m.refused, m.limited, m.gossipIn, m.gossipOut, m.gossipDrop, m.gossipBytes, m.handlerTime, m.requestTime, m.servedTime, m.dials, m.bytes,
 		gauge("peers", "Connected peers.", "direction", "in", func() float64 { in, _ := h.countPeers(); return float64(in) }),
 		gauge("peers", "Connected peers.", "direction", "out", func() float64 { _, out := h.countPeers(); return float64(out) }),
 		gauge("known_addresses", "Peers in the address book.", "kind", "all", func() float64 { return float64(h.book.len()) }),

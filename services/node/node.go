@@ -58,6 +58,8 @@ type Config struct {
 	// MaxPeers and MaxHandshakes bound the sessions with peers, and the connections that
 	// are not one yet; 0: the defaults of package p2p.
 	MaxPeers, MaxHandshakes int
+	// MaxPeerMemory bounds what peers can make the network stack hold, in bytes; 0: the default.
+	MaxPeerMemory int64
 
 	// Smeshing makes the node prove NumUnits of space, registered at Poets
 	// (their REST addresses as URLs), for rewards to Coinbase. Identities are the
@@ -313,7 +315,7 @@ func (n *Node) network() error {
 	n.host, err = p2p.New(p2p.Config{
 		Network: p2p.NetworkID{GenesisID: id, Name: n.cfg.Network.Name},
 		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, peersFile),
-		MaxConnsPerIP: n.cfg.PeersPerAddress, NAT: n.cfg.NAT, MaxPeers: n.cfg.MaxPeers, MaxHalfOpen: n.cfg.MaxHandshakes,
+		MaxConnsPerIP: n.cfg.PeersPerAddress, NAT: n.cfg.NAT, MaxPeers: n.cfg.MaxPeers, MaxHalfOpen: n.cfg.MaxHandshakes, MaxMemory: n.cfg.MaxPeerMemory,
 		SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
 		Logger:  n.log, Registry: n.registry, Socket: n.cfg.Socket,
 	})
