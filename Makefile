@@ -91,8 +91,8 @@ nightly-peers: # a peer is killed a thousand times, and is back at once
 	$(NIGHTLY_TEST) -run '^TestAKilledNodeIsBackInSeconds$$' ./edges/p2p/virtual
 nightly-sessions: # a million operations on the table of sessions at each of its sizes
 	$(NIGHTLY_TEST) -run '^TestSessionsAgainstAList$$' ./edges/p2p
-nightly-handshakes: # 20,000 real ones and 100,000 half open, at a node among others
-	$(NIGHTLY_TEST) -run '^(TestAFloodOf(Handshakes|HalfOpenHandshakes)|TestMalformedGossipIsNotReadForLong)$$' ./edges/p2p/virtual
+nightly-handshakes: # 20,000 real ones and 100,000 half open, at a node among others; delivery among fifty
+	$(NIGHTLY_TEST) -run '^(TestAFloodOf(Handshakes|HalfOpenHandshakes)|TestMalformedGossipIsNotReadForLong|TestDelivery)$$' ./edges/p2p/virtual
 nightly-soak: # thirty virtual days of churn among ten nodes
 	$(NIGHTLY_TEST) -run '^TestASoakOfChurn$$' ./edges/p2p/virtual
 nightly-machine: # seeds of its machine of rounds

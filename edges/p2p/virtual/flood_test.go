@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -47,10 +46,15 @@ func newFlood(t *testing.T, net1 *virtual.Network) *flood {
 	for i := 1; i < 5; i++ {
 		f.honest = append(f.honest, start(t, net1, i, f.hub.Addrs()...))
 	}
-	f.addr = &net.UDPAddr{IP: net.IP(virtual.IP(0).AsSlice()).To16(), Port: virtual.Port} // the form in which the host listens
+	f.addr = hostAddr(0)
 	f.crowd = net1.NewCrowd()
 	time.Sleep(30 * time.Second)
 	return f
+}
+
+// hostAddr is where host i is, in the form in which it listens.
+func hostAddr(i int) *net.UDPAddr {
+	return &net.UDPAddr{IP: net.IP(virtual.IP(i).AsSlice()).To16(), Port: virtual.Port}
 }
 
 // talk publishes a message a second from the honest in turn, until ctx ends.
@@ -81,46 +85,14 @@ func (f *flood) delivered() float64 {
 // one of the crowd makes a real handshake, and says hello as kind tells: never, wrongly, or as one of us does
 // who then stays as long as it may.
 func (f *flood) one(at netip.AddrPort, kind int) (shook bool) {
-	key, err := p2p.NewKey()
+	who, err := virtual.NewStranger()
 	if err != nil {
 		f.t.Error(err)
 		return false
 	}
-	id, err := libp2ptls.NewIdentity(key)
-	if err != nil {
-		f.t.Error(err)
-		return false
-	}
-	socket := f.crowd.Socket(at)
-	defer socket.Close()
-	tr := &quic.Transport{Conn: socket}
-	defer tr.Close()
-	conf, _ := id.ConfigForPeer(f.hub.ID())
-	ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second)
-	defer cancel()
-	c, err := tr.Dial(ctx, f.addr, conf, &quic.Config{Versions: []quic.Version{quic.Version1}, MaxIdleTimeout: time.Minute})
-	if err != nil {
-		return false
-	}
-	defer c.CloseWithError(0, "")
-	if kind > 0 {
-		s, err := c.OpenStreamSync(ctx)
-		if err != nil {
-			return true
-		}
-		said := []byte("tweedle\n\x01\x00" + strings.Repeat("\x00", 20) + "\x07virtual")
-		if kind == 1 {
-			said = said[:len(said)-3]
-		}
-		s.Write(said)
-		s.Close()
-	}
+	words := virtual.Hello(p2p.NetworkID{Name: "virtual"})
 	// It stays until it is sent away or the others need its place in this test.
-	select {
-	case <-c.Context().Done():
-	case <-time.After(10 * time.Second):
-	}
-	return true
+	return who.Visit(f.t.Context(), f.crowd.Socket(at), f.addr, f.hub.ID(), [][]byte{nil, words[:len(words)-3], words}[kind], 10*time.Second) == nil
 }
 
 // heap returns what is used after a collection, in MiB.
