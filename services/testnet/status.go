@@ -128,6 +128,9 @@ func (s *Status) fill(records []Record, answers map[string]answer) {
 	for _, r := range records {
 		a := answers[r.Name]
 		failed := trouble(a.err)
+		if r.State == Running && r.Paused {
+			failed = "it is paused" // and was not asked
+		}
 		e := r.Endpoints
 		if r.Kind == Watch {
 			if url := "http://" + e.Metrics; r.State == Running && e.Metrics != "" {
