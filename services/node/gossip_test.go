@@ -107,7 +107,7 @@ func TestGossipedATXs(t *testing.T) {
 func TestAWrongLabelCostsItsSmesherAndNobodyElse(t *testing.T) {
 	bad, ordinal := oneWrongLabel(t)
 	found := 0
-	for range 5 {
+	for runs := 0; runs < 5 || found == 0; runs++ { // each node looks at other labels
 		w := openWorld(t)
 		if got := w.says(t, core.TopicPoet, codec.Encode(&w.poet)); got != "accept" {
 			t.Fatal(got)
@@ -116,7 +116,7 @@ func TestAWrongLabelCostsItsSmesherAndNobodyElse(t *testing.T) {
 		if got == "reject" {
 			t.Error("who passed it on is blamed")
 		}
-		if got == "ignore" {
+		if got != "accept" {
 			found++
 		}
 		if _, err := w.db.ATXRecord(bad.ID()); err != nil {
@@ -136,7 +136,7 @@ func TestAWrongLabelCostsItsSmesherAndNobodyElse(t *testing.T) {
 			t.Errorf("an honest smesher's labels: %s", got)
 		}
 	}
-	t.Logf("%d of 5 nodes found the label", found)
+	t.Logf("%d nodes found the label", found)
 }
 
 // oneWrongLabel is an ATX of which one label does not pass, and its place.
