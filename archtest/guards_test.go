@@ -169,7 +169,7 @@ func guards() []guard {
 		{"C32", "values/signing/signing.go", "return len(body) >= MinTransactionBody && ", "return ",
 			"values/signing", "TestASignatureOfAnATXIsNoneOfATransaction"},
 		{"C33", "protocol/hare/hare.go", " || now.After(a.closing(layer)) || ", " || ",
-			"sim", "TestEachLieOfASmesherAlone/edge-proposal"},
+			"protocol/hare", "TestProposalsInTimeMakeTheResultInAscendingOrder"},
 		{"C34", "edges/store/errors.go", "	case db.failed <- f:\n", "",
 			"edges/store", "TestFaultsAreToldFromAnswers"},
 		{"C34", "edges/store/object.go", "err != nil || string(name) != string(id) {", "err != nil || len(name) == 0 {",
