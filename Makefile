@@ -65,7 +65,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # measure, those that wait for clocks and processes, and those that compute. A test
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_ALONE := flood clients filling catchup page resources
-NIGHTLY_WAITS := siege quiet watch runs sites outages network kills deliveries space
+NIGHTLY_WAITS := siege quiet watch runs sites outages network kills deliveries space drill drill-guards
 NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
@@ -135,6 +135,10 @@ nightly-page: # the page in a browser, its times too
 	TWEEDLE_NIGHTLY=1 ./scripts/page-test.sh
 nightly-resources: # what testnets of 3, 5, 10 and 20 nodes take of a machine
 	cd compat && $(NIGHTLY_TEST) -run '^TestResourcesOfATestnet$$' ./network
+nightly-drill: # every drill of `tweedle testnet drill`, in all its variants; with full disks as root
+	$(NIGHTLY_TEST) -run '^TestEveryDrillHolds$$' ./services/testnet/drill
+nightly-drill-guards: # the drill of the incident fails when one of its guards is taken away
+	$(NIGHTLY_TEST) -run '^TestADrillFailsWithoutItsGuard$$' ./services/testnet/drill
 nightly-runs: # ten testnets of four epochs
 	cd compat && $(NIGHTLY_TEST) -run '^TestTenRunsInARow$$' ./network
 

@@ -27,7 +27,7 @@ func testnetCommand() *cobra.Command {
 	dir := new(string)
 	pathVar(cmd.PersistentFlags(), dir, "dir", "", defaultTestnetDir(), "directory that holds everything")
 	cmd.AddCommand(
-		testnetUp(dir), testnetStatus(dir), testnetEnv(dir), testnetLogs(dir), testnetSnapshot(dir),
+		testnetUp(dir), testnetDrill(dir), testnetStatus(dir), testnetEnv(dir), testnetLogs(dir), testnetSnapshot(dir),
 		testnetDo(dir, testnet.Kill, "NAME...", "Kill processes (SIGKILL); they stay down until restarted", "node-2"),
 		testnetDo(dir, testnet.Pause, "NAME...", "Stop the clock of processes (SIGSTOP)", "node-2"),
 		testnetDo(dir, testnet.Resume, "NAME...", "Let paused processes go on (SIGCONT)", "node-2"),

@@ -259,6 +259,55 @@ func TestAKilledProcessStaysDownUntilItIsRestarted(t *testing.T) {
 	}
 }
 
+func TestAMovedProcessHasOtherAddresses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	start(t, fakeOptions(dir))
+	before := node(t, dir, "node-2")
+	do(t, dir, Kill, "node-2")
+	do(t, dir, Move, "node-2")
+	after := node(t, dir, "node-2")
+	if after.State != Running || after.GRPC == before.GRPC || after.Metrics == before.Metrics || after.AppliedLayer == nil {
+		t.Errorf("it moved to %+v, was %+v", after, before)
+	}
+	do(t, dir, Restart, "node-2") // it stays where it is now
+	if now := node(t, dir, "node-2"); now.GRPC != after.GRPC {
+		t.Errorf("after a restart it is at %s, was at %s", now.GRPC, after.GRPC)
+	}
+}
+
+// Who drills adds arguments to single processes, and prepares the folder before anything
+// runs; what fails there ends it.
+func TestADrillPreparesAndAddsArguments(t *testing.T) {
+	t.Parallel()
+	o := fakeOptions(t.TempDir())
+	o.Arguments = map[string][]string{"node-2": {"--smeshing=false"}}
+	o.Prepared = func() error {
+		if _, err := os.Stat(filepath.Join(o.Dir, networkFile)); err != nil {
+			return err
+		}
+		if entries, err := filepath.Glob(filepath.Join(o.Dir, "node-*")); err != nil || len(entries) > 0 {
+			return fmt.Errorf("there are %v, %w", entries, err)
+		}
+		return nil
+	}
+	start(t, o)
+	for name, want := range map[string]bool{"node-1": false, "node-2": true} {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", node(t, o.Dir, name).PID))
+		if err != nil {
+			t.Skipf("NOT CHECKED: command lines of processes: %v", err)
+		}
+		if got := strings.Contains(string(line), "--smeshing=false\x00"); got != want {
+			t.Errorf("%s has the argument: %v, want %v: %q", name, got, want, line)
+		}
+	}
+	o = fakeOptions(t.TempDir())
+	o.Prepared = func() error { return errors.New("no room") }
+	if _, err := Up(t.Context(), o); err == nil || err.Error() != "no room" {
+		t.Errorf("Up: %v", err)
+	}
+}
+
 func TestARestartWhoseAddressIsTakenSaysSo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
