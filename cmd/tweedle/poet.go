@@ -43,7 +43,7 @@ type poetFlags struct {
 	ini                       string
 	configListen              string
 	debug, json, printVersion bool
-	disableWorker             bool
+	disableWorker, drillClock bool
 	metricsPort, profile      uint16
 	cpuProfile                string
 	certifierURL, certifier   string
@@ -152,6 +152,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.cfg.Gateways, "gateway", nil, "gRPC address of a node that takes proofs; may be repeated")
 	fl.IntVar(&f.cfg.Delivery.Acks, "broadcast-acks", d.Acks, "gateways that must acknowledge a proof and give it back")
 	fl.IntVar(&f.cfg.Delivery.Slots, "gateway-slots", d.Slots, "gateways used at a time")
+	fl.BoolVar(&f.drillClock, "drill-clock", false, "for drills: the clock is ahead by the duration in the file drill-clock of --dir")
 	fl.BoolVar(&f.cfg.Delivery.DrillNoRecycle, "drill-no-recycle", false, "for drills: the slots stay with the first gateways, dead or not")
 	fl.IntVar(&f.cfg.Delivery.MinPeers, "gateway-min-peers", d.MinPeers, "peers that a gateway must have")
 	fl.Uint64Var(&f.cfg.Poet.Work.MaxLeavesPerSecond, "max-leaves-per-second", 0, "slow the work down; 0 is full speed")
@@ -227,6 +228,9 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 	}
 	if w := cfg.Poet.Work; w.ProveWorkers < 0 || w.CheckpointInterval <= 0 || cfg.Poet.BallastBytes <= 0 {
 		return usageError{errors.New("--prove-workers must not be negative, --checkpoint-interval and --ballast-bytes must be positive")}
+	}
+	if f.drillClock {
+		cfg.Poet.Wall = drillClock(cfg.Poet.Dir)
 	}
 	if f.disableWorker {
 		return usageError{errors.New("a server executes its rounds itself: leave --disable-worker out")}

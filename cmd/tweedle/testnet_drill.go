@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,6 +45,9 @@ func testnetDrill(dir *string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			script, err := drill.Find(args[0])
 			if err != nil {
+				return err
+			}
+			if err := drill.Enter(script); err != nil {
 				return err
 			}
 			if err := useKernel(""); err != nil { // its processes inherit the choice
@@ -87,4 +92,20 @@ func testnetDrill(dir *string) *cobra.Command {
 	f.BoolVar(&plain, "plain", false, "print plain lines, also on a terminal")
 	f.BoolVar(&asJSON, "json", false, "print one event a line as JSON; the last one is the summary")
 	return cmd
+}
+
+// drillClock reads the machine's clock, ahead by what the file in a folder says; without
+// the file by nothing.
+func drillClock(dir string) func() time.Time {
+	return func() time.Time {
+		text, err := os.ReadFile(filepath.Join(dir, drill.ClockFile))
+		if err != nil {
+			return time.Now().Round(0) // without the monotonic reading, as a wall clock
+		}
+		by, err := time.ParseDuration(strings.TrimSpace(string(text)))
+		if err != nil {
+			by = 0 // it is being written
+		}
+		return time.Now().Add(by).Round(0)
+	}
 }

@@ -35,15 +35,7 @@ func healthy(nodes, smeshers, poets []string) Step {
 				}
 				return n == len(smeshers), fmt.Sprintf("%d of %d", n, len(smeshers))
 			}},
-			{Name: "every node has all others as peers", Within: startBound, Look: func(s *Stage) (bool, string) {
-				n := 0
-				for _, m := range s.nodes(nodes) {
-					if m.Peers != nil && *m.Peers >= len(nodes)-1 {
-						n++
-					}
-				}
-				return n == len(nodes), fmt.Sprintf("%d of %d", n, len(nodes))
-			}},
+			peersOf(nodes),
 			{Name: "every PoET has live gateways", Within: startBound, Look: func(s *Stage) (bool, string) {
 				var parts []string
 				ok := true
@@ -56,6 +48,19 @@ func healthy(nodes, smeshers, poets []string) Step {
 			}},
 		},
 	}
+}
+
+// peersOf looks that every node has all others as peers.
+func peersOf(nodes []string) Check {
+	return Check{Name: "every node has all others as peers", Within: startBound, Look: func(s *Stage) (bool, string) {
+		n := 0
+		for _, m := range s.nodes(nodes) {
+			if m.Peers != nil && *m.Peers >= len(nodes)-1 {
+				n++
+			}
+		}
+		return n == len(nodes), fmt.Sprintf("%d of %d", n, len(nodes))
+	}}
 }
 
 // agreement looks for a new layer with a block, from one on, that all these nodes applied
@@ -115,10 +120,15 @@ func blocksGoOn() Check {
 	}}
 }
 
-// quiet waits until nothing fires any more.
-func quiet(within time.Duration) Check {
+// quiet waits until nothing fires any more; remembered alerts last longer than a drill, by
+// their rule.
+func quiet(within time.Duration, remembered ...string) Check {
 	return Check{Name: "every alert resolves", Within: within, Look: func(s *Stage) (bool, string) {
-		firing, all := s.alerts.firing(), s.alerts.list()
+		all := s.alerts.list()
+		firing := slices.DeleteFunc(s.alerts.firing(), func(name string) bool {
+			name, _, _ = strings.Cut(name, " ")
+			return slices.Contains(remembered, name)
+		})
 		if len(firing) > 0 {
 			return false, fmt.Sprintf("%d fire: %s", len(firing), strings.Join(firing, ", "))
 		}

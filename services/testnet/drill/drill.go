@@ -54,6 +54,10 @@ type Script struct {
 	// Disks are the processes that have a file system of their own each, of DiskSize bytes.
 	Disks    []string
 	DiskSize int64
+	// Prepared is called when everything is laid out and nothing runs yet; nil: nothing is.
+	Prepared func(ctx context.Context, s *Stage, program string) error
+	// Cuts: packets are dropped, so it needs a network of its own; see Enter.
+	Cuts bool
 	// Steps come one after another, and Always must hold from the second one to the end.
 	Steps  func(Flags) []Step
 	Always func(Flags) []Check
@@ -87,7 +91,7 @@ type Check struct {
 
 // Scripts lists the drills in the order in which they are shown.
 func Scripts() []Script {
-	return []Script{tweedledee()}
+	return []Script{tweedledee(), allPoetsDown(), poetHangs(), gatewaysHang(), partition(), crashLoop(), diskFullNode(), slowCPU(), clockJump(), equivocation()}
 }
 
 // Find returns the drill of a name.
@@ -171,12 +175,21 @@ func run(ctx context.Context, script Script, o Options, dir string, tl *Timeline
 	defer hook.close()
 	n := script.Network(o.Flags)
 	n.Dir, n.Executable, n.View, n.AlertWebhook = dir, o.Executable, st, hook.url
-	if len(script.Disks) > 0 {
-		n.Prepared = func() error { return st.mount(script.Disks, script.DiskSize) }
-		defer st.unmount()
-	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	defer st.unmount()
+	n.Prepared = func() error {
+		if err := st.mount(script.Disks, script.DiskSize); err != nil || script.Prepared == nil {
+			return err
+		}
+		program := o.Executable
+		if program == "" {
+			if program, err = os.Executable(); err != nil {
+				return err
+			}
+		}
+		return script.Prepared(ctx, st, program)
+	}
 	ended := make(chan error, 1)
 	go func() {
 		_, err := testnet.Up(ctx, n)

@@ -2,6 +2,7 @@ package drill
 
 import (
 	"fmt"
+	"os"
 	"syscall"
 )
 
@@ -12,3 +13,11 @@ func mountMemory(path string, size int64) error {
 
 // unmount takes it away, also from who has a file open there.
 func unmount(path string) error { return syscall.Unmount(path, syscall.MNT_DETACH) }
+
+// hold stops a process, or lets it go on.
+func hold(p *os.Process, stop bool) error {
+	if stop {
+		return p.Signal(syscall.SIGSTOP)
+	}
+	return p.Signal(syscall.SIGCONT)
+}

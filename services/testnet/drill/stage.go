@@ -55,8 +55,11 @@ type memory struct {
 	round   uint32                        // the PoET round at whose end the fault comes
 	before  map[string]testnet.NodeStatus // the nodes before the fault
 	faultAt time.Time
-	setAt   time.Time // when the operator set the gateways; zero: not yet
-	bytes   int64     // of the PoETs' folders
+	setAt   time.Time       // when the operator set the gateways; zero: not yet
+	bytes   int64           // of the PoETs' folders
+	layer   uint32          // the clock's
+	joined  time.Time       // when parts heard each other again
+	gaps    []time.Duration // between the deaths of a process and its next start
 }
 
 func (s *Stage) recall() memory {
