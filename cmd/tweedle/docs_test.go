@@ -110,7 +110,7 @@ func shell(text string) (all [][]string) {
 }
 
 // Programs that the documentation calls, beside ours.
-var foreign = []string{"amtool", "cat", "cd", "chmod", "curl", "dd", "eval", "export", "grep", "man", "mkdir", "source", "systemctl", "systemd-analyze", "tar", "$X"}
+var foreign = []string{"amtool", "cat", "cd", "chmod", "curl", "dd", "eval", "export", "grep", "man", "mkdir", "source", "systemctl", "systemd-analyze", "tail", "tar", "$X"}
 
 var span = regexp.MustCompile("`([^`\n]+)`")
 
