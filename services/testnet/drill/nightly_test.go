@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,23 +134,25 @@ func TestEveryDrillHolds(t *testing.T) {
 	}
 }
 
-// guards lists what the drill of the incident is about: with any of these taken away it fails,
-// at the check that says so.
-func guards() []struct {
+// guard is what the drill of the incident is about: with it taken away it fails, at one of the checks
+// that say so.
+type guard struct {
 	planted
 	flags []string
-	fails string // part of the check's name
-} {
-	return []struct {
-		planted
-		flags []string
-		fails string
-	}{
-		{planted{"bounded table", "edges/p2p/sessions.go", "len(t.sessions) >= t.limit", "len(t.sessions) >= 1000"}, nil, "no table holds more than"},
-		{planted{"a replaced session closes nothing twice", "edges/p2p/sessions.go", "		t.remove(victim, reason, now)\n", "		t.remove(victim, reason, now)\n		t.sessions[victim].of.sessions--\n"}, nil, "every node lives"},
-		{planted{"outbox", "services/poet/delivery/outbox.go", "return it.DeliveredAt.IsZero() && date.Before(it.UsefulUntil)", "return it.DeliveredAt.IsZero() && date.Before(it.Added.Add(25*time.Second))"}, nil, "all waiting proofs go out"},
-		{planted{"recycling", "services/poet/delivery/gateways.go", "!(m.cfg.DrillNoRecycle && rank >= m.cfg.Slots)", "rank < m.cfg.Slots"}, []string{"--recycle"}, "slots go to the two that are left"},
-		{planted{"pull", "edges/smeshing/poets.go", "if s.cfg.NoPull {", "if true {"}, []string{"--pull"}, "ATXs go on"},
+	fails []string // parts of the names of those checks
+}
+
+func (g guard) about(check string) bool {
+	return slices.ContainsFunc(g.fails, func(part string) bool { return strings.Contains(check, part) })
+}
+
+func guards() []guard {
+	return []guard{
+		{planted{"bounded table", "edges/p2p/sessions.go", "len(t.sessions) >= t.limit", "len(t.sessions) >= 1000"}, nil, []string{"no table holds more than"}},
+		{planted{"a replaced session closes nothing twice", "edges/p2p/sessions.go", "		t.remove(victim, reason, now)\n", "		t.remove(victim, reason, now)\n		t.sessions[victim].of.sessions--\n"}, nil, []string{"every node lives"}},
+		{planted{"outbox", "services/poet/delivery/outbox.go", "return it.DeliveredAt.IsZero() && date.Before(it.UsefulUntil)", "return it.DeliveredAt.IsZero() && date.Before(it.Added.Add(25*time.Second))"}, nil, []string{"all waiting proofs go out"}},
+		{planted{"recycling", "services/poet/delivery/gateways.go", "!(m.cfg.DrillNoRecycle && rank >= m.cfg.Slots)", "rank < m.cfg.Slots"}, []string{"--recycle"}, []string{"slots go to the two that are left"}},
+		{planted{"pull", "edges/smeshing/poets.go", "if s.cfg.NoPull {", "if true {"}, []string{"--pull"}, []string{"ATXs go on", "blocks go on"}},
 	}
 }
 
@@ -160,11 +163,11 @@ func TestADrillFailsWithoutItsGuard(t *testing.T) {
 		t.Run(strings.ReplaceAll(g.guard, " ", "_"), func(t *testing.T) {
 			r := playDrill(t, b.without(t, g.planted), append([]string{"tweedledee"}, g.flags...)...)
 			for _, c := range r.Checks {
-				if !c.OK && strings.Contains(c.Name, g.fails) {
+				if !c.OK && g.about(c.Name) {
 					return
 				}
 			}
-			t.Errorf("ok %v without it; the check %q does not fail: %v", r.OK, g.fails, r.Reasons)
+			t.Errorf("ok %v without it; none of the checks %q fails: %v", r.OK, g.fails, r.Reasons)
 		})
 	}
 }
@@ -180,12 +183,12 @@ func TestTheGuardsAreWhereTheyWere(t *testing.T) {
 		for _, f := range []Flags{{}, {Pull: true}, {Recycle: true}} {
 			for _, s := range tweedledee().Steps(f) {
 				for _, c := range s.Checks {
-					found = found || strings.Contains(c.Name, g.fails)
+					found = found || g.about(c.Name)
 				}
 			}
 		}
 		if !found {
-			t.Errorf("%s: no check is named like %q", g.guard, g.fails)
+			t.Errorf("%s: no check is named like one of %q", g.guard, g.fails)
 		}
 	}
 }
