@@ -62,7 +62,6 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.IntVar(&f.cfg.MaxPeers, "max-peers", p2p.DefaultMaxPeers, "sessions with peers; when all are taken a newcomer takes the place of the one that is worth least")
 	fl.IntVar(&f.cfg.MaxHandshakes, "max-handshakes", p2p.DefaultMaxHalfOpen, "connections of peers that have not named their network yet")
 	fl.Int64Var(&f.cfg.MaxPeerMemory, "max-peer-memory", p2p.DefaultMaxMemory, "bytes that peers can make the network stack hold, one of them an eighth")
-	fl.Int64Var(&f.cfg.MaxPeerMemory, "max-peer-memory", p2p.DefaultMaxMemory, "bytes that peers can make the network stack hold, one of them an eighth")
 	fl.BoolVar(&f.drillClock, "drill-clock", false, "for drills: the clock is ahead by the duration in the file drill-clock of --dir")
 	fl.BoolVar(&f.cfg.DrillNoPull, "drill-no-pull", false, "for drills: do not ask PoETs for their proofs, wait until the network brings them")
 	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")
