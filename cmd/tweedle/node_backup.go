@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tweedle/base/durable"
+	"tweedle/edges/smeshing"
 	"tweedle/edges/store"
 	"tweedle/services/node"
 )
@@ -80,12 +81,12 @@ func backupNode(dir, out string) (bytes int64, lost, err error) {
 	if err := store.CopyLocal(dir, local); err != nil {
 		return 0, nil, err
 	}
-	files, lost := node.Kept(dir)
+	files, lost := smeshing.Kept(dir, node.PeerKey, node.PeersFile)
 	err = durable.NewFile(durable.OS{}, out, 0o600, func(w io.Writer) error {
 		count := &counter{w: w}
 		defer func() { bytes = count.n }()
 		t := tar.NewWriter(count)
-		for _, f := range append([]node.Keep{{Path: local, Name: store.LocalFile}}, files...) {
+		for _, f := range append([]smeshing.Keep{{Path: local, Name: store.LocalFile}}, files...) {
 			if err := addFile(t, f.Name, f.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}

@@ -156,7 +156,7 @@ func TestABackupHasAllIdentities(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			to = filepath.Join(restored, node.OthersFolder, types.NodeID(id).Short())
+			to = filepath.Join(restored, smeshing.OthersFolder, types.NodeID(id).Short())
 			again = append(again, to)
 		}
 		for _, name := range []string{"identity.key", "post/postdata_metadata.json"} {
@@ -187,7 +187,7 @@ func TestABackupHasAllIdentities(t *testing.T) {
 	if said := refused(t, false, "node", "backup", "--dir", dir, "--out", without); !strings.Contains(said, others[1]) || !strings.Contains(said, "without an identity") || strings.Contains(said, "\n") {
 		t.Error(said)
 	}
-	if names := inTar(t, without); len(names) != 6 || !slices.Contains(names, filepath.Join(node.OthersFolder, second.Short(), "identity.key")) {
+	if names := inTar(t, without); len(names) != 6 || !slices.Contains(names, filepath.Join(smeshing.OthersFolder, second.Short(), "identity.key")) {
 		t.Errorf("it holds %v", names)
 	}
 	// A node that is started without them has none.

@@ -26,9 +26,9 @@ func (n *Node) smesh() (err error) {
 		if all, err = smeshing.Identities(n.activation.Network, append([]string{n.cfg.Dir}, n.cfg.Identities...)...); err != nil {
 			return err
 		}
-	}
-	if err := n.noteIdentities(); err != nil {
-		return err
+		if err := smeshing.NoteIdentities(n.cfg.Dir, n.cfg.Identities); err != nil {
+			return err
+		}
 	}
 	for _, i := range all {
 		if i.Signer != nil {

@@ -1,4 +1,4 @@
-package node
+package smeshing
 
 import (
 	"encoding/json"
@@ -9,18 +9,13 @@ import (
 	"slices"
 
 	"tweedle/base/durable"
-	"tweedle/edges/smeshing"
 	"tweedle/proofs/post"
 	"tweedle/values/types"
 )
 
-// Files of the node's folder beside those of its store and its smesher.
+// identitiesFile lists the folders of a node's other identities, for Kept.
 const (
-	peerKey   = "p2p.key"
-	peersFile = "peers.json" // addresses of good peers
-	// identitiesFile lists the folders of the other identities, for Kept.
-	identitiesFile = "identities.json"
-
+	identitiesFile    = "identities.json"
 	maxIdentitiesFile = 1 << 20 // bytes
 )
 
@@ -31,18 +26,18 @@ const OthersFolder = "identities"
 // node's folder.
 type Keep struct{ Path, Name string }
 
-// Kept are the files that nobody else has, beside the store's, of the node in a folder and of the
-// other identities with which it was last started. Those that are not there belong to
-// what the node does not do. It returns an error with them if the key of another identity
+// Kept are the files that nobody else has of the identity in a node's folder, and of the other
+// identities with which it was last started, after those that are named in the node's. Those that
+// are not there belong to what the node does not do. It returns an error with them if the key of another identity
 // cannot be read: then nothing of that one is among them.
-func Kept(dir string) (files []Keep, err error) {
-	own := []string{smeshing.IdentityFile, filepath.Join(smeshing.PostFolder, post.MetadataFile)}
-	for _, name := range append([]string{peerKey, peersFile}, own...) {
+func Kept(dir string, named ...string) (files []Keep, err error) {
+	own := []string{IdentityFile, filepath.Join(PostFolder, post.MetadataFile)}
+	for _, name := range slices.Concat(named, own) {
 		files = append(files, Keep{filepath.Join(dir, name), name})
 	}
 	others, err := readIdentities(dir)
 	for _, other := range others {
-		id := smeshing.Other(types.GenesisID{}, other)
+		id := Other(types.GenesisID{}, other)
 		if id.Err != nil {
 			err = errors.Join(err, fmt.Errorf("identity in %s: %w", other, id.Err))
 			continue
@@ -68,17 +63,18 @@ func readIdentities(dir string) (dirs []string, err error) {
 	return dirs, err
 }
 
-// noteIdentities writes down with which other identities we smesh, for who makes a copy.
-func (n *Node) noteIdentities() error {
+// NoteIdentities writes down in a node's folder with which other identities it smeshes, for who makes
+// a copy.
+func NoteIdentities(dir string, identities []string) error {
 	dirs := []string{}
-	for _, dir := range n.cfg.Identities {
+	for _, dir := range identities {
 		dir, err := filepath.Abs(dir)
 		if err != nil {
 			return err
 		}
 		dirs = append(dirs, dir)
 	}
-	if old, err := readIdentities(n.cfg.Dir); !n.cfg.Smeshing || err == nil && slices.Equal(old, dirs) {
+	if old, err := readIdentities(dir); err == nil && slices.Equal(old, dirs) {
 		return nil
 	}
 	b, err := json.Marshal(dirs)
@@ -86,5 +82,5 @@ func (n *Node) noteIdentities() error {
 		return err
 	}
 	// If we stop before this is durable, the next start writes it.
-	return durable.WriteFile(durable.OS{}, filepath.Join(n.cfg.Dir, identitiesFile), append(b, '\n'), 0o600)
+	return durable.WriteFile(durable.OS{}, filepath.Join(dir, identitiesFile), append(b, '\n'), 0o600)
 }
