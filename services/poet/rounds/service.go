@@ -99,8 +99,10 @@ func Open(cfg Config) (_ *Service, err error) {
 	if s.key, err = loadIdentity(cfg.FS, cfg.Dir, cfg.Key, cfg.NewIdentity); err != nil {
 		return nil, err
 	}
-	if err := checkLost(cfg.Dir); err != nil {
-		return nil, err
+	if !cfg.Importing { // the published server has journals, and another database
+		if err := checkLost(cfg.Dir); err != nil {
+			return nil, err
+		}
 	}
 	if s.book, err = book.Open(cfg.Dir, cfg.Schedule, cfg.AcceptOlderState); err != nil {
 		return nil, err
