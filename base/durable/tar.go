@@ -3,6 +3,8 @@ package durable
 import (
 	"archive/tar"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -14,4 +16,18 @@ func AddToTar(t *tar.Writer, name string, size int64, content io.Reader) error {
 		_, err = io.CopyN(t, content, size)
 	}
 	return err
+}
+
+// AddFileToTar adds the file at a path, under a name of the operating system's form.
+func AddFileToTar(t *tar.Writer, name, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return AddToTar(t, filepath.ToSlash(name), info.Size(), f)
 }

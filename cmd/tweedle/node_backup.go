@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"tweedle/base/durable"
+	"tweedle/edges/p2p"
 	"tweedle/edges/smeshing"
 	"tweedle/edges/store"
-	"tweedle/services/node"
 )
 
 func nodeBackup() *cobra.Command {
@@ -81,13 +81,13 @@ func backupNode(dir, out string) (bytes int64, lost, err error) {
 	if err := store.CopyLocal(dir, local); err != nil {
 		return 0, nil, err
 	}
-	files, lost := smeshing.Kept(dir, node.PeerKey, node.PeersFile)
+	files, lost := smeshing.Kept(dir, p2p.KeyName, p2p.PeersName)
 	err = durable.NewFile(durable.OS{}, out, 0o600, func(w io.Writer) error {
 		count := &counter{w: w}
 		defer func() { bytes = count.n }()
 		t := tar.NewWriter(count)
 		for _, f := range append([]smeshing.Keep{{Path: local, Name: store.LocalFile}}, files...) {
-			if err := addFile(t, f.Name, f.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := durable.AddFileToTar(t, f.Name, f.Path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
@@ -97,17 +97,4 @@ func backupNode(dir, out string) (bytes int64, lost, err error) {
 		return 0, nil, fmt.Errorf("%s exists: choose another file with --out, a backup is never overwritten", out)
 	}
 	return bytes, lost, err
-}
-
-func addFile(t *tar.Writer, name, from string) error {
-	f, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	return durable.AddToTar(t, filepath.ToSlash(name), info.Size(), f)
 }

@@ -16,6 +16,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// Usual names of the files of a host.
+const (
+	KeyName   = "p2p.key"
+	PeersName = "peers.json" // addresses of good peers
+)
+
 // Defaults of Config. A zero field of Config takes the default of the same name.
 const (
 	// DefaultMinPeers is the number of peers that a host dials for.

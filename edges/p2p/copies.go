@@ -21,16 +21,12 @@ const (
 type copies struct {
 	mu     sync.Mutex
 	open   map[string]*unjudged // by id
-	unseen []unseenID           // those that nobody waits with any more, the oldest first; some are judged by now
-}
-
-type unseenID struct {
-	id string
-	of *unjudged
+	unseen []*unjudged          // those that nobody waits with any more, the oldest first; some are judged by now
 }
 
 // unjudged is a message that nobody has judged yet.
 type unjudged struct {
+	id      string
 	all     *copies // whose mu guards what follows
 	begun   bool    // somebody's copy is looked at
 	idle    bool    // it is in unseen
@@ -46,7 +42,7 @@ func (c *copies) begin(id string, from PeerID) (*unjudged, bool) {
 	if old := c.open[id]; old != nil && !old.idle {
 		return nil, false
 	}
-	u := &unjudged{all: c, bringer: []PeerID{from}, next: 1, more: make(chan struct{}, 1)}
+	u := &unjudged{id: id, all: c, bringer: []PeerID{from}, next: 1, more: make(chan struct{}, 1)}
 	c.open[id] = u
 	return u, true
 }
@@ -83,15 +79,15 @@ func (u *unjudged) another() (p PeerID, ok bool) {
 }
 
 // end forgets a message that is judged.
-func (u *unjudged) end(id string) {
+func (u *unjudged) end() {
 	u.all.mu.Lock()
 	defer u.all.mu.Unlock()
-	delete(u.all.open, id)
+	delete(u.all.open, u.id)
 }
 
 // rest remembers a message that nobody had a turn for, until it comes again. False: one more
 // peer has just brought it.
-func (u *unjudged) rest(id string) bool {
+func (u *unjudged) rest() bool {
 	c := u.all
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,9 +95,9 @@ func (u *unjudged) rest(id string) bool {
 		return false
 	}
 	u.idle = true
-	c.unseen = append(c.unseen, unseenID{id, u})
+	c.unseen = append(c.unseen, u)
 	if len(c.unseen) > maxUnseen {
-		if oldest := c.unseen[0]; c.open[oldest.id] == oldest.of {
+		if oldest := c.unseen[0]; c.open[oldest.id] == oldest {
 			delete(c.open, oldest.id)
 		}
 		c.unseen = c.unseen[1:]

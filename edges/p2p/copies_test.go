@@ -12,7 +12,7 @@ func TestMessagesThatNobodyHadATurnForAreBounded(t *testing.T) {
 	for i := range n {
 		id := fmt.Sprint(i)
 		u, ok := c.begin(id, "a")
-		if !ok || !u.rest(id) {
+		if !ok || !u.rest() {
 			t.Fatal(i, ok)
 		}
 		if i%3 == 0 { // it comes again at once, and has no turn again
@@ -20,7 +20,7 @@ func TestMessagesThatNobodyHadATurnForAreBounded(t *testing.T) {
 				t.Fatal(i)
 			}
 			u, _ = c.begin(id, "b")
-			u.rest(id)
+			u.rest()
 		}
 		if len(c.open) > maxUnseen || len(c.unseen) > maxUnseen {
 			t.Fatalf("%d and %d are remembered", len(c.open), len(c.unseen))
@@ -37,7 +37,7 @@ func TestMessagesThatNobodyHadATurnForAreBounded(t *testing.T) {
 	if len(u.bringer) != maxBringers {
 		t.Errorf("%d peers wait with one message", len(u.bringer))
 	}
-	u.end("judged")
+	u.end()
 	if c.again("judged", "z") {
 		t.Error("what is judged is judged again")
 	}

@@ -323,7 +323,7 @@ func (g *gossip) judge(ctx context.Context, t *topic, from PeerID, m *pubsub.Mes
 			wait(p)
 		}
 		if waits == 0 {
-			if u.rest(m.ID) {
+			if u.rest() {
 				return Ignore("nobody had a turn")
 			}
 			continue // one more has just come
@@ -332,7 +332,7 @@ func (g *gossip) judge(ctx context.Context, t *topic, from PeerID, m *pubsub.Mes
 		case v := <-verdicts:
 			waits--
 			if v.action != unseen {
-				u.end(m.ID)
+				u.end()
 				return v
 			}
 		case <-u.more:

@@ -102,12 +102,6 @@ type send struct {
 // more are dropped.
 const maxSends = 256
 
-// Files of peers in a node's folder.
-const (
-	PeerKey   = "p2p.key"
-	PeersFile = "peers.json" // addresses of good ones
-)
-
 // Node is one running node.
 type Node struct {
 	cfg        Config
@@ -313,14 +307,14 @@ func (n *Node) genesis() error {
 
 // network opens the host and says what it serves.
 func (n *Node) network() error {
-	key, err := p2p.LoadOrCreateKey(filepath.Join(n.cfg.Dir, PeerKey))
+	key, err := p2p.LoadOrCreateKey(filepath.Join(n.cfg.Dir, p2p.KeyName))
 	if err != nil {
 		return err
 	}
 	id := n.cfg.Network.ID()
 	n.host, err = p2p.New(p2p.Config{
 		Network: p2p.NetworkID{GenesisID: id, Name: n.cfg.Network.Name},
-		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, PeersFile),
+		Listen:  n.cfg.Listen, Key: key, Bootnodes: n.cfg.Bootnodes, PeersFile: filepath.Join(n.cfg.Dir, p2p.PeersName),
 		MaxConnsPerIP: n.cfg.PeersPerAddress, NAT: n.cfg.NAT, MaxPeers: n.cfg.MaxPeers, MaxHalfOpen: n.cfg.MaxHandshakes, MaxMemory: n.cfg.MaxPeerMemory,
 		SeenTTL: max(p2p.DefaultSeenTTL, 2*n.params.LayerDuration),
 		Logger:  n.log, Registry: n.registry, Socket: n.cfg.Socket,

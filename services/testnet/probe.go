@@ -138,11 +138,21 @@ func (p *prober) node(ctx context.Context, e telemetry.Endpoints, from types.Lay
 const maxAnswer = 64 << 20
 
 func (p *prober) get(ctx context.Context, url string, v any) error {
+	return Get(ctx, p.http, url, maxAnswer, func(r io.Reader) error {
+		if err := json.NewDecoder(r).Decode(v); err != nil {
+			return fmt.Errorf("%s: %w", url, err)
+		}
+		return nil
+	})
+}
+
+// Get asks a process by HTTP, and has at most so many bytes of its answer read.
+func Get(ctx context.Context, web *http.Client, url string, atMost int64, read func(io.Reader) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	res, err := p.http.Do(req)
+	res, err := web.Do(req)
 	if err != nil {
 		return err
 	}
@@ -150,10 +160,7 @@ func (p *prober) get(ctx context.Context, url string, v any) error {
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answered %s", url, res.Status)
 	}
-	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(v); err != nil {
-		return fmt.Errorf("%s: %w", url, err)
-	}
-	return nil
+	return read(io.LimitReader(res.Body, atMost))
 }
 
 // The states of a PoET's round that matter here.

@@ -15,6 +15,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
+	"tweedle/edges/p2p"
 )
 
 // A snapshot is everything of a testnet that is down, in one compressed tar file: plan, network,
@@ -22,14 +23,11 @@ import (
 // testnet's folder. A testnet that is loaded goes on as if it had been down since: with the same
 // genesis, after the epochs that it missed.
 
-// nodePeers is where a node keeps addresses of its peers.
-const nodePeers = "peers.json"
-
 // notKept are files that belong to a run: addresses and peers of one that is loaded are its own,
 // so that it does not find the one that it is a copy of.
 func notKept(name string) bool {
 	base := filepath.Base(name)
-	return name == socketFile || base == durable.LockName || slices.Contains([]string{recordFile, telemetry.EndpointsFile, nodePeers, watchURL}, base)
+	return name == socketFile || base == durable.LockName || slices.Contains([]string{recordFile, telemetry.EndpointsFile, p2p.PeersName, watchURL}, base)
 }
 
 // Save writes a snapshot of the testnet in dir, which must be down, to a new file that only its
@@ -91,16 +89,7 @@ func (d directory) addAll(t *tar.Writer) error {
 		if !e.Type().IsRegular() {
 			return fmt.Errorf("%s is no regular file: move it away", path)
 		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		return durable.AddToTar(t, filepath.ToSlash(name), info.Size(), f)
+		return durable.AddFileToTar(t, name, path)
 	})
 }
 
@@ -142,11 +131,24 @@ func Load(file, dir string) error {
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return directory(dir).explain(err)
 	}
-	// Each file is synced by now. If we stop before this, there is no testnet.
+	if err := syncFolders(temp); err != nil {
+		return directory(dir).explain(err)
+	}
+	// Each file and each folder is synced by now. If we stop before this, there is no testnet.
 	if err := os.Rename(temp, dir); err != nil {
 		return directory(dir).explain(err)
 	}
 	return durable.OS{}.SyncDir(filepath.Dir(dir))
+}
+
+// syncFolders makes durable which files the folders below one have.
+func syncFolders(root string) error {
+	return filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return err
+		}
+		return durable.OS{}.SyncDir(path)
+	})
 }
 
 // unpack reads to the end, where the checksum of the whole is.

@@ -79,8 +79,11 @@ func newStage(dir string, f Flags, tl *Timeline) *Stage {
 		pids: map[string][]int{}, ended: map[string]bool{}, members: map[string]bool{}, atxs: map[uint32]int{}, status: &testnet.Status{}}
 }
 
-// askTimeout bounds one question to a process.
-const askTimeout = 2 * time.Second
+// Bounds of one question to a process, and of its answer in bytes.
+const (
+	askTimeout = 2 * time.Second
+	maxAnswer  = 16 << 20
+)
 
 // Event is the testnet's View.
 func (s *Stage) Event(at time.Time, e testnet.Event) {
@@ -270,15 +273,7 @@ func (s *Stage) atxsOf(e uint32) (n int, known bool) {
 
 // get asks a process by HTTP.
 func (s *Stage) get(url string, read func(io.Reader) error) error {
-	res, err := s.web.Get(url)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %s", url, res.Status)
-	}
-	return read(io.LimitReader(res.Body, 16<<20))
+	return testnet.Get(context.Background(), s.web, url, maxAnswer, read) // web has a deadline
 }
 
 // ask returns a node's own account of itself.
