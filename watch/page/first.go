@@ -17,6 +17,7 @@ type first struct {
 	Chain  []Link
 	Parts  string // status and chain as JSON, for the scripts; empty: nothing was seen yet
 	Age    int64  // of Parts, in milliseconds
+	Style  template.CSS
 }
 
 func newFirst(parts Parts, now time.Time) first {
@@ -41,10 +42,12 @@ func (s State) Word() string {
 }
 
 // index serves the page itself.
-func (p *Page) index(page *template.Template) http.HandlerFunc {
+func (p *Page) index(page *template.Template, style template.CSS) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var b bytes.Buffer
-		if err := page.Execute(&b, newFirst(p.hub.newest(), time.Now())); err != nil {
+		frame := newFirst(p.hub.newest(), time.Now())
+		frame.Style = style
+		if err := page.Execute(&b, frame); err != nil {
 			panic("page: " + err.Error()) // a buffer takes it, and the fields are there
 		}
 		h := w.Header()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -38,8 +39,9 @@ const (
 )
 
 // policy lets the page load what this program serves, and nothing else; it is shown in no
-// other page and sends no form.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; " +
+// other page and sends no form. The one style that stands in the HTML, so that the first
+// frame waits for no second answer, is named by its hash.
+const policy = "default-src 'none'; script-src 'self'; style-src 'sha256-%s'; img-src 'self'; connect-src 'self'; base-uri 'none'; " +
 	"form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
 // ServeHTTP serves the page at /, its files under /assets/, the events, and what operators do.
@@ -54,7 +56,13 @@ func (p *Page) routes() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux.HandleFunc("GET /{$}", p.index(page))
+	style, err := assets.ReadFile("assets/" + styleFile)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(style)
+	policy := fmt.Sprintf(policy, base64.StdEncoding.EncodeToString(sum[:]))
+	mux.HandleFunc("GET /{$}", p.index(page, template.CSS(style)))
 	mux.HandleFunc("GET /events", p.events)
 	mux.HandleFunc("GET /model", p.model)
 	mux.HandleFunc("GET /model/{part...}", p.model)
@@ -74,8 +82,11 @@ func (p *Page) routes() (http.Handler, error) {
 	}), nil
 }
 
-// indexFile is the page's template; the other files are served as they are.
-const indexFile = "index.html"
+// The page's template and its style, which stands in it; the other files are served as they are.
+const (
+	indexFile = "index.html"
+	styleFile = "page.css"
+)
 
 // asset is a file of the page, as it is and compressed.
 type asset struct {
@@ -90,7 +101,7 @@ func loadAssets() (map[string]asset, error) {
 	}
 	out := map[string]asset{}
 	for _, e := range entries {
-		if e.Name() == indexFile {
+		if e.Name() == indexFile || e.Name() == styleFile {
 			continue
 		}
 		b, err := assets.ReadFile("assets/" + e.Name())
@@ -109,7 +120,7 @@ func loadAssets() (map[string]asset, error) {
 			return nil, err
 		}
 		sum := sha256.Sum256(b)
-		kinds := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+		kinds := map[string]string{".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 		out[e.Name()] = asset{kind: kinds[path.Ext(e.Name())], tag: `"` + hex.EncodeToString(sum[:8]) + `"`, plain: b, small: small.Bytes()}
 	}
 	return out, nil

@@ -3,6 +3,8 @@ package page
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,7 +94,7 @@ func TestThePageTrustsItsOwnFilesOnly(t *testing.T) {
 	for _, path := range paths {
 		res, _ := get(t, s.URL+path)
 		csp := res.Header.Get("Content-Security-Policy")
-		for _, want := range []string{"default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'", "require-trusted-types-for 'script'"} {
+		for _, want := range []string{"default-src 'none'", "script-src 'self'", "style-src 'sha256-", "connect-src 'self'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'", "require-trusted-types-for 'script'"} {
 			if !strings.Contains(csp, want) {
 				t.Errorf("%s: the policy is %q, without %s", path, csp, want)
 			}
@@ -104,11 +106,19 @@ func TestThePageTrustsItsOwnFilesOnly(t *testing.T) {
 			t.Errorf("%s: %v", path, res.Header)
 		}
 	}
-	inline := regexp.MustCompile(`(?i)<script(?:\s+[^>]*)?>[^<]|<style|\sstyle\s*=|\son\w+\s*=|javascript:`)
+	inline := regexp.MustCompile(`(?i)<script(?:\s+[^>]*)?>[^<]|\sstyle\s*=|\son\w+\s*=|javascript:`)
 	outside := regexp.MustCompile(`(?:https?:)?//[\w.-]+\.\w+`)
 	_, html := get(t, s.URL+"/")
 	if !strings.Contains(html, "<script") || inline.MatchString(html) {
 		t.Errorf("the page has inline script or style: %q", inline.FindString(html))
+	}
+	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`).FindAllStringSubmatch(html, -1)
+	if len(style) != 1 || strings.Count(html, "<style") != 1 {
+		t.Fatalf("the page has %d styles", len(style))
+	}
+	res, _ := get(t, s.URL+"/")
+	if sum := sha256.Sum256([]byte(style[0][1])); !strings.Contains(res.Header.Get("Content-Security-Policy"), "style-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"';") {
+		t.Error("the style is not the one that the policy names")
 	}
 	files[indexFile] = asset{kind: "text/html", plain: []byte(html)}
 	for name, a := range files {

@@ -37,6 +37,7 @@ theme.addEventListener("click", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", label);
 label();
 
+$("rest").hidden = false; // the first frame is painted, see main.js
 lists.start();
 grid.start();
 smesher.start();
