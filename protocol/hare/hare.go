@@ -1,16 +1,19 @@
 // Package hare brings the smeshers of a layer to one set of proposals, and
 // collects their signatures under what they made of it.
 //
-// Provisional (docs/decisions/0003-provisional-rules.md): agreement is "what
-// arrived in time" (InTime), and a certificate needs more than two thirds of
-// the weight of all smeshers of the epoch, not of a committee. The published
-// protocol, reference/protocol.md A8, will fill the place of InTime.
+// Session is the published protocol, reference/protocol.md A8, as a passive machine,
+// with committees drawn by random values (Message), and Committee and Tally are its
+// certificates (A9); docs/decisions/0010-hare.md says where they differ and what they
+// withstand. The core does not use them yet. What it uses is provisional
+// (docs/decisions/0003-provisional-rules.md): agreement is "what arrived in time"
+// (InTime), and a certificate needs more than two thirds of the weight of all smeshers of
+// the epoch (Certifier).
 //
 // It promises: nothing here has a clock; the same inputs give the same
-// outputs; a certificate exists for at most one decision of a layer unless a
-// third of the weight signs twice. It leaves to the caller the validity of
-// proposals, the checking of signatures before Add, and to make durable what
-// it signs before it sends.
+// outputs; all that is held is bounded; a certificate exists for at most one decision of a
+// layer unless a third of the weight signs twice. It leaves to the caller the validity of
+// proposals, the checking of signatures and seats before what they are under is counted,
+// and to make durable what it signs before it sends.
 package hare
 
 import (

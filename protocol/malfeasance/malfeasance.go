@@ -1,7 +1,7 @@
 // Package malfeasance has the proofs that a smesher broke a rule that no honest
 // smesher breaks, whatever it hears and whenever it crashes: two ATXs in an
-// epoch, two ballots, proposals or decisions in a layer, a label in a proof of
-// space that is not there.
+// epoch, two ballots, proposals or decisions in a layer, two hare messages in a
+// round, a label in a proof of space that is not there.
 //
 // It promises: a proof convinces everybody by itself, or together with an ATX
 // that everybody can get; nobody can make one against a smesher that keeps the
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 
+	"tweedle/protocol/hare"
 	"tweedle/values/codec"
 	"tweedle/values/signing"
 	"tweedle/values/types"
@@ -30,6 +31,7 @@ const (
 	TwoDecisions Kind = 3 // in one layer
 	InvalidPost  Kind = 4 // a label that does not pass
 	TwoProposals Kind = 5 // in one layer
+	TwoMessages  Kind = 6 // of Hare, in one round
 )
 
 func (k Kind) String() string {
@@ -44,6 +46,8 @@ func (k Kind) String() string {
 		return "a proof of space with a wrong label"
 	case TwoProposals:
 		return "two proposals in one layer"
+	case TwoMessages:
+		return "two hare messages in one round"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -61,7 +65,8 @@ type Proof struct {
 	Kind    Kind
 	Smesher types.NodeID
 	Epoch   types.Epoch // TwoATXs
-	Layer   types.Layer // TwoBallots, TwoProposals
+	Layer   types.Layer // TwoBallots, TwoProposals, TwoMessages
+	Round   hare.Round  // TwoMessages
 	A, B    Signed
 	ATX     *types.ATX // InvalidPost
 	Ordinal uint32     // InvalidPost: place of the label in the proof, from 0
@@ -70,7 +75,7 @@ type Proof struct {
 // Signed is one of two contradicting things. A's content sorts before B's, so
 // that one contradiction has one proof.
 type Signed struct {
-	Hash      types.Hash32   // TwoATXs: the id; TwoBallots, TwoProposals: of the content
+	Hash      types.Hash32   // TwoATXs: the id; TwoMessages: of the set; TwoBallots, TwoProposals: of the content
 	Epoch     []types.Hash32 // TwoATXs: siblings that lead from the publish epoch to the id
 	Decision  types.Decision // TwoDecisions
 	Signature types.Signature
@@ -88,6 +93,9 @@ func (p *Proof) EncodeTo(e *codec.Encoder) {
 		e.Compact(uint64(p.Epoch))
 	case TwoBallots, TwoProposals:
 		e.Compact(uint64(p.Layer))
+	case TwoMessages:
+		e.Compact(uint64(p.Layer))
+		e.U8(uint8(p.Round))
 	case InvalidPost:
 		p.ATX.EncodeTo(e)
 		e.Compact(uint64(p.Ordinal))
@@ -121,6 +129,9 @@ func (p *Proof) DecodeFrom(d *codec.Decoder) {
 		p.Epoch = types.Epoch(d.Compact32())
 	case TwoBallots, TwoProposals:
 		p.Layer = types.Layer(d.Compact32())
+	case TwoMessages:
+		p.Layer = types.Layer(d.Compact32())
+		p.Round = hare.Round(d.U8())
 	case TwoDecisions:
 	case InvalidPost:
 		p.ATX = &types.ATX{}
@@ -185,6 +196,12 @@ func FromHashes(k Kind, smesher types.NodeID, layer types.Layer, a, b Signed) *P
 	return two(&Proof{Kind: k, Smesher: smesher, Layer: layer, A: a, B: b})
 }
 
+// FromHare makes the proof of two hare messages of a smesher in one round.
+func FromHare(e hare.Equivocation) *Proof {
+	half := func(m *hare.Message) Signed { return Signed{Hash: m.Says(), Signature: m.Signature} }
+	return two(&Proof{Kind: TwoMessages, Smesher: e.A.Smesher, Layer: e.A.Layer, Round: e.A.Round, A: half(e.A), B: half(e.B)})
+}
+
 // FromDecisions makes the proof of two decisions of a smesher in one layer.
 func FromDecisions(a, b types.CertifyMessage) *Proof {
 	return two(&Proof{
@@ -242,6 +259,8 @@ func (p *Proof) Check(v Verifier) error {
 			domain = signing.Proposal
 		}
 		return p.pair(v, domain, func(s *Signed) []byte { return types.LayerAndHash(p.Layer, s.Hash) })
+	case TwoMessages:
+		return p.pair(v, signing.Hare, func(s *Signed) []byte { return hare.SignedBytes(p.Layer, p.Round, s.Hash) })
 	case TwoDecisions:
 		if p.A.Decision.Layer != p.B.Decision.Layer {
 			return ErrLayer

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"tweedle/protocol/hare"
 	"tweedle/values/codec"
 	"tweedle/values/signing"
 	"tweedle/values/types"
@@ -46,6 +47,12 @@ func decision(s *signing.Signer, layer types.Layer, n byte) types.CertifyMessage
 	return m
 }
 
+func message(s *signing.Signer, layer types.Layer, r hare.Round, set ...types.ProposalID) *hare.Message {
+	m := &hare.Message{Layer: layer, Round: r, Smesher: s.NodeID(), Set: set, Ref: hare.SetRef(set)}
+	m.Signature = s.Sign(signing.Hare, hare.SignedBytes(layer, r, m.Says()))
+	return m
+}
+
 // space knows one ATX, and says of labels what it is told.
 type space struct{ wrong bool }
 
@@ -56,12 +63,14 @@ func (s space) Wrong(*types.ATX, types.ATXID, uint32) bool { return s.wrong }
 
 // proofs are one of each kind.
 func proofs(s *signing.Signer) []*Proof {
+	id := types.ProposalID{1}
 	return []*Proof{
 		FromATXs(atx(s, 3, 1), atx(s, 3, 2)),
 		FromHashes(TwoBallots, s.NodeID(), 5, ballot(s, 5, 1), ballot(s, 5, 2)),
 		FromDecisions(decision(s, 5, 1), decision(s, 5, 2)),
 		{Kind: InvalidPost, Smesher: s.NodeID(), ATX: atx(s, 3, 1), Ordinal: 1},
 		FromHashes(TwoProposals, s.NodeID(), 5, proposal(s, 5, 1), proposal(s, 5, 2)),
+		FromHare(hare.Equivocation{A: message(s, 5, hare.Commit, id), B: message(s, 5, hare.Commit)}),
 	}
 }
 
@@ -113,6 +122,7 @@ func TestWhoKeepsTheRulesCannotBeConvicted(t *testing.T) {
 	merged.Signature = s.Sign(signing.ATX, id[:])
 	unknown := atx(s, 3, 1)
 	unknown.PreviousATXs[0] = types.ATXID{2}
+	p1 := types.ProposalID{1}
 	id = unknown.ID()
 	unknown.Signature = s.Sign(signing.ATX, id[:])
 	for name, tc := range map[string]struct {
@@ -126,6 +136,9 @@ func TestWhoKeepsTheRulesCannotBeConvicted(t *testing.T) {
 		"ballot of somebody else":        {stolen, ErrSignature},
 		"a ballot and a proposal":        {FromHashes(TwoBallots, s.NodeID(), 5, ballot(s, 5, 1), proposal(s, 5, 2)), ErrSignature},
 		"decisions of two layers":        {FromDecisions(decision(s, 5, 1), decision(s, 6, 1)), ErrLayer},
+		"one hare message twice":         {FromHare(hare.Equivocation{A: message(s, 5, hare.Propose), B: message(s, 5, hare.Propose)}), ErrSame},
+		"hare messages of two rounds":    {FromHare(hare.Equivocation{A: message(s, 5, hare.Commit, p1), B: message(s, 5, hare.Notify)}), ErrSignature},
+		"hare messages of two layers":    {FromHare(hare.Equivocation{A: message(s, 5, hare.Commit, p1), B: message(s, 6, hare.Commit)}), ErrSignature},
 		"a label that passes":            {post, ErrHonest},
 		"somebody else's label":          {&elsewhere, ErrSignature},
 		"an ATX of another form":         {&Proof{Kind: InvalidPost, Smesher: s.NodeID(), ATX: merged}, ErrShape},
