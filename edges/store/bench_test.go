@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strconv"
 	"testing"
 
@@ -37,17 +38,21 @@ func BenchmarkGuard(b *testing.B) {
 }
 
 // BenchmarkGuardOfALayer has what the guard writes in one layer for 1 and 16 identities that each
-// have a slot: a ballot, a proposal, and a decision; each is durable before the next.
+// have a slot: the ballots and proposals of all in one transaction, then the decisions.
 func BenchmarkGuardOfALayer(b *testing.B) {
 	for _, identities := range []int{1, 16} {
 		b.Run(strconv.Itoa(identities), func(b *testing.B) {
 			db := openAt(b, b.TempDir())
 			for slot := uint64(0); b.Loop(); slot++ {
-				for i := range identities {
-					for _, d := range []signing.Domain{signing.Ballot, signing.Proposal, signing.Certify} {
-						if err := db.Guard(d, types.NodeID{byte(i)}, slot, types.Hash32{}); err != nil {
-							b.Fatal(err)
+				for _, domains := range [][]signing.Domain{{signing.Ballot, signing.Proposal}, {signing.Certify}} {
+					all := make([][]Slot, identities)
+					for i := range all {
+						for _, d := range domains {
+							all[i] = append(all[i], Slot{Domain: d, Identity: types.NodeID{byte(i)}, Slot: slot})
 						}
+					}
+					if refused, err := db.GuardAll(all); err != nil || slices.ContainsFunc(refused, func(err error) bool { return err != nil }) {
+						b.Fatal(refused, err)
 					}
 				}
 			}

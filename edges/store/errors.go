@@ -126,13 +126,18 @@ func noRoom(dir string) bool {
 	return syscall.Statfs(dir, &s) == nil && s.Bavail*uint64(s.Bsize) < atOnce
 }
 
-// noFiles tells whether the process cannot open another file.
+// noFiles tells whether the process cannot open the files that SQLite opens for one database: what
+// it had opened when it failed, it has closed by now.
 func noFiles() bool {
-	f, err := os.Open(os.DevNull)
-	if err == nil {
-		_ = f.Close()
+	const atOnce = 4 // the database, its log, the log's index, and the folder
+	for range atOnce {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+		}
+		defer f.Close() //nolint:errcheck // nothing was written
 	}
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+	return false
 }
 
 func tooManyFiles(path string) error {

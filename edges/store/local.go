@@ -51,6 +51,15 @@ func (db *DB) LoadStep(identity types.NodeID, name string, v codec.Decodable) er
 // state.db remembers it from time to time.
 const signedCounter = "signed"
 
+// Slot is one place of the guard: the message of a domain that an identity signs for a layer
+// or an epoch.
+type Slot struct {
+	Domain   signing.Domain
+	Identity types.NodeID
+	Slot     uint64
+	Hash     types.Hash32
+}
+
 // Guard must be asked before an identity signs: it records that this is the
 // message of the domain for the slot, a layer or an epoch. It is durable when
 // Guard returns nil. Asking again for the same message is allowed; another one
@@ -58,50 +67,81 @@ const signedCounter = "signed"
 // that ForgetSigned has closed. If we stop inside Guard, nothing was
 // signed, and the next start may sign this message or another.
 func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash types.Hash32) error {
+	refused, err := db.GuardAll([][]Slot{{{Domain: d, Identity: identity, Slot: slot, Hash: hash}}})
+	if err != nil {
+		return err
+	}
+	return refused[0]
+}
+
+// GuardAll asks Guard for messages of several identities in one transaction, since its sync costs as
+// much as all the rest. A message has one or more slots, and may be signed if its refusal is nil: all
+// of them are its own. After an err none may be.
+func (db *DB) GuardAll(messages [][]Slot) (refused []error, err error) {
 	db.localMu.Lock()
 	defer db.localMu.Unlock()
-	known := false
-	err := db.writeLocalLocked(func(c *sqlite.Conn) error {
-		doubt, err := db.distrusted(c, identity)
-		if err != nil {
-			return err
+	signed := db.signed
+	err = db.writeLocalLocked(func(c *sqlite.Conn) error {
+		refused, signed = make([]error, len(messages)), db.signed
+		for i, m := range messages {
+			for _, s := range m {
+				known, err := db.claim(c, s)
+				if errors.Is(err, ErrConflict) || errors.Is(err, ErrRolledBack) {
+					refused[i] = err
+					break
+				}
+				if err != nil {
+					return err
+				}
+				if !known {
+					signed++
+				}
+			}
 		}
-		if doubt {
-			return fmt.Errorf("%w: it was restored from a copy, so what was signed since is unknown; wait for the end of the next epoch", ErrRolledBack)
-		}
-		floor, err := getCounter(c, signedFloor(d))
-		if err != nil {
-			return err
-		}
-		if slot < floor {
-			return fmt.Errorf("slot %d of domain %d is closed, nothing is signed before %d: %w", slot, d, floor, ErrConflict)
-		}
-		var old types.Hash32
-		err = one(c, "guard", "WHERE domain = ? AND identity = ? AND slot = ?", func(r *row) {
-			r.skip()
-			r.skip()
-			r.skip()
-			r.raw(old[:])
-		}, int64(d), identity[:], int64(slot))
-		switch {
-		case err == nil && old == hash:
-			known = true
+		if signed == db.signed {
 			return nil
-		case err == nil:
-			return fmt.Errorf("identity %s has signed %s in slot %d of domain %d, and will not sign %s: %w",
-				identity.Short(), old.Short(), slot, d, hash.Short(), ErrConflict)
-		case !errors.Is(err, ErrNotFound):
-			return err
 		}
-		if err := put(c, insert, "guard", int64(d), identity[:], int64(slot), hash[:]); err != nil {
-			return err
-		}
-		return putCounter(c, signedCounter, db.signed+1)
+		return putCounter(c, signedCounter, signed)
 	})
-	if err == nil && !known {
-		db.signed++
+	if err == nil {
+		db.signed = signed
 	}
-	return err
+	return refused, err
+}
+
+// claim records a slot, or tells that it was recorded before.
+func (db *DB) claim(c *sqlite.Conn, s Slot) (known bool, err error) {
+	doubt, err := db.distrusted(c, s.Identity)
+	if err != nil {
+		return false, err
+	}
+	if doubt {
+		return false, fmt.Errorf("%w: it was restored from a copy, so what was signed since is unknown; wait for the end of the next epoch", ErrRolledBack)
+	}
+	floor, err := getCounter(c, signedFloor(s.Domain))
+	if err != nil {
+		return false, err
+	}
+	if s.Slot < floor {
+		return false, fmt.Errorf("slot %d of domain %d is closed, nothing is signed before %d: %w", s.Slot, s.Domain, floor, ErrConflict)
+	}
+	var old types.Hash32
+	err = one(c, "guard", "WHERE domain = ? AND identity = ? AND slot = ?", func(r *row) {
+		r.skip()
+		r.skip()
+		r.skip()
+		r.raw(old[:])
+	}, int64(s.Domain), s.Identity[:], int64(s.Slot))
+	switch {
+	case err == nil && old == s.Hash:
+		return true, nil
+	case err == nil:
+		return false, fmt.Errorf("identity %s has signed %s in slot %d of domain %d, and will not sign %s: %w",
+			s.Identity.Short(), old.Short(), s.Slot, s.Domain, s.Hash.Short(), ErrConflict)
+	case !errors.Is(err, ErrNotFound):
+		return false, err
+	}
+	return false, put(c, insert, "guard", int64(s.Domain), s.Identity[:], int64(s.Slot), s.Hash[:])
 }
 
 // nameCounter is, in local.db, a number by which it is told from others, and in state.db that of the

@@ -473,6 +473,43 @@ func TestTheGuardRefusesASecondMessage(t *testing.T) {
 	}
 }
 
+// The messages of a layer are asked for at once: one of them twice, one that contradicts what was
+// signed, one whose second slot does, and an identity in doubt. Each has its own answer.
+func TestTheGuardAnswersForEachMessage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	db := openAt(t, dir)
+	id := func(n int) types.NodeID { return types.NodeID(hash(n)) }
+	slot := func(d signing.Domain, who, what int) Slot { return Slot{d, id(who), 7, hash(what)} }
+	must(t, db.Guard(signing.Proposal, id(3), 7, hash(1)))
+	must(t, db.Guard(signing.Ballot, id(4), 7, hash(1)))
+	if err := db.Seen(signing.Ballot, id(5), 7, hash(9)); !errors.Is(err, ErrRolledBack) {
+		t.Fatal(err)
+	}
+	signed := db.signedSoFar()
+	refused := got[[]error](t)(db.GuardAll([][]Slot{
+		{slot(signing.Ballot, 1, 1), slot(signing.Proposal, 1, 2)},
+		{slot(signing.Ballot, 1, 1)},
+		{slot(signing.Ballot, 1, 3)},
+		{slot(signing.Ballot, 3, 1), slot(signing.Proposal, 3, 2)},
+		{slot(signing.Ballot, 4, 2)},
+		{slot(signing.Ballot, 5, 1)},
+		{slot(signing.Ballot, 6, 1)},
+	}))
+	for i, want := range []error{nil, nil, ErrConflict, ErrConflict, ErrConflict, ErrRolledBack, nil} {
+		if !errors.Is(refused[i], want) {
+			t.Errorf("message %d: %v, not %v", i, refused[i], want)
+		}
+	}
+	equal(t, db.signedSoFar(), signed+4) // two of 1, the ballots of 3 and 6
+	must(t, db.Close())
+	db = openAt(t, dir)
+	equal(t, db.signedSoFar(), signed+4)
+	if err := db.Guard(signing.Ballot, id(6), 7, hash(2)); !errors.Is(err, ErrConflict) {
+		t.Error("what passed with others was not recorded:", err)
+	}
+}
+
 // Two goroutines ask for different messages: exactly one may sign.
 func TestTheGuardLetsOneOfManyPass(t *testing.T) {
 	t.Parallel()

@@ -132,14 +132,12 @@ func (d *driver) step(ctx context.Context, in core.Input) (wake time.Time, err e
 			return wake, fmt.Errorf("write: %w", err)
 		}
 		d.n.snapshot.Store(d.machine.Snapshot())
-		for _, s := range out.Signs {
-			passed, err := d.guard(s)
-			if err != nil {
-				return wake, err
-			}
-			if passed {
-				own = append(own, core.Heard{From: core.Self, Message: s.Message})
-			}
+		passed, err := d.guard(out.Signs)
+		if err != nil {
+			return wake, err
+		}
+		for _, m := range passed {
+			own = append(own, core.Heard{From: core.Self, Message: m})
 		}
 		own = append(own, d.effects(ctx, out)...)
 		wake = out.Wake
@@ -147,19 +145,29 @@ func (d *driver) step(ctx context.Context, in core.Input) (wake time.Time, err e
 	return wake, nil
 }
 
-// guard asks local.db whether a message of ours may go out.
-func (d *driver) guard(s core.Sign) (bool, error) {
-	for _, k := range s.Slots {
-		err := d.n.db.Guard(k.Domain, s.By, uint64(k.Layer), k.Hash)
-		switch {
-		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrRolledBack):
-			d.n.log.Error("we do not sign", "identity", s.By.Short(), "layer", k.Layer, "err", err)
-			return false, nil
-		case err != nil:
-			return false, fmt.Errorf("guard: %w", err)
+// guard asks local.db which messages of ours may go out.
+func (d *driver) guard(signs []core.Sign) (passed []core.Message, err error) {
+	if len(signs) == 0 {
+		return nil, nil
+	}
+	messages := make([][]store.Slot, len(signs))
+	for i, s := range signs {
+		for _, k := range s.Slots {
+			messages[i] = append(messages[i], store.Slot{Domain: k.Domain, Identity: s.By, Slot: uint64(k.Layer), Hash: k.Hash})
 		}
 	}
-	return true, nil
+	refused, err := d.n.db.GuardAll(messages)
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	for i, s := range signs {
+		if refused[i] != nil {
+			d.n.log.Error("we do not sign", "identity", s.By.Short(), "layer", s.Slots[0].Layer, "err", refused[i])
+			continue
+		}
+		passed = append(passed, s.Message)
+	}
+	return passed, nil
 }
 
 // effects does what follows the writes, in the order of Output, and returns the ends of the
