@@ -28,6 +28,8 @@ const (
 	askRarely = time.Minute
 	// saveEvery is how often a changed address book is written.
 	saveEvery = time.Minute
+	// rejoinEvery is how often gossip is told of connected peers that it has forgotten.
+	rejoinEvery = 5 * time.Second
 )
 
 // discover keeps the number of peers up until ctx ends: it dials whom it knows, and asks those whom it
@@ -71,7 +73,7 @@ func (h *Host) discover(ctx context.Context) {
 			ask = now.Add(jitter(pause))
 			pause = min(2*pause, askRarely)
 		}
-		next := min(time.Until(save), max(lookEvery, time.Until(ask)))
+		next := min(time.Until(save), max(lookEvery, time.Until(ask)), rejoinEvery)
 		if hungry {
 			h.dialDue(ctx, &work)
 			if due, ok := h.book.nextDue(h.isConnected); ok {
