@@ -154,7 +154,7 @@ func guards() []guard {
 			"services/testnet", "TestANodesNewestWordCounts"},
 		{"C28", "services/testnet/ledger.go", "		l.withdraw(n, l.bit(node))\n", "",
 			"services/testnet", "TestALayerThatANodeTakesBackIsMissing"},
-		{"C29", "edges/store/local.go", "		if slot < floor {\n", "		if false {\n",
+		{"C29", "edges/store/local.go", "	if s.Slot < floor {\n", "	if false {\n",
 			"edges/store", "TestWhatIsForgottenIsNotSignedAgain"},
 		{"C29", "edges/store/ballot.go", "				err = run(c, \"DELETE FROM objects WHERE kind = ? AND id = ?\", int64(KindActiveSet), h[:])\n", "				_ = h\n",
 			"edges/store", "TestOldBallotsGoWithTheirActiveSets"},

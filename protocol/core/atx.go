@@ -133,7 +133,7 @@ func (m *Machine) addATX(c *activation.Claim) {
 	m.wanted.Remove(entry.ID)
 	m.poets.referred(c.ATX.NIPosts[0].PoetProof)
 	m.asked.referred(c.ATX.NIPosts[0].PoetProof)
-	m.event(Activated{entry})
+	m.event(Activated{entry, c.ATX.NIPosts[0].PoetProof})
 	if other != nil {
 		if before := m.read.atx(other.ID); before != nil {
 			m.convict(malfeasance.FromATXs(before, c.ATX))

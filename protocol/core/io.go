@@ -251,7 +251,10 @@ func (WriteRevert) write()      {}
 type Event interface{ event() }
 
 // Activated tells of a new valid ATX.
-type Activated struct{ Entry activation.Entry }
+type Activated struct {
+	Entry activation.Entry
+	Proof types.PoetProofRef // the PoET proof that it refers to
+}
 
 // PoetStored tells of a new PoET proof.
 type PoetStored struct {

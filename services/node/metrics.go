@@ -1,7 +1,6 @@
 package node
 
 import (
-	"maps"
 	"math"
 	"strconv"
 	"sync"
@@ -31,9 +30,11 @@ type metrics struct {
 	proofs    prometheus.Counter
 	proofTime prometheus.Gauge
 
-	mu       sync.Mutex          // guards the following
-	atxs     map[types.Epoch]int // by publish epoch, of the last ones
-	unsynced types.Layer         // since when it is not synced, if it is not
+	atxs  *telemetry.Shares             // of PoETs, by publish epoch
+	poets map[types.PoetProofRef]string // whose the last proofs are; the loop's own
+
+	mu       sync.Mutex  // guards the following
+	unsynced types.Layer // since when it is not synced, if it is not
 }
 
 // newMetrics makes and registers all metrics of the node itself.
@@ -66,10 +67,14 @@ func (n *Node) newMetrics() {
 	n.metrics.signers = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "tweedle_node_certificate_signatures", Help: "Signatures of the newest certificate by which a layer was applied."})
 	n.registry.MustRegister(n.metrics.proofTime, n.metrics.signers, checkpoint{n})
-	n.metrics.atxs, n.metrics.unsynced = map[types.Epoch]int{}, n.schedule.LayerAt(n.now())
+	n.metrics.unsynced, n.metrics.poets = n.schedule.LayerAt(n.now()), map[types.PoetProofRef]string{}
+	n.metrics.atxs = &telemetry.Shares{Desc: prometheus.NewDesc("tweedle_node_poet_atxs", "ATXs known that are published in this epoch or the one before, by the beginning of the id of the "+
+		"PoET whose proof they refer to; before-start: those that were known when the node started.", []string{"poet", "epoch"}, nil),
+		Most: 32, Periods: 4, Now: func() uint32 { return uint32(n.epoch()) }}
+	n.registry.MustRegister(n.metrics.atxs)
 	for e := max(n.epoch(), 1) - 1; e <= n.epoch(); e++ {
-		if ids, err := n.db.EpochATXs(e); err == nil { // the store tells its faults itself
-			n.metrics.atxs[e] = len(ids)
+		if ids, err := n.db.EpochATXs(e); err == nil && len(ids) > 0 { // the store tells its faults itself
+			n.metrics.atxs.Add(uint32(e), "before-start", len(ids)) // which proofs they refer to is not read again
 		}
 	}
 	n.gauges()
@@ -126,10 +131,22 @@ func (n *Node) gauges() {
 	gauge("atxs_published_before", "ATXs known that were published in the epoch before.", func() float64 { return float64(n.countATXs(n.epoch() - 1)) })
 }
 
-func (n *Node) countATXs(e types.Epoch) int {
-	n.metrics.mu.Lock()
-	defer n.metrics.mu.Unlock()
-	return n.metrics.atxs[e]
+func (n *Node) countATXs(e types.Epoch) int { return n.metrics.atxs.Count(uint32(e)) }
+
+// poetOf names the PoET of a proof, which is read once while few are in use.
+func (n *Node) poetOf(ref types.PoetProofRef) string {
+	const inUse = 64
+	known := n.metrics.poets
+	if known[ref] == "" {
+		if len(known) >= inUse {
+			clear(known)
+		}
+		known[ref] = "unknown" // the store tells its faults itself
+		if m, err := n.db.PoetProof(ref); err == nil {
+			known[ref] = m.PoetID.Short()
+		}
+	}
+	return known[ref]
 }
 
 // count counts what happened.
@@ -137,11 +154,7 @@ func (n *Node) count(e core.Event) {
 	m := &n.metrics
 	switch e := e.(type) {
 	case core.Activated:
-		m.mu.Lock()
-		m.atxs[e.Entry.PublishEpoch]++
-		now := n.epoch()
-		maps.DeleteFunc(m.atxs, func(epoch types.Epoch, _ int) bool { return epoch+2 < now })
-		m.mu.Unlock()
+		m.atxs.Add(uint32(e.Entry.PublishEpoch), n.poetOf(e.Proof), 1)
 	case core.PoetStored:
 		m.proofs.Inc()
 		m.proofTime.Set(float64(n.now().UnixMilli()) / 1000)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"maps"
 	"testing"
 
 	"tweedle/protocol/activation"
@@ -22,8 +23,12 @@ func TestEventsAreCounted(t *testing.T) {
 	epoch := n.epoch()
 	var entry activation.Entry
 	entry.PublishEpoch = epoch
-	for range 3 {
-		n.count(core.Activated{Entry: entry})
+	proof := &types.PoetProofMessage{PoetID: types.NodeID{1}}
+	if err := n.db.AddPoetProof(proof); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []types.PoetProofRef{proof.Proof.Ref(), proof.Proof.Ref(), {1}} {
+		n.count(core.Activated{Entry: entry, Proof: ref})
 	}
 	me := n.identities[0].NodeID()
 	for _, signers := range [][]types.NodeID{{me}, nil} {
@@ -42,10 +47,18 @@ func TestEventsAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := map[string]float64{}
+	values, poets := map[string]float64{}, map[string]float64{}
 	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "tweedle_node_poet_atxs" {
+				poets[m.GetLabel()[1].GetValue()] = m.GetGauge().GetValue()
+			}
+		}
 		m := f.GetMetric()[0]
 		values[f.GetName()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+	}
+	if want := map[string]float64{types.NodeID{1}.Short(): 2, "unknown": 1}; !maps.Equal(poets, want) {
+		t.Errorf("ATXs by PoET are %v, not %v", poets, want)
 	}
 	for name, want := range map[string]float64{
 		"tweedle_node_undone_layers_total": 5, "tweedle_node_disputes_total": 1, "tweedle_node_atxs_published": 3,

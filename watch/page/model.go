@@ -115,10 +115,14 @@ type Step struct {
 
 // Epoch is one bar.
 type Epoch struct {
-	Epoch   uint32 `json:"epoch"`
-	ATXs    *int   `json:"atxs"` // absent: nobody knows any more
-	Current bool   `json:"current,omitempty"`
-	Drop    bool   `json:"drop,omitempty"` // it is over and has less than 70 % of the one before, or none
+	Epoch uint32 `json:"epoch"`
+	ATXs  *int   `json:"atxs"` // absent: nobody knows any more
+	// Expected is how many the epoch before had, which is who may be expected again; absent: not known.
+	Expected *int `json:"expected,omitempty"`
+	// ByPoet is by the beginning of the id of the PoET whose proof they refer to, of the newest two epochs.
+	ByPoet  map[string]int `json:"by_poet,omitempty"`
+	Current bool           `json:"current,omitempty"`
+	Drop    bool           `json:"drop,omitempty"` // it is over and has less than 70 % of the one before, or none
 }
 
 // Poet is one PoET.
@@ -524,7 +528,16 @@ func (b *builder) epochs() {
 		if n, ok := known[e]; ok {
 			one.ATXs = &n
 			before, had := known[e-1]
+			if had && e > 0 {
+				one.Expected = &before
+			}
 			one.Drop = e > 0 && !one.Current && (had && float64(n) < atxDrop*float64(before) || n == 0 && e+1 >= st.firstEpoch())
+		}
+		switch {
+		case one.Current:
+			one.ByPoet = b.series.mostBy("tweedle_node_poet_atxs", "poet", "epoch", "this")
+		case e+1 == st.Epoch:
+			one.ByPoet = b.series.mostBy("tweedle_node_poet_atxs", "poet", "epoch", "before")
 		}
 		b.m.Epochs = append(b.m.Epochs, one)
 	}

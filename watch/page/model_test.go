@@ -72,6 +72,27 @@ func TestWhatIsSeenIsJudged(t *testing.T) {
 	}
 }
 
+// Whose proofs ATXs refer to is said of the running epoch and the last one, and how many there were before of each.
+func TestEpochsSayWhatIsExpectedAndByWhichPoet(t *testing.T) {
+	m := page.Build(network("well", 6).At(noon))
+	for i, e := range m.Epochs {
+		want := map[string]int{"70e7000001": *e.ATXs - *e.ATXs/3, "70e7000002": *e.ATXs / 3}
+		if recent := i >= len(m.Epochs)-2; recent && !maps.Equal(e.ByPoet, want) || !recent && e.ByPoet != nil {
+			t.Errorf("epoch %d: %v", e.Epoch, e.ByPoet)
+		}
+		if i > 0 && (e.Expected == nil || *e.Expected != *m.Epochs[i-1].ATXs) {
+			t.Errorf("epoch %d expects %v", e.Epoch, e.Expected)
+		}
+	}
+	s := network("well", 1).At(noon)
+	for i := range 1000 {
+		s.Series = append(s.Series, page.Sample{Labels: map[string]string{"__name__": "tweedle_node_poet_atxs", "job": "node", "name": "node-1", "poet": strings.Repeat("x", i), "epoch": "this"}, Value: 1})
+	}
+	if got := page.Build(s).Epochs; len(got[len(got)-1].ByPoet) > 64 {
+		t.Errorf("%d PoETs are shown", len(got[len(got)-1].ByPoet))
+	}
+}
+
 // An epoch without an ATX is followed by one without blocks, however few there were before.
 func TestAnEpochWithoutATXsIsBroken(t *testing.T) {
 	s := network("well", 5).At(noon)

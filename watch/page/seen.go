@@ -130,7 +130,7 @@ func Metrics() []string {
 	return []string{
 		"up", "process_resident_memory_bytes", "process_start_time_seconds", "tweedle_build_info", "tweedle_network_genesis_timestamp_seconds",
 		"tweedle_network_layer_seconds", "tweedle_network_epoch_seconds", "tweedle_node_first_layer", "tweedle_node_atxs_published",
-		"tweedle_node_atxs_published_before", "tweedle_node_smesher_atx_epoch", "poet_gateways", "poet_proofs_undelivered", "poet_proof_undelivered_age_seconds",
+		"tweedle_node_atxs_published_before", "tweedle_node_poet_atxs", "tweedle_node_smesher_atx_epoch", "poet_gateways", "poet_proofs_undelivered", "poet_proof_undelivered_age_seconds",
 		"poet_disk_rounds_fit", "poet_disk_free_bytes", "poet_disk_round_bytes", "poet_rounds", "tweedle_node_disk_free_bytes",
 	}
 }
@@ -226,4 +226,23 @@ func (s series) most(metric string) (most float64, ok bool) {
 		}
 	}
 	return most, ok
+}
+
+// mostShown bounds what of a label a page shows.
+const mostShown = 64
+
+// mostBy returns the largest value of a metric, whoever has it, for each value of a label, where another label
+// is as given.
+func (s series) mostBy(metric, label, where, is string) map[string]int {
+	out := map[string]int{}
+	for _, all := range s[metric] {
+		for _, one := range all {
+			name := clip(one.Labels[label], maxText)
+			if _, known := out[name]; one.Labels[where] != is || !known && len(out) >= mostShown {
+				continue
+			}
+			out[name] = max(out[name], int(one.Value))
+		}
+	}
+	return out
 }

@@ -65,6 +65,13 @@ export function clock() {
   facts($("clock"), rows);
 }
 
+// What an epoch has, of how many that the one before it had, and by the proofs of which PoETs.
+const published = (e) => `${count(e.atxs, "ATX")}${e.current ? " so far" : ""}${e.expected == null ? "" : `, ${e.expected} expected`}`;
+const byPoet = (e) => {
+  const of = Object.entries(e.by_poet ?? {}).sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1));
+  return of.length ? `; by PoET ${of.map(([p, n]) => `${p} ${n}`).join(", ")}` : "";
+};
+
 export function epochs() {
   const all = get("epochs") ?? [];
   const most = Math.max(1, ...all.map((e) => e.atxs ?? 0));
@@ -75,9 +82,11 @@ export function epochs() {
       const [b, i] = li.firstChild.children;
       text(b, e.atxs == null ? "?" : (e.drop ? "▼" : "") + e.atxs);
       i.style.setProperty("--part", `${Math.round(80 * (e.atxs ?? 0) / most)}%`);
-      attr(li, "title", e.atxs == null ? `epoch ${e.epoch}: not known` : `epoch ${e.epoch}: ${count(e.atxs, "ATX")}${e.current ? " so far" : ""}`);
+      attr(li, "title", e.atxs == null ? `epoch ${e.epoch}: not known` : `epoch ${e.epoch}: ${published(e)}${byPoet(e)}`);
     });
   $("epochs").hidden = !all.length;
   const drops = all.filter((e) => e.drop).map((e) => e.epoch);
+  const now = all.at(-1);
+  text($("epochs-now"), now?.atxs == null ? "" : `Epoch ${now.epoch}: ${published(now)}${byPoet(now)}.`);
   text($("epochs-text"), !all.length ? "No epoch has begun." : drops.length ? `▼ fewer than 70 % of the epoch before, or none: ${drops.join(", ")}` : "The dashed bar is the running epoch. Each ATX gives weight in the epoch after.");
 }
