@@ -570,3 +570,14 @@ func TestAnATXIsCheckedOnceAndWithinBounds(t *testing.T) {
 		t.Errorf("%d ATXs are being checked, %d are refused for now", checks, refused)
 	}
 }
+
+// Seed 10163 of the nightly campaign: all peers were asked for a transaction before any of them had come by
+// it, the answer of one was lost, and a peer that never answers kept the want open for hours. Nobody was asked
+// again, and one honest node stayed ten layers behind.
+func TestATransactionThatPeersCameByLaterIsAskedForAgain(t *testing.T) {
+	play(t, Options{
+		Seed: 10163, Nodes: 20, Epochs: 10,
+		Hostile: []string{}, Strangers: []string{"mute-peer", "unknown-references", "unknown-references"}, Poets: []string{}, Clients: []string{"conflicts"},
+		Faults: &Faults{Latency: 60 * time.Millisecond, Loss: 0.1, Crashes: 1, Splits: 1, Skew: 411 * time.Millisecond},
+	})
+}

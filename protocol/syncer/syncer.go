@@ -277,8 +277,12 @@ func (m *Machine) want(n Name, hint Peer, until time.Time, only bool) bool {
 }
 
 // named notes that one more peer names an object: who answers takes the place of
-// a hint that does not.
+// a hint that does not. Who was asked before and names it now has come by it since, or had lost the ask.
 func (m *Machine) named(w *want, by Peer) {
+	if w.tried[by] {
+		delete(w.tried, by)
+		m.dirty = true
+	}
 	p, hint := m.peers[by], m.peers[w.hint]
 	if p == nil || hint == nil || p.late >= hint.late || w.tried[by] || p.wants >= MaxWantsPerPeer {
 		return

@@ -63,6 +63,33 @@ func TestWhoNamesAnObjectIsAskedFirstThenTheOthers(t *testing.T) {
 	}
 }
 
+// What a peer did not have it may have come by since, and an ask may be lost. It says so by naming the
+// object, as part of a layer that it has applied; meanwhile the want is kept by one that never answers.
+func TestWhoNamesAnObjectAgainIsAskedAgain(t *testing.T) {
+	m := machine("honest", "mute")
+	m.Want(atx(1), "honest", start.Add(time.Hour))
+	asks := objects(m, start, m.Step(start, View{}))
+	if len(asks) != 1 || asks[0].Peer != "honest" {
+		t.Fatalf("first %v", asks)
+	}
+	m.Answered(start, asks[0].ID, None, []bool{false})
+	at := start.Add(time.Minute)
+	for _, a := range objects(m, at, m.Step(at, View{})) {
+		if a.Peer != "mute" {
+			t.Fatalf("then %v", a)
+		}
+	}
+	m.Want(atx(1), "honest", at.Add(time.Hour))
+	for asked := false; !asked; at = at.Add(time.Second) {
+		if at.After(start.Add(2 * time.Minute)) {
+			t.Fatal("nobody is asked who has it")
+		}
+		for _, a := range objects(m, at, m.Step(at, View{})) {
+			asked = asked || a.Peer == "honest"
+		}
+	}
+}
+
 func TestWhoNamesWhatIsNotTherePays(t *testing.T) {
 	m := machine("liar", "honest")
 	for i := range 500 {
