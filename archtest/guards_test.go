@@ -38,8 +38,6 @@ func guards() []guard {
 			"services/node", "TestAWrongLabelCostsItsSmesherAndNobodyElse"},
 		{"C3", "protocol/malfeasance/malfeasance.go", "	e.Raw(s.Signature[:])\n", "	e.Raw(make([]byte, len(s.Signature)))\n",
 			"protocol/malfeasance", "TestEachKindConvincesAfterACrossingOfTheWire"},
-		{"C4", "services/node/gossip.go", "topicShare   = 32 ", "topicShare   = 0 ",
-			"services/node", "TestStrangersDelayNobody"},
 		{"C4", "protocol/core/intake.go", "a.count >= MaxParkedPerPeer || ", "",
 			"sim", "TestAStrangerFillsItsOwnShareAndNobodyElses"},
 		{"C4", "protocol/core/intake.go", "size := p.msg.size() + nameSize*len(p.missing)", "size := p.msg.size()",
@@ -52,11 +50,13 @@ func guards() []guard {
 			"sim", "TestACertificateOfNobodyUnsettlesNothingAndCosts"},
 		{"C5", "protocol/core/sync.go", "	case tip >= first && tip > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())):\n", "	case false:\n",
 			"sim", "TestATipBeyondTheClockIsNotSynced"},
+		{"C5", "protocol/syncer/syncer.go", "	if w.tried[by] {\n", "	if false {\n",
+			"protocol/syncer", "TestWhoNamesAnObjectAgainIsAskedAgain"},
 		{"C5", "protocol/syncer/syncer.go", "if f == None && w.hint == a.Peer && p != nil {", "if false {",
 			"protocol/syncer", "TestWhoNamesWhatIsNotTherePays"},
 		{"C5", "protocol/syncer/syncer.go", " && (hint.late == 0 || w.only):", ":",
 			"protocol/syncer", "TestWhoWithholdsCostsOneTimeout"},
-		{"C5", "protocol/core/sync.go", "	case near && confirms+ahead > 0:\n", "	case confirms+ahead > 0:\n",
+		{"C5", "protocol/core/sync.go", "	m.batches[p] = &batch{left: len(certs)}\n", "	m.batches[p] = &batch{left: len(certs) + 1}\n",
 			"sim", "TestAnOldNetworkTakesUpTwoFreshNodesAtOnce"},
 		{"C6", "edges/smeshing/poets.go", "			all.Go(func() { do(c, r) })\n", "			do(c, r)\n",
 			"edges/smeshing", "TestABadPoETCostsNothingWhileAnotherIsWell"},
@@ -78,12 +78,10 @@ func guards() []guard {
 			"edges/api", "TestFewProofsAreCheckedAtATime"},
 		{"C9", "values/signing/signing.go", "return err == nil && gamma.IsTorsionFree()", "return err == nil",
 			"values/signing", "TestASmesherHasOneVRFValueForAMessage"},
-		{"C10", "services/node/drive.go", "			return wake, fmt.Errorf(\"write: %w\", err)\n", "			d.n.log.Debug(\"write\", \"err\", err)\n",
+		{"C10", "edges/store/store.go", "	return db.judge(k, err)\n", "	_ = err\n	return nil\n",
 			"services/node", "TestOneDiskErrorEndsTheNodeAndCostsNothing"},
 		{"C10", "protocol/mesh/history.go", "	return vm.Apply(state, b, h.params), nil\n", "	out := vm.Apply(state, b, h.params)\n	h.links[len(h.links)-1].State = out.State\n	return out, nil\n",
 			"protocol/mesh", "TestTryingABlockChangesNothing"},
-		{"C10", "edges/store/errors.go", "	case db.failed <- f:\n", "",
-			"services/node", "TestAClosedDatabaseEndsTheNode"},
 		{"C11", "protocol/core/layer.go", "	if r.Layer <= m.history.Tip().Decision.Layer {\n", "	if false {\n",
 			"sim", "TestADecidedLayerIsNotDecidedAgain"},
 		{"C11", "protocol/mesh/history.go", "	if d.Decision.Layer <= tip.Decision.Layer {\n", "	if d.Decision.Layer < tip.Decision.Layer {\n",
@@ -126,7 +124,7 @@ func guards() []guard {
 			"edges/store", "TestFlippedBitsAreNeverAnsweredFrom"},
 		{"C22", "edges/p2p/book.go", "return n < MaxBookPerAddress", "return n < MaxBook",
 			"edges/p2p", "TestOneAddressNeitherFillsNorEmptiesTheBook"},
-		{"C22", "edges/p2p/book.go", "case e.boot != nil || e.dialing || e.here || e.answered, !hearsay", "case e.boot != nil || e.dialing || e.here, !hearsay",
+		{"C22", "edges/p2p/book.go", ", !hearsay && !answered, !met", ", !hearsay && !answered && false, !met",
 			"edges/p2p", "TestOneAddressNeitherFillsNorEmptiesTheBook"},
 		{"C22", "edges/p2p/book.go", "told >= MaxBookPerSource ||", "told >= MaxBook ||",
 			"edges/p2p", "TestOneSourceFillsOnlyItsShare"},
@@ -193,6 +191,8 @@ func TestEachGuardIsMissed(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^\| (C\d+) \|.*$`).FindAllStringSubmatch(string(page), -1) {
 		rows[m[1]] = m[0]
 	}
+	// TestStrangersDelayNobody and TestAClosedDatabaseEndsTheNode miss no single line: what they play against is
+	// held twice (a peer's share of a topic and of the checks; the loop's own error and the store's Failed).
 	missed := map[string]bool{"C31": true} // of this package: its tests have what must be reported as text
 	for i, g := range guards() {
 		missed[g.row] = true
