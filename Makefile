@@ -15,7 +15,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build watch testnet test compile test-packages test-network test-watch page-test test-arm64 test-intel nightly lint fuzz bench generate clean
 
-build: ## both programs into bin/
+build: ## the program into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 watch: ## the watch, a module of its own, into bin/
@@ -65,7 +65,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # measure, those that wait for clocks and processes, and those that compute. A test
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_ALONE := flood clients filling catchup page resources
-NIGHTLY_WAITS := siege quiet watch runs sites outages network kills deliveries space drill drill-guards
+NIGHTLY_WAITS := siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
 NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods hare
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
@@ -127,6 +127,10 @@ nightly-network: # the real programs, and outside judges
 	$(MAKE) --no-print-directory test-network
 nightly-outages: # all PoETs gone at four moments; one of two paused
 	cd compat && $(NIGHTLY_TEST) -run '^(TestPoetsGoneAtAnyMoment|TestAPausedPoetCostsNothing)$$' ./network
+nightly-newcomers: # the README's path from a clean clone; a smesher whose PoET hangs, lies, is gone
+	cd compat && $(NIGHTLY_TEST) -run '^(TestTheREADMEsPath|TestASmesherIsToldOfItsPoET)$$' ./network
+nightly-backups: # a PoET and a node under load are backed up and restored fifty times
+	$(NIGHTLY_TEST) -run '^TestABackupUnderLoadOfA(Poet|Node)$$' ./cmd/tweedle
 nightly-sites: # one identity in two network namespaces whose link is down at times; as root
 	cd compat && $(NIGHTLY_TEST) -run '^TestOneIdentityInTwoSites$$' ./network
 nightly-watch: # every fault that one machine can have raises its alert, and no other; and on Debian's Prometheus; as root
@@ -156,9 +160,9 @@ fuzz: ## every fuzz target for FUZZTIME
 bench: ## side by side with the reference; the last line is JSON
 	cd compat && $(GO) run ./cmd/bench
 
-generate: ## what is written by programs: stubs, assembler, the list of metrics, the table of files
+generate: ## what is written by programs: stubs, assembler, the list of metrics, of JSON, the table of files
 	$(GO) generate ./edges/api/... ./proofs/posw/...
-	$(GO) test -count=1 -run "^(TestMetricsAreDocumented|TestEachFileOfANodeAndAPoet)$$" ./cmd/tweedle -update
+	$(GO) test -count=1 -run "^(TestMetricsAreDocumented|TestJSONIsDocumented|TestEachFileOfANodeAndAPoet)$$" ./cmd/tweedle -update
 
 clean:
 	rm -rf $(BIN)

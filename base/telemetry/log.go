@@ -100,10 +100,10 @@ func (l *Lines) Dropped() uint64 {
 	return l.dropped
 }
 
-// NewLog returns a logger to lines, as text for people or as JSON. Nobody who logs
+// NewLog returns a logger to lines, as text for people or as JSON; times are in UTC. Nobody who logs
 // waits for a reader. When the reader reads again, a line says how many it missed.
 func NewLog(lines *Lines, json bool, level slog.Level) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level}
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
 	var format slog.Handler = slog.NewTextHandler(lines, opts)
 	if json {
 		format = slog.NewJSONHandler(lines, opts)
@@ -117,6 +117,14 @@ func NewLog(lines *Lines, json bool, level slog.Level) *slog.Logger {
 		}
 	}
 	return log
+}
+
+// inUTC makes one form of all times, whatever zone the machine is in.
+func inUTC(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindTime {
+		a.Value = slog.TimeValue(a.Value.Time().UTC())
+	}
+	return a
 }
 
 // handler keeps the lines within reach of CountDropped.

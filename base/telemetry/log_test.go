@@ -130,3 +130,26 @@ func TestLinesAreWhole(t *testing.T) {
 		t.Fatalf("%d lines, %d dropped", len(seen), lines.Dropped())
 	}
 }
+
+// Times are in UTC, in both forms, also those that a line is about.
+func TestTimesOfTheLogAreInUTC(t *testing.T) {
+	for _, json := range []bool{false, true} {
+		var out bytes.Buffer
+		lines := NewLines(&out)
+		west := time.FixedZone("west", -5*60*60)
+		synctest.Test(t, func(t *testing.T) {
+			log := NewLog(lines, json, slog.LevelInfo)
+			r := slog.NewRecord(time.Date(2026, 11, 28, 4, 0, 0, 0, west), slog.LevelInfo, "x", 0)
+			r.AddAttrs(slog.Time("until", time.Date(2026, 11, 28, 5, 30, 0, 0, west)))
+			if err := log.Handler().Handle(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+			lines.Flush(time.Second)
+		})
+		for _, want := range []string{"2026-11-28T09:00:00", "2026-11-28T10:30:00", "Z"} {
+			if !strings.Contains(out.String(), want) || strings.Contains(out.String(), "-05:00") {
+				t.Errorf("no %s in %s", want, out.String())
+			}
+		}
+	}
+}

@@ -37,7 +37,7 @@ type PoetStep struct {
 	URL     string `json:"url"`
 	Round   string `json:"round,omitempty"`   // in which it took our challenge; empty: it has not
 	Member  bool   `json:"member,omitempty"`  // it has told our place among the round's members
-	Trouble string `json:"trouble,omitempty"` // why the last call failed
+	Trouble string `json:"trouble,omitempty"` // why the last call failed, or its answer is not used
 }
 
 // Earned is what a smesher got in the layers that are applied here.

@@ -43,6 +43,9 @@ func settle(cmd *cobra.Command) error {
 			bad = usageError{fmt.Errorf("environment variable %s is not a setting: see tweedle %s --help", name, cmd.Name())}
 		}
 	}
+	if bad == nil {
+		bad = misspelled(os.Environ())
+	}
 	path, err := cmd.Flags().GetString(configFlag)
 	if bad != nil || err != nil || path == "" {
 		return bad
@@ -75,6 +78,38 @@ func settle(cmd *cobra.Command) error {
 	return bad
 }
 
+// misspelled finds a variable that is nearly one of ours, as TWEEDLE_NOED_DIR: others are
+// somebody else's business.
+func misspelled(environment []string) error {
+	const ours = "TWEEDLE_"
+	for _, pair := range environment {
+		name, value, _ := strings.Cut(pair, "=")
+		rest, mine := strings.CutPrefix(name, ours)
+		if !mine || value == "" {
+			continue
+		}
+		first, _, more := strings.Cut(rest, "_")
+		for _, known := range []string{"NODE", "POET", "KERNEL"} {
+			if first != known && more == (known != "KERNEL") && near(first, known) && first != "POETS" {
+				return usageError{fmt.Errorf("environment variable %s is not a setting: did you mean %s?", name, ours+known+strings.TrimPrefix(rest, first))}
+			}
+		}
+	}
+	return nil
+}
+
+// near tells whether one word is the other but for a letter that is wrong, missing, too
+// much, or two that are swapped.
+func near(a, b string) bool {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return len(a) <= 1 && len(b) <= 1 || len(a) == 2 && len(b) == 2 && a[0] == b[1] && a[1] == b[0]
+}
+
 func envName(s string) string { return strings.ToUpper(strings.ReplaceAll(s, "-", "_")) }
 
 // logFlags are the same for all services.
@@ -88,11 +123,21 @@ func (l *logFlags) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&l.json, "log-json", false, "log as JSON")
 }
 
+// logLevel reads the value of a flag.
+func logLevel(flag, text string) (level slog.Level, err error) {
+	if level.UnmarshalText([]byte(text)) != nil {
+		return level, usageError{fmt.Errorf("--%s %q: choose debug, info, warn or error", flag, text)}
+	}
+	return level, nil
+}
+
 // logger writes to the standard error stream.
 func (l *logFlags) logger() (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(l.level)); err != nil {
-		return nil, usageError{fmt.Errorf("--log-level: %w", err)}
+	level, err := logLevel("log-level", l.level)
+	if err != nil {
+		return nil, err
 	}
-	return telemetry.NewLog(stderr, l.json, level), nil
+	log := telemetry.NewLog(stderr, l.json, level)
+	slog.SetDefault(log) // libraries log in the same form
+	return log, nil
 }

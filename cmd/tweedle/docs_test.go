@@ -420,6 +420,43 @@ func TestEachCommandOfTheDocumentationIsOne(t *testing.T) {
 	}
 }
 
+// namedPlace is a file or folder of the repository that a text names; behind it, a function in it.
+var namedPlace = regexp.MustCompile("`((?:archtest|base|values|proofs|protocol|edges|services|cmd|sim|compat|watch|docs|scripts)(?:/[\\w.-]+)*/?)`(?:, `(\\w+)`)?")
+
+// misplaced lists what a text names and is not there.
+func misplaced(text string) (wrong []string) {
+	for _, m := range namedPlace.FindAllStringSubmatch(text, -1) {
+		path := filepath.Join(repository, m[1])
+		if _, err := os.Stat(path); err != nil {
+			wrong = append(wrong, m[1])
+		} else if b, err := os.ReadFile(path); m[2] != "" && strings.HasSuffix(path, ".go") && (err != nil || !regexp.MustCompile(`(?m)^func (?:\([^)]*\) )?`+m[2]+`\(`).Match(b)) {
+			wrong = append(wrong, m[1]+", "+m[2])
+		}
+	}
+	return wrong
+}
+
+func TestEachPlaceThatTheDocumentationNamesIsThere(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(repository, "docs/*.md"))
+	if err != nil || len(files) < 8 {
+		t.Fatalf("%d documents, %v", len(files), err)
+	}
+	for _, file := range append(files, filepath.Join(repository, "README.md")) {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, wrong := range misplaced(string(b)) {
+			t.Errorf("%s names %s, which is not there", filepath.Base(file), wrong)
+		}
+	}
+	for text, want := range map[string]int{"`protocol/vm/apply.go`, `Apply`": 0, "`protocol/vm/apply.go`, `Applied`": 1, "`protocol/vm/gone.go`": 1, "`edges/p2p`": 0} {
+		if got := misplaced(text); len(got) != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
 func TestWhatIsWrongWithADocumentIsFound(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(repository, "Makefile"))
 	if err != nil {

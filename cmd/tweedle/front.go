@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"net/url"
 
@@ -29,6 +30,7 @@ func (f *frontFlags) register(fl *pflag.FlagSet, l *front.Limits) {
 	fl.DurationVar(&l.Send, "send-time", l.Send, "time that a client has to take an answer, beside a second for each 32 KiB of it")
 	fl.IntVar(&l.Message, "max-message", l.Message, "bytes of a gRPC request")
 	fl.IntVar(&l.Body, "max-body", l.Body, "bytes of a JSON request")
+	fl.IntVar(&l.Header, "max-header", l.Header, "bytes of the headers of a request")
 	fl.StringArrayVar(&f.proxies, "trusted-proxy", nil,
 		"address (or network, like 10.0.0.0/24) of a proxy whose X-Forwarded-For tells the client's address; may be repeated")
 	fl.StringArrayVar(&f.origins, "cors-origin", nil,
@@ -41,8 +43,8 @@ func (f *frontFlags) complete(fl *pflag.FlagSet) (proxies []netip.Prefix, origin
 	if l.Rate < 0 || l.AddressConnections < 0 || l.AddressCalls < 0 || l.AddressReplies < 0 {
 		return nil, nil, usageError{fmt.Errorf("--rate-limit and limits of an address must not be negative")}
 	}
-	if l.Connections < 1 || l.Calls < 1 || l.Replies < 1 || l.Send <= 0 || l.Message < 1 || l.Body < 1 {
-		return nil, nil, usageError{fmt.Errorf("--max-connections, --max-calls, --max-replies, --send-time, --max-message and --max-body must be more than nothing")}
+	if l.Connections < 1 || l.Calls < 1 || l.Replies < 1 || l.Send <= 0 || l.Message < 1 || l.Body < 1 || l.Header < 1 || l.Header > math.MaxInt32 {
+		return nil, nil, usageError{fmt.Errorf("--max-connections, --max-calls, --max-replies, --send-time, --max-message, --max-body and --max-header must be more than nothing")}
 	}
 	if l.Rate == 0 {
 		for name, limit := range map[string]*int{"address-connections": &l.AddressConnections, "address-calls": &l.AddressCalls, "address-replies": &l.AddressReplies} {

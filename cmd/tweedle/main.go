@@ -53,7 +53,7 @@ func run() int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(stderr, "tweedle:", err)
+	fmt.Fprintln(stderr, "tweedle:", oneLine(err))
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage

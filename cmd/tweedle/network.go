@@ -165,6 +165,23 @@ func networkShow() *cobra.Command {
 	return cmd
 }
 
+// networkShown is a network as its file says it.
+type networkShown struct {
+	Name         string      `json:"name"`
+	Preset       string      `json:"preset"`
+	GenesisID    string      `json:"genesis_id"`
+	Genesis      time.Time   `json:"genesis_time"`
+	EpochSeconds float64     `json:"epoch_seconds"`
+	Rules        []ruleShown `json:"rules"`
+}
+
+// ruleShown is one rule of a network.
+type ruleShown struct {
+	Name   string `json:"name"`
+	Value  any    `json:"value"`     // a number, or text such as 2s
+	Preset bool   `json:"as_preset"` // as its preset has it
+}
+
 // showNetwork prints what people compare: who has the same genesis id has the same rules.
 func showNetwork(cmd *cobra.Command, n preset.Network, asJSON bool) error {
 	p, err := n.Params()
@@ -173,26 +190,14 @@ func showNetwork(cmd *cobra.Command, n preset.Network, asJSON bool) error {
 	}
 	s := n.Schedule(p)
 	if asJSON {
-		type rule struct {
-			Name   string `json:"name"`
-			Value  any    `json:"value"`
-			Preset bool   `json:"as_preset"`
-		}
-		out := struct {
-			Name         string    `json:"name"`
-			Preset       string    `json:"preset"`
-			GenesisID    string    `json:"genesis_id"`
-			Genesis      time.Time `json:"genesis_time"`
-			EpochSeconds float64   `json:"epoch_seconds"`
-			Rules        []rule    `json:"rules"`
-		}{n.Name, n.Preset, n.ID().String(), n.Genesis, s.EpochDuration().Seconds(), nil}
+		out := networkShown{n.Name, n.Preset, n.ID().String(), n.Genesis, s.EpochDuration().Seconds(), nil}
 		for _, r := range preset.AllRules() {
 			_, own := n.Rules[r.Name]
 			value := any(r.Value(p))
 			if r.Number() {
 				value = json.Number(r.Value(p))
 			}
-			out.Rules = append(out.Rules, rule{r.Name, value, !own})
+			out.Rules = append(out.Rules, ruleShown{r.Name, value, !own})
 		}
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(out)
 	}

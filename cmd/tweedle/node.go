@@ -156,7 +156,10 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 		log.Error("a kernel of space failed its self test", "used", kernel, "err", err)
 	}
 	log.Info("kernel of space", "name", kernel)
-	return n.Run(cmd.Context())
+	if err = n.Run(cmd.Context()); err == nil {
+		log.Info("the node has stopped")
+	}
+	return err
 }
 
 // readEndpoints reads where the service of a folder is reached; os.ErrNotExist: none runs.

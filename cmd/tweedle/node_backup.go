@@ -48,7 +48,7 @@ it is or moved to its labels. Never let two nodes run from the same key.`,
 				return err
 			}
 			if asJSON {
-				err = json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"file": out, "bytes": bytes})
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(written{out, bytes})
 			} else {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds keys and what was signed, %d bytes; to restore it: mkdir -m 700 DIR && tar -xpf %s -C DIR\n", out, bytes, shellWord(out))
 			}

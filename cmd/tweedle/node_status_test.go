@@ -38,7 +38,7 @@ rewards   1.5SMH in 3 layers, the last in layer 56, to stest1qq
 ATX       of epoch 5 in the making
 now       proving (ATX of epoch 5): 32 nonces; the ATX must be heard at 12:00:45Z, in 45s
 PoETs     http://a:1: member of round 4
-          http://b:1: not registered; its last call failed: it hangs
+          http://b:1: not registered; it cannot be used now: it hangs
 deadlines registration closes at 12:00:36Z, in 36s
           the PoET round ends at 11:59:58Z, 2s ago
           an ATX of epoch 5 must be heard at 12:00:45Z, in 45s
@@ -59,6 +59,9 @@ slots     4 in epoch 5, next in layers 58, 59
 		"slots are over":  {func(v *nodeView) { v.Smesher.Slots = []uint32{51} }, "slots     1 in epoch 5, all of them past"},
 		"behind":          {func(v *nodeView) { v.Node.Synced, v.Node.SyncReason = false, "no peers" }, "node      NOT in sync: no peers"},
 		"a step fails":    {func(v *nodeView) { v.Smesher.Step.Error = "the disk is full" }, "TROUBLE   the disk is full"},
+		"no PoET": {func(v *nodeView) {
+			v.Smesher.Poets[1].Trouble = `Post "http://b:1/v1/submit": dial tcp 10.0.0.1:1: connect: connection refused`
+		}, "http://b:1: not registered; it cannot be used now: http://b:1/v1/submit: nobody listens at 10.0.0.1:1\n"},
 		"a wrong clock":   {func(v *nodeView) { v.Node.ClockAhead = -9.5 }, "TROUBLE   the clocks of most peers are -9.5 s ahead"},
 		"runs twice":      {func(v *nodeView) { v.Smesher.Elsewhere = true }, "TROUBLE   the key of this smesher signs on another machine too"},
 		"another history": {func(v *nodeView) { v.Node.Dispute = "layer 9" }, "TROUBLE   others certified what does not fit our history, layer 9"},

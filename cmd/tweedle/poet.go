@@ -203,7 +203,11 @@ func (f *poetFlags) run(cmd *cobra.Command) error {
 		}
 		defer stop()
 	}
-	return server.Run(cmd.Context(), f.cfg)
+	err := server.Run(cmd.Context(), f.cfg)
+	if err == nil {
+		f.cfg.Log.Info("the PoET server has stopped")
+	}
+	return err
 }
 
 func (f *poetFlags) logger() *slog.Logger {

@@ -44,7 +44,7 @@ from the same key.`,
 				return err
 			}
 			if a.json {
-				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"file": out, "bytes": bytes})
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(written{out, bytes})
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds key and database, %d bytes; to restore it: mkdir -m 700 DIR && tar -xpf %s -C DIR\n", out, bytes, shellWord(out))
 			return err
@@ -53,6 +53,12 @@ from the same key.`,
 	a.register(cmd)
 	pathVar(cmd.Flags(), &out, "out", "", "", "file to write (required)")
 	return cmd
+}
+
+// written is what the commands report that keep something in a file.
+type written struct {
+	File  string `json:"file"`
+	Bytes int64  `json:"bytes"` // of the file
 }
 
 // backup makes the file. If we stop anywhere, it is there whole or not at all.

@@ -105,6 +105,15 @@ func (f *spaceFlags) meter(cmd *cobra.Command, what string) *meter {
 	return m
 }
 
+// progress is a line of a long work on a space.
+type progress struct {
+	Type    string  `json:"type"` // initializing, verifying, repairing
+	Done    uint64  `json:"labels_done"`
+	Labels  uint64  `json:"labels"` // in all
+	Rate    float64 `json:"labels_per_second"`
+	Seconds int64   `json:"seconds_left"`
+}
+
 // tell is called often. resumed labels were there at the start.
 func (m *meter) tell(done, total, resumed uint64) {
 	every := 10 * time.Second
@@ -122,9 +131,7 @@ func (m *meter) tell(done, total, resumed uint64) {
 		left = time.Duration(min(float64(total-done)/rate*float64(time.Second), math.MaxInt64/2)).Round(time.Second)
 	}
 	if m.json {
-		json.NewEncoder(m.out).Encode(map[string]any{ //nolint:errcheck // the end tells
-			"type": m.what, "labels_done": done, "labels": total, "labels_per_second": math.Round(rate), "seconds_left": int64(left.Seconds()),
-		})
+		json.NewEncoder(m.out).Encode(progress{m.what, done, total, math.Round(rate), int64(left.Seconds())}) //nolint:errcheck // the end tells
 		return
 	}
 	line := fmt.Sprintf("%s  %.1f %%: %d of %d labels, %.0f a second, %v left", m.what, 100*float64(done)/float64(max(total, 1)), done, total, rate, left)
@@ -299,11 +306,21 @@ func (f *spaceFlags) init(cmd *cobra.Command, p post.Params, setup post.Setup) e
 		return err
 	}
 	if setup.Part != (post.Part{}) {
-		return f.print(cmd, map[string]any{"type": "end", "dir": f.dir, "files": setup.Part.To - setup.Part.From, "metadata": setup.Part.MetadataName()},
+		return f.print(cmd, initialized{Type: "end", Dir: f.dir, Files: setup.Part.To - setup.Part.From, Metadata: setup.Part.MetadataName()},
 			"files %d to %d are full: copy them and %s to the folder of the whole space\n", setup.Part.From, setup.Part.To-1, setup.Part.MetadataName())
 	}
-	return f.print(cmd, map[string]any{"type": "end", "dir": f.dir, "files": meta.NumFiles(), "labels": meta.NumLabels(), "vrf_nonce": meta.Nonce},
+	return f.print(cmd, initialized{Type: "end", Dir: f.dir, Files: meta.NumFiles(), Labels: meta.NumLabels(), Nonce: meta.Nonce},
 		"%s is full: %d units, %s in %d files, VRF nonce %d\n", f.dir, meta.NumUnits, post.Bytes(meta.NumLabels()*post.LabelSize), meta.NumFiles(), *meta.Nonce)
+}
+
+// initialized is the last line of "post init".
+type initialized struct {
+	Type     string  `json:"type"` // end
+	Dir      string  `json:"dir"`
+	Files    uint64  `json:"files"`               // that are full
+	Metadata string  `json:"metadata,omitempty"`  // of a part: the file that belongs to it
+	Labels   uint64  `json:"labels,omitempty"`    // of a whole space
+	Nonce    *uint64 `json:"vrf_nonce,omitempty"` // of a whole space
 }
 
 // print writes the result as JSON or in words.

@@ -97,7 +97,7 @@ func (f *spaceFlags) verify(cmd *cobra.Command, p post.Params, opts post.CheckOp
 	for _, n := range found {
 		places += n
 	}
-	if err := f.print(cmd, map[string]any{"type": "end", "labels_checked": labels, "places_damaged": places, "files_damaged": len(found)},
+	if err := f.print(cmd, checked{"end", labels, places, len(found)},
 		"%d labels were computed anew, %d places are damaged\n", labels, places); err != nil {
 		return err
 	}
@@ -107,21 +107,47 @@ func (f *spaceFlags) verify(cmd *cobra.Command, p post.Params, opts post.CheckOp
 	return fmt.Errorf("%d places are damaged in %s: mend them with \"tweedle post repair --files\" and the numbers of these files", places, strings.Join(slices.Sorted(maps.Keys(found)), ", "))
 }
 
+// place is a line of "post verify" about what it found.
+type place struct {
+	Type   string  `json:"type"` // damage
+	File   string  `json:"file"`
+	Offset *int64  `json:"offset_bytes,omitempty"` // in the file
+	Label  *uint64 `json:"label,omitempty"`        // number of the damaged one
+	Size   *int    `json:"bytes,omitempty"`        // of a part that cannot be read
+	Has    *int64  `json:"has_bytes,omitempty"`    // of a file that is missing or short
+	Must   *int64  `json:"must_have_bytes,omitempty"`
+	Error  string  `json:"error"`
+}
+
+// checked is the last line of "post verify".
+type checked struct {
+	Type   string `json:"type"` // end
+	Labels uint64 `json:"labels_checked"`
+	Places int    `json:"places_damaged"`
+	Files  int    `json:"files_damaged"`
+}
+
+// repaired is the last line of "post repair".
+type repaired struct {
+	Type   string `json:"type"` // end
+	Labels uint64 `json:"labels_replaced"`
+}
+
 // placeOf returns the file of a finding, and the finding as JSON.
-func placeOf(err error) (file string, what map[string]any) {
-	what = map[string]any{"type": "damage", "error": err.Error()}
+func placeOf(err error) (file string, what place) {
+	what = place{Type: "damage", Error: err.Error()}
 	var damaged *post.DamagedError
 	var unreadable *post.UnreadableError
 	var missing *post.MissingError
 	switch {
 	case errors.As(err, &damaged):
-		file, what["offset"], what["label"] = damaged.File, damaged.Offset, damaged.Index
+		file, what.Offset, what.Label = damaged.File, &damaged.Offset, &damaged.Index
 	case errors.As(err, &unreadable):
-		file, what["offset"], what["bytes"] = unreadable.File, unreadable.Offset, unreadable.Size
+		file, what.Offset, what.Size = unreadable.File, &unreadable.Offset, &unreadable.Size
 	case errors.As(err, &missing):
-		file, what["has"], what["must_have"] = missing.File, missing.Has, missing.Want
+		file, what.Has, what.Must = missing.File, &missing.Has, &missing.Want
 	}
-	what["file"] = file
+	what.File = file
 	return file, what
 }
 
@@ -165,7 +191,7 @@ deleted. Stop the node first, or it may wait in vain for its turn.`,
 			if err != nil {
 				return err
 			}
-			return f.print(cmd, map[string]any{"type": "end", "labels_replaced": replaced}, "%d labels were replaced\n", replaced)
+			return f.print(cmd, repaired{"end", replaced}, "%d labels were replaced\n", replaced)
 		},
 	}
 	f.register(cmd)

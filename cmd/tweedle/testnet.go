@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -186,7 +187,7 @@ was saved from: both have the same keys.`,
 		Args: noArgs,
 	}
 	var asJSON bool
-	print := func(cmd *cobra.Command, v map[string]any, text string) error {
+	print := func(cmd *cobra.Command, v any, text string) error {
 		if asJSON {
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
 		}
@@ -202,7 +203,7 @@ was saved from: both have the same keys.`,
 				if err != nil {
 					return err
 				}
-				return print(cmd, map[string]any{"file": args[0], "bytes": size},
+				return print(cmd, written{args[0], size},
 					fmt.Sprintf("%s holds the testnet, %d bytes; to load it: tweedle testnet snapshot load %s --dir DIR", args[0], size, shellWord(args[0])))
 			},
 		},
@@ -213,7 +214,7 @@ was saved from: both have the same keys.`,
 				if err := testnet.Load(args[0], *dir); err != nil {
 					return err
 				}
-				return print(cmd, map[string]any{"dir": *dir}, fmt.Sprintf("the testnet is in %s; to start it: tweedle testnet up --dir %s", *dir, shellWord(*dir)))
+				return print(cmd, loaded{*dir}, fmt.Sprintf("the testnet is in %s; to start it: tweedle testnet up --dir %s", *dir, shellWord(*dir)))
 			},
 		},
 	)
@@ -223,24 +224,64 @@ was saved from: both have the same keys.`,
 	return parent
 }
 
+// loaded is what "testnet snapshot load" reports.
+type loaded struct {
+	Dir string `json:"dir"` // of the testnet
+}
+
 func testnetLogs(dir *string) *cobra.Command {
-	var follow bool
-	var lines int
+	var o testnet.LogOptions
+	var since, level, grep string
 	cmd := &cobra.Command{
-		Use:               "logs [NAME...]",
-		Short:             "Print the end of the processes' logs, of all if none is named",
-		Example:           "  tweedle testnet logs node-1 -f\n  tweedle testnet logs -n 5",
+		Use:   "logs [NAME...]",
+		Short: "Print the end of the processes' logs, of all if none is named",
+		Example: "  tweedle testnet logs node-1 -f\n  tweedle testnet logs -n 5\n" +
+			"  tweedle testnet logs --since 2m --level warn\n  tweedle testnet logs node-2 --grep 'epoch=7|proof' -f",
 		ValidArgsFunction: processNames(dir),
-		RunE: func(cmd *cobra.Command, names []string) error {
-			if lines < 0 {
-				return usageError{fmt.Errorf("%d lines: choose 0 or more with -n", lines)}
+		RunE: func(cmd *cobra.Command, names []string) (err error) {
+			if o.Lines < 0 {
+				return usageError{fmt.Errorf("%d lines: choose 0 or more with -n", o.Lines)}
 			}
-			return testnet.Logs(cmd.Context(), *dir, names, lines, follow, cmd.OutOrStdout())
+			if since != "" {
+				if o.Since, err = sinceTime(since, time.Now()); err != nil {
+					return err
+				}
+				if !cmd.Flags().Changed("lines") {
+					o.Lines = 0
+				}
+			}
+			if level != "" {
+				if o.Level, err = logLevel("level", level); err != nil {
+					return err
+				}
+			}
+			if grep != "" {
+				if o.Grep, err = regexp.Compile(grep); err != nil {
+					return usageError{fmt.Errorf("--grep: %w", err)}
+				}
+			}
+			return testnet.Logs(cmd.Context(), *dir, names, o, cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is added, until Ctrl-C")
-	cmd.Flags().IntVarP(&lines, "lines", "n", 40, "how many lines of each log")
+	f := cmd.Flags()
+	f.BoolVarP(&o.Follow, "follow", "f", false, "go on with what is added, until Ctrl-C")
+	f.IntVarP(&o.Lines, "lines", "n", 40, "how many lines of each log, the last ones; with --since all of them")
+	f.StringVar(&since, "since", "", "lines from then on: a time before now, like 5m, or one like 2026-12-01T00:00:00Z")
+	f.StringVar(&level, "level", "", "lines of this level and worse: debug, info, warn or error")
+	f.StringVar(&grep, "grep", "", "lines in which this regular expression is found")
 	return cmd
+}
+
+// sinceTime reads a time, or how long before now it was.
+func sinceTime(text string, now time.Time) (time.Time, error) {
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return at, usageError{fmt.Errorf("--since %q: give how long ago, like 5m, or a time like 2026-12-01T00:00:00Z", text)}
+	}
+	return at, nil
 }
 
 // testnetDo is a command that the running `up` carries out.
@@ -264,7 +305,7 @@ func testnetDo(dir *string, c testnet.Command, args, short, example string) *cob
 		RunE: func(cmd *cobra.Command, names []string) error {
 			done, err := testnet.Do(cmd.Context(), *dir, c, names...)
 			if asJSON {
-				return errors.Join(err, json.NewEncoder(cmd.OutOrStdout()).Encode(map[string][]string{"done": done}))
+				return errors.Join(err, json.NewEncoder(cmd.OutOrStdout()).Encode(carriedOut{done}))
 			}
 			for _, name := range done {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", c, name)
@@ -281,4 +322,9 @@ func testnetDo(dir *string, c testnet.Command, args, short, example string) *cob
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the names of the processes it was done to as JSON")
 	return cmd
+}
+
+// carriedOut is what the commands report that a running testnet carries out.
+type carriedOut struct {
+	Done []string `json:"done"` // names of the processes it was done to
 }

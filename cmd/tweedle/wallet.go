@@ -114,7 +114,13 @@ func (o *walletOptions) showAddress(cmd *cobra.Command) error {
 		return err
 	}
 	address := walletAddressOf(s).Bech32(o.hrp)
-	return o.print(cmd, map[string]string{"address": address, "key_file": o.keyFile}, "%s", address)
+	return o.print(cmd, keyShown{address, o.keyFile}, "%s", address)
+}
+
+// keyShown is what "wallet new" and "wallet address" report.
+type keyShown struct {
+	Address string `json:"address"`
+	KeyFile string `json:"key_file"`
 }
 
 func walletAddressOf(s *signing.Signer) types.Address { return vm.WalletAddress(s.NodeID()) }

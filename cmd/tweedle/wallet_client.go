@@ -89,12 +89,12 @@ func (n *nodeClient) network(ctx context.Context) (types.GenesisID, error) {
 	return types.GenesisID(resp.GenesisId), nil
 }
 
-// accountState is what "wallet balance" reports. Amounts are in smidges.
+// accountState is what "wallet balance" reports.
 type accountState struct {
 	Address        string `json:"address"`
-	Balance        uint64 `json:"balance"`
-	Nonce          uint64 `json:"nonce"`           // the next one
-	PendingBalance uint64 `json:"pending_balance"` // after what waits for a block
+	Balance        uint64 `json:"balance_smidges"`
+	Nonce          uint64 `json:"nonce"`                   // the next one
+	PendingBalance uint64 `json:"pending_balance_smidges"` // after what waits for a block
 	PendingNonce   uint64 `json:"pending_nonce"`
 }
 
@@ -141,9 +141,9 @@ func (n *nodeClient) submit(ctx context.Context, raw types.Transaction) error {
 type receipt struct {
 	Success bool   `json:"success"`
 	Reason  string `json:"reason,omitempty"`
-	Layer   uint32 `json:"layer"`
+	Layer   uint32 `json:"layer"` // in which it was applied
 	Gas     uint64 `json:"gas"`
-	Fee     uint64 `json:"fee"` // smidges
+	Fee     uint64 `json:"fee_smidges"`
 }
 
 func (r receipt) String() string {

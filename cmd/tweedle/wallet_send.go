@@ -203,9 +203,9 @@ func walletHistory(o *walletOptions) *cobra.Command {
 type event struct {
 	Layer   uint32 `json:"layer"`
 	Kind    string `json:"kind"` // "sent", "received", "spawn", "transaction" (its content is not known) or "reward"
-	Amount  uint64 `json:"amount,omitempty"`
-	Other   string `json:"other,omitempty"` // the account at the other end
-	Fee     uint64 `json:"fee,omitempty"`   // if this account paid it
+	Amount  uint64 `json:"amount_smidges,omitempty"`
+	Other   string `json:"other,omitempty"`       // the account at the other end
+	Fee     uint64 `json:"fee_smidges,omitempty"` // if this account paid it
 	ID      string `json:"id,omitempty"`
 	Failure string `json:"failure,omitempty"`
 }

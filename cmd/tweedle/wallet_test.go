@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -223,6 +224,9 @@ func tweedle(t *testing.T, args ...string) (stdout string, err error) {
 	root.SetErr(&progress)
 	root.SetArgs(args)
 	err = root.ExecuteContext(t.Context())
+	if slices.Contains(args, "--json") {
+		follows(t, args, out.String())
+	}
 	return out.String(), err
 }
 

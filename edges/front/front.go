@@ -136,12 +136,13 @@ const (
 	limitSend               = "send-time"
 	limitMessage            = "max-message"
 	limitBody               = "max-body"
+	limitHeader             = "max-header"
 )
 
 // LimitNames lists them.
 func LimitNames() []string {
 	return []string{
-		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend, limitMessage, limitBody,
+		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend, limitMessage, limitBody, limitHeader,
 	}
 }
 

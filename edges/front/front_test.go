@@ -678,6 +678,13 @@ func TestClientsThatSayNothingAreCutOff(t *testing.T) {
 
 func TestARequestThatIsTooLargeIsRefused(t *testing.T) {
 	d := open(t, testLimits(), bytesOf(1))
+	// net/http takes 4 KiB more than it is told.
+	if code, _ := d.get(d.web(), "X-Long", strings.Repeat("x", 13<<10)); code != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("status %d for headers that are too large", code)
+	}
+	if n := d.refused(limitHeader); n != 1 || d.log.count("limit=max-header last=127.0.0.1/32") != 1 {
+		t.Errorf("%v headers are counted, want 1: %s", n, d.log.all.String())
+	}
 	res, err := d.web().Post(d.rest, "application/json", strings.NewReader(strings.Repeat("x", 65<<10)))
 	if err != nil {
 		t.Fatal(err)

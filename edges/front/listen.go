@@ -1,6 +1,7 @@
 package front
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -140,6 +141,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &conn{Conn: nc, every: l.every, replies: make(map[*reply]struct{})}
+		c.large = func() { l.guard.Refuse(limitHeader, l.guard.who(c.ip, nil).String()) }
 		if at, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
 			c.ip = at.Addr()
 		}
@@ -164,6 +166,7 @@ func (l *listener) Accept() (net.Conn, error) {
 type conn struct {
 	net.Conn
 	ip      netip.Addr    // invalid for a unix socket
+	large   func()        // counts headers that are too large
 	every   time.Duration // for one write; 0: no limit
 	release func()
 
@@ -187,8 +190,24 @@ func (c *conn) Write(b []byte) (int, error) {
 			return 0, err
 		}
 	}
+	if bytes.HasPrefix(b, headersTooLarge) {
+		c.large()
+	}
 	return c.Conn.Write(b)
 }
+
+// CloseWrite ends the answer of a request that was not read whole: net/http asks for it
+// before it closes, since a socket that is closed with something unread takes its answer back.
+func (c *conn) CloseWrite() error {
+	if half, can := c.Conn.(interface{ CloseWrite() error }); can {
+		return half.CloseWrite()
+	}
+	return nil // a unix socket of a test: Close follows
+}
+
+// headersTooLarge begins what net/http answers to a request whose headers are too large.
+// It tells no handler of it: that it is written is all there is to see.
+var headersTooLarge = []byte("HTTP/1.1 431 Request Header Fields Too Large\r\n")
 
 // Close gives back what the connection held, and what its replies held: a
 // transport that ends does not free those that it never began to send.

@@ -141,7 +141,7 @@ func (c Config) withDefaults() (Config, error) {
 	for _, s := range c.Listen {
 		a, err := ma.NewMultiaddr(s)
 		if err != nil {
-			return c, fmt.Errorf("p2p: listen address %q: %w", s, err)
+			return c, fmt.Errorf("p2p: listen address %q is no multiaddress: give it as /ip4/0.0.0.0/udp/0/quic-v1", s)
 		}
 		if !isQUIC(a) {
 			return c, fmt.Errorf("p2p: listen address %q is not QUIC: give it as /ip4/0.0.0.0/udp/0/quic-v1", s)

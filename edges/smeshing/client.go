@@ -46,6 +46,17 @@ type client struct {
 	timeout        time.Duration // of one call
 	trouble, times nag
 	last           atomic.Pointer[string] // why the last call failed; nil: it did not
+	doubt          atomic.Pointer[string] // why what it answered in good form is not used; nil: it is
+}
+
+// judge notes whether what the PoET answered is of use.
+func (c *client) judge(err error) {
+	if err == nil {
+		c.doubt.Store(nil)
+		return
+	}
+	why := err.Error()
+	c.doubt.Store(&why)
 }
 
 // call sends in, if it is not nil, reads the answer into out, and notes how it ended.

@@ -172,6 +172,7 @@ func (s *Smesher) fetch(ctx context.Context, w activation.Work) {
 		for {
 			m, err := s.membership(ctx, c, r, w.Of)
 			if err == nil {
+				c.judge(nil)
 				s.tell(activation.Fetched{Challenge: w.Of, Registration: r, Membership: *m})
 				return
 			}
@@ -181,7 +182,9 @@ func (s *Smesher) fetch(ctx context.Context, w activation.Work) {
 			works := errors.Is(err, errNotReady)
 			if !works {
 				pause = min(2*pause, callTimeout(s.params)) // what it sends may cost us something
-				s.complain(c, fmt.Errorf("round %s: %w", r.Round, err))
+				err = fmt.Errorf("round %s: %w", r.Round, err)
+				c.judge(err)
+				s.complain(c, err)
 			}
 			s.tell(activation.Answered{Challenge: w.Of, Registration: r, Works: works})
 			if !clock.Sleep(ctx, pause) {

@@ -62,6 +62,11 @@ func (s *Smesher) receive(ctx context.Context, c *client, round string, signed *
 	if err == nil {
 		r, err = receiptOf(signed, round, s.id, poet, challenge)
 	}
+	if errors.Is(err, errNoReceipt) {
+		c.judge(nil) // as the reference's
+	} else {
+		c.judge(err)
+	}
 	if err != nil {
 		s.log.Warn("no receipt of a PoET", "poet", c.base, "round", round, "err", err)
 		return nil

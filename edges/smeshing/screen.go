@@ -85,8 +85,10 @@ func (s *Smesher) Screen(now time.Time) (telemetry.Smesher, error) {
 				p.Round, p.Member = r.Round, r.Place != nil
 			}
 		}
-		if last := c.last.Load(); last != nil {
-			p.Trouble = *last
+		for _, why := range []*string{c.doubt.Load(), c.last.Load()} {
+			if why != nil {
+				p.Trouble = *why
+			}
 		}
 		t.Poets = append(t.Poets, p)
 	}

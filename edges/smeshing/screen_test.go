@@ -1,11 +1,41 @@
 package smeshing
 
 import (
+	"net/http"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"tweedle/protocol/activation"
 )
+
+// A PoET that answers in good form what is of no use is told as one that does not answer.
+func TestTheScreenTellsOfAPoETThatLies(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		p := r.add("bad", 900)
+		var well atomic.Bool
+		p.proofs = func(w http.ResponseWriter, _ *http.Request, honest func()) {
+			if well.Load() {
+				honest()
+				return
+			}
+			p.lie(w, nil, 1)
+		}
+		r.start(r.config("bad"))
+		rounds := r.network.PoetSchedule(r.params)
+		time.Sleep(time.Until(rounds.End(0).Add(r.params.LayerDuration)))
+		v, err := r.Screen(time.Now())
+		if err != nil || !p.wasAsked() || len(v.Poets) != 1 || !strings.HasPrefix(v.Poets[0].Trouble, "round 0: ") {
+			t.Errorf("asked: %v, %v; the screen says %+v", p.wasAsked(), err, v.Poets)
+		}
+		well.Store(true)
+		r.until(4)
+		if v, err := r.Screen(time.Now()); err != nil || v.Poets[0].Trouble != "" {
+			t.Errorf("%v; of a PoET that is well again the screen says %+v", err, v.Poets)
+		}
+	})
+}
 
 // The owner of a space sees how far the ATX is with each PoET, until when what must come, and
 // why a PoET is of no use.

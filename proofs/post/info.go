@@ -15,8 +15,8 @@ type Info struct {
 	CommitmentATX string     `json:"commitment"` // in hex
 	NumUnits      uint32     `json:"units"`
 	LabelsPerUnit uint64     `json:"labels_per_unit"`
-	Labels        uint64     `json:"labels"` // in the whole space
-	FileSize      uint64     `json:"file_size"`
+	Labels        uint64     `json:"labels"`     // in the whole space
+	FileSize      uint64     `json:"file_bytes"` // of a full one
 	Files         uint64     `json:"files"`
 	VRFNonce      *uint64    `json:"vrf_nonce"`        // null if none is found yet
 	Done          uint64     `json:"labels_done"`      // labels that are finished, from the first on

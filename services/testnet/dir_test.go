@@ -161,7 +161,7 @@ func TestCommandsNeedATestnetAndKnownNames(t *testing.T) {
 	if n := node(t, dir, "node-1"); n.State != Running {
 		t.Error("the command was carried out by half")
 	}
-	if err := Logs(t.Context(), dir, []string{"node-9"}, 1, false, os.Stderr); err == nil || err.Error() != wantName {
+	if err := Logs(t.Context(), dir, []string{"node-9"}, LogOptions{Lines: 1}, os.Stderr); err == nil || err.Error() != wantName {
 		t.Errorf("logs: %v", err)
 	}
 	if _, err := Up(t.Context(), fakeOptions(dir)); err == nil || !strings.HasPrefix(err.Error(), "a testnet runs in "+dir) {

@@ -5,17 +5,21 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"math"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
 
 // What is read of a log, and shown when a process crashed.
 const (
-	maxLogTail  = 256 << 10 // bytes
-	maxReport   = 8 << 20   // bytes: a crash report lists every goroutine
-	reportLines = 20
-	followPoll  = 200 * time.Millisecond
+	maxLogTail   = 256 << 10 // bytes
+	maxLogSearch = 64 << 20  // bytes, where lines are chosen
+	maxReport    = 8 << 20   // bytes: a crash report lists every goroutine
+	reportLines  = 20
+	followPoll   = 200 * time.Millisecond
 )
 
 // tail returns the last n lines from offset start on, within the last limit
@@ -73,10 +77,51 @@ func (p *process) lastWords(c *child) string {
 	return lines[len(lines)-1]
 }
 
-// Logs writes the last lines of the processes' logs, all of them if names is
-// empty; with several, each line begins with its process. With follow it goes
-// on until ctx ends.
-func Logs(ctx context.Context, dir string, names []string, lines int, follow bool, w io.Writer) error {
+// LogOptions say which lines of the logs are wanted. A line without time and level, as
+// those of a crash report, is told with the one before it; a crash is worse than all.
+type LogOptions struct {
+	Lines  int            // the last ones of each log; 0 with Since: all of them
+	Since  time.Time      // zero: from any time
+	Level  slog.Leveler   // this one and worse; nil: all
+	Grep   *regexp.Regexp // nil: all
+	Follow bool           // go on until ctx ends
+}
+
+// filter chooses lines of one log, which it is given in order.
+type filter struct {
+	LogOptions
+	since, level bool // what the last line with a time and level says of those without
+}
+
+// stamped finds time and level of a line that a process of ours wrote.
+var stamped = regexp.MustCompile(`^time=(\S+) level=(\S+) `)
+
+func (f *filter) choose(lines []string) (wanted []string) {
+	for _, line := range lines {
+		if m := stamped.FindStringSubmatch(line); m != nil {
+			at, err1 := time.Parse(time.RFC3339, m[1])
+			var level slog.Level
+			err2 := level.UnmarshalText([]byte(m[2]))
+			f.since, f.level = err1 != nil || !at.Before(f.Since), err2 != nil || f.Level == nil || level >= f.Level.Level()
+		} else if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
+			f.level = true
+		}
+		if f.since && f.level && (f.Grep == nil || f.Grep.MatchString(line)) {
+			wanted = append(wanted, line)
+		}
+	}
+	return wanted
+}
+
+// chooses tells whether some lines may be left out.
+func (o LogOptions) chooses() bool {
+	return !o.Since.IsZero() || o.Level != nil || o.Grep != nil
+}
+
+// Logs writes lines of the processes' logs, of all of them if names is
+// empty; with several, each line begins with its process. What is older than
+// the last 64 MiB of a log is not looked through.
+func Logs(ctx context.Context, dir string, names []string, o LogOptions, w io.Writer) error {
 	d, err := openDir(dir)
 	if err != nil {
 		return err
@@ -88,18 +133,28 @@ func Logs(ctx context.Context, dir string, names []string, lines int, follow boo
 	if names, err = p.choose(names, d.hasWatch()); err != nil {
 		return err
 	}
-	ends := make([]int64, len(names))
+	ends, filters := make([]int64, len(names)), make([]filter, len(names))
+	limit, lines := int64(maxLogTail), o.Lines
+	if o.chooses() {
+		limit, lines = maxLogSearch, math.MaxInt
+	}
 	for i, name := range names {
-		out, end, err := tail(d.path(name, logFile), 0, maxLogTail, lines)
+		// What comes first belongs to a line that is not known, or to none.
+		filters[i] = filter{o, o.Since.IsZero(), o.Level == nil}
+		out, end, err := tail(d.path(name, logFile), 0, limit, lines)
 		if err != nil && !os.IsNotExist(err) {
 			return err
 		}
 		ends[i] = end
+		out = filters[i].choose(out)
+		if o.Lines > 0 || o.Since.IsZero() {
+			out = out[max(0, len(out)-o.Lines):]
+		}
 		if err := writeLines(w, name, len(names), out); err != nil {
 			return err
 		}
 	}
-	for follow {
+	for o.Follow {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -111,7 +166,7 @@ func Logs(ctx context.Context, dir string, names []string, lines int, follow boo
 				return err
 			}
 			ends[i] = end
-			if err := writeLines(w, name, len(names), out); err != nil {
+			if err := writeLines(w, name, len(names), filters[i].choose(out)); err != nil {
 				return err
 			}
 		}

@@ -193,12 +193,14 @@ func (p *process) wait(c *child, cmd *exec.Cmd) {
 // saveLocked writes the record; p.mu is held.
 func (p *process) saveLocked() error { return p.dir.save(p.rec, p.Name, recordFile) }
 
+var errNotRunning = errors.New("does not run")
+
 // signal sends a signal to the run, if there is one. want: its end is meant.
 func (p *process) signal(sig syscall.Signal, want bool) (*child, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.rec.State != Running {
-		return nil, fmt.Errorf("%s does not run", p.Name)
+		return nil, fmt.Errorf("%s %w", p.Name, errNotRunning)
 	}
 	c := p.child
 	c.wanted = c.wanted || want
@@ -213,9 +215,12 @@ func (p *process) signal(sig syscall.Signal, want bool) (*child, error) {
 }
 
 // kill ends the run by SIGKILL and waits until it is recorded, as a crash unless
-// it is wanted.
+// it is wanted. One that does not run is as it should be, as with all of these.
 func (p *process) kill(wanted bool) error {
 	c, err := p.signal(syscall.SIGKILL, wanted)
+	if errors.Is(err, errNotRunning) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -213,7 +213,7 @@ func TestUpStartsAllProcessesAndEndsThemAll(t *testing.T) {
 	}
 	for _, name := range []string{"node-1", "poet-2"} {
 		var b bytes.Buffer
-		if err := Logs(t.Context(), dir, []string{name}, 1, false, &b); err != nil || b.String() != "ended in order\n" {
+		if err := Logs(t.Context(), dir, []string{name}, LogOptions{Lines: 1}, &b); err != nil || b.String() != "ended in order\n" {
 			t.Errorf("end of the log of %s = %q, %v", name, b.String(), err)
 		}
 	}
@@ -241,8 +241,13 @@ func TestAKilledProcessStaysDownUntilItIsRestarted(t *testing.T) {
 	if down.State != Stopped || down.AppliedLayer != nil || down.Peers != nil {
 		t.Fatalf("a killed node is told as %+v", down)
 	}
-	if _, err := Do(t.Context(), dir, Kill, "node-2"); err == nil || err.Error() != "node-2 does not run" {
-		t.Errorf("killing it twice: %v", err)
+	for _, again := range []Command{Kill, Down} { // it is as it should be
+		do(t, dir, again, "node-2")
+	}
+	for _, c := range []Command{Pause, Resume} { // of what does not run
+		if _, err := Do(t.Context(), dir, c, "node-2"); err == nil || err.Error() != "node-2 does not run" {
+			t.Errorf("%s: %v", c, err)
+		}
 	}
 	do(t, dir, Restart, "node-2")
 	after := node(t, dir, "node-2")
@@ -420,9 +425,11 @@ func TestAPausedProcessIsShownAndCanBeEnded(t *testing.T) {
 	dir := t.TempDir()
 	r := start(t, fakeOptions(dir))
 	do(t, dir, Pause, "node-1", "node-2")
+	do(t, dir, Pause, "node-1") // again changes nothing
 	if n := node(t, dir, "node-1"); n.State != Running || !n.Paused || n.AppliedLayer != nil || n.Error == "" {
 		t.Errorf("paused node = %+v", n)
 	}
+	do(t, dir, Resume, "node-1")
 	do(t, dir, Resume, "node-1")
 	if n := node(t, dir, "node-1"); n.Paused || n.AppliedLayer == nil {
 		t.Errorf("resumed node = %+v", n)

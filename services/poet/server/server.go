@@ -138,7 +138,7 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 		g.Go(func() error { return front.Operations(ctx, ls.profile, profiler(), profileTime, cfg.Log) })
 	}
 	kernel, _ := posw.Kernel() // Run looked at the error
-	cfg.Log.Info("the PoET server is up", "grpc", ls.grpc.Addr().String(), "rest", ls.rest.Addr().String(),
+	cfg.Log.Info("the PoET server is up", "name", service.Info().PoetID.String(), "grpc", ls.grpc.Addr().String(), "rest", ls.rest.Addr().String(),
 		"admin", ls.admin.Addr().String(), "dir", cfg.Poet.Dir, "kernel", kernel, "processor", posw.Processor())
 	if cfg.Announce != nil {
 		withdraw, err := cfg.Announce(ls.endpoints())

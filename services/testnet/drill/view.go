@@ -123,18 +123,35 @@ type jsonView struct {
 	net testnet.View // for its events
 }
 
+// entryLine is an Entry as a line.
+type entryLine struct {
+	At      float64 `json:"at"`                // seconds since the drill began
+	Name    string  `json:"name,omitempty"`    // of an alert
+	Process string  `json:"process,omitempty"` // that it is about; absent: the network
+	Text    string  `json:"text"`
+	OK      *bool   `json:"ok,omitempty"` // of a check; absent: it was not made
+}
+
+// endLine is the last line.
+type endLine struct {
+	OK      bool     `json:"ok"`
+	Reasons []string `json:"reasons"` // why it is not ok
+	Drill   string   `json:"drill"`
+	Flags   []string `json:"flags"`
+	Seconds float64  `json:"seconds"`               // that it took
+	Stood   float64  `json:"machine_stood_seconds"` // of them, in which nothing ran
+	Held    int      `json:"checks_held"`
+	Failed  int      `json:"checks_failed"`
+	Skipped int      `json:"checks_not_made"`
+	Checks  []Result `json:"checks"`
+}
+
 func (v jsonView) Entry(at time.Time, e Entry, of testnet.Event) {
 	if of != nil {
 		v.net.Event(at, of)
 		return
 	}
-	v.line(at, e.Kind, struct {
-		At      float64 `json:"at"`
-		Name    string  `json:"name,omitempty"`
-		Process string  `json:"process,omitempty"`
-		Text    string  `json:"text"`
-		OK      *bool   `json:"ok,omitempty"`
-	}{e.At, e.Name, e.Process, e.Text, e.OK})
+	v.line(at, e.Kind, entryLine{e.At, e.Name, e.Process, e.Text, e.OK})
 }
 
 func (v jsonView) line(at time.Time, kind string, body any) {
@@ -149,16 +166,5 @@ func (jsonView) Progress(Progress) {}
 
 func (v jsonView) End(tl *Timeline) {
 	ok, failed, skipped := tl.count()
-	v.line(time.Now(), "summary", struct {
-		OK      bool     `json:"ok"`
-		Reasons []string `json:"reasons"`
-		Drill   string   `json:"drill"`
-		Flags   []string `json:"flags"`
-		Seconds float64  `json:"seconds"`
-		Stood   float64  `json:"machine_stood_seconds"`
-		Held    int      `json:"checks_held"`
-		Failed  int      `json:"checks_failed"`
-		Skipped int      `json:"checks_not_made"`
-		Checks  []Result `json:"checks"`
-	}{tl.OK, tl.Reasons, tl.Drill, tl.Flags, tl.Seconds, tl.Stood, ok, failed, skipped, tl.Checks})
+	v.line(time.Now(), "summary", endLine{tl.OK, tl.Reasons, tl.Drill, tl.Flags, tl.Seconds, tl.Stood, ok, failed, skipped, tl.Checks})
 }
