@@ -39,6 +39,7 @@ var wordings = []struct {
 	{regexp.MustCompile(`transport: (?:Error while dialing|authentication handshake failed): `), ""},
 	{regexp.MustCompile(`name resolver error: produced zero addresses`), "the host has no address"},
 	{regexp.MustCompile(`(?:Get|Post|Put|Delete|Head) "([^"]*)": `), "$1: "},
+	{regexp.MustCompile(`(https?://\S+): (?:unexpected )?EOF`), "$1: the connection ended without an answer"},
 	{regexp.MustCompile(`context deadline exceeded \(Client\.Timeout[^)]*\)`), noAnswer},
 	{regexp.MustCompile(`http: server gave HTTP response to HTTPS client`), "it speaks http://, not https://"},
 	{regexp.MustCompile(`tls: first record does not look like a TLS handshake`), "it does not speak TLS"},

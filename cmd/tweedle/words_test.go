@@ -38,6 +38,8 @@ var raw = regexp.MustCompile(`strconv\.|rpc error|desc =|transport:|json: |proto
 // Each error here is one of the library itself, wrapped as a command would. It is said in words.
 func TestErrorsOfLibrariesAreSaidInWords(t *testing.T) {
 	dir := t.TempDir()
+	rude := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer rude.Close()
 	closed := func() string { // an address at which nobody listens
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -148,6 +150,7 @@ func TestErrorsOfLibrariesAreSaidInWords(t *testing.T) {
 		"protobuf":              {proto.Unmarshal([]byte{0xff}, &wrapperspb.BytesValue{}), "it cannot be decoded"},
 		"HTTP: nobody":          {get("http://" + closed + "/x"), "http://" + closed + "/x: nobody listens at " + closed},
 		"HTTP: late":            {get(web.URL), "there was no answer in time"},
+		"HTTP: no answer":       {get(rude.URL), "the connection ended without an answer"},
 		"HTTP: host":            {get("http://no-such-host.invalid/"), `no-such-host.invalid`},
 		"HTTP: TLS":             {get("https://" + silent), `it speaks http://, not https://`},
 		"gRPC: nobody":          {invoke(closed), "nobody listens at " + closed},

@@ -260,7 +260,7 @@ func TestASmesherIsToldOfItsPoET(t *testing.T) {
 	}{
 		{hangs, "hangs", regexp.MustCompile(`it cannot be used now: .*(no answer in time|did not answer|does not answer)`)},
 		{lies, "lies", regexp.MustCompile(`it cannot be used now: .*\w`)},
-		{gone, "is gone", regexp.MustCompile(`it cannot be used now: .*(it ends too early|cut off|closed|nobody listens)`)},
+		{gone, "is gone", regexp.MustCompile(`it cannot be used now: .*(without an answer|cut off|nobody listens)`)},
 	} {
 		way.Store(c.way)
 		_, words := until(patience, "the PoET "+c.name+", and why", func(s screen, words string) bool { return c.cause.MatchString(words) })
