@@ -10,7 +10,7 @@ import (
 
 // healBound is within how many layers after a partition all honest members have
 // one opinion again (docs/decisions/0010-tortoise.md).
-const healBound = 24
+const healBound = 16
 
 // weather is what a seed draws.
 type weather struct {
@@ -47,7 +47,7 @@ func run(t *testing.T, seed uint64) (w weather, apart types.Layer, digest types.
 	}
 	const before = 8
 	healed := before + w.length
-	for range healed + healBound + 16 {
+	for range healed + healBound + 8 {
 		n.begin()
 		split := n.layer > before && n.layer <= healed
 		for i, k := range n.nodes {
@@ -115,7 +115,7 @@ func TestPartitionsHeal(t *testing.T) {
 			t.Fatalf("seed %d gives another run the second time", seed)
 		}
 		worst[w.length] = max(worst[w.length], apart)
-		layers += w.length + 8 + healBound + 16
+		layers += w.length + 8 + healBound + 8
 	}
 	t.Logf("%d seeds, %d layers, each twice; opinions differed for at most so many layers after a partition of 1, 10, 100: %d, %d, %d",
 		seeds, layers, worst[1], worst[10], worst[100])
