@@ -66,7 +66,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_ALONE := flood clients filling catchup page resources
 NIGHTLY_WAITS := siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
-NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods hare
+NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods hare tortoise
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
@@ -105,6 +105,8 @@ nightly-hare: # 20,000 layers with liars of every kind, and 5,000 scenarios of t
 	$(NIGHTLY_TEST) -run '^(TestLessThanAThirdCannotSplitHare|TestMoreThanAThirdAndASlowNetworkAreSurvived|TestEveryLieInEveryWeather|TestTwinsCannotSplitHare)$$' ./protocol/hare
 nightly-floods: # strangers send one core more of everything than it may keep, for hours of virtual time
 	$(NIGHTLY_TEST) -run '^TestFloodsFillNoMoreThanTheLimits$$' ./sim
+nightly-tortoise: # networks of tortoises that are split, with liars among them, and healed
+	$(NIGHTLY_TEST) -run '^TestPartitionsHeal$$' ./protocol/tortoise
 nightly-guards: # each guard of docs/attacks.md is taken out in turn, and its test must turn red
 	$(NIGHTLY_TEST) -run '^TestEachGuardIsMissed$$' ./archtest
 nightly-catchup: # an empty store joins a network of 2,000 layers

@@ -20,6 +20,7 @@ type network struct {
 	nodes   []*member
 	layer   types.Layer
 	loss    float64
+	apart   bool // the sides do not hear each other
 	rng     *rand.Rand
 	blocks  map[types.BlockID]types.Vote
 	ballots map[types.BallotID]*Ballot
@@ -30,10 +31,11 @@ type network struct {
 
 type member struct {
 	*Machine
-	name   string
-	side   int
-	evil   lie
-	parked []*Ballot
+	name string
+	side int
+	evil lie
+	want map[types.Layer]Choice       // what a scripted one votes where it lies
+	show func(to *member) types.Layer // how much later its ballots come to somebody
 }
 
 // lie is how a byzantine member votes.
@@ -44,6 +46,7 @@ const (
 	flips        // the opposite of what it sees
 	balances     // for what has least weight
 	withheld     // so too, and shows its ballots late
+	scripted     // as want says
 )
 
 type flight struct {
@@ -54,7 +57,7 @@ type flight struct {
 
 func newNetwork(t testing.TB, p Params, size int, rng *rand.Rand) *network {
 	n := &network{
-		t: t, p: p, rng: rng, blocks: map[types.BlockID]types.Vote{}, ballots: map[types.BallotID]*Ballot{}, final: map[types.Layer]Choice{},
+		t: t, p: p, rng: rng, apart: true, blocks: map[types.BlockID]types.Vote{}, ballots: map[types.BallotID]*Ballot{}, final: map[types.Layer]Choice{},
 	}
 	for i := range size {
 		n.nodes = append(n.nodes, &member{Machine: New(p, 0, types.Hash32{}), name: string(rune('a' + i))})
@@ -114,8 +117,8 @@ func (n *network) vote() {
 	for i, b := range made {
 		for _, to := range n.nodes {
 			at := n.layer
-			if from := n.nodes[i]; from.evil == withheld && to.evil == honest {
-				at += types.Layer(n.rng.IntN(6))
+			if from := n.nodes[i]; from.show != nil && to.evil == honest {
+				at += from.show(to)
 			}
 			n.send(at, n.nodes[i], to, b)
 		}
@@ -125,7 +128,7 @@ func (n *network) vote() {
 // send delivers a ballot, or keeps it for the next layer if it is lost, too
 // early, or of the other side.
 func (n *network) send(at types.Layer, from, to *member, b *Ballot) {
-	apart := from.evil == honest && to.evil == honest && from.side != to.side
+	apart := n.apart && from.evil == honest && to.evil == honest && from.side != to.side
 	if at > n.layer || apart || from != to && to.evil == honest && n.loss > 0 && n.rng.Float64() < n.loss {
 		n.flying = append(n.flying, flight{at, to, b})
 		return
@@ -171,7 +174,11 @@ func (k *member) pretend() (undo func()) {
 	for l := k.verified + 1; l <= k.last; l++ {
 		s := k.slot(l)
 		kept = append(kept, *s)
-		s.choice = k.evil.choose(s)
+		if c, ok := k.want[l]; ok || k.evil != scripted {
+			if s.choice = c; !ok {
+				s.choice = k.evil.choose(s)
+			}
+		}
 		s.hash = s.choice.after(prev)
 		prev = s.hash
 	}

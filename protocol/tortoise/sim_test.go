@@ -9,7 +9,7 @@ import (
 )
 
 // healBound is within how many layers after a partition all honest members have
-// one opinion again (docs/decisions/0010-tortoise.md).
+// one opinion again (docs/decisions/0011-tortoise.md).
 const healBound = 16
 
 // weather is what a seed draws.
@@ -43,7 +43,10 @@ func run(t *testing.T, seed uint64) (w weather, apart types.Layer, digest types.
 	n := newNetwork(t, p, w.size, rng)
 	n.loss = w.loss
 	for i := range w.evil {
-		n.nodes[w.size-1-i].evil = w.lie
+		k := n.nodes[w.size-1-i]
+		if k.evil = w.lie; w.lie == withheld {
+			k.show = func(*member) types.Layer { return types.Layer(rng.IntN(6)) }
+		}
 	}
 	const before = 8
 	healed := before + w.length
@@ -119,4 +122,63 @@ func TestPartitionsHeal(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d layers, each twice; opinions differed for at most so many layers after a partition of 1, 10, 100: %d, %d, %d",
 		seeds, layers, worst[1], worst[10], worst[100])
+}
+
+// Three of ten know all, and show two ballots to some before they vote and to the
+// others after: the ones see a margin above the local threshold, the others one in
+// doubt, and what the honest add against it the three make up for. So they keep
+// them apart for as long as the coin falls as they need it, and not one layer longer.
+func TestTheCoinEndsABalanceThatIsHeld(t *testing.T) {
+	p := Params{
+		LayersPerEpoch: 100, Hdist: 3, Zdist: 2, Window: 6, BadBeaconDelay: 4,
+		MaxExceptions: 100, MaxLayers: 60, MaxBallots: 20, MaxBlocks: 4, MaxOpinions: 1 << 14,
+	}
+	n := newNetwork(t, p, 10, rand.New(rand.NewPCG(1, 1)))
+	const held = 30
+	var X Choice
+	for n.layer < held+4 {
+		n.begin()
+		for i, k := range n.nodes[7:] {
+			k.evil, k.want = scripted, map[types.Layer]Choice{3: X}
+			late := types.Layer(1) // to those in doubt, and what is against the block to all
+			if n.layer > 5 && i == 2 {
+				k.want[3] = Choice{}
+				k.show = func(*member) types.Layer { return late }
+			} else {
+				k.show = func(to *member) types.Layer { return late * types.Layer(to.side) }
+			}
+		}
+		// What is shown late is no part of a side: all honest hear each other.
+		for i, k := range n.nodes {
+			k.side = 0
+			if i >= 3 && i < 7 {
+				k.side = 1
+			}
+		}
+		n.apart = false
+		n.vote()
+		id := n.block('X')
+		for i, k := range n.nodes {
+			if n.layer == 3 && i >= 3 && i < 7 {
+				n.tell(k, 3, types.EmptyBlock)
+				continue
+			}
+			n.tell(k, n.layer, id)
+		}
+		if n.layer == 3 {
+			X = choose(n.blocks[id])
+			for _, k := range n.nodes {
+				if err := k.Block(3, id, X.Height); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, k := range n.nodes {
+			k.Coin(n.layer, n.layer > held)
+		}
+		n.end()
+		if apart := !n.one(); apart != (n.layer > 5 && n.layer <= held) {
+			t.Errorf("layer %d: apart %t: %s and %s", n.layer, apart, n.nodes[0].view(), n.nodes[6].view())
+		}
+	}
 }

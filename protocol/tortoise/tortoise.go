@@ -1,6 +1,6 @@
 // Package tortoise says of each layer which block is valid, from the votes that
 // every ballot casts about all layers before it (reference/protocol.md A6, A10;
-// docs/decisions/0010-tortoise.md).
+// docs/decisions/0011-tortoise.md).
 //
 // It promises: the same answers on every machine that was told the same, in
 // whatever order within a layer; exact weights; a layer that is verified stays
