@@ -8,11 +8,12 @@ import (
 	"testing"
 )
 
-// A program that its cgroup's limit kills is told as such, with the count.
+// A program that its cgroup's limit kills is told as such, with the count, when the supervisor had a look since it
+// is there.
 func TestOOMKillIsTold(t *testing.T) {
 	group := memoryGroup(t, 48<<20)
 	s := supervisor(t, "memory", func(cfg *Config) {
-		cfg.Command = []string{"/bin/sh", "-c", "sleep 0.2; echo $$ > " + filepath.Join(group, "cgroup.procs") + "; exec " + os.Args[0]}
+		cfg.Command = []string{"/bin/sh", "-c", "echo $$ > " + filepath.Join(group, "cgroup.procs") + "; sleep 2; exec " + os.Args[0]}
 	})
 	if err := s.Run(t.Context()); !errors.Is(err, ErrEnded) {
 		t.Fatal(err)
