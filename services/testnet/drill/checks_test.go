@@ -214,3 +214,17 @@ func TestAMetricIsReadFromItsProcess(t *testing.T) {
 		t.Error("a series that is not there has a value")
 	}
 }
+
+// On a machine that stands still for a moment nobody answers; that is no network that stands.
+func TestALookThatNobodyAnswersIsNoStandstill(t *testing.T) {
+	silent := seven()
+	for i := range silent.Nodes {
+		silent.Nodes[i].AppliedLayer = nil
+	}
+	silent.Layer = 40
+	st := still(t, silent)
+	st.Event(time.Now(), testnet.Layer{Layer: 39, Block: "b", StateRoot: "r", Agree: 7, Nodes: 7, Outcomes: 1})
+	if n := st.behind(); n != 1 {
+		t.Errorf("%d layers behind, not 1", n)
+	}
+}

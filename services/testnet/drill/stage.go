@@ -251,10 +251,10 @@ func (s *Stage) newest() (l testnet.Layer) {
 	return l
 }
 
-// behind returns how many layers the clock is ahead of the newest applied one.
+// behind returns how many layers the clock is ahead of the newest applied one: of what was told before, while a
+// machine that stands still lets nobody answer.
 func (s *Stage) behind() int {
-	now := s.now()
-	var applied uint32
+	now, applied := s.now(), s.newest().Layer
 	for _, n := range now.Nodes {
 		if n.AppliedLayer != nil {
 			applied = max(applied, *n.AppliedLayer)
