@@ -581,3 +581,14 @@ func TestATransactionThatPeersCameByLaterIsAskedForAgain(t *testing.T) {
 		Faults: &Faults{Latency: 60 * time.Millisecond, Loss: 0.1, Crashes: 1, Splits: 1, Skew: 411 * time.Millisecond},
 	})
 }
+
+// Seed 15911 of the nightly campaign: in a layer that was signed by halves, for two decisions, one on each was
+// decided next. Six nodes knew of the heavier one's parent only that others had signed it, never sought it, and
+// stayed silent, and without them nothing was certified again.
+func TestWhatAnUncertifiedDecisionBuildsOnIsSoughtToo(t *testing.T) {
+	play(t, Options{
+		Seed: 15911, Nodes: 20, Epochs: 10,
+		Hostile: []string{"split-votes", "two-proposals"}, Strangers: []string{}, Poets: []string{"honest"}, Clients: []string{},
+		Faults: &Faults{Latency: 5 * time.Millisecond, Crashes: 2, Splits: 1, Skew: 424 * time.Millisecond},
+	})
+}

@@ -351,11 +351,22 @@ func (m *Machine) parent(layer types.Layer) (types.Decision, bool) {
 	return tip, true
 }
 
-// seek gets and executes a decision that much weight has signed, to build on it.
+// seek gets and executes a decision that much weight has signed, to build on it, and
+// what it builds on itself: of that another decision of its layer may have more weight
+// here, so nobody else seeks it.
 func (m *Machine) seek(d types.Decision) {
 	msg := &certMessage{cert: types.Certificate{Decision: d}, implied: true}
 	if n, _ := nameOf(msg); !m.handled(n) {
 		m.take(&parked{from: Self, msg: msg})
+	}
+	tip := m.history.Tip().Decision.Layer
+	for l := d.Layer - 1; l > tip && l+maxOpen > d.Layer && !m.history.Knows(d.Parent); l-- {
+		for _, s := range m.certify.Support(l) {
+			if s.Decision.StateRoot == d.Parent {
+				m.seek(s.Decision)
+				return
+			}
+		}
 	}
 }
 
