@@ -272,15 +272,43 @@ func (n *nodeClient) accountData(ctx context.Context, address string, flags uint
 	return nil
 }
 
-// history returns the latest events of an account.
-func (n *nodeClient) history(ctx context.Context, account types.Address, hrp string, limit int) ([]event, error) {
+// schedule returns when the network's layers are, as far as its API tells: in whole
+// seconds. Where layers are shorter their duration is zero.
+func (n *nodeClient) schedule(ctx context.Context) (s types.Schedule, err error) {
+	genesis, err := call(ctx, n, n.mesh.GenesisTime, &pb.GenesisTimeRequest{})
+	if err != nil {
+		return s, err
+	}
+	layers, err := call(ctx, n, n.mesh.EpochNumLayers, &pb.EpochNumLayersRequest{})
+	if err != nil {
+		return s, err
+	}
+	duration, err := call(ctx, n, n.mesh.LayerDuration, &pb.LayerDurationRequest{})
+	if err != nil {
+		return s, err
+	}
+	s.Genesis = time.Unix(int64(genesis.GetUnixtime().GetValue()), 0).UTC()
+	s.LayerDuration = time.Duration(duration.GetDuration().GetValue()) * time.Second
+	if s.LayersPerEpoch = layers.GetNumlayers().GetNumber(); s.LayersPerEpoch == 0 {
+		return s, fmt.Errorf("node %s has epochs without layers", n.node)
+	}
+	return s, nil
+}
+
+// history returns the latest events of an account, and what its rewards come to in all.
+func (n *nodeClient) history(ctx context.Context, account types.Address, hrp string, limit int) ([]event, earned, error) {
 	var events []event
+	var rewards earned
+	schedule, err := n.schedule(ctx)
+	if err != nil {
+		return nil, rewards, err
+	}
 	flags := uint32(pb.AccountDataFlag_ACCOUNT_DATA_FLAG_TRANSACTION_RECEIPT | pb.AccountDataFlag_ACCOUNT_DATA_FLAG_REWARD)
-	err := n.accountData(ctx, account.Bech32(hrp), flags, func(d *pb.AccountData) bool {
+	err = n.accountData(ctx, account.Bech32(hrp), flags, func(d *pb.AccountData) bool {
 		if reward := d.GetReward(); reward != nil {
-			events = append(events, event{
-				Layer: reward.GetLayer().GetNumber(), Kind: "reward", Amount: reward.GetTotal().GetValue(),
-			})
+			e := event{Layer: reward.GetLayer().GetNumber(), Kind: "reward", Amount: reward.GetTotal().GetValue()}
+			rewards.add(e.Layer, e.Amount)
+			events = append(events, e)
 		} else if pbReceipt := d.GetReceipt(); pbReceipt != nil {
 			r := newReceipt(pbReceipt)
 			events = append(events, event{
@@ -291,10 +319,17 @@ func (n *nodeClient) history(ctx context.Context, account types.Address, hrp str
 		return true
 	})
 	if err != nil {
-		return nil, err
+		return nil, rewards, err
 	}
 	events = latest(events, limit)
-	return events, n.describe(ctx, events, account, hrp)
+	for i := range events {
+		e := &events[i]
+		e.Epoch = uint32(schedule.EpochOf(types.Layer(e.Layer)))
+		if schedule.LayerDuration > 0 {
+			e.Time = schedule.LayerStart(types.Layer(e.Layer)).Format(time.RFC3339)
+		}
+	}
+	return events, rewards, n.describe(ctx, events, account, hrp)
 }
 
 // describe fills in what the transactions of the events did.

@@ -182,7 +182,7 @@ func walletHistory(o *walletOptions) *cobra.Command {
 				return err
 			}
 			defer n.close()
-			events, err := n.history(cmd.Context(), address, o.hrp, limit)
+			events, rewards, err := n.history(cmd.Context(), address, o.hrp, limit)
 			if err != nil {
 				return err
 			}
@@ -191,7 +191,10 @@ func walletHistory(o *walletOptions) *cobra.Command {
 					return err
 				}
 			}
-			return nil
+			if rewards.Count == 0 || o.json {
+				return nil
+			}
+			return o.print(cmd, nil, "%s", rewards)
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many of the latest to list")
@@ -199,10 +202,32 @@ func walletHistory(o *walletOptions) *cobra.Command {
 	return cmd
 }
 
+// earned is what all rewards of an account come to, those too that are not listed.
+type earned struct {
+	Count       int
+	Total       uint64 // smidges
+	First, Last uint32 // layers
+}
+
+func (e *earned) add(layer uint32, amount uint64) {
+	if e.Count == 0 || layer < e.First {
+		e.First = layer
+	}
+	e.Last = max(e.Last, layer)
+	e.Count++
+	e.Total += amount
+}
+
+func (e earned) String() string {
+	return fmt.Sprintf("%s in all, layers %d-%d: %s", count(e.Count, "reward"), e.First, e.Last, formatAmount(e.Total))
+}
+
 // event is one line of an account's history.
 type event struct {
 	Layer   uint32 `json:"layer"`
-	Kind    string `json:"kind"` // "sent", "received", "spawn", "transaction" (its content is not known) or "reward"
+	Epoch   uint32 `json:"epoch"`
+	Time    string `json:"time,omitempty"` // when the layer began, in UTC; absent where layers are shorter than a second
+	Kind    string `json:"kind"`           // "sent", "received", "spawn", "transaction" (its content is not known) or "reward"
 	Amount  uint64 `json:"amount_smidges,omitempty"`
 	Other   string `json:"other,omitempty"`       // the account at the other end
 	Fee     uint64 `json:"fee_smidges,omitempty"` // if this account paid it
@@ -211,7 +236,7 @@ type event struct {
 }
 
 func (e event) String() string {
-	s := fmt.Sprintf("layer %-8d %-11s %20s", e.Layer, e.Kind, formatAmount(e.Amount))
+	s := fmt.Sprintf("layer %-7d epoch %-5d %-20s %-11s %18s", e.Layer, e.Epoch, e.Time, e.Kind, formatAmount(e.Amount))
 	if e.Other != "" {
 		s += "  " + e.Other
 	}

@@ -39,12 +39,14 @@ type ledgerNode struct {
 	addr   string
 	params vm.Params
 
+	layerSeconds uint64
+
 	mu      sync.Mutex // guards the fields below
 	state   vm.State
 	pool    *txpool.Pool
 	layer   types.Layer
 	results []vm.Result
-	rewards []vm.Reward
+	rewards []paid
 	txs     map[types.TransactionID]types.Transaction
 }
 
@@ -66,7 +68,7 @@ func startLedgerNode(t *testing.T) *ledgerNode {
 		t.Fatal(err)
 	}
 	n := &ledgerNode{
-		addr: listener.Addr().String(), params: p, state: state, layer: 19,
+		addr: listener.Addr().String(), layerSeconds: 30, params: p, state: state, layer: 19,
 		pool: txpool.New(state, p, txpool.DefaultLimits()), txs: map[types.TransactionID]types.Transaction{},
 	}
 	server := grpc.NewServer()
@@ -123,13 +125,36 @@ func (n *ledgerNode) apply(rewards []vm.Share) {
 		b.Txs = append(b.Txs, v.Tx)
 	}
 	out := vm.Apply(n.state, b, n.params)
-	n.state, n.results, n.rewards = out.State, append(n.results, out.Results...), append(n.rewards, out.Rewards...)
+	n.state, n.results = out.State, append(n.results, out.Results...)
+	for _, r := range out.Rewards {
+		n.rewards = append(n.rewards, paid{r, n.layer})
+	}
 	n.pool.Applied(n.state)
+}
+
+// paid is a reward and its layer.
+type paid struct {
+	vm.Reward
+	layer types.Layer
 }
 
 func (n *ledgerNode) GenesisID(context.Context, *pb.GenesisIDRequest) (*pb.GenesisIDResponse, error) {
 	return &pb.GenesisIDResponse{GenesisId: n.params.Network[:]}, nil
 }
+
+func (n *ledgerNode) GenesisTime(context.Context, *pb.GenesisTimeRequest) (*pb.GenesisTimeResponse, error) {
+	return &pb.GenesisTimeResponse{Unixtime: &pb.SimpleInt{Value: uint64(ledgerGenesis.Unix())}}, nil
+}
+
+func (n *ledgerNode) EpochNumLayers(context.Context, *pb.EpochNumLayersRequest) (*pb.EpochNumLayersResponse, error) {
+	return &pb.EpochNumLayersResponse{Numlayers: &pb.LayerNumber{Number: 4}}, nil
+}
+
+func (n *ledgerNode) LayerDuration(context.Context, *pb.LayerDurationRequest) (*pb.LayerDurationResponse, error) {
+	return &pb.LayerDurationResponse{Duration: &pb.SimpleInt{Value: n.layerSeconds}}, nil
+}
+
+var ledgerGenesis = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
 func (n *ledgerNode) SubmitTransaction(_ context.Context, r *pb.SubmitTransactionRequest) (*pb.SubmitTransactionResponse, error) {
 	n.mu.Lock()
@@ -204,7 +229,7 @@ func (n *ledgerNode) AccountDataQuery(_ context.Context, r *pb.AccountDataQueryR
 		for _, reward := range n.rewards {
 			if reward.Coinbase.Bech32(n.params.HRP) == r.Filter.AccountId.Address {
 				all = append(all, &pb.AccountData{Datum: &pb.AccountData_Reward{Reward: &pb.Reward{
-					Layer: &pb.LayerNumber{Number: uint32(n.layer)}, Total: &pb.Amount{Value: reward.Total},
+					Layer: &pb.LayerNumber{Number: uint32(reward.layer)}, Total: &pb.Amount{Value: reward.Total},
 				}}})
 			}
 		}
@@ -388,6 +413,31 @@ func TestCoinsAreSentAndSeenAtBothEnds(t *testing.T) {
 	}
 	if got := mustTweedle(t, "wallet", "history", "-k", rich, "--node", n.addr, "--limit", "1"); strings.Contains(got, "\n") || !strings.Contains(got, "sent") {
 		t.Errorf("the latest is %q", got)
+	}
+}
+
+func TestARewardHasItsEpochAndTimeAndAllHaveTheirSum(t *testing.T) {
+	n := startLedgerNode(t)
+	key := filepath.Join(t.TempDir(), "key")
+	address := mustAddress(t, mustTweedle(t, "wallet", "new", "-k", key))
+	for range 3 {
+		n.apply([]vm.Share{{Coinbase: address, Num: 1, Den: 1}})
+	}
+	got := strings.Split(mustTweedle(t, "wallet", "history", "-k", key, "--node", n.addr, "--limit", "1"), "\n")
+	if len(got) != 2 || !strings.HasPrefix(got[0], "layer 22      epoch 5     2026-11-28T12:11:00Z reward ") {
+		t.Errorf("%q", got)
+	}
+	if want := "3 rewards in all, layers 20-22: "; len(got) != 2 || !strings.HasPrefix(got[1], want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for _, line := range got {
+		if len(line) > 80 {
+			t.Errorf("%d columns: %s", len(line), line)
+		}
+	}
+	n.layerSeconds = 0 // layers of less than a second: the API cannot tell when they are
+	if got := mustTweedle(t, "wallet", "history", "-k", key, "--node", n.addr, "--json"); strings.Contains(got, "time") || strings.Count(got, `"epoch":5,"kind"`) != 3 {
+		t.Error(got)
 	}
 }
 

@@ -131,6 +131,8 @@ func (p Params) Validate() error {
 		return wrong("layers_per_epoch is %d, at least %d are needed", p.LayersPerEpoch, minLayers)
 	case p.LayerDuration < minLayer:
 		return wrong("layer_duration is %v, peers need %v to hear each other", p.LayerDuration, minLayer)
+	case p.LayerDuration > time.Second && p.LayerDuration%time.Second != 0:
+		return wrong("layer_duration is %v, over a second it must be whole seconds: the API can tell clients nothing else", p.LayerDuration)
 	case p.PoetCycleGap <= 0 || p.PoetCycleGap >= epoch:
 		return wrong("the PoET cycle gap must be within an epoch: poet_cycle_gap is %v, the epoch %v", p.PoetCycleGap, epoch)
 	case p.PoetGrace <= 0 || p.PoetGrace >= p.PoetCycleGap:

@@ -81,6 +81,7 @@ func TestEachBadConstantHasItsMessage(t *testing.T) {
 	for want, change := range map[string]func(*Params){
 		"an epoch has no duration":        func(p *Params) { p.LayerDuration = 0 },
 		"an epoch has no duration ":       func(p *Params) { p.LayersPerEpoch = 0 },
+		"it must be whole seconds":        func(p *Params) { p.LayerDuration = 1500 * time.Millisecond },
 		"PoET cycle gap must be":          func(p *Params) { p.PoetCycleGap = 0 },
 		"PoET cycle gap must be within":   func(p *Params) { p.PoetCycleGap = 20 * time.Second },
 		"PoET phase shift must be":        func(p *Params) { p.PoetPhaseShift = p.PoetGrace },
