@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"tweedle/archtest/jsondoc"
 	"tweedle/base/telemetry"
 )
 
@@ -92,6 +93,7 @@ func TestTestnetLivesAndANodeThatWasKilledCatchesUp(t *testing.T) {
 	defer cmd.Process.Kill()
 
 	var last []byte
+	var all strings.Builder
 	var addresses []string
 	pids := make(map[string]int)
 	killed, restarted := uint32(0), false
@@ -99,6 +101,7 @@ func TestTestnetLivesAndANodeThatWasKilledCatchesUp(t *testing.T) {
 	lines.Buffer(nil, 1<<20)
 	for first := true; lines.Scan(); first = false {
 		last = append(last[:0], lines.Bytes()...)
+		all.Write(append(lines.Bytes(), '\n'))
 		var e line
 		if err := json.Unmarshal(last, &e); err != nil {
 			t.Fatalf("%v: %s", err, last)
@@ -128,6 +131,7 @@ func TestTestnetLivesAndANodeThatWasKilledCatchesUp(t *testing.T) {
 		}
 	}
 	err = cmd.Wait()
+	jsondoc.Follows(t, "testnet up", all.String())
 	var s summaryLine
 	if json.Unmarshal(last, &s) != nil || s.Type != "summary" || s.OK == nil {
 		t.Fatalf("the last line is %s", last)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tweedle/archtest/jsondoc"
 )
 
 // The drills themselves take minutes each, and processors of their own.
@@ -92,6 +94,7 @@ func playDrill(t *testing.T, program string, args ...string) outcome {
 	cmd := exec.Command(program, append([]string{"testnet", "drill", "--json"}, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &said
 	err := cmd.Run()
+	jsondoc.Follows(t, "testnet drill", out.String())
 	lines := bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n"))
 	var last outcome
 	if jsonErr := json.Unmarshal(lines[len(lines)-1], &last); jsonErr != nil || last.Type != "summary" {

@@ -23,7 +23,7 @@ const (
 
 // Entry is something that happened.
 type Entry struct {
-	At   float64 `json:"at"` // seconds since the drill began
+	At   float64 `json:"at_seconds"` // seconds since the drill began
 	Kind string  `json:"kind"`
 	Name string  `json:"name,omitempty"` // of an alert
 	// Process is what an alert is about; empty: the network.
@@ -38,17 +38,17 @@ type Result struct {
 	Name    string  `json:"name"`
 	OK      bool    `json:"ok"`
 	Figure  string  `json:"figure"`
-	At      float64 `json:"at"`                // seconds since the drill began
-	Took    float64 `json:"took"`              // seconds since its step began
-	Within  float64 `json:"within,omitempty"`  // seconds; absent: it had to hold all the time
-	Skipped string  `json:"skipped,omitempty"` // why it was not checked
+	At      float64 `json:"at_seconds"`               // seconds since the drill began
+	Took    float64 `json:"took_seconds"`             // seconds since its step began
+	Within  float64 `json:"within_seconds,omitempty"` // seconds; absent: it had to hold all the time
+	Skipped string  `json:"skipped,omitempty"`        // why it was not checked
 
 	took, within time.Duration
 }
 
 // Sample is the network at one moment, for the chart.
 type Sample struct {
-	At          float64         `json:"at"`
+	At          float64         `json:"at_seconds"`
 	Layer       uint32          `json:"layer"`   // by the clock
 	Applied     uint32          `json:"applied"` // the newest that any node applied
 	Slots       map[string]int  `json:"slots"`   // live gateways with a slot, by PoET
@@ -89,7 +89,7 @@ type Timeline struct {
 
 // EpochATXs tells how many ATXs count in an epoch.
 type EpochATXs struct {
-	At    float64 `json:"at"` // when it began
+	At    float64 `json:"at_seconds"` // when it began
 	Epoch uint32  `json:"epoch"`
 	ATXs  int     `json:"atxs"`
 }

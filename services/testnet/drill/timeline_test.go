@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"tweedle/archtest/jsondoc"
 	"tweedle/services/testnet"
 )
 
@@ -98,6 +99,7 @@ func TestTextAndJSON(t *testing.T) {
 		if name != "json" {
 			continue
 		}
+		jsondoc.Follows(t, "testnet drill", b.String())
 		lines := strings.Split(strings.TrimSpace(got), "\n")
 		var last struct {
 			Type    string

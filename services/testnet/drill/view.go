@@ -125,7 +125,7 @@ type jsonView struct {
 
 // entryLine is an Entry as a line.
 type entryLine struct {
-	At      float64 `json:"at"`                // seconds since the drill began
+	At      float64 `json:"at_seconds"`        // seconds since the drill began
 	Name    string  `json:"name,omitempty"`    // of an alert
 	Process string  `json:"process,omitempty"` // that it is about; absent: the network
 	Text    string  `json:"text"`
