@@ -37,7 +37,7 @@ type floor struct {
 func plan() []floor {
 	return []floor{
 		{
-			name: "base", rooms: []string{"clock", "durable", "sealed", "kept", "telemetry"},
+			name: "base", rooms: []string{"clock", "words", "durable", "sealed", "kept", "telemetry"},
 			// sealed is bbolt with checksums, which are BLAKE3's; kept counts the bytes of an LRU.
 			outside: []string{
 				"github.com/prometheus/client_golang", "github.com/prometheus/client_model", "golang.org/x/sys", "go.etcd.io/bbolt", "github.com/zeebo/blake3", "github.com/hashicorp/golang-lru",

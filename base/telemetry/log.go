@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tweedle/base/words"
 )
 
 // maxWaiting is how many bytes of lines wait for their reader.
@@ -100,10 +102,10 @@ func (l *Lines) Dropped() uint64 {
 	return l.dropped
 }
 
-// NewLog returns a logger to lines, as text for people or as JSON; times are in UTC. Nobody who logs
+// NewLog returns a logger to lines, as text for people or as JSON; times are in UTC, errors in plain words. Nobody who logs
 // waits for a reader. When the reader reads again, a line says how many it missed.
 func NewLog(lines *Lines, json bool, level slog.Level) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: inUTC}
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: forPeople}
 	var format slog.Handler = slog.NewTextHandler(lines, opts)
 	if json {
 		format = slog.NewJSONHandler(lines, opts)
@@ -119,10 +121,15 @@ func NewLog(lines *Lines, json bool, level slog.Level) *slog.Logger {
 	return log
 }
 
-// inUTC makes one form of all times, whatever zone the machine is in.
-func inUTC(_ []string, a slog.Attr) slog.Attr {
-	if a.Value.Kind() == slog.KindTime {
+// forPeople makes one form of all times, whatever zone the machine is in, and says errors in words.
+func forPeople(_ []string, a slog.Attr) slog.Attr {
+	switch a.Value.Kind() {
+	case slog.KindTime:
 		a.Value = slog.TimeValue(a.Value.Time().UTC())
+	case slog.KindAny:
+		if err, ok := a.Value.Any().(error); ok && err != nil {
+			a.Value = slog.StringValue(words.Of(err))
+		}
 	}
 	return a
 }

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -150,6 +151,19 @@ func TestTimesOfTheLogAreInUTC(t *testing.T) {
 			if !strings.Contains(out.String(), want) || strings.Contains(out.String(), "-05:00") {
 				t.Errorf("no %s in %s", want, out.String())
 			}
+		}
+	}
+}
+
+func TestAnErrorIsLoggedInWords(t *testing.T) {
+	for json, want := range map[bool]string{false: `err="a.example: nobody listens at 10.0.0.1:1"`, true: `"err":"a.example: nobody listens at 10.0.0.1:1"`} {
+		var out bytes.Buffer
+		lines := NewLines(&out)
+		log := NewLog(lines, json, slog.LevelInfo).With("of", "x")
+		log.Warn("not sent", "err", fmt.Errorf("a.example: %w", errors.New("dial tcp 10.0.0.1:1: connect: connection refused")))
+		lines.Flush(time.Second)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("json %v: %s", json, &out)
 		}
 	}
 }

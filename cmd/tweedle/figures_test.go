@@ -105,8 +105,8 @@ func prose(page string) string {
 	return regexp.MustCompile(`(?m)^ {4}.*$`).ReplaceAllString(page, "")
 }
 
-// words makes one space of each run of white space.
-func words(s string) string { return strings.Join(strings.Fields(s), " ") }
+// spaced makes one space of each run of white space.
+func spaced(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // wrong tells why a claim's figures are not what the code has.
 func (c claim) wrong() error {
@@ -141,9 +141,9 @@ func TestEachFigureInProseIsOneOfTheProgram(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		joined := words(dated.ReplaceAllString(prose(string(b)), ""))
+		joined := spaced(dated.ReplaceAllString(prose(string(b)), ""))
 		for _, c := range all {
-			if !strings.Contains(joined, words(c.text)) {
+			if !strings.Contains(joined, spaced(c.text)) {
 				t.Errorf("%s does not say any more: %s", name, c.text)
 			}
 			if err := c.wrong(); err != nil {
@@ -152,7 +152,7 @@ func TestEachFigureInProseIsOneOfTheProgram(t *testing.T) {
 		}
 		left := joined
 		for _, c := range all {
-			left = strings.ReplaceAll(left, words(c.text), "")
+			left = strings.ReplaceAll(left, spaced(c.text), "")
 		}
 		left = noFigure.ReplaceAllString(left, "")
 		left = regexp.MustCompile("`[^`]*`").ReplaceAllString(left, "")

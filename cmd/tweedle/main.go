@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/grpclog"
 
 	"tweedle/base/telemetry"
+	"tweedle/base/words"
 )
 
 // usageError marks a mistake in how the command was called: exit status 2.
@@ -53,7 +54,7 @@ func run() int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(stderr, "tweedle:", oneLine(err))
+	fmt.Fprintln(stderr, "tweedle:", words.Of(err))
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitUsage

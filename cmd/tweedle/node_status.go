@@ -196,7 +196,7 @@ func smesherText(line func(name, format string, args ...any), s *telemetry.Smesh
 		line("TROUBLE", "the key of this smesher signs on another machine too: nothing is signed with it here until one of them ends")
 	}
 	if s.PublishBy == "" { // it cannot smesh
-		line("TROUBLE", "%s", inWords(s.Step.Error))
+		line("TROUBLE", "%s", s.Step.Error)
 		return
 	}
 	line("rewards", "%s", earnings(s))
@@ -213,7 +213,7 @@ func smesherText(line func(name, format string, args ...any), s *telemetry.Smesh
 	}
 	line("now", "%s", step)
 	if s.Step.Error != "" {
-		line("TROUBLE", "%s", inWords(s.Step.Error))
+		line("TROUBLE", "%s", s.Step.Error)
 	}
 	for i, p := range s.Poets {
 		name := ""
@@ -286,7 +286,7 @@ func registered(p telemetry.PoetStep) string {
 		said = "registered for round " + p.Round
 	}
 	if p.Trouble != "" {
-		said += "; it cannot be used now: " + inWords(p.Trouble)
+		said += "; it cannot be used now: " + p.Trouble
 	}
 	return said
 }

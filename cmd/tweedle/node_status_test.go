@@ -60,7 +60,7 @@ slots     4 in epoch 5, next in layers 58, 59
 		"behind":          {func(v *nodeView) { v.Node.Synced, v.Node.SyncReason = false, "no peers" }, "node      NOT in sync: no peers"},
 		"a step fails":    {func(v *nodeView) { v.Smesher.Step.Error = "the disk is full" }, "TROUBLE   the disk is full"},
 		"no PoET": {func(v *nodeView) {
-			v.Smesher.Poets[1].Trouble = `Post "http://b:1/v1/submit": dial tcp 10.0.0.1:1: connect: connection refused`
+			v.Smesher.Poets[1].Trouble = `http://b:1/v1/submit: nobody listens at 10.0.0.1:1`
 		}, "http://b:1: not registered; it cannot be used now: http://b:1/v1/submit: nobody listens at 10.0.0.1:1\n"},
 		"a wrong clock":   {func(v *nodeView) { v.Node.ClockAhead = -9.5 }, "TROUBLE   the clocks of most peers are -9.5 s ahead"},
 		"runs twice":      {func(v *nodeView) { v.Smesher.Elsewhere = true }, "TROUBLE   the key of this smesher signs on another machine too"},

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tweedle/base/words"
 	"tweedle/services/poet"
 	"tweedle/services/poet/book"
 	"tweedle/services/poet/legacy"
@@ -101,7 +102,7 @@ func (f *poetFlags) takeOver(from, fromDB string) (report importReport, err erro
 	err = legacy.Proofs(fromDB, runtime.GOMAXPROCS(0), func(p legacy.Proof) error {
 		report.Proofs = append(report.Proofs, p.Round)
 		return archive.Put(p)
-	}, func(round string, why error) { report.Skipped[round] = why.Error() })
+	}, func(round string, why error) { report.Skipped[round] = words.Of(why) })
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%s has no proofs: give the folder that has %s", fromDB, filepath.Join(fromDB, "proofs"))
 	}

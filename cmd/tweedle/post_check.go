@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tweedle/base/words"
 	"tweedle/proofs/post"
 )
 
@@ -135,7 +136,7 @@ type repaired struct {
 
 // placeOf returns the file of a finding, and the finding as JSON.
 func placeOf(err error) (file string, what place) {
-	what = place{Type: "damage", Error: err.Error()}
+	what = place{Type: "damage", Error: words.Of(err)}
 	var damaged *post.DamagedError
 	var unreadable *post.UnreadableError
 	var missing *post.MissingError

@@ -30,6 +30,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/base/sealed"
+	"tweedle/base/words"
 )
 
 // raw finds what only the programmer of a library understands.
@@ -173,7 +174,7 @@ func TestErrorsOfLibrariesAreSaidInWords(t *testing.T) {
 			t.Errorf("%s: no error", name)
 			continue
 		}
-		got := oneLine(fmt.Errorf("config file x: %w", c.err))
+		got := words.Of(fmt.Errorf("config file x: %w", c.err))
 		if !strings.Contains(got, c.want) || raw.MatchString(got) {
 			t.Errorf("%s: %q, want %q; it was %q", name, got, c.want, c.err)
 		}
@@ -181,12 +182,12 @@ func TestErrorsOfLibrariesAreSaidInWords(t *testing.T) {
 	// bbolt's never come so far: what it cannot read is named by our own check before it is asked.
 	path := write("poet.db", strings.Repeat("no database ", 1000))
 	_, err := sealed.Open(path, sealed.Options{})
-	if err == nil || raw.MatchString(oneLine(err)) || !strings.Contains(err.Error(), "damaged") {
+	if err == nil || raw.MatchString(words.Of(err)) || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a database that is none: %v", err)
 	}
 	// What is ours stays as it is.
 	for _, s := range []string{`node 127.0.0.1:9092: nonce is too low`, `give --dir and --network`, `x.key exists: choose another file with --key, a key is never overwritten`} {
-		if got := oneLine(errors.New(s)); got != s {
+		if got := words.Of(errors.New(s)); got != s {
 			t.Errorf("%q became %q", s, got)
 		}
 	}

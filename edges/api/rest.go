@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"tweedle/base/words"
 	"tweedle/edges/front"
 )
 
@@ -31,7 +32,7 @@ func oneValue(next http.Handler) http.Handler {
 			err = json.Unmarshal(body, new(json.RawMessage))
 		}
 		if err != nil {
-			front.Fail(w, status.Error(codes.InvalidArgument, "request is not JSON: "+err.Error()))
+			front.Fail(w, status.Error(codes.InvalidArgument, "request is not JSON: "+words.Of(err)))
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))

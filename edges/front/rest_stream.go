@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"tweedle/base/words"
 )
 
 // Streams adds the JSON form of a service's server streams to a mux that has its
@@ -91,7 +93,7 @@ func (s *restStream) RecvMsg(m any) error {
 	}
 	s.read = true
 	if err := s.body.Decode(m); err != nil && !errors.Is(err, io.EOF) {
-		return status.Error(codes.InvalidArgument, OneLine(err))
+		return status.Error(codes.InvalidArgument, "request is not JSON: "+words.Of(err))
 	}
 	return nil
 }

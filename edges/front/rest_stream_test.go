@@ -136,7 +136,7 @@ func TestHowAStreamOverRESTEnds(t *testing.T) {
 		}{
 			{`"x"`, 200, ""}, {``, 200, ""}, {`"late"`, 200, "{\"result\":\"one\"}\n"},
 			{`"error"`, 500, "unexpected EOF"}, {`"late error"`, 200, `{"error":{"code":2,"details":[],"message":"unexpected EOF"}}`},
-			{`{`, 400, "unexpected"}, {`"panic"`, 500, "internal error"},
+			{`{`, 400, "request is not JSON: it ends too early"}, {`"panic"`, 500, "internal error"},
 		} {
 			conn, r := ask("/v1/test/follow", c.body)
 			res, err := http.ReadResponse(r, nil)

@@ -3,10 +3,11 @@ package front
 import (
 	"errors"
 	"log/slog"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"tweedle/base/words"
 )
 
 // Reason says which status an error has for users. Bare: they are told only
@@ -32,12 +33,9 @@ func Status(log *slog.Logger, reasons []Reason, err error) error {
 			if r.Bare {
 				err = r.Err
 			}
-			return status.Error(r.Code, OneLine(err))
+			return status.Error(r.Code, words.Of(err))
 		}
 	}
 	log.Error("a request failed", "err", err)
 	return status.Error(codes.Internal, "internal error: the server's log says more")
 }
-
-// OneLine returns an error's text without line ends.
-func OneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

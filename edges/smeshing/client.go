@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"tweedle/base/words"
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/protocol/activation"
 	"tweedle/protocol/registration"
@@ -55,7 +56,7 @@ func (c *client) judge(err error) {
 		c.doubt.Store(nil)
 		return
 	}
-	why := err.Error()
+	why := words.Of(err)
 	c.doubt.Store(&why)
 }
 
@@ -66,7 +67,7 @@ func (c *client) call(ctx context.Context, method, path string, in, out proto.Me
 	case err == nil || errors.Is(err, errNotReady):
 		c.last.Store(nil)
 	case ctx.Err() == nil: // else nobody waits for it any more
-		why := err.Error()
+		why := words.Of(err)
 		c.last.Store(&why)
 	}
 	return err

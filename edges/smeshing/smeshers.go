@@ -12,6 +12,7 @@ import (
 
 	"tweedle/base/clock"
 	"tweedle/base/telemetry"
+	"tweedle/base/words"
 	"tweedle/values/types"
 )
 
@@ -83,7 +84,7 @@ func (m *member) open() (err error) {
 			return nil
 		}
 	}
-	text := err.Error()
+	text := words.Of(err)
 	m.trouble.Store(&text)
 	if m.nag.due(text) {
 		m.cfg.Log.Error("an identity cannot smesh, the others go on", "folder", m.Dir, "err", err)

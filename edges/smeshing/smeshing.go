@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"tweedle/base/telemetry"
+	"tweedle/base/words"
 	"tweedle/edges/preset"
 	"tweedle/edges/store"
 	"tweedle/protocol/activation"
@@ -277,7 +278,7 @@ func (s *Smesher) start(ctx context.Context, w activation.Work) {
 		defer end()
 		in, err := s.do(ctx, w)
 		if err != nil {
-			in = activation.Failed{Kind: w.Kind, Of: w.Of, Reason: err.Error()}
+			in = activation.Failed{Kind: w.Kind, Of: w.Of, Reason: words.Of(err)}
 			if ctx.Err() != context.Canceled && s.trouble.due(err.Error()) {
 				s.log.Warn("smesher", "step", workName(w.Kind), "err", err)
 			}

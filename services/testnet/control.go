@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"tweedle/base/words"
 	"tweedle/edges/front"
 )
 
@@ -82,12 +83,12 @@ func (l *launcher) serveControl(ctx context.Context) (stop func(), err error) {
 func (l *launcher) control(w http.ResponseWriter, r *http.Request) {
 	var req controlRequest
 	if err := json.NewDecoder(io.LimitReader(r.Body, maxControlBody)).Decode(&req); err != nil {
-		writeReply(w, http.StatusBadRequest, controlReply{Error: "cannot read the command: " + err.Error()})
+		writeReply(w, http.StatusBadRequest, controlReply{Error: "cannot read the command: " + words.Of(err)})
 		return
 	}
 	done, err := l.do(r.Context(), Command(strings.TrimPrefix(r.URL.Path, "/")), req.Names)
 	if err != nil {
-		writeReply(w, http.StatusConflict, controlReply{Done: done, Error: err.Error()})
+		writeReply(w, http.StatusConflict, controlReply{Done: done, Error: words.Of(err)})
 		return
 	}
 	writeReply(w, http.StatusOK, controlReply{Done: done})

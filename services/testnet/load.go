@@ -12,6 +12,7 @@ import (
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	"google.golang.org/grpc/codes"
 
+	"tweedle/base/words"
 	"tweedle/protocol/vm"
 	"tweedle/values/signing"
 	"tweedle/values/types"
@@ -71,7 +72,7 @@ func (g *load) start(ctx context.Context) (stop func()) {
 	go func() {
 		defer close(done)
 		if err := g.run(ctx); err != nil && ctx.Err() == nil {
-			g.l.emit.event(Note{Text: "no transactions are sent: " + err.Error()})
+			g.l.emit.event(Note{Text: "no transactions are sent: " + words.Of(err)})
 		}
 	}()
 	return func() { cancel(); <-done }

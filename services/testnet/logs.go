@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"tweedle/base/words"
 )
 
 // What is read of a log, and shown when a process crashed.
@@ -55,7 +57,7 @@ func tail(path string, start, limit int64, n int) (lines []string, end int64, er
 func (p *process) report(c *child) []string {
 	lines, _, err := tail(p.dir.path(p.Name, logFile), c.logStart, maxReport, maxReport)
 	if err != nil {
-		return []string{err.Error()}
+		return []string{words.Of(err)}
 	}
 	for i, line := range lines {
 		if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {

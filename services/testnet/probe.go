@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tweedle/base/telemetry"
+	"tweedle/base/words"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/front"
 	"tweedle/values/types"
@@ -116,9 +117,9 @@ func trouble(err error) string {
 	case errors.Is(err, syscall.ECONNREFUSED), code == codes.Unavailable:
 		return "it does not take connections: see its log"
 	case code != codes.Unknown:
-		return oneLine(status.Convert(err).Message())
+		return words.Plain(status.Convert(err).Message())
 	}
-	return oneLine(err.Error())
+	return words.Of(err)
 }
 
 func (p *prober) node(ctx context.Context, e telemetry.Endpoints, from types.Layer, layers bool) answer {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tweedle/base/telemetry"
+	"tweedle/base/words"
 )
 
 // State is what a process does, as the launcher sees it.
@@ -180,7 +181,7 @@ func (p *process) wait(c *child, cmd *exec.Cmd) {
 	p.mu.Unlock()
 
 	if err != nil {
-		p.emit.event(Note{Name: p.Name, Text: err.Error()})
+		p.emit.event(Note{Name: p.Name, Text: words.Of(err)})
 	}
 	if rec.State == Crashed {
 		p.emit.event(Crash{Name: p.Name, PID: rec.PID, Exit: exit, Supervised: p.supervised, Log: p.report(c)})

@@ -16,6 +16,7 @@ import (
 	"os"
 	"time"
 
+	"tweedle/base/words"
 	"tweedle/edges/preset"
 	"tweedle/values/types"
 )
@@ -112,7 +113,7 @@ func Up(ctx context.Context, o Options) (Summary, error) {
 	sum, err := up(ctx, o, emit)
 	if err != nil {
 		sum.OK, sum.failed = false, true
-		sum.Reasons = append(sum.Reasons, err.Error())
+		sum.Reasons = append(sum.Reasons, words.Of(err))
 	}
 	if sum.Reasons == nil {
 		sum.Reasons = []string{}

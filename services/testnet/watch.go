@@ -15,6 +15,7 @@ import (
 
 	"tweedle/base/durable"
 	"tweedle/base/telemetry"
+	"tweedle/base/words"
 	"tweedle/edges/front"
 )
 
@@ -77,7 +78,7 @@ func (l *launcher) startWatch(ctx context.Context) ([]Event, error) {
 	if l.opts.AlertWebhook != "" {
 		return nil, fmt.Errorf("nobody would send alerts: %w", err)
 	}
-	return []Event{Note{Text: "nobody watches this testnet: " + oneLine(err.Error())}}, nil
+	return []Event{Note{Text: "nobody watches this testnet: " + words.Of(err)}}, nil
 }
 
 // watchCommand returns the watch's command line. Its configuration is written
@@ -165,7 +166,7 @@ func (l *launcher) tellWatch() {
 		}
 	}
 	if err := l.dir.save(out, watchName, watchTargets); err != nil {
-		l.emit.event(Note{Name: watchName, Text: "is not told of a change: " + err.Error()})
+		l.emit.event(Note{Name: watchName, Text: "is not told of a change: " + words.Of(err)})
 	}
 }
 
@@ -248,7 +249,7 @@ func (l *launcher) supervise(ctx context.Context) {
 					return // somebody was faster
 				}
 				if err := l.startLocked(ctx, p, same); err != nil && !errors.Is(err, context.Canceled) && ctx.Err() == nil {
-					l.emit.event(Note{Name: p.Name, Text: oneLine(err.Error())})
+					l.emit.event(Note{Name: p.Name, Text: words.Of(err)})
 				}
 			})
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"tweedle/base/words"
 	"tweedle/services/poet"
 )
 
@@ -165,7 +166,7 @@ func (m *Machine) fit(h Health) error {
 // failed takes a failure that its caller has counted.
 func (m *Machine) failed(g *gateway, err error, now time.Time) {
 	before := g.State
-	g.State, g.LastError = Suspect, err.Error()
+	g.State, g.LastError = Suspect, words.Of(err)
 	g.next = now.Add(m.backoff(g.failures + g.refusals - 1))
 	if g.failures+g.refusals >= deadAfter {
 		g.State = Dead

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"tweedle/base/words"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
-	"tweedle/edges/front"
 	"tweedle/services/poet"
 	"tweedle/services/poet/delivery"
 	"tweedle/values/types"
@@ -92,7 +92,7 @@ func failure(err error) error {
 	case errors.Is(err, poet.ErrNotFound):
 		code = codes.NotFound
 	}
-	return status.Error(code, front.OneLine(err))
+	return status.Error(code, words.Of(err))
 }
 
 // ListProofs lists the outbox.
@@ -192,7 +192,7 @@ func (p parts) Write(b []byte) (int, error) {
 // ReloadTrustedKeys reads the certifiers' keys again.
 func (a *admin) ReloadTrustedKeys(context.Context, *poetpb.ReloadTrustedKeysRequest) (*poetpb.ReloadTrustedKeysResponse, error) {
 	if err := a.backend.ReloadTrustedKeys(); err != nil {
-		return nil, status.Error(codes.FailedPrecondition, front.OneLine(err))
+		return nil, status.Error(codes.FailedPrecondition, words.Of(err))
 	}
 	a.log.Info("the operator reloaded the trusted keys")
 	return &poetpb.ReloadTrustedKeysResponse{}, nil

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"tweedle/base/words"
 	"tweedle/services/testnet"
 )
 
@@ -134,7 +135,7 @@ func Run(ctx context.Context, script Script, o Options) (*Timeline, error) {
 	tl := newTimeline(script.Name, o.Flags, o.View)
 	err = run(ctx, script, o, dir, tl)
 	if err != nil {
-		tl.reason("%s", err.Error())
+		tl.reason("%s", words.Of(err))
 	}
 	tl.finish()
 	if tl.OK {

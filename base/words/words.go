@@ -1,22 +1,24 @@
-package main
+// Package words says in plain words what libraries say to programmers, in errors that people
+// read: those that end a command, lines of the log, the smesher's screen, statuses in JSON.
+//
+// It promises one line, and to leave what it does not know as it is. It leaves to whoever
+// makes an error to say what to do about it.
+package words
 
 import (
 	"regexp"
 	"strings"
 )
 
-// oneLine is an error as people are told it, in one line.
-func oneLine(err error) string {
-	return strings.Join(strings.Fields(strings.ReplaceAll(inWords(err.Error()), "\n", "; ")), " ")
-}
+// Of is an error as people are told it, in one line.
+func Of(err error) string { return Plain(err.Error()) }
 
-// inWords says in plain words what libraries word for programmers, whatever it is wrapped
-// in. What it does not know it leaves as it is.
-func inWords(text string) string {
+// Plain is what an error said, as people are told it, in one line.
+func Plain(text string) string {
 	for _, w := range wordings {
 		text = w.library.ReplaceAllString(text, w.words)
 	}
-	return jsonKind.ReplaceAllStringFunc(text, func(s string) string {
+	text = jsonKind.ReplaceAllStringFunc(text, func(s string) string {
 		m := jsonKind.FindStringSubmatch(s)
 		field := "it"
 		if m[2] != "" {
@@ -24,6 +26,7 @@ func inWords(text string) string {
 		}
 		return field + " is " + kindWords(m[1]) + ", and should be " + kindWords(m[3])
 	})
+	return strings.Join(strings.Fields(strings.ReplaceAll(text, "\n", "; ")), " ")
 }
 
 const noAnswer = "there was no answer in time"
