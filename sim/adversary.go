@@ -47,6 +47,7 @@ func strategyNames() names {
 	return names{
 		smeshers: []string{
 			"two-atxs", "withheld-atx", "late-atx", "ground-coinbase", "wrong-label", "two-proposals", "edge-proposal", "split-votes", "withheld-votes", "silent", "twins",
+			"beacon-withheld", "beacon-late", "beacon-split", "beacon-two-faces", "beacon-ground",
 		},
 		strangers: []string{"unknown-references", "made-up-ids", "lying-peer", "empty-peer", "stale-certificates", "junk-transactions", "cheap-poets", "mute-peer"},
 	}
@@ -77,6 +78,16 @@ func newStrategy(name string) strategy {
 		return &silent{honesty: h}
 	case "twins":
 		return &twins{honesty: h}
+	case "beacon-withheld":
+		return &beaconWithheld{honesty: h}
+	case "beacon-late":
+		return &beaconLate{honesty: h}
+	case "beacon-split":
+		return &beaconSplit{honesty: h}
+	case "beacon-two-faces":
+		return &beaconTwoFaces{honesty: h}
+	case "beacon-ground":
+		return &beaconGround{honesty: h}
 	case "unknown-references":
 		return &unknownReferences{honesty: h}
 	case "made-up-ids":

@@ -66,12 +66,17 @@ func TestEachLieIsToldAndComesToNothing(t *testing.T) {
 		is   func(*world) bool
 	}{
 		"smesher": {
-			"two-atxs":       {says: []string{`catches \w+: two ATXs for one epoch`, `ignores a ATX .* has two ATXs in this epoch already`}},
-			"wrong-label":    {says: []string{`catches \w+: a proof of space with a wrong label`}},
-			"two-proposals":  {says: []string{`catches \w+: two (proposals|ballots) in one layer`}},
-			"edge-proposal":  {says: []string{`ignores a proposal .* came after the layer's window`}},
-			"split-votes":    {says: []string{`catches \w+: two decisions in one layer`}},
-			"withheld-votes": {is: acted},
+			"two-atxs":         {says: []string{`catches \w+: two ATXs for one epoch`, `ignores a ATX .* has two ATXs in this epoch already`}},
+			"wrong-label":      {says: []string{`catches \w+: a proof of space with a wrong label`}},
+			"two-proposals":    {says: []string{`catches \w+: two (proposals|ballots) in one layer`}},
+			"edge-proposal":    {says: []string{`ignores a proposal .* came after the layer's window`}},
+			"split-votes":      {says: []string{`catches \w+: two decisions in one layer`}},
+			"withheld-votes":   {is: acted},
+			"beacon-withheld":  {is: acted},
+			"beacon-late":      {says: []string{`ignores a beacon message .* came outside of its time`}},
+			"beacon-split":     {is: acted},
+			"beacon-two-faces": {is: acted},
+			"beacon-ground":    {says: []string{`ignores a beacon message .* the random value is not its smesher's`}},
 			"withheld-atx": {is: func(w *world) bool {
 				for _, at := range received(w, 2) {
 					if at.Before(w.cfg.Schedule.EpochStart(3)) {

@@ -40,6 +40,13 @@ func (n *node) happened(e core.Event) {
 				w.violated(n, "convicts honest %s of %s", o.peer, e.Proof.Kind)
 			}
 		}
+	case core.BeaconKnown:
+		w.logf(n, "has beacon %s of epoch %d", e.Beacon, e.Epoch)
+		if n.bad == nil {
+			n.oneBeacon(e)
+		}
+	case core.BeaconFailed:
+		w.logf(n, "has no beacon of epoch %d", e.Epoch)
 	case core.Disputed:
 		w.logf(n, "disputes layer %d: %s", e.Layer, e.Reason)
 		// The writes of the Step were made before.
@@ -76,6 +83,18 @@ func (n *node) oneHistory(d types.Decision) {
 	}
 	if before != d {
 		n.w.violated(n, "applies block %s in layer %d, others applied %s", d.Block.Short(), d.Layer, before.Block.Short())
+	}
+}
+
+// oneBeacon fails if another honest node has another beacon for the epoch.
+func (n *node) oneBeacon(e core.BeaconKnown) {
+	before, ok := n.w.beacons[e.Epoch]
+	if !ok {
+		n.w.beacons[e.Epoch] = e.Beacon
+		return
+	}
+	if before != e.Beacon {
+		n.w.violated(n, "has beacon %s of epoch %d, others have %s", e.Beacon, e.Epoch, before)
 	}
 }
 

@@ -36,6 +36,7 @@ type memory struct {
 	sets    map[types.Hash32]types.ActiveSet
 	ballots map[types.BallotID]*types.Ballot
 	blocks  map[types.BlockID]*types.Block
+	beacons map[types.Epoch]types.Beacon
 	txs     map[types.TransactionID]types.Transaction
 	layers  []layer                 // ascending; the first is genesis
 	sums    map[types.Hash32]uint64 // money of the states that any node had, by their roots
@@ -49,7 +50,7 @@ func newMemory(p vm.Params, sums map[types.Hash32]uint64) *memory {
 	s := &memory{
 		entries: make(map[types.ATXID]*activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
 		proofs: make(map[types.NodeID]*malfeasance.Proof), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
-		newest: make(map[types.NodeID]types.ATXID), sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block),
+		newest: make(map[types.NodeID]types.ATXID), sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block), beacons: make(map[types.Epoch]types.Beacon),
 		txs: make(map[types.TransactionID]types.Transaction), sums: sums,
 	}
 	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, state: state, money: money(state)}}
@@ -98,6 +99,11 @@ func (s *memory) commit(writes []core.Write) error {
 			s.sets[w.Set.Hash()] = w.Set
 		case core.WriteBallot:
 			s.ballots[w.ID] = w.Ballot
+		case core.WriteBeacon:
+			if old, known := s.beacons[w.Epoch]; known && old != w.Beacon {
+				return fmt.Errorf("beacon of epoch %d is changed", w.Epoch)
+			}
+			s.beacons[w.Epoch] = w.Beacon
 		case core.WriteBlock:
 			s.addBlock(w.Block)
 		case core.WriteRevert:
@@ -197,6 +203,13 @@ func (s *memory) Published(id types.NodeID) (bool, error) {
 	_, ok := s.newest[id]
 	return ok, nil
 }
+func (s *memory) Beacon(e types.Epoch) (*types.Beacon, error) {
+	if v, ok := s.beacons[e]; ok {
+		return &v, nil
+	}
+	return nil, nil
+}
+
 func (s *memory) ActiveSet(h types.Hash32) (types.ActiveSet, error) { return s.sets[h], nil }
 func (s *memory) Ballot(id types.BallotID) (*types.Ballot, error)   { return s.ballots[id], nil }
 func (s *memory) Block(id types.BlockID) (*types.Block, error)      { return s.blocks[id], nil }

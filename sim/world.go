@@ -111,8 +111,9 @@ type world struct {
 	line     []byte // of the transcript, made in the same place each time
 	result   Result
 	decided  map[types.Layer]types.Decision // as honest nodes applied them
-	applying map[types.Layer]int            // how many honest nodes have a layer now
-	calm     types.Layer                    // from here on there are no faults
+	beacons  map[types.Epoch]types.Beacon
+	applying map[types.Layer]int // how many honest nodes have a layer now
+	calm     types.Layer         // from here on there are no faults
 }
 
 // gossiped names a message by all that it is.
@@ -172,7 +173,7 @@ func (w *world) play(until time.Time) {
 func newWorld(o Options) *world {
 	w := &world{
 		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7477646c)), byPeer: make(map[core.Peer]*node), sums: make(map[types.Hash32]uint64), digest: blake3.New(),
-		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), applying: make(map[types.Layer]int),
+		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), beacons: make(map[types.Epoch]types.Beacon), applying: make(map[types.Layer]int),
 	}
 	w.result.Seed = o.Seed
 	w.draw()
@@ -254,7 +255,7 @@ func (w *world) rules() {
 	eligible := p.Eligibility()
 	eligible.LayerSize = uint32(max(4, w.opts.Nodes/2))
 	w.cfg = core.Config{
-		Schedule: n.Schedule(p), Activation: n.Activation(p), Eligibility: eligible, VM: rules, Pool: txpool.DefaultLimits(),
+		Schedule: n.Schedule(p), Activation: n.Activation(p), Eligibility: eligible, Beacon: p.Beacon(), VM: rules, Pool: txpool.DefaultLimits(),
 		ProposalWindow: p.ProposalWindow, TxsPerProposal: p.TxsPerProposal,
 	}
 	w.cfg.Activation.Post.K2 = labels

@@ -31,8 +31,11 @@ type NodeStatus struct {
 	Epoch        uint32 `json:"epoch"`
 	AppliedLayer uint32 `json:"applied_layer"` // newest layer that is applied here; a fork of the network may undo it
 	StateRoot    string `json:"state_root"`    // after AppliedLayer
-	Synced       bool   `json:"synced"`
-	SyncReason   string `json:"sync_reason"` // why, or why not
+	// Beacon is the randomness of Epoch, in hex; null while it is not known here, and then no
+	// proposal counts.
+	Beacon     *string `json:"beacon"`
+	Synced     bool    `json:"synced"`
+	SyncReason string  `json:"sync_reason"` // why, or why not
 	// Dispute is what others certified and does not fit our history; empty if
 	// there is nothing.
 	Dispute string `json:"dispute,omitempty"`

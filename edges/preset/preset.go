@@ -17,6 +17,7 @@ import (
 
 	"tweedle/proofs/post"
 	"tweedle/protocol/activation"
+	"tweedle/protocol/beacon"
 	"tweedle/protocol/eligibility"
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
@@ -44,6 +45,11 @@ type Params struct {
 	TxsPerProposal  int // for each of a smesher's slots in the layer
 	// ProposalWindow is how long after its start a layer takes proposals.
 	ProposalWindow time.Duration
+
+	// BeaconPhase is how long a message about the beacon may take, with what clocks differ by; 0 is a
+	// 25th of an epoch. BeaconRounds are those of following votes.
+	BeaconPhase  time.Duration
+	BeaconRounds int
 }
 
 // presets in the order in which they are listed to people.
@@ -76,6 +82,7 @@ func Mainnet() Params {
 		TickSize: 9_331_200, Post: post.MainnetParams(), VM: vm.MainnetParams(),
 		LayerSize: 50, MinActiveWeight: 1_000_000, TxsPerProposal: 700,
 		ProposalWindow: 25 * time.Second,
+		BeaconPhase:    30 * time.Minute, BeaconRounds: 9,
 	}
 }
 
@@ -87,6 +94,7 @@ func Testnet() Params {
 	p.PoetPhaseShift, p.PoetCycleGap, p.PoetGrace = 12*time.Hour, 2*time.Hour, 10*time.Minute
 	p.TickSize, p.MinActiveWeight = 666_514, 10_000
 	p.Post = post.MainnetLikeParams()
+	p.BeaconPhase = 10 * time.Minute
 	return p
 }
 
@@ -99,7 +107,7 @@ func Local() Params {
 		PoetPhaseShift: 10 * time.Second, PoetCycleGap: 8 * time.Second, PoetGrace: 5 * time.Second,
 		TickSize: 100, Post: post.LocalParams(), VM: vm.LocalParams(),
 		LayerSize: 20, TxsPerProposal: 100,
-		ProposalWindow: time.Second,
+		ProposalWindow: time.Second, BeaconRounds: 9,
 	}
 }
 
@@ -141,6 +149,10 @@ func (p Params) Validate() error {
 		return wrong("the PoET phase shift must be within an epoch and over the grace period: poet_phase_shift is %v, the epoch %v, poet_grace %v", p.PoetPhaseShift, epoch, p.PoetGrace)
 	case p.ProposalWindow <= 0 || p.ProposalWindow >= p.LayerDuration:
 		return wrong("the proposal window must be within a layer: proposal_window is %v, the layer %v", p.ProposalWindow, p.LayerDuration)
+	case p.BeaconRounds < 1 || p.BeaconRounds > beacon.MaxRounds:
+		return wrong("beacon_rounds is %d, it must be 1 to %d", p.BeaconRounds, beacon.MaxRounds)
+	case p.BeaconPhase < 0 || p.Beacon().Phase == 0 || p.Beacon().Phase >= epoch || p.Beacon().Duration() > epoch-activation.Cut(types.Schedule{LayerDuration: p.LayerDuration, LayersPerEpoch: p.LayersPerEpoch}):
+		return wrong("the beacon must be found before the next epoch's electorate is fixed: it takes %d phases (beacon_rounds) of %v (beacon_phase), the epoch %v", 2*p.BeaconRounds+4, p.Beacon().Phase, epoch)
 	case p.TickSize == 0:
 		return wrong("a tick has no leaves: tick_size must be over 0")
 	case p.LayerSize == 0:
@@ -161,6 +173,15 @@ const (
 // Eligibility returns the constants of package eligibility.
 func (p Params) Eligibility() eligibility.Params {
 	return eligibility.Params{LayerSize: p.LayerSize, LayersPerEpoch: p.LayersPerEpoch, MinWeight: p.MinActiveWeight}
+}
+
+// Beacon returns the constants of package beacon.
+func (p Params) Beacon() beacon.Params {
+	phase := p.BeaconPhase
+	if phase == 0 {
+		phase = time.Duration(p.LayersPerEpoch) * p.LayerDuration / 25
+	}
+	return beacon.Params{Phase: phase, Rounds: p.BeaconRounds}
 }
 
 // Account is a balance at genesis.

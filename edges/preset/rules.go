@@ -30,6 +30,8 @@ var rules = []Rule{
 	{"layer_duration", "time of a layer", func(p *Params) any { return &p.LayerDuration }},
 	{"layers_per_epoch", "layers of an epoch", func(p *Params) any { return &p.LayersPerEpoch }},
 	{"proposal_window", "time from a layer's start in which proposals count", func(p *Params) any { return &p.ProposalWindow }},
+	{"beacon_phase", "time in which a message about the beacon reaches everybody; 0s: a 25th of an epoch", func(p *Params) any { return &p.BeaconPhase }},
+	{"beacon_rounds", "rounds of votes after the first about the beacon", func(p *Params) any { return &p.BeaconRounds }},
 	{"poet_phase_shift", "time from an epoch's start to that of the PoET round", func(p *Params) any { return &p.PoetPhaseShift }},
 	{"poet_cycle_gap", "time from the end of a PoET round to the start of the next", func(p *Params) any { return &p.PoetCycleGap }},
 	{"poet_grace", "time before a PoET round's start in which smeshers register", func(p *Params) any { return &p.PoetGrace }},

@@ -48,7 +48,7 @@ func TestARuleOtherwiseIsAnotherNetwork(t *testing.T) {
 	seen := map[types.GenesisID]string{plain.ID(): "no rule"}
 	for _, r := range AllRules() {
 		text := map[string]string{
-			"layer_duration": "3s", "proposal_window": "900ms", "poet_phase_shift": "11s", "poet_cycle_gap": "9s", "poet_grace": "4s",
+			"layer_duration": "3s", "proposal_window": "900ms", "beacon_phase": "700ms", "beacon_rounds": "8", "poet_phase_shift": "11s", "poet_cycle_gap": "9s", "poet_grace": "4s",
 			"pow_difficulty": strings.Repeat("0f", 32), "scrypt_n": "4", "k3": "2", "max_units": "9", "min_units": "3",
 		}[r.Name]
 		switch {
@@ -108,6 +108,12 @@ func TestWrongRulesAreNamed(t *testing.T) {
 		{Rules{"poet_grace": "0s"}, "poet_grace 0s"},
 		{Rules{"poet_phase_shift": "4s"}, "over the grace period"},
 		{Rules{"proposal_window": "2s"}, "proposal_window is 2s, the layer 2s"},
+		{Rules{"beacon_rounds": "0"}, "it must be 1 to 32"},
+		{Rules{"beacon_rounds": "33"}, "it must be 1 to 32"},
+		{Rules{"beacon_rounds": "10"}, "takes 24 phases (beacon_rounds) of 800ms (beacon_phase), the epoch 20s"},
+		{Rules{"beacon_phase": "-1s"}, "of -1s (beacon_phase)"},
+		{Rules{"beacon_phase": "900ms"}, "takes 22 phases"},
+		{Rules{"beacon_phase": "1000000h"}, "takes 22 phases"},
 		{Rules{"tick_size": "0"}, "a tick has no leaves"},
 		{Rules{"tick_size": "many"}, "whole number from 0 to 18446744073709551615"},
 		{Rules{"min_units": "9"}, "MinUnits <= MaxUnits"},

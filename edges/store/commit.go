@@ -57,6 +57,8 @@ func commit(c *sqlite.Conn, w core.Write, signed uint64) error {
 		return addObject(c, KindActiveSet, h[:], codec.Encode(w.Set))
 	case core.WriteBallot:
 		return addBallot(c, w.Ballot)
+	case core.WriteBeacon:
+		return put(c, ignore, "beacons", int64(w.Epoch), w.Beacon[:])
 	case core.WriteBlock:
 		return addBlock(c, w.Block)
 	case core.WriteRevert:
@@ -236,6 +238,18 @@ func (r Core) Accounts(at types.Layer) (entries []vm.Entry, err error) {
 			ORDER BY address`, func(r *row) { entries = append(entries, scanAccount(r).Entry) }, int64(at))
 	})
 	return entries, err
+}
+
+// Beacon implements core.Reader.
+func (r Core) Beacon(e types.Epoch) (*types.Beacon, error) {
+	var v types.Beacon
+	err := r.read(func(c *sqlite.Conn) error {
+		return one(c, "beacons", "WHERE epoch = ?", func(r *row) {
+			r.skip()
+			r.raw(v[:])
+		}, int64(e))
+	})
+	return orNil(&v, err)
 }
 
 // Malicious implements core.Reader.

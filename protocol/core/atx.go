@@ -214,6 +214,9 @@ func (m *Machine) convict(p *malfeasance.Proof) {
 
 func (m *Machine) convicted(p *malfeasance.Proof, at time.Time) {
 	m.registry.Convict(p.Smesher, at)
+	if m.beacons.run != nil {
+		m.beacons.run.Convict(p.Smesher)
+	}
 	m.write(WriteMalfeasance{p, at})
 	m.event(Caught{p, m.own(p.Smesher) != nil})
 }

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"tweedle/protocol/activation"
+	"tweedle/protocol/beacon"
 	"tweedle/protocol/eligibility"
 	"tweedle/protocol/hare"
 	"tweedle/protocol/mesh"
@@ -67,6 +68,7 @@ type Config struct {
 	Schedule       types.Schedule
 	Activation     activation.Params
 	Eligibility    eligibility.Params
+	Beacon         beacon.Params
 	VM             vm.Params
 	Pool           txpool.Limits
 	ProposalWindow time.Duration // of a layer, after its start
@@ -96,7 +98,7 @@ type Machine struct {
 
 	layer       types.Layer // by the clock, whose beginning was seen
 	started     time.Time
-	beacons     map[types.Epoch]types.Beacon
+	beacons     beacons
 	firsts      map[types.Epoch]types.Decision // the first applied of each epoch, zero if there is none
 	electorates map[types.Hash32]*activation.Electorate
 	sets        bounded.Map[types.Hash32, types.ActiveSet] // not stored yet
@@ -133,7 +135,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		},
 		sync:      syncer.New(syncer.Config{Layer: cfg.Schedule.LayerDuration}),
 		certify:   hare.NewCertifier(cfg.Schedule.FirstBallotLayer()),
-		beacons:   make(map[types.Epoch]types.Beacon),
+		beacons:   newBeacons(),
 		firsts:    make(map[types.Epoch]types.Decision),
 		sets:      bounded.New[types.Hash32, types.ActiveSet](MaxSets),
 		verifying: make(map[types.ATXID]*verifying),
@@ -212,6 +214,8 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 		m.verified(in)
 	case SlotsChecked:
 		m.slotsChecked(in)
+	case RandomChecked:
+		m.randomChecked(in)
 	case Assigned:
 		m.assigned(in)
 	case Answered:
@@ -242,7 +246,7 @@ func (m *Machine) nextWake() time.Time {
 	if m.now.Before(m.cfg.Schedule.Genesis) {
 		next = m.cfg.Schedule.Genesis
 	}
-	for _, at := range []time.Time{m.agree.Next(), m.intake.first, m.slots.next} {
+	for _, at := range []time.Time{m.agree.Next(), m.intake.first, m.slots.next, m.beaconDue()} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}
@@ -257,6 +261,7 @@ func (m *Machine) advance() {
 		m.forgetLayers()
 		m.expireTxs()
 		m.dropPoets()
+		m.beginBeacon()
 		for _, s := range m.selves {
 			s.forget(m.epoch())
 		}
@@ -264,6 +269,7 @@ func (m *Machine) advance() {
 			m.propose(s, layer)
 		}
 	}
+	m.stepBeacon()
 	m.prepare()
 	for _, r := range m.agree.Step(m.now) {
 		m.decide(r)

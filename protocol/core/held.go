@@ -25,6 +25,7 @@ func (m *Machine) Held() []Held {
 	wants, asks := m.sync.Most()
 	drafts, links := m.history.Len()
 	pool := m.cfg.Pool
+	votes, mostVotes, voices, mostVoices := m.beacons.held()
 	return []Held{
 		{"parked messages", q.all.count, MaxParked},
 		{"bytes of parked messages", q.all.bytes, MaxParkedBytes},
@@ -51,6 +52,10 @@ func (m *Machine) Held() []Held {
 		{"reference ballots that were fetched", m.ballots.Len(), maxFetchedBallots},
 		{"layers with proposals", len(m.proposals), keptProposals},
 		{"answers about the history in work", len(m.batches), MaxParked},
+		{"beacon messages whose random values are checked", len(m.beacons.proving), MaxProving},
+		{"different votes for a beacon", votes, mostVotes},
+		{"smeshers heard about a beacon", voices, mostVoices},
+		{"beacons at hand", len(m.beacons.known), maxBeacons},
 		{"layers with signatures", m.certify.Len(), hare.MaxOpenLayers},
 		{"executed decisions", drafts, mesh.MaxDrafts},
 		{"states", links, mesh.MaxHistory},

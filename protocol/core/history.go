@@ -274,7 +274,6 @@ func (m *Machine) apply(path mesh.Path) {
 		epoch := m.cfg.Schedule.EpochOf(d.Decision.Layer)
 		if m.first(epoch).Layer == 0 {
 			m.firsts[epoch] = d.Decision
-			m.forgetBeacons(epoch)
 		}
 		cert := d.Certificate
 		if cert == nil {
@@ -308,16 +307,6 @@ func (m *Machine) forgetFirsts(base, tip types.Layer) {
 	for e := m.cfg.Schedule.EpochOf(base); e <= m.cfg.Schedule.EpochOf(tip); e++ {
 		if m.first(e).Layer > base {
 			m.firsts[e] = types.Decision{}
-			m.forgetBeacons(e)
-		}
-	}
-}
-
-// forgetBeacons forgets the beacons that follow from an epoch's electorate.
-func (m *Machine) forgetBeacons(from types.Epoch) {
-	for e := range m.beacons {
-		if e > from {
-			delete(m.beacons, e)
 		}
 	}
 }

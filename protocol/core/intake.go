@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"tweedle/protocol/beacon"
 	"tweedle/protocol/syncer"
 	"tweedle/values/codec"
 	"tweedle/values/signing"
@@ -45,7 +46,7 @@ type parked struct {
 	missing []syncer.Name
 	size    int // of the message, and of what is missing when it was parked
 	gone    bool
-	proved  bool // the proofs of its ballot's slots are valid
+	proved  bool // the proofs of its ballot's slots, or its random value, are valid
 }
 
 // intake holds the messages that wait, by what they wait for.
@@ -309,6 +310,10 @@ func (m *Machine) ownSeen(msg Message) {
 		if b := &msg.p.Ballot; m.own(b.Smesher) != nil {
 			m.event(OwnSeen{b.Smesher, Slot{signing.Ballot, b.Layer, types.Sum(b.SignedBytes())}})
 		}
+	case *beaconMessage:
+		if msg.msg.Kind != beacon.Propose && m.own(msg.msg.Smesher) != nil {
+			m.event(OwnSeen{msg.msg.Smesher, beaconSlot(msg.msg)})
+		}
 	case *decisionMessage:
 		if m.own(msg.m.By.Smesher) != nil {
 			m.event(OwnSeen{msg.m.By.Smesher, Slot{signing.Certify, msg.m.Decision.Layer, types.Sum(codec.Encode(&msg.m.Decision))}})
@@ -351,6 +356,8 @@ func (m *Machine) gossip(msg Message) {
 		m.send(TopicPoet, msg.raw)
 	case *malfeasanceMessage:
 		m.send(TopicMalfeasance, msg.raw)
+	case *beaconMessage:
+		m.send(TopicBeacon, msg.raw)
 	}
 }
 
@@ -385,6 +392,8 @@ func (m *Machine) judge(p *parked) judgement {
 		return m.judgeTx(p, msg)
 	case *malfeasanceMessage:
 		return m.judgeMalfeasance(p.from, msg)
+	case *beaconMessage:
+		return m.judgeBeacon(p, msg)
 	case *setMessage:
 		return m.judgeSet(msg)
 	case *ballotMessage:

@@ -133,8 +133,8 @@ type Sign struct {
 	Message Message
 }
 
-// Slot is one place of the guard: what an identity signed in a layer, or for an
-// ATX in an epoch.
+// Slot is one place of the guard: what an identity signed in a layer, for an
+// ATX in an epoch, or for a beacon in a round (BeaconPlace).
 type Slot struct {
 	Domain signing.Domain
 	Layer  types.Layer
@@ -224,6 +224,12 @@ type WriteBallot struct {
 // WriteBlock stores a block.
 type WriteBlock struct{ Block *types.Block }
 
+// WriteBeacon stores the beacon of an epoch, once.
+type WriteBeacon struct {
+	Epoch  types.Epoch
+	Beacon types.Beacon
+}
+
 // WriteLayer applies a layer on top of Base, and stores its transactions; layers
 // after Base are undone, those between the two are empty.
 type WriteLayer struct {
@@ -246,6 +252,7 @@ func (WriteBallot) write()      {}
 func (WriteBlock) write()       {}
 func (WriteLayer) write()       {}
 func (WriteRevert) write()      {}
+func (WriteBeacon) write()      {}
 
 // Event is something that happened: one of the types below.
 type Event interface{ event() }
@@ -339,6 +346,16 @@ type Eligible struct {
 	Slots   int
 }
 
+// BeaconKnown tells that the beacon of an epoch is known, and stays.
+type BeaconKnown struct {
+	Epoch  types.Epoch
+	Beacon types.Beacon
+}
+
+// BeaconFailed tells that the beacon of an epoch was not found here, as not more than two thirds of the
+// weight were heard to say the same. Ballots may tell it.
+type BeaconFailed struct{ Epoch types.Epoch }
+
 // Proposed tells that a proposal of one of our identities counts here, and how many of its slots
 // it uses.
 type Proposed struct {
@@ -368,3 +385,5 @@ func (Decided) event()      {}
 func (Silent) event()       {}
 func (Eligible) event()     {}
 func (Proposed) event()     {}
+func (BeaconKnown) event()  {}
+func (BeaconFailed) event() {}

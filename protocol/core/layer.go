@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"tweedle/protocol/activation"
-	"tweedle/protocol/beacon"
 	"tweedle/protocol/eligibility"
 	"tweedle/protocol/hare"
 	"tweedle/protocol/malfeasance"
@@ -57,28 +56,6 @@ func (m *Machine) inLayer(l types.Layer) *layerProposals {
 		m.proposals[l] = p
 	}
 	return p
-}
-
-// Beacon implements mesh.BallotView.
-func (m *Machine) Beacon(epoch types.Epoch) (types.Beacon, bool) {
-	from, value := types.Epoch(0), beacon.First(m.cfg.Activation.Golden)
-	for e, v := range m.beacons {
-		if e <= epoch && e >= from {
-			from, value = e, v
-		}
-	}
-	for next := from + 1; next <= epoch; next++ {
-		var electorate types.Hash32
-		if next >= beacon.Lookback {
-			electorate = m.first(next - beacon.Lookback).Electorate
-		}
-		value = beacon.Chain(value, next, electorate)
-	}
-	if len(m.beacons) >= maxElectorates {
-		clear(m.beacons)
-	}
-	m.beacons[epoch] = value
-	return value, m.read.err == nil
 }
 
 // first returns the first applied decision of an epoch, zero if there is none.
@@ -168,6 +145,9 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 	if !q.proved { // of one proposal for each smesher and layer
 		return m.checkSlots(q, msg.ballot, valid.Claim)
 	}
+	if err := m.heed(b, valid.Claim.Beacon); err != nil {
+		return ignored(err)
+	}
 	if names := m.txsMissing(p.Txs); len(names) > 0 {
 		return missing(names...)
 	}
@@ -205,6 +185,9 @@ func (m *Machine) judgeBallot(q *parked, msg *ballotMessage) judgement {
 		return m.verdictOf(err)
 	case !q.proved:
 		return m.checkSlots(q, msg.id, valid.Claim)
+	}
+	if err := m.heed(msg.b, valid.Claim.Beacon); err != nil {
+		return ignored(err)
 	}
 	m.ballots.Put(msg.id, msg.b)
 	m.arrived(syncer.Name20(syncer.Ballot, msg.id))

@@ -7,6 +7,7 @@ import (
 	"tweedle/proofs/post"
 	"tweedle/proofs/posw"
 	"tweedle/protocol/activation"
+	"tweedle/protocol/beacon"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/vm"
@@ -26,10 +27,11 @@ const (
 	TopicTx
 	TopicPoet
 	TopicMalfeasance
+	TopicBeacon
 )
 
 func (t Topic) String() string {
-	names := [...]string{"message", "ATX", "proposal", "decision", "transaction", "PoET proof", "malfeasance proof"}
+	names := [...]string{"message", "ATX", "proposal", "decision", "transaction", "PoET proof", "malfeasance proof", "beacon message"}
 	return names[int(t)%len(names)]
 }
 
@@ -48,6 +50,8 @@ func (t Topic) MaxSize() int {
 		return MaxPoetSize
 	case TopicMalfeasance:
 		return malfeasance.MaxSize
+	case TopicBeacon:
+		return beacon.MaxMessageSize
 	}
 	return 0
 }
@@ -191,6 +195,15 @@ func Check(c Crypto, t Topic, raw []byte) (Message, error) {
 			return nil, refuse(err)
 		}
 		return &malfeasanceMessage{&p, raw}, nil
+	case TopicBeacon:
+		var b beacon.Message
+		if codec.Decode(raw, &b) != nil {
+			return nil, refuse(ErrMalformed)
+		}
+		if err := b.Check(c); err != nil {
+			return nil, refuse(err)
+		}
+		return &beaconMessage{&b, raw}, nil
 	}
 	return nil, refuse(ErrMalformed)
 }
@@ -230,6 +243,8 @@ func Own(v codec.Encodable) Message {
 		return &decisionMessage{*v, raw}
 	case *malfeasance.Proof:
 		return &malfeasanceMessage{v, raw}
+	case *beacon.Message:
+		return &beaconMessage{v, raw}
 	}
 	panic(fmt.Sprintf("core: %T is no message", v))
 }
@@ -351,7 +366,7 @@ func (r Real) WrongLabel(a *types.ATX, commitment types.ATXID, ordinal uint32) b
 }
 
 // Content returns what a message says: a *types.ATX, *types.Proposal,
-// *types.CertifyMessage, *types.PoetProofMessage, *malfeasance.Proof or
+// *types.CertifyMessage, *types.PoetProofMessage, *malfeasance.Proof, *beacon.Message or
 // types.Transaction. It is shared and must not be changed.
 func Content(m Message) any {
 	switch m := m.(type) {
@@ -365,6 +380,8 @@ func Content(m Message) any {
 		return m.msg
 	case *malfeasanceMessage:
 		return m.proof
+	case *beaconMessage:
+		return m.msg
 	case *txMessage:
 		return m.tx.Raw
 	}

@@ -28,6 +28,8 @@ type Reader interface {
 	// the layers from first to last.
 	ReferenceBallot(smesher types.NodeID, first, last types.Layer) (*types.Ballot, error)
 	Block(types.BlockID) (*types.Block, error)
+	// Beacon returns the beacon of an epoch.
+	Beacon(types.Epoch) (*types.Beacon, error)
 	Transaction(types.TransactionID) (types.Transaction, error)
 	// Tip returns the newest applied layer; of genesis only Layer and StateRoot.
 	Tip() (types.Decision, error)

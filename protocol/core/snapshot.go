@@ -15,6 +15,8 @@ type Snapshot struct {
 	Synced      bool
 	Reason      string // why, or why not
 	Dispute     Dispute
+	Beacon      types.Beacon // of the running epoch
+	BeaconKnown bool
 	Clock       time.Duration // how far the clocks of most peers are ahead of ours; 0: not far
 	Waiting     int           // transactions in the pool
 	Parked      int           // messages that wait for what they refer to
@@ -27,9 +29,10 @@ func (m *Machine) Snapshot() *Snapshot { return m.snapshot }
 
 func (m *Machine) publish() {
 	tip := m.history.Tip()
+	value, known := m.Beacon(m.cfg.Schedule.EpochOf(m.layer))
 	s := Snapshot{
 		Layer: m.layer, Tip: tip.Decision, State: tip.State, Synced: m.synced, Reason: m.reason,
-		Dispute: m.dispute, Clock: m.clock, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
+		Dispute: m.dispute, Beacon: value, BeaconKnown: known, Clock: m.clock, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
 	}
 	if m.snapshot == nil || *m.snapshot != s {
 		next := s

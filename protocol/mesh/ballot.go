@@ -92,7 +92,8 @@ func ValidateProposal(r Rules, v BallotView, now time.Time, p *types.Proposal) (
 	return ValidateBallot(r, v, b)
 }
 
-// ValidateBallot checks a ballot of any time, but the proofs of its slots.
+// ValidateBallot checks a ballot of any time, but the proofs of its slots. While the epoch's
+// beacon is not known, what the ballot declares is left to the caller (Claim.Beacon).
 func ValidateBallot(r Rules, v BallotView, b *types.Ballot) (Valid, error) {
 	if len(b.Votes.Support)+len(b.Votes.Against)+len(b.Votes.Abstain) > 0 || b.Votes.Base != (types.BallotID{}) {
 		return Valid{}, ErrVotes
@@ -136,10 +137,7 @@ func ValidateBallot(r Rules, v BallotView, b *types.Ballot) (Valid, error) {
 
 // epochData checks what a reference ballot declares.
 func epochData(r Rules, v BallotView, epoch types.Epoch, atx *activation.Info, data *types.EpochData) error {
-	switch beacon, known := v.Beacon(epoch); {
-	case !known:
-		return ErrNoBeacon
-	case beacon != data.Beacon:
+	if beacon, known := v.Beacon(epoch); known && beacon != data.Beacon {
 		return ErrBeacon
 	}
 	el, err := v.Electorate(epoch, data.ActiveSet)

@@ -188,11 +188,12 @@ func (d *driver) effects(ctx context.Context, out core.Output) (done []core.Inpu
 	for _, w := range out.Work {
 		space, isSpace := w.(core.CheckSpace)
 		slots, isSlots := w.(core.CheckSlots)
+		_, isRandom := w.(core.CheckRandom)
 		switch {
 		case isSpace:
 			d.spaces.put(space)
 			d.work.Go(func() { d.checkSpaces(ctx) })
-		case isSlots && len(slots.Claim.Proofs) <= fewSlots:
+		case isRandom, isSlots && len(slots.Claim.Proofs) <= fewSlots:
 			done = append(done, w.Do(d.n.crypto))
 		default:
 			d.work.Go(func() { d.do(ctx, w) })

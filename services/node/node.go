@@ -213,7 +213,7 @@ func (n *Node) restore() error {
 	}
 	n.crypto = core.Real{Verifier: signing.NewVerifier(n.activation.Network), Params: n.activation, State: n.state, Peer: []byte(n.host.ID())}
 	cfg := core.Config{
-		Schedule: n.schedule, Activation: n.activation, Eligibility: n.params.Eligibility(), VM: n.vmParams, Pool: txpool.DefaultLimits(),
+		Schedule: n.schedule, Activation: n.activation, Eligibility: n.params.Eligibility(), Beacon: n.params.Beacon(), VM: n.vmParams, Pool: txpool.DefaultLimits(),
 		ProposalWindow: n.params.ProposalWindow, TxsPerProposal: n.params.TxsPerProposal, Crypto: n.crypto, Alone: len(n.cfg.Bootnodes) == 0,
 	}
 	for _, i := range n.identities {
@@ -288,6 +288,11 @@ func (n *Node) forget() error {
 	}
 	if err := n.db.ForgetSigned(signing.ATX, uint64(epoch)); err != nil {
 		return err
+	}
+	for _, d := range []signing.Domain{signing.BeaconFirst, signing.BeaconFollowup} {
+		if err := n.db.ForgetSigned(d, uint64(core.BeaconPlace(epoch))); err != nil {
+			return err
+		}
 	}
 	return n.db.ForgetBallots(first)
 }

@@ -24,6 +24,10 @@ func (n *Node) Status() telemetry.NodeStatus {
 	if t.Dispute.Layer != 0 {
 		st.Dispute = fmt.Sprintf("layer %d: %s", t.Dispute.Layer, t.Dispute.Reason)
 	}
+	if t.BeaconKnown {
+		value := t.Beacon.String()
+		st.Beacon = &value
+	}
 	if t.Clock != 0 {
 		st.ClockAhead = t.Clock.Seconds()
 	}
