@@ -172,6 +172,14 @@ func guards() []guard {
 			"edges/store", "TestFaultsAreToldFromAnswers"},
 		{"C34", "edges/store/object.go", "err != nil || string(name) != string(id) {", "err != nil || len(name) == 0 {",
 			"edges/store", "TestAnObjectUnderAWrongNameIsNoticed"},
+		{"C35", "protocol/beacon/machine.go", "weights[list] > m.total-(m.total+2)/3 {", "weights[list] > m.total/2 {",
+			"protocol/beacon", "TestTheLastRoundTellsWhoFoundWhat"},
+		{"C35", "protocol/beacon/machine.go", "		s.twice = true // passed", "		// passed",
+			"protocol/beacon", "TestWhoVotesTwiceDoesNotVote"},
+		{"C35", "protocol/beacon/known.go", "> b.total/3", "> b.total/4",
+			"protocol/beacon", "TestLateJoinersLearnFromBallots"},
+		{"C36", "protocol/beacon/machine.go", "		if w > m.total/3 {\n", "		if w > 0 {\n",
+			"protocol/beacon", "TestWhatNobodyProposedIsNotSupported"},
 	}
 }
 

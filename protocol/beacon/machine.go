@@ -61,6 +61,7 @@ type Machine struct {
 	round  int            // whose votes are counted next; those of it and the next are heard
 	leads  [2]lead        // of these two
 	lists  [2]map[string][]Value
+	key    []byte // of lists, made in the same place each time
 	done   bool
 	result []Value
 	found  bool
@@ -112,7 +113,10 @@ func New(p Params, target types.Epoch, members []Member, ids []Identity, joined 
 			early++
 		}
 	}
-	m.strict, m.loose = threshold(len(m.members)), threshold(early)
+	m.strict = threshold(len(m.members))
+	if m.loose = m.strict; early < len(m.members) {
+		m.loose = threshold(early)
+	}
 	for _, id := range ids {
 		if m.members[id.NodeID()] != nil {
 			m.ids = append(m.ids, id)
@@ -232,9 +236,10 @@ func (m *Machine) sign(id Identity, msg *Message) *Message {
 const maxTosses = 256
 
 // toss shows the lowest coin of all that are ours, if none is lower, and with it what most weight is
-// for as far as it has voted by now.
+// for as far as it has voted by now. If all votes that came are the same, the honest ones are: then nothing is
+// open anywhere, and no coin is needed.
 func (m *Machine) toss(r int) []*Message {
-	if !m.speaks(r) || r == m.p.Rounds {
+	if !m.speaks(r) || r == m.p.Rounds || len(m.lists[r%2]) <= 1 {
 		return nil
 	}
 	var best *Message
@@ -339,11 +344,14 @@ func (m *Machine) Hear(now time.Duration, msg *Message) error {
 
 // list keeps a vote of a round once, however many cast it, up to a limit.
 func (m *Machine) list(r int, yes []Value, limit int) ([]Value, bool) {
-	key := string(slices.Concat(bytesOf(yes)...))
-	if known, ok := m.lists[r%2][key]; ok || len(m.lists[r%2]) >= limit {
+	m.key = m.key[:0]
+	for i := range yes {
+		m.key = append(m.key, yes[i][:]...)
+	}
+	if known, ok := m.lists[r%2][string(m.key)]; ok || len(m.lists[r%2]) >= limit {
 		return known, ok
 	}
-	m.lists[r%2][key] = yes
+	m.lists[r%2][string(m.key)] = yes
 	return yes, true
 }
 

@@ -309,6 +309,11 @@ func TestTwoIdentitiesOfOneNode(t *testing.T) {
 			t.Errorf("step %d: %d messages", r, len(got))
 		}
 	}
+	for who := range 2 {
+		if err := m.Hear(s.p.voteStart(0), s.signed(who+2, &Message{Kind: Vote, Yes: []Value{{byte(who)}}})); err != nil {
+			t.Fatal(err)
+		}
+	}
 	coin := m.Step(s.p.coinStart(0))
 	if len(coin) != 1 || rankOf(coin[0].Proof) != min(rankOf(s.toss(0, 0).Proof), rankOf(s.toss(1, 0).Proof)) {
 		t.Errorf("coins: %+v", coin)
