@@ -64,6 +64,7 @@ func fuzzed() map[string]string {
 			"parser protocol/core CheckAnswer", "decoder protocol/core ObjectsAnswer", "decoder protocol/core EpochsAnswer", "decoder protocol/core LayersAnswer"},
 		"by protocol/core FuzzRequestsOfPeers":                       {"decoder protocol/core Request"},
 		"by protocol/hare FuzzHareFromTheNetwork":                    {"decoder protocol/hare Message", "decoder protocol/hare Seal", "decoder protocol/hare Sealed"},
+		"by protocol/beacon FuzzMessagesFromTheNetworkAreBounded":    {"decoder protocol/beacon Message"},
 		"by protocol/malfeasance FuzzProofsFromTheNetworkAreBounded": {"decoder protocol/malfeasance Proof"},
 		"by protocol/vm FuzzParse":                                   {"parser protocol/vm Parse", "parser protocol/vm VerifySignature"},
 		"by protocol/vm FuzzAccount":                                 {"decoder protocol/vm Account"},
