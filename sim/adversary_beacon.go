@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -85,16 +86,22 @@ func (*beaconTwoFaces) signs(n *node, s core.Sign) bool {
 	return true
 }
 
-// beaconGround proposes and tosses what it likes instead of what its key gives.
+// beaconGround proposes and tosses the lowest that any of many nonces gives, instead of what its own does.
 type beaconGround struct{ honesty }
 
 func (*beaconGround) signs(n *node, s core.Sign) bool {
 	m := said(s)
-	if m == nil || m.Kind != beacon.Propose && m.Kind != beacon.Toss {
+	if m == nil || m.Kind == beacon.Vote {
 		return false
 	}
 	liked := *m
-	clear(liked.Proof[:])
+	for nonce := range uint64(100) {
+		try := *m
+		try.Nonce += 1 + nonce
+		if try.Proof = n.key.VRF(try.Input()); nonce == 0 || bytes.Compare(try.Proof[:], liked.Proof[:]) < 0 {
+			liked = try
+		}
+	}
 	if m.Kind == beacon.Toss {
 		liked.Signature = n.key.Sign(liked.Domain(), liked.SignedBytes())
 	}

@@ -76,7 +76,7 @@ func TestEachLieIsToldAndComesToNothing(t *testing.T) {
 			"beacon-late":      {says: []string{`ignores a beacon message .* came outside of its time`}},
 			"beacon-split":     {is: acted},
 			"beacon-two-faces": {is: acted},
-			"beacon-ground":    {says: []string{`ignores a beacon message .* the random value is not its smesher's`}},
+			"beacon-ground":    {says: []string{`ignores a beacon message .* is over another nonce`}},
 			"withheld-atx": {is: func(w *world) bool {
 				for _, at := range received(w, 2) {
 					if at.Before(w.cfg.Schedule.EpochStart(3)) {

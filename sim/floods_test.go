@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"tweedle/protocol/beacon"
 	"tweedle/protocol/core"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
@@ -102,6 +103,21 @@ func (f *floods) poet() *types.PoetProofMessage {
 	m.Proof.NumLeaves = f.w.cfg.Activation.TickSize
 	m.Proof.Root = poetRoot(m.Statement, m.Proof.NumLeaves)
 	return m
+}
+
+// votes have every smesher vote for something else in every round, again and again.
+func (f *floods) votes(from core.Peer) {
+	target := f.w.cfg.Schedule.EpochOf(f.layer()) + 1
+	for _, n := range f.w.nodes {
+		for round := range uint8(beacon.MaxRounds) {
+			for range 20 {
+				id := f.id()
+				m := &beacon.Message{Kind: beacon.Vote, Target: target, Smesher: n.key.NodeID(), Round: round, Yes: []beacon.Value{beacon.Value(id[4:8])}}
+				m.Signature = n.key.Sign(m.Domain(), m.SignedBytes())
+				f.hear(from, core.TopicBeacon, codec.Encode(m))
+			}
+		}
+	}
 }
 
 // all are the floods by what they send.
@@ -231,6 +247,11 @@ func TestFloodsFillNoMoreThanTheLimits(t *testing.T) {
 	f := &floods{t: t, w: w, n: w.nodes[0], have: make(offers), most: make(map[string]int)}
 	evil := len(f.n.store.evil)
 	all := f.all()
+	f.meet()
+	for _, p := range f.peers { // at once, as the beacon is looked for by whoever is synced
+		f.votes(p)
+		f.look("votes about the beacon")
+	}
 	for range nightly(1, 20) {
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			f.meet()
@@ -250,7 +271,7 @@ func TestFloodsFillNoMoreThanTheLimits(t *testing.T) {
 		"parked messages": core.MaxParked, "bytes of parked messages of one peer": core.MaxParkedBytesPerPeer * 9 / 10, "parked messages of one peer": core.MaxParkedPerPeer,
 		"bytes of parked messages": core.MaxParkedBytes * 9 / 10, "objects that one peer named": syncer.MaxWantsPerPeer, "objects that are wanted": syncer.MaxWants,
 		"PoET proofs that no ATX refers to": core.MaxUnreferredPoets, "active sets that nothing was decided by": core.MaxSets,
-		"proofs against smeshers without an ATX": 1000, "PoET proofs of ATXs that are not judged": 500,
+		"different votes for a beacon": len(w.nodes), "proofs against smeshers without an ATX": 1000, "PoET proofs of ATXs that are not judged": 500,
 	} {
 		if f.most[what] < least {
 			t.Errorf("at most %d %s: it was to be %d", f.most[what], what, least)

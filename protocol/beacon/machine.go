@@ -36,6 +36,7 @@ var (
 	ErrTime   = errors.New("beacon message came outside of its time")
 	ErrKnown  = errors.New("beacon message is known")
 	ErrHigh   = errors.New("beacon proposal is not below the threshold")
+	ErrNonce  = errors.New("beacon message is over another nonce than that of its smesher's ATX")
 	ErrUnit   = errors.New("beacon coin is of a unit that its smesher does not have")
 	ErrAgain  = errors.New("its smesher has said something else here before")
 	ErrMany   = errors.New("there are too many different votes in its round")
@@ -208,7 +209,7 @@ func (m *Machine) propose() (out []*Message) {
 	}
 	for id, x := range m.own() {
 		if proof := id.VRF(proposalInput(m.target, x.Nonce)); rankOf(proof) < m.strict {
-			out = append(out, &Message{Kind: Propose, Target: m.target, Smesher: x.Smesher, Proof: proof})
+			out = append(out, &Message{Kind: Propose, Target: m.target, Smesher: x.Smesher, Nonce: x.Nonce, Proof: proof})
 		}
 	}
 	return out
@@ -248,7 +249,7 @@ func (m *Machine) toss(r int) []*Message {
 		for u := range min(x.Units, maxTosses) {
 			proof := id.VRF(coinInput(m.target, x.Nonce, uint8(r), u))
 			if best == nil || rankOf(proof) < rankOf(best.Proof) {
-				best = &Message{Kind: Toss, Smesher: x.Smesher, Round: uint8(r), Unit: u, Proof: proof}
+				best = &Message{Kind: Toss, Smesher: x.Smesher, Round: uint8(r), Unit: u, Nonce: x.Nonce, Proof: proof}
 				by = id
 			}
 		}
@@ -260,85 +261,85 @@ func (m *Machine) toss(r int) []*Message {
 	return []*Message{m.sign(by, best)}
 }
 
-// Claim applies the cheap rules to a message that comes now, and returns what its random value
-// has to be made over; nil if it has none. The caller verifies that before Hear.
-func (m *Machine) Claim(now time.Duration, msg *Message) ([]byte, error) {
+// Hear takes a message that Check let pass. It is passed on if the error is nil.
+func (m *Machine) Hear(now time.Duration, msg *Message) error {
 	now = max(now, m.now)
 	x, r := m.members[msg.Smesher], int(msg.Round)
 	switch {
 	case msg.Target != m.target:
-		return nil, ErrEpoch
+		return ErrEpoch
 	case x == nil:
-		return nil, ErrMember
-	case r > m.p.Rounds, msg.Kind == Toss && r == m.p.Rounds, msg.Kind != Propose && (r < m.round || r > m.round+1):
-		return nil, ErrTime
+		return ErrMember
+	case msg.Kind == Propose:
+		return m.hearProposal(now, x, msg)
+	case r > m.p.Rounds || r < m.round || r > m.round+1:
+		return ErrTime
+	case msg.Kind == Toss:
+		return m.hearCoin(now, x, msg)
 	}
-	switch msg.Kind {
-	case Propose:
-		switch {
-		case now >= m.p.coinStart(0): // until then those get it who will hear votes for it
-			return nil, ErrTime
-		case x.proposed:
-			return nil, ErrKnown
-		case rankOf(msg.Proof) >= m.loose && rankOf(msg.Proof) >= m.strict:
-			return nil, ErrHigh
-		}
-		return proposalInput(m.target, x.Nonce), nil
-	case Toss:
-		switch {
-		case msg.Unit >= min(x.Units, maxTosses):
-			return nil, ErrUnit
-		case now < m.p.voteStart(r) || now >= m.p.tally(r):
-			return nil, ErrTime
-		case m.leads[r%2].seen && rankOf(msg.Proof) >= m.leads[r%2].low, x.said[r%2].coin && rankOf(msg.Proof) >= x.said[r%2].low:
-			return nil, ErrWorse
-		}
-		return coinInput(m.target, x.Nonce, msg.Round, msg.Unit), nil
-	}
-	// A vote may come a round too early, from a clock that is ahead; after the coin it is too late even
-	// to show that its smesher voted twice.
-	if now >= m.p.tally(r) || now < m.p.voteStart(r-1) {
-		return nil, ErrTime
-	}
-	return nil, nil
+	return m.hearVote(now, &x.said[r%2], msg)
 }
 
-// Hear takes a message that Check, Claim and the check of its random value let pass. It is passed
-// on if the error is nil.
-func (m *Machine) Hear(now time.Duration, msg *Message) error {
-	if _, err := m.Claim(now, msg); err != nil {
-		return err
-	}
-	now = max(now, m.now)
-	x, r := m.members[msg.Smesher], int(msg.Round)
-	if msg.Kind == Propose {
-		x.proposed = true
-		v := valueOf(msg.Proof)
-		m.known[v] = m.known[v] || x.Early && !x.malicious && now < m.p.voteStart(0) && rankOf(msg.Proof) < m.strict
-		return nil
-	}
-	s := &x.said[r%2]
+func (m *Machine) hearProposal(now time.Duration, x *member, msg *Message) error {
+	rank := rankOf(msg.Proof)
 	switch {
-	case msg.Kind == Toss:
-		s.coin, s.low = true, rankOf(msg.Proof)
-		if !x.malicious {
-			m.leads[r%2] = lead{rankOf(msg.Proof), msg.Yes, true}
-		}
+	case now >= m.p.coinStart(0): // until then those get it who will hear votes for it
+		return ErrTime
+	case msg.Nonce != x.Nonce: // else whoever grinds has as many values as there are nonces
+		return ErrNonce
+	case x.proposed:
+		return ErrKnown
+	case rank >= m.loose && rank >= m.strict:
+		return ErrHigh
+	}
+	x.proposed = true
+	v := valueOf(msg.Proof)
+	m.known[v] = m.known[v] || x.Early && !x.malicious && now < m.p.voteStart(0) && rank < m.strict
+	return nil
+}
+
+func (m *Machine) hearCoin(now time.Duration, x *member, msg *Message) error {
+	r, rank := int(msg.Round), rankOf(msg.Proof)
+	s, l := &x.said[r%2], &m.leads[r%2]
+	switch {
+	case msg.Nonce != x.Nonce:
+		return ErrNonce
+	case msg.Unit >= min(x.Units, maxTosses):
+		return ErrUnit
+	case r == m.p.Rounds || now < m.p.voteStart(r) || now >= m.p.tally(r):
+		return ErrTime
+	case l.seen && rank >= l.low, s.coin && rank >= s.low:
+		return ErrWorse
+	}
+	s.coin, s.low = true, rank
+	if !x.malicious {
+		*l = lead{rank, msg.Yes, true}
+	}
+	return nil
+}
+
+// hearVote takes a vote, which may come a round too early, from a clock that is ahead. After the coin it is
+// too late even to show that its smesher voted twice.
+func (m *Machine) hearVote(now time.Duration, s *said, msg *Message) error {
+	r := int(msg.Round)
+	switch {
+	case now >= m.p.tally(r) || now < m.p.voteStart(r-1):
+		return ErrTime
 	case s.voted && slices.Equal(s.yes, msg.Yes):
 		return ErrKnown
 	case s.twice:
 		return ErrAgain
 	case s.voted:
 		s.twice = true // passed on, so that all who counted one of the two count neither
+		return nil
 	case now >= m.p.coinStart(r):
 		return ErrTime
-	default:
-		list, ok := m.list(r, msg.Yes, MaxLists)
-		if !ok {
-			return ErrMany
-		}
-		s.voted, s.yes = true, list
 	}
+	list, ok := m.list(r, msg.Yes, MaxLists)
+	if !ok {
+		return ErrMany
+	}
+	s.voted, s.yes = true, list
 	return nil
 }
 
@@ -355,9 +356,10 @@ func (m *Machine) list(r int, yes []Value, limit int) ([]Value, bool) {
 	return yes, true
 }
 
-// Held is how many different votes are held, and how many there may be.
+// Held is how many different votes are held, and how many there may be: of each member one for each
+// of two rounds, and one of ours.
 func (m *Machine) Held() (now, most int) {
-	return len(m.lists[0]) + len(m.lists[1]), 2 * (MaxLists + 1)
+	return len(m.lists[0]) + len(m.lists[1]), 2 * (min(len(m.members), MaxLists) + 1)
 }
 
 // votes calls f with all that count in a round.

@@ -10,7 +10,7 @@ import (
 )
 
 // MaxMessageSize is the longest encoding of a message, in bytes.
-const MaxMessageSize = 1 + 5 + 32 + 1 + 5 + 2 + 4*MaxProposals + 80 + 64
+const MaxMessageSize = 1 + 5 + 32 + 1 + 2 + 4*MaxProposals + 5 + 9 + 80 + 64
 
 // Kind tells what a message is.
 type Kind uint8
@@ -30,6 +30,7 @@ type Message struct {
 	Round     uint8              // not of Propose; 0 has the first votes
 	Unit      uint32             // Toss: which of the smesher's units
 	Yes       []Value            // not of Propose; ascending
+	Nonce     uint64             // not of Vote; of the smesher's ATX, so that whoever gets it can check the proof
 	Proof     types.VRFSignature // not of Vote
 	Signature types.Signature    // not of Propose
 }
@@ -54,6 +55,7 @@ func (m *Message) body(e *codec.Encoder) {
 		e.Compact(uint64(m.Unit))
 	}
 	if m.Kind != Vote {
+		e.Compact(m.Nonce)
 		e.Raw(m.Proof[:])
 	}
 }
@@ -71,6 +73,7 @@ func (m *Message) DecodeFrom(d *codec.Decoder) {
 		m.Unit = d.Compact32()
 	}
 	if m.Kind != Vote {
+		m.Nonce = d.Compact()
 		d.Raw(m.Proof[:])
 	}
 	if m.Kind < Propose || m.Kind > Toss || m.Round > MaxRounds {
@@ -116,19 +119,20 @@ func (m *Message) Domain() signing.Domain {
 	return signing.BeaconFollowup
 }
 
-// Verifier checks signatures (package signing).
+// Verifier checks signatures and random values (package signing).
 type Verifier interface {
 	Verify(d signing.Domain, id types.NodeID, msg []byte, sig types.Signature) bool
+	VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSignature) bool
 }
 
 // Errors of Check.
 var (
 	ErrOrder     = errors.New("beacon vote: proposals are not in strictly ascending order")
 	ErrSignature = errors.New("beacon vote: the smesher did not sign that")
+	ErrProof     = errors.New("beacon message: the random value is not its smesher's")
 )
 
-// Check verifies what needs nothing but the message. The random values are left to whoever knows
-// the electorate (Machine.Claim).
+// Check verifies what needs nothing but the message.
 func (m *Message) Check(v Verifier) error {
 	for i := 1; i < len(m.Yes); i++ {
 		if bytes.Compare(m.Yes[i-1][:], m.Yes[i][:]) >= 0 {
@@ -138,7 +142,18 @@ func (m *Message) Check(v Verifier) error {
 	if m.Kind != Propose && !v.Verify(m.Domain(), m.Smesher, m.SignedBytes(), m.Signature) {
 		return ErrSignature
 	}
+	if m.Kind != Vote && !v.VerifyVRF(m.Smesher, m.Input(), m.Proof) {
+		return ErrProof
+	}
 	return nil
+}
+
+// Input is what the random value is made over.
+func (m *Message) Input() []byte {
+	if m.Kind == Propose {
+		return proposalInput(m.Target, m.Nonce)
+	}
+	return coinInput(m.Target, m.Nonce, m.Round, m.Unit)
 }
 
 // proposalInput is what the random value of a proposal is made over.

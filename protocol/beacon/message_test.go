@@ -14,16 +14,23 @@ import (
 
 func messages() map[string]*Message {
 	k := keyOf(1, 1)
+	proved := func(m *Message) *Message {
+		m.Proof = k.VRF(m.Input())
+		return m
+	}
 	sign := func(m *Message) *Message {
 		m.Smesher, m.Target = k.id, 7
+		if m.Kind == Toss {
+			proved(m)
+		}
 		m.Signature = k.Sign(m.Domain(), m.SignedBytes())
 		return m
 	}
 	return map[string]*Message{
-		"proposal":       {Kind: Propose, Target: 7, Smesher: k.id, Proof: k.VRF([]byte{1})},
+		"proposal":       proved(&Message{Kind: Propose, Target: 7, Smesher: k.id, Nonce: 9}),
 		"first vote":     sign(&Message{Kind: Vote, Yes: []Value{{1}, {2}}}),
 		"following vote": sign(&Message{Kind: Vote, Round: 3, Yes: []Value{{1}, {5}}}),
-		"coin":           sign(&Message{Kind: Toss, Round: 3, Unit: 2, Yes: []Value{{5}}, Proof: k.VRF([]byte{2})}),
+		"coin":           sign(&Message{Kind: Toss, Round: 3, Unit: 2, Yes: []Value{{5}}, Nonce: 9}),
 	}
 }
 
@@ -53,7 +60,7 @@ func TestMessagesHaveOneEncoding(t *testing.T) {
 
 func TestTheLongestMessageFits(t *testing.T) {
 	m := messages()["coin"]
-	m.Target, m.Unit, m.Yes = 1<<32-1, 1<<32-1, make([]Value, MaxProposals)
+	m.Target, m.Unit, m.Nonce, m.Yes = 1<<32-1, 1<<32-1, 1<<64-1, make([]Value, MaxProposals)
 	if n := len(codec.Encode(m)); n != MaxMessageSize {
 		t.Errorf("%d bytes, not %d", n, MaxMessageSize)
 	}
@@ -73,6 +80,8 @@ func TestVotesThatNoHonestSmesherSends(t *testing.T) {
 		"one twice":       {&Message{Kind: Toss, Yes: []Value{{1}, {1}}}, ErrOrder},
 		"of another":      {&Message{Kind: Vote, Round: 1, Smesher: types.NodeID{9}}, ErrSignature},
 		"of other domain": {&Message{Kind: Vote, Round: 1, Smesher: k.id}, ErrSignature},
+		"of other proof":  {&Message{Kind: Toss, Smesher: k.id}, ErrProof},
+		"of other nonce":  {&Message{Kind: Propose, Smesher: k.id, Nonce: 2, Proof: k.VRF(proposalInput(0, 1))}, ErrProof},
 	} {
 		c.m.Signature = k.Sign(c.m.Domain(), c.m.SignedBytes())
 		if name == "of other domain" {

@@ -13,7 +13,7 @@ type Params struct {
 	// Phase is for one message to reach everybody, with what clocks differ by.
 	Phase time.Duration
 	// Rounds of following votes. All but the last end a dispute with a chance of two thirds or
-	// more; the last tells who found what (docs/decisions/0010).
+	// more; the last tells who found what (docs/decisions/0012).
 	Rounds int
 }
 

@@ -33,7 +33,7 @@ func newScript(t *testing.T) *script {
 func (s *script) value(who int) Value { return valueOf(s.proposal(who).Proof) }
 
 func (s *script) proposal(who int) *Message {
-	return &Message{Kind: Propose, Target: 5, Smesher: s.keys[who].id, Proof: s.keys[who].VRF(proposalInput(5, uint64(who)))}
+	return &Message{Kind: Propose, Target: 5, Smesher: s.keys[who].id, Nonce: uint64(who), Proof: s.keys[who].VRF(proposalInput(5, uint64(who)))}
 }
 
 func (s *script) signed(who int, m *Message) *Message {
@@ -48,7 +48,7 @@ func (s *script) toss(who, round int, yes ...Value) *Message {
 	for u := range uint32(4) {
 		p := s.keys[who].VRF(coinInput(5, uint64(who), uint8(round), u))
 		if best == nil || rankOf(p) < rankOf(best.Proof) {
-			best = &Message{Kind: Toss, Round: uint8(round), Unit: u, Yes: yes, Proof: p}
+			best = &Message{Kind: Toss, Round: uint8(round), Unit: u, Yes: yes, Nonce: uint64(who), Proof: p}
 		}
 	}
 	return s.signed(who, best)
@@ -221,9 +221,23 @@ func TestAVoteCountsInItsTime(t *testing.T) {
 	}
 }
 
+// A smesher has one nonce, and so one value: with others, which anybody can check, it could try many.
+func TestAnotherNonceIsNotHeard(t *testing.T) {
+	s := newScript(t)
+	for nonce := range uint64(20) {
+		if nonce == 1 {
+			continue
+		}
+		s.hears(0, &Message{Kind: Propose, Target: 5, Smesher: s.keys[1].id, Nonce: nonce, Proof: s.keys[1].VRF(proposalInput(5, nonce))}, ErrNonce)
+		s.hears(s.p.coinStart(0), &Message{Kind: Toss, Target: 5, Smesher: s.keys[1].id, Nonce: nonce, Proof: s.keys[1].VRF(coinInput(5, nonce, 0, 0))}, ErrNonce)
+	}
+	s.hears(0, s.proposal(1), nil)
+	s.is(0, s.value(1))
+}
+
 func TestACoinOfAUnitThatIsNotThere(t *testing.T) {
 	s := newScript(t)
-	s.hears(s.p.coinStart(0), &Message{Kind: Toss, Target: 5, Smesher: s.keys[1].id, Unit: 4}, ErrUnit)
+	s.hears(s.p.coinStart(0), &Message{Kind: Toss, Target: 5, Smesher: s.keys[1].id, Nonce: 1, Unit: 4}, ErrUnit)
 }
 
 // It takes more than two thirds in the last round; 2/3 are not enough.
@@ -337,6 +351,46 @@ func TestWhatOneIdentitySendsIsBounded(t *testing.T) {
 	}
 }
 
+// So many that each says something else fill no more than the limit, and ours has its place.
+func TestManyDifferentVotesAreBounded(t *testing.T) {
+	self := keyOf(99, 0)
+	members := []Member{{self.id, 1, 1, 0, true}}
+	for i := range MaxLists + 50 {
+		members = append(members, Member{types.NodeID{byte(i), byte(i >> 8), 1}, 1, 1, 0, true})
+	}
+	m := New(params, 5, members, []Identity{self}, 0)
+	m.Step(0)
+	for round := range 2 {
+		refused := 0
+		for i, x := range members[1:] {
+			vote := &Message{Kind: Vote, Target: 5, Smesher: x.Smesher, Round: uint8(round), Yes: []Value{{1, byte(i), byte(i >> 8)}}}
+			switch err := m.Hear(params.voteStart(0), vote); err {
+			case ErrMany:
+				refused++
+			case nil:
+			default:
+				t.Fatal(err)
+			}
+		}
+		if refused != 50 {
+			t.Errorf("%d votes were refused", refused)
+		}
+	}
+	own := m.Step(params.voteStart(0))
+	if now, most := m.Held(); now > most || now != 2*MaxLists+1 {
+		t.Errorf("%d different votes are held, at most %d may be", now, most)
+	}
+	if len(own) != 1 || m.Hear(params.voteStart(0), own[0]) != nil {
+		t.Errorf("its own vote has no place: %v", own)
+	}
+	for r := 0; r <= params.Rounds; r++ { // what is over goes
+		m.Step(params.voteStart(r + 1))
+	}
+	if now, _ := m.Held(); now > 2 {
+		t.Errorf("%d different votes are held when all is over", now)
+	}
+}
+
 func TestThreshold(t *testing.T) {
 	for _, n := range []int{1, 2, 10, 59, 60, 61, 1000, 1_000_000} {
 		want := (1 - math.Exp2(-60/float64(n))) * (1 << 32)
@@ -400,12 +454,13 @@ func TestNobodyChoosesAmongMoreThanAllowed(t *testing.T) {
 					lies["draws by lot"](w, from, msg)
 					return
 				}
-				ground, stranger := *msg, *msg // the lowest of many; by a key that has no ATX
+				ground, stranger := *msg, *msg // the lowest of many nonces; by a key that has no ATX
 				stranger.Smesher = keyOf(seed, 100+from).id
-				stranger.Proof = key{stranger.Smesher}.VRF(proposalInput(5, 0))
-				for try := range 100 {
-					if p := w.keys[from].VRF([]byte{byte(try), byte(play)}); rankOf(p) < rankOf(ground.Proof) {
-						ground.Proof = p
+				stranger.Proof = key{stranger.Smesher}.VRF(stranger.Input())
+				for try := range uint64(100) {
+					n := 1000*play + try
+					if p := w.keys[from].VRF(proposalInput(5, n)); n != msg.Nonce && rankOf(p) < rankOf(ground.Proof) {
+						ground.Nonce, ground.Proof = n, p
 					}
 				}
 				for to := range w.honest() {

@@ -20,11 +20,6 @@ type beacons struct {
 	learn    *beacon.Ballots               // nil: nothing was declared yet
 	of       types.Epoch                   // of learn
 	smeshers int                           // that learn may hear
-	proving  map[types.Hash32]*parked      // messages whose random values are checked
-}
-
-func newBeacons() beacons {
-	return beacons{known: make(map[types.Epoch]*types.Beacon), proving: make(map[types.Hash32]*parked)}
 }
 
 // maxBeacons is how many are kept ready.
@@ -161,65 +156,15 @@ var errNoBeacon = early("this node does not take part in the beacon of that epoc
 
 // judgeBeacon lets a message count. Nothing that does not is anybody's proven fault: who takes
 // part, and with which nonce, is not known alike everywhere.
-func (m *Machine) judgeBeacon(p *parked, msg *beaconMessage) judgement {
+func (m *Machine) judgeBeacon(msg *beaconMessage) judgement {
 	b := &m.beacons
 	if b.run == nil || b.run.Done() {
 		return ignored(errNoBeacon)
 	}
-	now := m.now.Sub(b.start)
-	input, err := b.run.Claim(now, msg.msg)
-	switch {
-	case err != nil:
-		return ignored(err)
-	case input != nil && !p.proved && p.from != Self:
-		id := types.Sum(msg.raw)
-		if _, twice := b.proving[id]; twice || len(b.proving) >= MaxProving {
-			return ignored(errBusy)
-		}
-		b.proving[id] = p
-		m.out.Work = append(m.out.Work, CheckRandom{id, msg.msg.Smesher, input, msg.msg.Proof})
-		return judgement{later: true}
-	}
-	if err := b.run.Hear(now, msg.msg); err != nil {
+	if err := b.run.Hear(m.now.Sub(b.start), msg.msg); err != nil {
 		return ignored(err)
 	}
 	return accepted()
-}
-
-// CheckRandom checks the random value of a message of the beacon.
-type CheckRandom struct {
-	ID      types.Hash32 // of the message
-	Smesher types.NodeID
-	Input   []byte
-	Proof   types.VRFSignature
-}
-
-// RandomChecked is the end of CheckRandom.
-type RandomChecked struct {
-	ID    types.Hash32
-	Valid bool
-}
-
-func (RandomChecked) input() {}
-
-// Do implements Work.
-func (w CheckRandom) Do(c Crypto) Input {
-	return RandomChecked{w.ID, c.VerifyVRF(w.Smesher, w.Input, w.Proof)}
-}
-
-var errRandom = early("the random value is not its smesher's")
-
-func (m *Machine) randomChecked(in RandomChecked) {
-	p := m.beacons.proving[in.ID]
-	delete(m.beacons.proving, in.ID)
-	switch {
-	case p == nil:
-	case !in.Valid:
-		m.verdict(p, ignored(errRandom))
-	default:
-		p.proved = true
-		m.take(p)
-	}
 }
 
 // held is how many different votes are held, and of how many smeshers what their ballots declare, each with
@@ -239,14 +184,9 @@ func (b *beacons) held() (votes, mostVotes, voices, mostVoices int) {
 func (m *Machine) heed(b *types.Ballot, declared types.Beacon) error {
 	e := m.cfg.Schedule.EpochOf(b.Layer)
 	v, known := m.Beacon(e)
-	if el := m.registry.Own(e, m.now); !known && el != nil && e == m.epoch() {
-		if m.beacons.learn == nil || m.beacons.of != e {
-			m.beacons.learn, m.beacons.of, m.beacons.smeshers = beacon.NewBallots(el.Total()), e, len(el.Members)
-		}
-		if a, ok := el.Of(b.Smesher); ok && m.beacons.learn.Add(b.Smesher, declared, a.Weight) {
-			m.fix(e, declared)
-			v, known = m.Beacon(e)
-		}
+	if !known && e == m.epoch() && m.learnBeacon(e, b.Smesher, declared) {
+		m.fix(e, declared)
+		v, known = m.Beacon(e)
 	}
 	switch {
 	case !known:
@@ -255,4 +195,17 @@ func (m *Machine) heed(b *types.Ballot, declared types.Beacon) error {
 		return mesh.ErrBeacon
 	}
 	return nil
+}
+
+// learnBeacon tells whether what a smesher declares is the beacon of the running epoch.
+func (m *Machine) learnBeacon(e types.Epoch, by types.NodeID, declared types.Beacon) bool {
+	b, el := &m.beacons, m.registry.Own(e, m.now)
+	if el == nil {
+		return false
+	}
+	if b.learn == nil || b.of != e {
+		b.learn, b.of, b.smeshers = beacon.NewBallots(el.Total()), e, len(el.Members)
+	}
+	a, ok := el.Of(by)
+	return ok && b.learn.Add(by, declared, a.Weight)
 }

@@ -135,7 +135,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		},
 		sync:      syncer.New(syncer.Config{Layer: cfg.Schedule.LayerDuration}),
 		certify:   hare.NewCertifier(cfg.Schedule.FirstBallotLayer()),
-		beacons:   newBeacons(),
+		beacons:   beacons{known: make(map[types.Epoch]*types.Beacon)},
 		firsts:    make(map[types.Epoch]types.Decision),
 		sets:      bounded.New[types.Hash32, types.ActiveSet](MaxSets),
 		verifying: make(map[types.ATXID]*verifying),
@@ -214,8 +214,6 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 		m.verified(in)
 	case SlotsChecked:
 		m.slotsChecked(in)
-	case RandomChecked:
-		m.randomChecked(in)
 	case Assigned:
 		m.assigned(in)
 	case Answered:

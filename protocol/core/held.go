@@ -52,7 +52,6 @@ func (m *Machine) Held() []Held {
 		{"reference ballots that were fetched", m.ballots.Len(), maxFetchedBallots},
 		{"layers with proposals", len(m.proposals), keptProposals},
 		{"answers about the history in work", len(m.batches), MaxParked},
-		{"beacon messages whose random values are checked", len(m.beacons.proving), MaxProving},
 		{"different votes for a beacon", votes, mostVotes},
 		{"smeshers heard about a beacon", voices, mostVoices},
 		{"beacons at hand", len(m.beacons.known), maxBeacons},

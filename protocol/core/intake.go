@@ -46,7 +46,7 @@ type parked struct {
 	missing []syncer.Name
 	size    int // of the message, and of what is missing when it was parked
 	gone    bool
-	proved  bool // the proofs of its ballot's slots, or its random value, are valid
+	proved  bool // the proofs of its ballot's slots are valid
 }
 
 // intake holds the messages that wait, by what they wait for.
@@ -393,7 +393,7 @@ func (m *Machine) judge(p *parked) judgement {
 	case *malfeasanceMessage:
 		return m.judgeMalfeasance(p.from, msg)
 	case *beaconMessage:
-		return m.judgeBeacon(p, msg)
+		return m.judgeBeacon(msg)
 	case *setMessage:
 		return m.judgeSet(msg)
 	case *ballotMessage:

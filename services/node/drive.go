@@ -188,12 +188,11 @@ func (d *driver) effects(ctx context.Context, out core.Output) (done []core.Inpu
 	for _, w := range out.Work {
 		space, isSpace := w.(core.CheckSpace)
 		slots, isSlots := w.(core.CheckSlots)
-		_, isRandom := w.(core.CheckRandom)
 		switch {
 		case isSpace:
 			d.spaces.put(space)
 			d.work.Go(func() { d.checkSpaces(ctx) })
-		case isRandom, isSlots && len(slots.Claim.Proofs) <= fewSlots:
+		case isSlots && len(slots.Claim.Proofs) <= fewSlots:
 			done = append(done, w.Do(d.n.crypto))
 		default:
 			d.work.Go(func() { d.do(ctx, w) })
@@ -407,6 +406,10 @@ func (n *Node) happened(e core.Event) {
 		n.log.Error("our clock differs from those of most peers: set it, by NTP for example", "theirs_are_ahead_by", e.Ahead.Round(time.Millisecond), "peers", e.Peers)
 	case core.Silent:
 		n.log.Warn("we do not take part in a layer", "layer", e.Layer, "why", e.Reason)
+	case core.BeaconKnown:
+		n.log.Info("beacon", "epoch", e.Epoch, "value", e.Beacon)
+	case core.BeaconFailed:
+		n.log.Warn("the beacon of an epoch was not found here: until ballots of that epoch tell it, no proposal counts", "epoch", e.Epoch)
 	case core.Left:
 		n.events.Publish(api.Left{Tx: e.Tx, Cause: e.Cause})
 		n.log.Debug("transaction left the pool", "id", e.Tx.ID.Short(), "why", e.Cause)
