@@ -75,8 +75,8 @@ func (db *DB) Guard(d signing.Domain, identity types.NodeID, slot uint64, hash t
 }
 
 // GuardAll asks Guard for messages of several identities in one transaction, since its sync costs as
-// much as all the rest. A message has one or more slots, and may be signed if its refusal is nil: all
-// of them are its own. After an err none may be.
+// much as all the rest. A message has a slot or more, or none if there cannot be two of it, and may be
+// signed if its refusal is nil: all of them are its own. After an err none may be.
 func (db *DB) GuardAll(messages [][]Slot) (refused []error, err error) {
 	db.localMu.Lock()
 	defer db.localMu.Unlock()
