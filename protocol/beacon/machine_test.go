@@ -302,6 +302,9 @@ func seeds(t *testing.T, short uint64) uint64 {
 		}
 		return n
 	}
+	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
+		return 8 * short
+	}
 	return short
 }
 
@@ -309,7 +312,7 @@ func seeds(t *testing.T, short uint64) uint64 {
 func TestAThirdOfTheWeightCannotSplitTheBeacon(t *testing.T) {
 	for name, lie := range lies {
 		t.Run(name, func(t *testing.T) {
-			n, bad := seeds(t, 300), 0
+			n, bad := seeds(t, 40), 0
 			for seed := range n {
 				w := newWorld(seed, 9, 3)
 				w.sends = lie
@@ -330,7 +333,7 @@ func TestAThirdOfTheWeightCannotSplitTheBeacon(t *testing.T) {
 // The worst lie must bite where little is done against it, and each round must make it rarer that somebody
 // does not know the beacon, but in no round may there be two: these are the figures of docs/decisions/0012.
 func TestRoundsAreWhatEndsADispute(t *testing.T) {
-	n, rounds := seeds(t, 60), []int{1, 2, 3, 4, 6, 9}
+	n, rounds := seeds(t, 30), []int{1, 2, 3, 4, 6, 9}
 	unknown := map[int]uint64{}
 	for _, r := range rounds {
 		for seed := range n {

@@ -36,7 +36,7 @@ func messages() map[string]*Message {
 
 func TestMessagesHaveOneEncoding(t *testing.T) {
 	golden := map[string]string{
-		"proposal": "2ff7e062d9cbf1a3", "first vote": "8f9e55c2e7b31599", "following vote": "2df92f93df422e1d", "coin": "1649107352d601de",
+		"proposal": "45632cd517719b1d", "first vote": "8f9e55c2e7b31599", "following vote": "2df92f93df422e1d", "coin": "3d01a8c2c1336f30",
 	}
 	for name, m := range messages() {
 		raw := codec.Encode(m)
