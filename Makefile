@@ -66,7 +66,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_ALONE := flood clients filling catchup page resources
 NIGHTLY_WAITS := siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
-NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods hare tortoise
+NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods beacon hare tortoise
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
@@ -101,6 +101,8 @@ $(addprefix nightly-simulator-,1 2 3 4 5 6 7 8): nightly-simulator-%: # 2,500 se
 	TWEEDLE_SIM_PART=$* $(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
 nightly-twins: # every scenario of twins among five others
 	$(NIGHTLY_TEST) -run '^TestTwinScenariosAreCountedAndSampled$$' ./sim
+nightly-beacon: # 1,000 seeds of each lie about the beacon, the worst of them by rounds, and who grinds it
+	$(NIGHTLY_TEST) -run '^(TestAThirdOfTheWeightCannotSplitTheBeacon|TestRoundsAreWhatEndsADispute|TestNobodyChoosesAmongMoreThanAllowed)$$' ./protocol/beacon
 nightly-hare: # 20,000 layers with liars of every kind, and 5,000 scenarios of twins
 	$(NIGHTLY_TEST) -run '^(TestLessThanAThirdCannotSplitHare|TestMoreThanAThirdAndASlowNetworkAreSurvived|TestEveryLieInEveryWeather|TestTwinsCannotSplitHare)$$' ./protocol/hare
 nightly-floods: # strangers send one core more of everything than it may keep, for hours of virtual time

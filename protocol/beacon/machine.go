@@ -142,13 +142,21 @@ func (m *Machine) Result() ([]Value, bool) { return m.result, m.found }
 // Done tells whether the protocol has ended.
 func (m *Machine) Done() bool { return m.done }
 
-// Next is when something is due, after the start; false when it has ended.
+// Next is when something is due, after the start; false when it has ended. What is heard may change it.
 func (m *Machine) Next() (time.Duration, bool) {
 	if m.done {
 		return 0, false
 	}
-	return m.due(m.next), true
+	step := m.next
+	if step > 0 && step%2 == 0 && !m.disputed(step/2-1) {
+		step++ // no coin
+	}
+	return m.due(step), true
 }
+
+// disputed tells whether a round needs a coin. If all votes that came are the same, the honest ones are: then
+// nothing is open anywhere.
+func (m *Machine) disputed(r int) bool { return r < m.p.Rounds && len(m.lists[r%2]) > 1 }
 
 // due is when a step of the schedule is: 0 proposes; then each round has its vote and its
 // coin, and after the last one comes the result.
@@ -237,10 +245,9 @@ func (m *Machine) sign(id Identity, msg *Message) *Message {
 const maxTosses = 256
 
 // toss shows the lowest coin of all that are ours, if none is lower, and with it what most weight is
-// for as far as it has voted by now. If all votes that came are the same, the honest ones are: then nothing is
-// open anywhere, and no coin is needed.
+// for as far as it has voted by now.
 func (m *Machine) toss(r int) []*Message {
-	if !m.speaks(r) || r == m.p.Rounds || len(m.lists[r%2]) <= 1 {
+	if !m.speaks(r) || !m.disputed(r) {
 		return nil
 	}
 	var best *Message

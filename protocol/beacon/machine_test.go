@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -294,16 +293,10 @@ var lies = map[string]func(w *world, from int, msg *Message){
 	},
 }
 
-func seeds(t *testing.T, short uint64) uint64 {
-	if s := os.Getenv("TWEEDLE_BEACON_SEEDS"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 32)
-		if err != nil {
-			t.Fatal("TWEEDLE_BEACON_SEEDS is not a number: ", err)
-		}
-		return n
-	}
+// seeds is how many there are by day, and how many at night.
+func seeds(short uint64) uint64 {
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
-		return 8 * short
+		return 25 * short
 	}
 	return short
 }
@@ -312,7 +305,7 @@ func seeds(t *testing.T, short uint64) uint64 {
 func TestAThirdOfTheWeightCannotSplitTheBeacon(t *testing.T) {
 	for name, lie := range lies {
 		t.Run(name, func(t *testing.T) {
-			n, bad := seeds(t, 40), 0
+			n, bad := seeds(40), 0
 			for seed := range n {
 				w := newWorld(seed, 9, 3)
 				w.sends = lie
@@ -333,7 +326,7 @@ func TestAThirdOfTheWeightCannotSplitTheBeacon(t *testing.T) {
 // The worst lie must bite where little is done against it, and each round must make it rarer that somebody
 // does not know the beacon, but in no round may there be two: these are the figures of docs/decisions/0012.
 func TestRoundsAreWhatEndsADispute(t *testing.T) {
-	n, rounds := seeds(t, 30), []int{1, 2, 3, 4, 6, 9}
+	n, rounds := seeds(60), []int{1, 2, 3, 4, 6, 9}
 	unknown := map[int]uint64{}
 	for _, r := range rounds {
 		for seed := range n {

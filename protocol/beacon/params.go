@@ -61,14 +61,16 @@ func threshold(n int) uint64 {
 	if whole.Cmp(big.NewInt(64)) >= 0 {
 		return 1<<64 - 1
 	}
-	power := new(big.Int).Rsh(one, uint(whole.Uint64()))
-	root := new(big.Int).Rsh(one, 1) // 2^-1, then 2^-1/2, 2^-1/4, ...
-	for bit := 63; bit >= 0; bit-- {
-		root.Sqrt(root.Lsh(root, bits))
-		if x.Bit(bit) == 1 {
-			power.Rsh(power.Mul(power, root), bits)
-		}
+	// 2^-f = e^(-f ln 2) for what is behind the point, as a series.
+	f, _ := new(big.Int).SetString("b17217f7d1cf79abc9e3b39803f2f6af", 16) // ln 2
+	f.Rsh(f.Mul(f, x.And(x, new(big.Int).SetUint64(1<<64-1))), 64)
+	power, term := new(big.Int).Set(one), new(big.Int).Set(one)
+	for k := int64(1); term.Sign() != 0; k++ {
+		term.Rsh(term.Mul(term, f), bits)
+		term.Neg(term.Quo(term, big.NewInt(k)))
+		power.Add(power, term)
 	}
+	power.Rsh(power, uint(whole.Uint64()))
 	t := power.Rsh(one.Sub(one, power), bits-64)
 	if !t.IsUint64() {
 		return 1<<64 - 1

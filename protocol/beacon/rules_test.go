@@ -443,7 +443,7 @@ func TestEachEmptyEpochHasAFallbackOfItsOwn(t *testing.T) {
 // choose among, whatever they do.
 func TestNobodyChoosesAmongMoreThanAllowed(t *testing.T) {
 	const hostile, plays = 3, 24
-	for seed := range seeds(t, 4) {
+	for seed := range seeds(4) {
 		beacons := map[types.Beacon]int{}
 		for play := range uint64(plays) {
 			w := newWorld(seed, 9, hostile)
