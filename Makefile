@@ -123,6 +123,8 @@ nightly-memory: # of a round of 2^26 leaves
 	$(NIGHTLY_TEST) -run '^TestMemory' ./proofs/posw
 nightly-space: # a smesher that fills its space is killed
 	$(NIGHTLY_TEST) -run '^TestInitIsResumedAfterKillOfTheProcess$$' ./proofs/post
+nightly-crowd: # 100,000 handshakes at a node of a live network, from 65,536 addresses; as root
+	$(NIGHTLY_TEST) -run '^TestAFloodOfHandshakesAtALiveNode$$' ./cmd/tweedle
 nightly-siege: # clients of every kind against every listener of a node and a PoET
 	$(NIGHTLY_TEST) -run '^TestClientsCannotBringTheDoorsDown$$' ./cmd/tweedle
 nightly-fuzz: # every fuzz target

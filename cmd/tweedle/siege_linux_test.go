@@ -2,20 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,19 +23,17 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"tweedle/base/telemetry"
 	"tweedle/edges/api/doortest"
 	"tweedle/edges/api/gen/poetadminpb"
 	"tweedle/edges/api/gen/poetpb"
 	"tweedle/edges/front"
-	"tweedle/edges/preset"
 )
 
 const (
-	// besieged marks the process that stands in a network of its own.
-	besieged = "TWEEDLE_TEST_BESIEGED"
 	// siegeHost is where the programs listen for everybody; the attackers have other addresses.
 	siegeHost = "10.99.0.1"
+	// siegeOther attacks nobody.
+	siegeOther = "10.99.0.19"
 	// maxBesieged is what a node or a PoET may have in memory whatever clients do, in MiB.
 	maxBesieged = 180
 )
@@ -48,41 +43,27 @@ const (
 // memory is bounded, and when the attackers have left nothing of them is. The admin listeners are on
 // loopback, whose clients have no shares: there the operator is served again when the attackers have left.
 func TestClientsCannotBringTheDoorsDown(t *testing.T) {
-	if os.Getenv(besieged) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run", "^TestClientsCannotBringTheDoorsDown$", "-test.v", "-test.timeout=55m")
-		cmd.Env = append(os.Environ(), besieged+"=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-		out, err := cmd.CombinedOutput()
-		switch {
-		case errors.Is(err, os.ErrPermission):
-			t.Skip("SKIPPED: only root may make a network namespace")
-		case err != nil || !strings.Contains(string(out), "--- PASS: TestClientsCannotBringTheDoorsDown"):
-			t.Fatalf("%v\n%s", err, out)
-		}
-		t.Logf("%s", out)
+	if !inOwnNetwork(t) {
 		return
 	}
 	rounds, hold := 1, 200*time.Millisecond
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
 		rounds, hold = 10, 15*time.Second // longer than what a request has to arrive
 	}
-	for _, c := range []string{"link set lo up", "address add " + siegeHost + "/24 dev lo"} {
-		if out, err := exec.Command("ip", strings.Fields(c)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", c, err, out)
-		}
-	}
+	ip(t, "link set lo up", "address add "+siegeHost+"/24 dev lo")
 	for i := 2; i < 20; i++ {
-		if out, err := exec.Command("ip", "address", "add", fmt.Sprintf("10.99.0.%d/32", i), "dev", "lo").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+		ip(t, fmt.Sprintf("address add 10.99.0.%d/32 dev lo", i))
 	}
-	node, poet := besiege(t, "node"), besiege(t, "poet")
+	net1 := newSiegeNetwork(t, rounds == 1)
+	poet := net1.poet(t, siegeHost+":0")
+	node := net1.node(t, "node", "127.0.0.1", siegeHost+":0", poet)
+	net1.awaitBlock(t, node)
 	all := siegeTargets(t, node, poet)
 	others := &siegeClient{t: t, node: node, poet: poet}
 	others.open()
 	defer others.close()
 	others.ask() // both are up
-	idle := node.goroutines(t)
+	idle, begin := node.goroutines(t), net1.layer()
 
 	ctx, stop := context.WithCancel(t.Context())
 	asked := make(chan struct{})
@@ -113,6 +94,7 @@ func TestClientsCannotBringTheDoorsDown(t *testing.T) {
 			t.Logf("round %d: node %d MiB, PoET %d MiB", round, node.peak(t), poet.peak(t))
 		}
 	}
+	end := net1.layer()
 	stop()
 	<-asked
 	slices.Sort(others.took)
@@ -135,6 +117,7 @@ func TestClientsCannotBringTheDoorsDown(t *testing.T) {
 			t.Errorf("%s had %d MiB, more than %d", p.name, p.peak(t), maxBesieged)
 		}
 	}
+	net1.inTime(t, node, begin, end)
 	others.operators()
 	for until := time.Now().Add(time.Minute); node.goroutines(t) > idle+32; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(until) {
@@ -167,92 +150,6 @@ func siegeTargets(t *testing.T, node, poet *sieged) []doortest.Target {
 	}
 }
 
-// sieged is a program under attack.
-type sieged struct {
-	name, dir string
-	e         telemetry.Endpoints
-	cmd       *exec.Cmd
-}
-
-// besiege starts a program with all its listeners.
-func besiege(t *testing.T, name string) *sieged {
-	t.Helper()
-	p := &sieged{name: name, dir: filepath.Join(t.TempDir(), name)}
-	public, genesis := siegeHost+":0", time.Now().Add(-time.Minute).Truncate(time.Second).UTC()
-	args := []string{"poet", "--dir", p.dir, "--genesis-time", genesis.Format(time.RFC3339), "--epoch-duration=2h", "--phase-shift=1h", "--cycle-gap=1m",
-		"-r", public, "-w", public, "--metrics-listen", public, "--adminlisten=127.0.0.1:0", "--max-leaves-per-second=1000"}
-	if name == "node" {
-		network := filepath.Join(t.TempDir(), "network.json")
-		content, err := json.Marshal(preset.Network{Name: "besieged", Preset: "local", Genesis: genesis})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(network, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		args = []string{"node", "--dir", p.dir, "--network", network, "--listen", "/ip4/127.0.0.1/udp/0/quic-v1",
-			"--grpc-listen", public, "--rest-listen", public, "--metrics-listen", public, "--admin-listen=127.0.0.1:0"}
-	}
-	p.cmd = exec.Command("tweedle", args...)
-	var said strings.Builder
-	p.cmd.Stderr = &said // read when it has ended
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- p.cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Signal(os.Interrupt)
-		if err := <-ended; err != nil || strings.Contains(said.String(), "panic") {
-			t.Errorf("%s ended with %v:\n%s", name, err, said.String())
-		}
-	})
-	for until := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		var err error
-		if p.e, err = readEndpoints(p.dir); err == nil && p.e.Admin != "" {
-			return p
-		}
-		select {
-		case err := <-ended:
-			ended <- nil
-			t.Fatalf("%s ended with %v:\n%s", name, err, said.String())
-		default:
-		}
-		if time.Now().After(until) {
-			t.Fatalf("%s does not start: %v", name, err)
-		}
-	}
-}
-
-// peak returns the most that the process had in memory, in MiB.
-func (p *sieged) peak(t *testing.T) int {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), "VmHWM:")
-	n, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n >> 10
-}
-
-func (p *sieged) goroutines(t *testing.T) int {
-	t.Helper()
-	text, err := page(siegeWeb(), "http://"+p.e.Metrics+"/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(text, "\ngo_goroutines ")
-	n, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // refused returns how often a limit of the public listeners held somebody back.
 func (p *sieged) refused(t *testing.T) (n int) {
 	t.Helper()
@@ -271,7 +168,7 @@ func (p *sieged) refused(t *testing.T) (n int) {
 
 // honest dials from an address that attacks nobody.
 func honest(ctx context.Context, addr string) (net.Conn, error) {
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("10.99.0.19")}}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(siegeOther)}}
 	return d.DialContext(ctx, "tcp", addr)
 }
 
