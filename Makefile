@@ -64,7 +64,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # The campaigns, in parts that end within an hour each on two cores: those that
 # measure, those that wait for clocks and processes, and those that compute. A test
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
-NIGHTLY_ALONE := flood clients filling catchup page resources
+NIGHTLY_ALONE := flood clients filling catchup page resources crowd
 NIGHTLY_WAITS := siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
 NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods beacon hare tortoise
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
