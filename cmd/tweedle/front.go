@@ -28,6 +28,7 @@ func (f *frontFlags) register(fl *pflag.FlagSet, l *front.Limits) {
 	fl.IntVar(&l.Replies, "max-replies", l.Replies, "bytes of answers that clients have not read yet")
 	fl.IntVar(&l.AddressReplies, "address-replies", l.AddressReplies, "the same of one address; 0 is no limit")
 	fl.DurationVar(&l.Send, "send-time", l.Send, "time that a client has to take an answer, beside a second for each 32 KiB of it")
+	fl.DurationVar(&l.Read, "request-time", l.Read, "time in which a request must have arrived")
 	fl.IntVar(&l.Message, "max-message", l.Message, "bytes of a gRPC request")
 	fl.IntVar(&l.Body, "max-body", l.Body, "bytes of a JSON request")
 	fl.IntVar(&l.Header, "max-header", l.Header, "bytes of the headers of a request")
@@ -43,8 +44,8 @@ func (f *frontFlags) complete(fl *pflag.FlagSet) (proxies []netip.Prefix, origin
 	if l.Rate < 0 || l.AddressConnections < 0 || l.AddressCalls < 0 || l.AddressReplies < 0 {
 		return nil, nil, usageError{fmt.Errorf("--rate-limit and limits of an address must not be negative")}
 	}
-	if l.Connections < 1 || l.Calls < 1 || l.Replies < 1 || l.Send <= 0 || l.Message < 1 || l.Body < 1 || l.Header < 1 || l.Header > math.MaxInt32 {
-		return nil, nil, usageError{fmt.Errorf("--max-connections, --max-calls, --max-replies, --send-time, --max-message, --max-body and --max-header must be more than nothing")}
+	if l.Connections < 1 || l.Calls < 1 || l.Replies < 1 || l.Send <= 0 || l.Read <= 0 || l.Message < 1 || l.Body < 1 || l.Header < 1 || l.Header > math.MaxInt32 {
+		return nil, nil, usageError{fmt.Errorf("--max-connections, --max-calls, --max-replies, --send-time, --request-time, --max-message, --max-body and --max-header must be more than nothing")}
 	}
 	if l.Rate == 0 {
 		for name, limit := range map[string]*int{"address-connections": &l.AddressConnections, "address-calls": &l.AddressCalls, "address-replies": &l.AddressReplies} {

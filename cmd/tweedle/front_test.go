@@ -41,7 +41,7 @@ func TestTheLimitsOfTheDoorCanBeSet(t *testing.T) {
 		t.Errorf("limits %+v, %v, %v", l, f.cfg.Proxies, f.cfg.Origins)
 	}
 	for _, bad := range []string{
-		"--rate-limit=-1", "--max-connections=0", "--max-calls=0", "--max-replies=0", "--address-calls=-1", "--address-replies=-1", "--send-time=0s", "--max-message=0", "--max-body=0", "--max-header=0", "--address-connections=-1", "--trusted-proxy=proxy.example", "--trusted-proxy=10.0.0.7/33",
+		"--rate-limit=-1", "--max-connections=0", "--max-calls=0", "--max-replies=0", "--address-calls=-1", "--address-replies=-1", "--send-time=0s", "--request-time=0s", "--max-message=0", "--max-body=0", "--max-header=0", "--address-connections=-1", "--trusted-proxy=proxy.example", "--trusted-proxy=10.0.0.7/33",
 		"--cors-origin=explorer.example", "--cors-origin=https://explorer.example/", "--cors-origin=null",
 	} {
 		if _, err := settled(t, genesisFlag, bad); err == nil || strings.Contains(err.Error(), "\n") {

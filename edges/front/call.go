@@ -121,7 +121,10 @@ func (g *Guard) tap(ctx context.Context, info *tap.Info) (context.Context, error
 		return ctx, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	waiting := time.AfterFunc(g.limits.Read, cancel)
+	waiting := time.AfterFunc(g.limits.Read, func() {
+		g.Refuse(limitRead, who.String())
+		cancel()
+	})
 	context.AfterFunc(ctx, func() { // grpc ends the context with the call
 		waiting.Stop()
 		leave()

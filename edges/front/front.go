@@ -81,6 +81,8 @@ type Options struct {
 	// Origins are the web pages whose scripts may read REST answers, as in
 	// "https://explorer.example", or "*"; empty: none.
 	Origins []string
+	// Door stands before the names of limits in log and metric, where no flag sets them; empty: none.
+	Door    string
 	Log     *slog.Logger // nil: silent
 	Metrics *Metrics     // nil: not counted
 }
@@ -124,7 +126,7 @@ func New(l Limits, o Options) *Guard {
 // Log returns the guard's logger, which is never nil.
 func (g *Guard) Log() *slog.Logger { return g.options.Log }
 
-// Names of the limits, in the log and as the metric's label; each is the flag that sets it.
+// Names of the limits, in the log and as the metric's label; each is the flag that sets it, but for an [Options.Door].
 const (
 	limitConnections        = "max-connections"
 	limitAddressConnections = "address-connections"
@@ -134,6 +136,7 @@ const (
 	limitAddressReplies     = "address-replies"
 	limitRate               = "rate-limit"
 	limitSend               = "send-time"
+	limitRead               = "request-time"
 	limitMessage            = "max-message"
 	limitBody               = "max-body"
 	limitHeader             = "max-header"
@@ -142,7 +145,7 @@ const (
 // LimitNames lists them.
 func LimitNames() []string {
 	return []string{
-		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend, limitMessage, limitBody, limitHeader,
+		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend, limitRead, limitMessage, limitBody, limitHeader,
 	}
 }
 
@@ -152,6 +155,9 @@ const tellEvery = time.Minute
 // Refuse counts that the limit of this name held somebody back, and logs it
 // if that was not told in the last minute.
 func (g *Guard) Refuse(limit, who string) {
+	if g.options.Door != "" {
+		limit = g.options.Door + " " + limit
+	}
 	g.options.Metrics.refuse(limit)
 	if times := g.refused.Add(limit, time.Now()); times > 0 {
 		g.options.Log.Warn("a limit holds clients back", "limit", limit, "last", who, "times", times)

@@ -18,6 +18,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -405,6 +407,9 @@ func TestACallWithoutItsRequestEnds(t *testing.T) {
 	if time.Since(begun) < l.Read {
 		t.Error("they had no time for their requests")
 	}
+	if n := d.refused(limitRead); n != 60 || d.log.count("limit=request-time last=127.0.0.1/32") != 1 {
+		t.Errorf("%v requests that do not come are counted: %s", n, d.log.all.String())
+	}
 	d.until("the calls are given back", func() bool { return d.held(d.guard.calls) == 0 })
 }
 
@@ -445,8 +450,12 @@ func TestAnAnswerHasItsTime(t *testing.T) {
 		},
 	}
 	d := open(t, l, s)
+	begun := time.Now()
 	_, err := ask(short(t), d.dial())
 	wantCode(t, err, codes.DeadlineExceeded, "deadline")
+	if took := time.Since(begun); took > 20*time.Second { // the client's own is 30 s
+		t.Errorf("it has %v", took)
+	}
 	if code, _ := d.get(d.web()); code != http.StatusGatewayTimeout {
 		t.Error(code)
 	}
@@ -646,6 +655,7 @@ func TestASocketThatNobodyReadsIsClosed(t *testing.T) {
 	near, far := net.Pipe() // takes nothing before it is read
 	t.Cleanup(func() { _ = far.Close() })
 	c := &conn{Conn: near, every: l.Send, release: func() {}, replies: map[*reply]struct{}{}}
+	defer time.AfterFunc(20*time.Second, func() { _ = far.Close() }).Stop() // a write without a deadline ends too
 	if _, err := c.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error(err)
 	}
@@ -673,6 +683,53 @@ func TestClientsThatSayNothingAreCutOff(t *testing.T) {
 		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("after %q the connection is still open", c.text)
 		}
+	}
+	if n := d.refused(limitRead); n != 1 {
+		t.Errorf("%v bodies that do not come are counted", n)
+	}
+}
+
+// The operator's pages have a door with fixed limits, which are counted and named as its own.
+func TestTheOperatorsDoorIsLimitedAndSaysSo(t *testing.T) {
+	log, registry := &lines{}, prometheus.NewRegistry()
+	m := NewMetrics("test", registry)
+	l, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Operations(ctx, l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), time.Second, textLog(log), m)
+	}()
+	client := &http.Client{Transport: &http.Transport{}}
+	refused := 0
+	for range 150 {
+		r, err := http.NewRequest(http.MethodGet, "http://"+l.Addr().String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Forwarded-For", "192.0.2.1") // a proxy that nobody named is one client, on this machine too
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	client.CloseIdleConnections()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	var counted dto.Metric
+	if err := m.limited.WithLabelValues("operations rate-limit").Write(&counted); err != nil {
+		t.Fatal(err)
+	}
+	if n := counted.GetCounter().GetValue(); refused == 0 || n != float64(refused) || log.count(`limit="operations rate-limit"`) != 1 {
+		t.Errorf("%d are refused, %v counted: %s", refused, n, log.all.String())
 	}
 }
 

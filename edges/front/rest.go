@@ -110,6 +110,9 @@ func (g *Guard) bounded(next http.Handler) http.Handler {
 			refuse(w, http.StatusRequestEntityTooLarge, status.Error(codes.ResourceExhausted, "request is too large"))
 			return
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			g.Refuse(limitRead, out.from.String())
+		}
 		if err != nil {
 			refuse(w, http.StatusBadRequest, status.Error(codes.InvalidArgument, "request cannot be read"))
 			return

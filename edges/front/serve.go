@@ -53,12 +53,13 @@ func (g *Guard) ServeHTTP(ctx context.Context, s *http.Server, l net.Listener) e
 }
 
 // Operations serves an operator's pages, like metrics, until ctx ends: h to a
-// few clients, with the time that a call may take.
-func Operations(ctx context.Context, l net.Listener, h http.Handler, call time.Duration, log *slog.Logger) error {
+// few clients, with the time that a call may take. Its limits are fixed, and counted in m as those of
+// a door of its own.
+func Operations(ctx context.Context, l net.Listener, h http.Handler, call time.Duration, log *slog.Logger, m *Metrics) error {
 	g := New(Limits{
 		Connections: 128, AddressConnections: 16, Calls: 128, AddressCalls: 16, Replies: 32 << 20, AddressReplies: 16 << 20,
 		Rate: 20, Burst: 100, Header: 16 << 10, Body: 16 << 10, Speed: 32 << 10,
 		Handshake: 5 * time.Second, Read: 10 * time.Second, Call: call, Send: 30 * time.Second, Idle: restIdle,
-	}, Options{Log: log.With("listener", "operations")})
+	}, Options{Door: "operations", Log: log, Metrics: m})
 	return g.ServeHTTP(ctx, g.HTTP(h), l)
 }

@@ -25,14 +25,15 @@ func BenchmarkValidation(b *testing.B) {
 			}
 			defer h.Close()
 			h.Register(Topic{Name: "t", MaxSize: MaxMessageSize}, func(context.Context, PeerID, []byte) Verdict { return Accept() })
-			validate := (&gossip{host: h}).validator(h.topics["t"])
+			validate := (&gossip{host: h, copies: copies{open: make(map[string]*unjudged)}}).validator(h.topics["t"])
 			topic, data := "t", make([]byte, size)
 			m := &pubsub.Message{Message: &pb.Message{Data: data, Topic: &topic}}
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for i := uint64(0); b.Loop(); i++ {
 				binary.LittleEndian.PutUint64(data, i)
-				_ = messageID(topic, data)
+				id := messageID(topic, data)
+				m.ID = string(id[:])
 				if validate(b.Context(), "peer", m) != pubsub.ValidationAccept {
 					b.Fatal("it is not accepted")
 				}

@@ -44,6 +44,7 @@ type book struct {
 	max     int
 	entries map[PeerID]*bookEntry
 	changed bool // since the last snapshot
+	full    meter
 }
 
 type bookEntry struct {
@@ -111,7 +112,11 @@ func (b *book) fits(addr ma.Multiaddr) bool {
 			n++
 		}
 	}
-	return n < MaxBookPerAddress
+	if n >= MaxBookPerAddress {
+		b.full.met(limitBookAddress)
+		return false
+	}
+	return true
 }
 
 // blockOf returns what one owner has at least: an IPv4 address, or an IPv6 /56 block. It is invalid for
@@ -153,10 +158,12 @@ func (b *book) hear(p peer.AddrInfo, source PeerID, now time.Time) {
 			told++
 		}
 	}
-	if told >= MaxBookPerSource || !b.fits(p.Addrs[0]) || !b.makeRoom(false, false) {
-		return
+	switch {
+	case told >= MaxBookPerSource:
+		b.full.met(limitBookSource)
+	case b.fits(p.Addrs[0]) && b.makeRoom(false, false):
+		b.entries[p.ID] = &bookEntry{addr: p.Addrs[0], source: source, next: now}
 	}
-	b.entries[p.ID] = &bookEntry{addr: p.Addrs[0], source: source, next: now}
 }
 
 // makeRoom reports whether there is room for one more, after it evicted one if it had to: hearsay, of the
@@ -179,6 +186,7 @@ func (b *book) makeRoom(answered, met bool) bool {
 		}
 	}
 	if worst == nil {
+		b.full.met(limitBook)
 		return false
 	}
 	delete(b.entries, victim)

@@ -59,6 +59,7 @@ func TestOneAddressNeitherFillsNorEmptiesTheBook(t *testing.T) {
 	for name, full := range map[string]bool{"full": true, "half full": false} {
 		t.Run(name, func(t *testing.T) {
 			b, now := newBook("self", MaxBook), bookStart
+			met := meets(b)
 			honest := MaxBook
 			if !full {
 				honest /= 2
@@ -80,8 +81,8 @@ func TestOneAddressNeitherFillsNorEmptiesTheBook(t *testing.T) {
 					t.Fatalf("peer %d of %d was forgotten", i, honest)
 				}
 			}
-			if got := b.len() - honest; got > MaxBookPerAddress {
-				t.Errorf("one address has %d places, its share is %d", got, MaxBookPerAddress)
+			if got := b.len() - honest; got > MaxBookPerAddress || (met[limitBookAddress] > 0) == full || (met[limitBook] > 0) != full {
+				t.Errorf("one address has %d places, its share is %d; counted %v", got, MaxBookPerAddress, met)
 			}
 			hostile := ma.StringCast("/ip4/90.1.1.1")
 			for _, p := range b.due(8, now.Add(time.Hour), nobody) {
@@ -93,24 +94,33 @@ func TestOneAddressNeitherFillsNorEmptiesTheBook(t *testing.T) {
 	}
 }
 
+// meets counts which limits of a book are met.
+func meets(b *book) map[string]int {
+	met := make(map[string]int)
+	b.full = func(limit string) { met[limit]++ }
+	return met
+}
+
 func TestAFullBookRemembersWhoAnsweredAndWhoIsConnected(t *testing.T) {
 	b := newBook("self", 3)
+	met := meets(b)
 	for i := range 3 {
 		b.meet(someone(i).ID, someone(i).Addrs[0], false, bookStart.Add(time.Duration(i)*time.Second))
 	}
 	b.meet(someone(9).ID, someone(9).Addrs[0], true, bookStart.Add(time.Minute))
-	if b.len() != 3 || b.entries[someone(9).ID] != nil {
-		t.Error("somebody who is connected gave way")
+	if b.len() != 3 || b.entries[someone(9).ID] != nil || met[limitBook] != 1 {
+		t.Errorf("somebody who is connected gave way; counted %v", met)
 	}
 }
 
 func TestOneSourceFillsOnlyItsShare(t *testing.T) {
 	b := newBook("self", MaxBook)
+	met := meets(b)
 	for i := range 2 * MaxBookPerSource {
 		b.hear(someone(i), "liar", bookStart)
 	}
-	if b.len() != MaxBookPerSource {
-		t.Errorf("one source filled %d places, limit %d", b.len(), MaxBookPerSource)
+	if b.len() != MaxBookPerSource || met[limitBookSource] != MaxBookPerSource {
+		t.Errorf("one source filled %d places, limit %d; counted %v", b.len(), MaxBookPerSource, met)
 	}
 	b.hear(someone(1000), "other", bookStart)
 	if b.entries[someone(1000).ID] == nil {

@@ -21,7 +21,8 @@ const (
 type copies struct {
 	mu     sync.Mutex
 	open   map[string]*unjudged // by id
-	unseen []*unjudged          // those that nobody waits with any more, the oldest first; some are judged by now
+	full   meter
+	unseen []*unjudged // those that nobody waits with any more, the oldest first; some are judged by now
 }
 
 // unjudged is a message that nobody has judged yet.
@@ -57,7 +58,10 @@ func (c *copies) again(id string, from PeerID) bool {
 		return false
 	case u.idle:
 		return true
-	case len(u.bringer) < maxBringers && !slices.Contains(u.bringer, from):
+	case slices.Contains(u.bringer, from):
+	case len(u.bringer) >= maxBringers:
+		c.full.met(limitCopies)
+	default:
 		u.bringer = append(u.bringer, from)
 		select {
 		case u.more <- struct{}{}:
@@ -97,6 +101,7 @@ func (u *unjudged) rest() bool {
 	u.idle = true
 	c.unseen = append(c.unseen, u)
 	if len(c.unseen) > maxUnseen {
+		c.full.met(limitCopies)
 		if oldest := c.unseen[0]; c.open[oldest.id] == oldest {
 			delete(c.open, oldest.id)
 		}

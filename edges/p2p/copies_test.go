@@ -7,7 +7,8 @@ import (
 
 // What nobody had a turn for is remembered, the newest of it.
 func TestMessagesThatNobodyHadATurnForAreBounded(t *testing.T) {
-	c := copies{open: make(map[string]*unjudged)}
+	met := 0
+	c := copies{open: make(map[string]*unjudged), full: func(string) { met++ }}
 	const n = 3 * maxUnseen
 	for i := range n {
 		id := fmt.Sprint(i)
@@ -29,13 +30,17 @@ func TestMessagesThatNobodyHadATurnForAreBounded(t *testing.T) {
 	if c.again("0", "b") || !c.again(fmt.Sprint(n-1), "b") {
 		t.Error("the oldest is remembered, or the newest is not")
 	}
+	if met == 0 {
+		t.Error("what is forgotten is not counted")
+	}
+	met = 0
 	u, _ := c.begin("judged", "a")
 	for i := range 2 * maxBringers {
 		c.again("judged", PeerID(fmt.Sprint(i)))
 	}
 	c.again("judged", "a")
-	if len(u.bringer) != maxBringers {
-		t.Errorf("%d peers wait with one message", len(u.bringer))
+	if len(u.bringer) != maxBringers || met != maxBringers+1 {
+		t.Errorf("%d peers wait with one message, %d are counted that do not", len(u.bringer), met)
 	}
 	u.end()
 	if c.again("judged", "z") {

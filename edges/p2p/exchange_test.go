@@ -45,7 +45,7 @@ func TestBadPeerListsAreRefused(t *testing.T) {
 	}
 	for name, b := range map[string]string{
 		"empty":         "",
-		"too many":      string(rune(MaxExchange+1)) + good[1:],
+		"too many":      string(rune(MaxExchange+1)) + strings.Repeat(good[1:], MaxExchange+1),
 		"count too big": "\x02" + good[1:],
 		"trailing byte": good + "x",
 		"truncated":     good[:len(good)-1],

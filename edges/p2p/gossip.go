@@ -183,7 +183,7 @@ type gossip struct {
 
 // startGossip joins all topics. All its goroutines end with ctx.
 func (h *Host) startGossip(ctx context.Context) (*gossip, error) {
-	g := &gossip{host: h, topics: make(map[string]*pubsub.Topic), copies: copies{open: make(map[string]*unjudged)}, ctx: ctx}
+	g := &gossip{host: h, topics: make(map[string]*pubsub.Topic), copies: copies{open: make(map[string]*unjudged), full: h.metrics.meet}, ctx: ctx}
 	places := 0
 	names := make([]string, 0, len(h.topics))
 	for name, t := range h.topics {

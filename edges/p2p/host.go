@@ -111,6 +111,7 @@ func New(cfg Config) (*Host, error) {
 		topics:    make(map[string]*topic),
 		servers:   make(map[string]*server),
 	}
+	h.book.full = h.metrics.meet
 	h.ctx, h.end = context.WithCancel(context.Background())
 	protected := make(map[PeerID]bool)
 	for _, s := range cfg.Bootnodes {

@@ -68,6 +68,23 @@ const (
 	limitConns   = "connections_of_peer"
 )
 
+// Limits that keep back no peer, and which no operator need be told of: what is over them is not remembered.
+const (
+	limitBook        = "known_addresses"
+	limitBookAddress = "known_addresses_of_address"
+	limitBookSource  = "known_addresses_of_source"
+	limitCopies      = "gossip_copies" // messages that nobody had a turn for, and peers that wait with one
+)
+
+// meter is told that a limit was met; nil is told nothing.
+type meter func(limit string)
+
+func (m meter) met(limit string) {
+	if m != nil {
+		m(limit)
+	}
+}
+
 // reporter is told by the resource manager what it allows and blocks. Blocked connections it names itself.
 type reporter func(limit string)
 
@@ -88,7 +105,7 @@ func (reporter) AllowMemory(int)                         {}
 
 // limited counts that a limit of the resource manager was met, and names it once a minute with what sets it.
 func (h *Host) limited(limit string) {
-	h.metrics.limited.WithLabelValues(limit).Inc()
+	h.metrics.meet(limit)
 	times := h.refusals.Add([2]string{"limit", limit}, time.Now())
 	if times == 0 {
 		return

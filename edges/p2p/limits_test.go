@@ -227,3 +227,136 @@ func TestLimitsOfAPeersConnectionsAreCountedAndNamed(t *testing.T) {
 		}
 	}
 }
+
+// What strangers and peers take together is bounded, and so is what comes from one address or one owner of
+// many: each limit is named, and who is told of it learns what allows more.
+func TestWhatAllTakeTogetherIsBounded(t *testing.T) {
+	const half, peers = 8, 4
+	fresh := func() (*Host, network.ResourceManager) {
+		cfg := loopbackConfig(t, "test")
+		cfg.MinPeers, cfg.MinOutbound, cfg.MaxPeers, cfg.MaxHalfOpen, cfg.MaxMemory = 1, 1, peers, half, MinMemory
+		h := newHost(t, cfg)
+		return h, h.libp2p.Network().ResourceManager()
+	}
+	h, rm := fresh()
+	// connect opens connections one after the other until one is refused, and returns how many there were and
+	// why. Those that pass belong to a peer each, or end at once.
+	connect := func(at string, pass, end bool) (n int, refused *errNoRoom) {
+		t.Helper()
+		for ; n < 1000; n++ {
+			text := at
+			if strings.Contains(at, "%") {
+				text = fmt.Sprintf(at, n)
+			}
+			c, err := rm.OpenConnection(network.DirInbound, false, ma.StringCast(text+"/udp/1/quic-v1"))
+			if err != nil {
+				return n, h.namedLimit(err)
+			}
+			if pass {
+				if err := c.SetPeer(PeerID(fmt.Sprint("peer ", n))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if end {
+				c.Done()
+			} else {
+				t.Cleanup(c.Done)
+			}
+		}
+		t.Fatalf("%s: a thousand are let in", at)
+		return n, nil
+	}
+	for _, c := range []struct {
+		what, at  string
+		pass, end bool
+		want      int
+		reason    string
+		setting   string
+	}{
+		{"strangers in all", "/ip4/5.0.%d.1", false, false, half, RefusedLimit, "--max-peers"},
+		{"connections in all", "/ip4/5.0.%d.1", true, false, 2*peers + half/2, RefusedLimit, "--max-peers"},
+		{"connections of an address", "/ip4/5.6.7.8", true, false, DefaultMaxConnsPerIP, RefusedAddress, "--peers-per-address"},
+		{"one after the other of an address", "/ip4/5.6.7.8", true, true, 2 * DefaultMaxConnsPerIP, RefusedRate, "--peers-per-address"},
+		{"connections of a /56", "/ip6/2a01:4f8:1:%x::1", true, false, DefaultMaxConnsPerIP, RefusedAddress, "--peers-per-address"},
+		{"one after the other of a /56", "/ip6/2a01:4f8:1:%x::1", true, true, 2 * DefaultMaxConnsPerIP, RefusedRate, "--peers-per-address"},
+		{"one after the other of a /48", "/ip6/2a01:4f8:1:%02x00::1", true, true, 16 * DefaultMaxConnsPerIP, RefusedRate, "--peers-per-address"},
+	} {
+		h, rm = fresh()
+		n, refused := connect(c.at, c.pass, c.end)
+		if n != c.want || refused.reason != c.reason || !strings.Contains(refused.text, c.setting) {
+			t.Errorf("%s: %d, want %d; then %s: %s", c.what, n, c.want, refused.reason, refused.text)
+		}
+	}
+
+	h, rm = fresh()
+	memory := 0
+	for i := range 2 * peers {
+		c, err := rm.OpenConnection(network.DirInbound, false, ma.StringCast(fmt.Sprintf("/ip4/5.0.%d.1/udp/1/quic-v1", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Done)
+		if err := c.SetPeer(PeerID(fmt.Sprint("peer ", i))); err != nil {
+			t.Fatal(err)
+		}
+		for memory < 4*MinMemory && c.ReserveMemory(1<<20, network.ReservationPriorityAlways) == nil {
+			memory += 1 << 20
+		}
+	}
+	if memory != MinMemory {
+		t.Errorf("%d peers have %d bytes, an eighth of %d each", 2*peers, memory, MinMemory)
+	}
+	c, err := rm.OpenConnection(network.DirInbound, false, ma.StringCast("/ip4/5.0.99.1/udp/1/quic-v1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Done)
+	if err := c.SetPeer("late"); err != nil {
+		t.Fatal(err)
+	}
+	if c.ReserveMemory(1<<10, network.ReservationPriorityAlways) == nil {
+		t.Error("there is more memory than the limit")
+	}
+
+	_, rm = fresh()
+	streams := func(said bool) (n int) {
+		for p := range 2 * peers {
+			for {
+				s, err := rm.OpenStream(PeerID(fmt.Sprint("peer ", p)), network.DirInbound)
+				if err != nil {
+					break
+				}
+				t.Cleanup(s.Done)
+				if said {
+					if err := s.SetProtocol("/x"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				n++
+			}
+		}
+		return n
+	}
+	if n := streams(false); n != 2*half {
+		t.Errorf("%d streams have not said what they are for, want %d", n, 2*half)
+	}
+	_, rm = fresh()
+	if n := streams(true); n != peers*MaxStreamsPerPeer {
+		t.Errorf("%d streams in all, want %d", n, peers*MaxStreamsPerPeer)
+	}
+}
+
+// What a host does not remember of its peers is counted, by the limit that was met.
+func TestWhatIsNotRememberedIsCounted(t *testing.T) {
+	h := newHost(t, loopbackConfig(t, "test"))
+	for i := range MaxBookPerSource + 2 {
+		h.book.hear(someone(i), "liar", bookStart)
+	}
+	var counted dto.Metric
+	if err := h.metrics.limited.WithLabelValues(limitBookSource).Write(&counted); err != nil {
+		t.Fatal(err)
+	}
+	if n := counted.GetCounter().GetValue(); n != 2 {
+		t.Errorf("%v are counted, want 2", n)
+	}
+}

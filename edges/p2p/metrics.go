@@ -37,7 +37,7 @@ func newHostMetrics() *hostMetrics {
 	}
 	m := &hostMetrics{
 		refused:     counter("refused_connections_total", "Connections closed before or at the hello.", "direction", "reason"),
-		limited:     counter("limited_total", "Times that a limit of what a peer does with its connections was met.", "limit"),
+		limited:     counter("limited_total", "Times that a limit of what a peer does with its connections, or of what is remembered of peers, was met.", "limit"),
 		gossipIn:    counter("gossip_received_total", "Gossip messages received, by what became of them.", "topic", "verdict"),
 		gossipOut:   counter("gossip_sent_total", "Gossip messages queued for a peer.", "topic"),
 		gossipBytes: counter("gossip_received_bytes_total", "Payload bytes of new gossip messages.", "topic"),
@@ -49,12 +49,15 @@ func newHostMetrics() *hostMetrics {
 		gossipDrop: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "tweedle", Subsystem: "p2p", Name: "gossip_dropped_total",
 			Help: "Outbound gossip dropped because a peer's queue was full."}),
 	}
-	for _, limit := range []string{limitMemory, limitStreams, limitConns} {
+	for _, limit := range []string{limitMemory, limitStreams, limitConns, limitBook, limitBookAddress, limitBookSource, limitCopies} {
 		m.limited.WithLabelValues(limit)
 	}
 	m.bytesIn, m.out = m.bytes.WithLabelValues("in"), m.bytes.WithLabelValues("out")
 	return m
 }
+
+// meet counts that a limit was met.
+func (m *hostMetrics) meet(limit string) { m.limited.WithLabelValues(limit).Inc() }
 
 // collectors returns all metrics, with the gauges that read the host's state when they are scraped.
 func (h *Host) collectors() []prometheus.Collector {

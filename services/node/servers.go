@@ -27,6 +27,7 @@ type servers struct {
 	private    net.Listener // for the operator with a token; nil if there is none
 	admin      *front.Admin // on private
 	pages      http.Handler // on operations
+	metrics    *front.Metrics
 	log        *slog.Logger
 }
 
@@ -58,6 +59,7 @@ func (n *Node) listen() (_ *servers, err error) {
 	}
 	guard := n.cfg.Front
 	guard.Log, guard.Metrics = n.log, front.NewMetrics("tweedle_node", n.registry)
+	s.metrics = guard.Metrics
 	s.api, err = api.New(api.Config{
 		GRPC: s.grpc, REST: s.rest, Network: n.activation.Network, Schedule: n.schedule, VM: n.vmParams,
 		Version: n.cfg.Version, Store: n.db.Public(), Node: n, Gateway: n, Events: n.events, Log: n.log,
@@ -74,7 +76,7 @@ func (s *servers) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.api.Run(ctx) })
 	if s.operations != nil {
-		group.Go(func() error { return front.Operations(ctx, s.operations, s.pages, answerTimeout, s.log) })
+		group.Go(func() error { return front.Operations(ctx, s.operations, s.pages, answerTimeout, s.log, s.metrics) })
 	}
 	if s.private != nil {
 		group.Go(func() error { return s.admin.Serve(ctx, s.private) })

@@ -132,10 +132,12 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 	if ls.metrics != nil {
 		mux := http.NewServeMux()
 		registry.ServeMetrics(mux)
-		g.Go(func() error { return front.Operations(ctx, ls.metrics, mux, scrapeTime, cfg.Log) })
+		g.Go(func() error { return front.Operations(ctx, ls.metrics, mux, scrapeTime, cfg.Log, api.Front.Metrics) })
 	}
 	if ls.profile != nil {
-		g.Go(func() error { return front.Operations(ctx, ls.profile, profiler(), profileTime, cfg.Log) })
+		g.Go(func() error {
+			return front.Operations(ctx, ls.profile, profiler(), profileTime, cfg.Log, api.Front.Metrics)
+		})
 	}
 	kernel, _ := posw.Kernel() // Run looked at the error
 	cfg.Log.Info("the PoET server is up", "name", service.Info().PoetID.String(), "grpc", ls.grpc.Addr().String(), "rest", ls.rest.Addr().String(),
