@@ -101,7 +101,7 @@ $(addprefix nightly-simulator-,1 2 3 4 5 6 7 8): nightly-simulator-%: # 2,500 se
 	TWEEDLE_SIM_PART=$* $(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
 nightly-twins: # every scenario of twins among five others
 	$(NIGHTLY_TEST) -run '^TestTwinScenariosAreCountedAndSampled$$' ./sim
-nightly-beacon: # 1,000 seeds of each lie about the beacon, the worst of them by rounds, and who grinds it
+nightly-beacon: # 2,500 seeds of each lie about the beacon, the worst of them by rounds, and who grinds it
 	$(NIGHTLY_TEST) -run '^(TestAThirdOfTheWeightCannotSplitTheBeacon|TestRoundsAreWhatEndsADispute|TestNobodyChoosesAmongMoreThanAllowed)$$' ./protocol/beacon
 nightly-hare: # 20,000 layers with liars of every kind, and 5,000 scenarios of twins
 	$(NIGHTLY_TEST) -run '^(TestLessThanAThirdCannotSplitHare|TestMoreThanAThirdAndASlowNetworkAreSurvived|TestEveryLieInEveryWeather|TestTwinsCannotSplitHare)$$' ./protocol/hare

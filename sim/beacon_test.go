@@ -96,6 +96,15 @@ func TestAnEmptyEpochHasTheFallback(t *testing.T) {
 	}
 }
 
+// Who restarts knows few of those who take part at first, as one of them itself: what two thirds of these say is no
+// beacon (seeds 428 and 449 of the campaign, shrunk).
+func TestAFewThatAreKnownAtARestartFindNoBeacon(t *testing.T) {
+	play(t, Options{Seed: 428, Nodes: 9, Epochs: 4, Hostile: []string{}, Strangers: []string{"cheap-poets"}, Poets: []string{}, Clients: []string{"junk"},
+		Faults: &Faults{Latency: 60 * time.Millisecond, Loss: 0.1, Crashes: 2, Splits: 1, Skew: 168 * time.Millisecond}})
+	play(t, Options{Seed: 449, Nodes: 20, Epochs: 10, Hostile: []string{"beacon-withheld", "silent", "beacon-two-faces"}, Strangers: []string{"empty-peer", "cheap-poets"},
+		Poets: []string{"lies", "omits"}, Clients: []string{"junk"}, Faults: &Faults{Latency: 22 * time.Millisecond, Loss: 0.1, Crashes: 3, Skew: 198 * time.Millisecond}})
+}
+
 // signatures keeps what a node has to sign about beacons.
 type signatures struct {
 	honesty

@@ -305,7 +305,7 @@ func seeds(short uint64) uint64 {
 func TestAThirdOfTheWeightCannotSplitTheBeacon(t *testing.T) {
 	for name, lie := range lies {
 		t.Run(name, func(t *testing.T) {
-			n, bad := seeds(40), 0
+			n, bad := seeds(100), 0
 			for seed := range n {
 				w := newWorld(seed, 9, 3)
 				w.sends = lie

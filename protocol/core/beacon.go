@@ -15,6 +15,7 @@ import (
 type beacons struct {
 	known    map[types.Epoch]*types.Beacon // as stored; nil if it is not
 	run      *beacon.Machine               // nil: not here
+	by       *activation.Electorate        // of run
 	target   types.Epoch                   // of run
 	start    time.Time                     // of run
 	learn    *beacon.Ballots               // nil: nothing was declared yet
@@ -66,13 +67,14 @@ func (m *Machine) beginBeacon() {
 	if b.of != e {
 		b.learn = nil
 	}
-	if _, known := m.Beacon(e + 1); b.run != nil || known || !m.synced {
+	if _, known := m.Beacon(e + 1); known || !m.synced {
 		return
 	}
 	el := m.registry.Own(e, m.now)
-	if el == nil {
+	if el == nil || b.run != nil && b.by == el {
 		return
 	}
+	b.by = el // after a restart it may have been that of the few whose ATXs were here
 	b.target, b.start = e+1, m.cfg.Schedule.EpochStart(e)
 	timely := b.start.Add(-2 * activation.Cut(m.cfg.Schedule))
 	members := make([]beacon.Member, 0, len(el.Members))
@@ -115,7 +117,7 @@ func (m *Machine) stepBeacon() {
 		return
 	}
 	switch yes, found := b.run.Result(); {
-	case !found:
+	case !found || b.by != m.registry.Own(b.target-1, m.now): // two thirds of a few are nothing
 		m.event(BeaconFailed{b.target})
 	case len(yes) == 0:
 		m.fix(b.target, beacon.Fallback(m.cfg.Activation.Golden, b.target))
