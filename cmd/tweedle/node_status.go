@@ -313,7 +313,7 @@ func join(layers []uint32) string {
 
 func earnings(s *telemetry.Smesher) string {
 	if s.Earned.Layers == 0 {
-		return "none yet; they go to " + s.Coinbase
+		return "none yet; they go\n          to " + s.Coinbase
 	}
-	return fmt.Sprintf("%s in %s, the last in layer %d, to %s", formatAmount(s.Earned.Smidges), count(s.Earned.Layers, "layer"), s.Earned.Last, s.Coinbase)
+	return fmt.Sprintf("%s in %s, the last in layer %d\n          to %s", formatAmount(s.Earned.Smidges), count(s.Earned.Layers, "layer"), s.Earned.Last, s.Coinbase)
 }

@@ -34,7 +34,8 @@ func TestANodesStatusIsToldInWords(t *testing.T) {
 	want := `network   local-1, layer 57 of epoch 5, applied up to layer 56, 1 peer
 node      in sync: peers confirm it
 smesher   95a0dd57
-rewards   1.5SMH in 3 layers, the last in layer 56, to stest1qq
+rewards   1.5SMH in 3 layers, the last in layer 56
+          to stest1qq
 ATX       of epoch 5 in the making
 now       proving (ATX of epoch 5): 32 nonces; the ATX must be heard at 12:00:45Z, in 45s
 PoETs     http://a:1: member of round 4
@@ -54,7 +55,7 @@ slots     4 in epoch 5, next in layers 58, 59
 		"published":       {func(v *nodeView) { five := uint32(5); v.Smesher.LastATX = &five }, "ATX       published for epoch 5: it counts in epoch 6"},
 		"late":            {func(v *nodeView) { v.Smesher.PublishBy = "2026-11-27T11:59:00Z" }, "none for epoch 5, so nothing is earned in epoch 6"},
 		"nothing is made": {func(v *nodeView) { v.Smesher.Making = nil }, "none for epoch 5, so nothing is earned in epoch 6"},
-		"no reward":       {func(v *nodeView) { v.Smesher.Earned = telemetry.Earned{} }, "rewards   none yet; they go to stest1qq"},
+		"no reward":       {func(v *nodeView) { v.Smesher.Earned = telemetry.Earned{} }, "rewards   none yet; they go\n          to stest1qq"},
 		"no slots":        {func(v *nodeView) { v.Smesher.Slots = nil }, "slots     none known in epoch 5"},
 		"slots are over":  {func(v *nodeView) { v.Smesher.Slots = []uint32{51} }, "slots     1 in epoch 5, all of them past"},
 		"behind":          {func(v *nodeView) { v.Node.Synced, v.Node.SyncReason = false, "no peers" }, "node      NOT in sync: no peers"},
