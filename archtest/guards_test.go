@@ -264,7 +264,7 @@ func guards() []guard {
 			"edges/p2p", "TestGossipVerdictsAndLimits"},
 		{"D6", "edges/p2p/penalty.go", "\tif !g.penalties.banned(p, time.Now()) {\n", "\tif true {\n",
 			"edges/p2p", "TestABannedPeerIsKeptOut"},
-		{"D6", "edges/p2p/penalty.go", "!ok && len(ps.points) >= ps.max", "false",
+		{"D6", "edges/p2p/penalty.go", "!ok && len(ps.points) >= ps.max", "!ok && false",
 			"edges/p2p", "TestPenaltiesBanForgiveAndMakeRoom"},
 		{"D6", "edges/p2p/copies.go", "\tif len(c.unseen) > maxUnseen {\n", "\tif false {\n",
 			"edges/p2p", "TestMessagesThatNobodyHadATurnForAreBounded"},
