@@ -72,10 +72,12 @@ var wordings = []struct {
 	{regexp.MustCompile("error parsing regexp: (.*?): `([^`]*)`"), `"$2" is no regular expression: $1`},
 	// Files.
 	{regexp.MustCompile(`(/[^:\s]*|[^:\s/]+)\.[A-Z2-7]{8}\.tmp\b`), "$1"}, // written before it has its name
+	{regexp.MustCompile(`invalid character '.+?' after top-level value`), "something follows its end"},
 	{regexp.MustCompile(`invalid character '(.+?)' .*?(\)|$|: )`), "it is not JSON, from the $1 on$2"},
 	{regexp.MustCompile(`unexpected end of JSON input|unexpected EOF`), "it ends too early"},
 	{regexp.MustCompile(`: EOF($|\)|:)`), ": it ends too early$1"},
 	{regexp.MustCompile(`json: unknown field`), "unknown field"},
+	{regexp.MustCompile(`proto:[\s\x{a0}]+(?:\(line \d+:\d+\): )?unknown field "([^"]*)"`), `unknown field "$1"`},
 	{regexp.MustCompile(`proto:[\s\x{a0}].*`), "it cannot be decoded"}, // the rest is worded otherwise in each build
 	{regexp.MustCompile(`archive/tar: invalid tar header|gzip: invalid (?:header|checksum)`), "it is damaged, or no archive of this kind"},
 	{regexp.MustCompile(`sqlite: (?:open "([^"]*)"|\w+(?: "[^"]*")?): `), "$1: "},

@@ -485,11 +485,11 @@ func TestBadHTTPGetsItsStatus(t *testing.T) {
 		http             int
 		reason           string
 	}{
-		{"no JSON", "/v1/transaction/submittransaction", `{"transaction":`, 400, "unexpected"},
+		{"no JSON", "/v1/transaction/submittransaction", `{"transaction":`, 400, "not JSON: it ends too early"},
 		{"not base64", "/v1/transaction/submittransaction", `{"transaction":"%%%"}`, 400, "invalid value"},
 		{"misspelt field", "/v1/transaction/submittransaction", `{"transactoin":""}`, 400, "unknown field"},
 		{"wrong type", "/v1/globalstate/account", `{"accountId":7}`, 400, "unexpected token"},
-		{"two values", "/v1/globalstate/account", `{} {}`, 400, "after top-level value"},
+		{"two values", "/v1/globalstate/account", `{} {}`, 400, "something follows its end"},
 		{"unknown path", "/v1/globalstate/everything", `{}`, 404, "Not Found"},
 		{"too large", "/v1/transaction/submittransaction", `{"transaction":"` + strings.Repeat("A", 300<<10) + `"}`, 413, "too large"},
 		{"an id of 31 bytes", "/v1/transaction/transactionsstate", `{"transactionId":[{"id":"` + base64.StdEncoding.EncodeToString(make([]byte, 31)) + `"}]}`, 400, "31 bytes"},

@@ -471,7 +471,7 @@ func TestAnAnswerHasItsTime(t *testing.T) {
 		c.Limits.Call = 20 * time.Millisecond
 		c.Node = stuck{c.Node}
 	})
-	wantStatus(t, s.submit(t, vm.Spawn(s.signer(0), 0, 1)), codes.DeadlineExceeded, "deadline")
+	wantStatus(t, s.submit(t, vm.Spawn(s.signer(0), 0, 1)), codes.DeadlineExceeded, "no answer in time")
 	code, body := s.post(t, "/v1/transaction/submittransaction", `{"transaction":"AAAA"}`)
 	if code != http.StatusGatewayTimeout || body["code"] != float64(codes.DeadlineExceeded) {
 		t.Errorf("HTTP %d %v", code, body)
