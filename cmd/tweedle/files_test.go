@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tweedle/base/telemetry"
+	"tweedle/base/words"
 	"tweedle/edges/preset"
 	"tweedle/edges/smeshing"
 	"tweedle/edges/store"
@@ -99,7 +100,7 @@ func (w *warnings) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Key == "err" || a.Key == "error" {
-			text += ": " + a.Value.String()
+			text += ": " + words.Plain(a.Value.String()) // as telemetry.NewLog does
 		}
 		return true
 	})

@@ -264,7 +264,7 @@ func certificate(d types.Decision, signatures []types.CertifySignature) *types.C
 // Enough tells whether weight is more than two thirds of total.
 func Enough(weight, total uint64) bool {
 	// weight > total*2/3 without overflow: total - weight < weight/2, rounded up.
-	return weight <= total && total-weight < (weight+1)/2 || weight > total
+	return weight <= total && total-weight < weight-weight/2 || weight > total
 }
 
 // Reasons why a certificate is not valid.

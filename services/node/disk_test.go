@@ -423,11 +423,16 @@ func TestOneDiskErrorEndsTheNodeAndCostsNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("SKIPPED under -race: its runtime crashes with synctest, golang/go#78156; run it without")
 	}
-	d := makeDiskWorld(t, 8)
-	running, all := d.play(t, diskCase{})
-	for _, file := range []string{"state.db", "local.db"} {
-		if !slices.Contains(running.writes, "sync "+file) {
-			t.Errorf("no checkpoint of %s is among %d writes: begin at another epoch", file, len(running.writes))
+	var d diskWorld
+	var running, all operations
+	for _, epoch := range []types.Epoch{10, 8, 9, 7, 5, 6, 11, 12, 0} { // when a log is taken over differs a little from run to run
+		if epoch == 0 {
+			t.Fatalf("no checkpoint of both files is among %d writes: begin at other epochs", len(running.writes))
+		}
+		d = makeDiskWorld(t, epoch)
+		running, all = d.play(t, diskCase{})
+		if slices.Contains(running.writes, "sync state.db") && slices.Contains(running.writes, "sync local.db") {
+			break
 		}
 	}
 	cases := diskCases(all)
