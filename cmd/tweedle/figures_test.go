@@ -102,7 +102,7 @@ var noFigure = regexp.MustCompile(`SHA-256|RFC 3339|IPv[46]|August 2020|\(docs/d
 // dated are the numbers of lists, and lines that have the date of their measurement.
 var dated = regexp.MustCompile(`(?m)^ *\d+\. |^.*\d{4}-\d\d-\d\d.*$`)
 
-// prose returns a page without its blocks of commands, and each part in backquotes blank, unless it is in a claim.
+// prose returns a page without its blocks of commands, which have a test of their own.
 func prose(page string) string {
 	page = regexp.MustCompile("(?ms)^```.*?^```$").ReplaceAllString(page, "")
 	return regexp.MustCompile(`(?m)^ {4}.*$`).ReplaceAllString(page, "")
