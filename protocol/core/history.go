@@ -67,7 +67,7 @@ func (m *Machine) judgeDecision(from Peer, msg *decisionMessage) judgement {
 		m.convict(malfeasance.FromDecisions(before, msg.m))
 		return ignored(errTwice)
 	case err != nil:
-		return ignored(&EarlyError{err.Error()})
+		return ignored(&types.Early{Reason: err.Error()})
 	}
 	if cert != nil {
 		m.take(&parked{from: from, msg: &certMessage{cert: *cert}})

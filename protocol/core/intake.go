@@ -261,7 +261,7 @@ func (m *Machine) park(p *parked, names []syncer.Name) {
 	}
 }
 
-func (m *Machine) giveUp(p *parked, why string) { m.verdict(p, ignored(&EarlyError{why})) }
+func (m *Machine) giveUp(p *parked, why string) { m.verdict(p, ignored(&types.Early{Reason: why})) }
 
 // verdict ends a message. What we heard from ourselves and accept goes out.
 func (m *Machine) verdict(p *parked, j judgement) {
@@ -406,11 +406,6 @@ func (m *Machine) judge(p *parked) judgement {
 	panic("core: a message of no kind")
 }
 
-// EarlyError says why a message was not decided: nobody is to blame.
-type EarlyError struct{ Reason string }
+func early(reason string) error { return &types.Early{Reason: reason} }
 
-func (e *EarlyError) Error() string { return e.Reason }
-
-func early(reason string) error { return &EarlyError{reason} }
-
-var errBusy error = &EarlyError{"too much waits already for what it refers to"}
+var errBusy error = &types.Early{Reason: "too much waits already for what it refers to"}

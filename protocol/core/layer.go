@@ -88,7 +88,7 @@ func unknownSet(h types.Hash32) error { return &mesh.Unknown{ActiveSet: []types.
 func (m *Machine) verdictOf(err error) judgement {
 	var unknown *mesh.Unknown
 	var miss *activation.Missing
-	var soon *mesh.Early
+	var soon *types.Early
 	switch {
 	case errors.As(err, &unknown):
 		var names []syncer.Name

@@ -46,18 +46,12 @@ func (u *Unknown) Error() string {
 	return fmt.Sprintf("refers to %d ATXs, %d ballots and %d active sets that are not known", len(u.ATXs), len(u.Ballots), len(u.ActiveSet))
 }
 
-// Early is why a message is not decided, and nobody to blame: the class of
-// refusals that cost nothing.
-type Early struct{ Reason string }
-
-func (e *Early) Error() string { return e.Reason }
-
 // Reasons why nothing is said about a proposal.
 var (
-	ErrNotNow    error = &Early{"proposal is not of this layer"}
-	ErrBeacon    error = &Early{"ballot has another beacon"}
-	ErrNoBeacon  error = &Early{"the epoch's beacon is not known here"}
-	ErrActiveSet error = &Early{"ballot's active set is less than two thirds of what is known here"}
+	ErrNotNow    error = &types.Early{Reason: "proposal is not of this layer"}
+	ErrBeacon    error = &types.Early{Reason: "ballot has another beacon"}
+	ErrNoBeacon  error = &types.Early{Reason: "the epoch's beacon is not known here"}
+	ErrActiveSet error = &types.Early{Reason: "ballot's active set is less than two thirds of what is known here"}
 )
 
 // Reasons why a proposal is wrong whatever one knows.
@@ -79,7 +73,7 @@ type Valid struct {
 
 // ValidateProposal checks a proposal, whose signatures were checked, at a time
 // (reference/protocol.md A5, A6), cheap rules first. The error is an *Unknown
-// if something is missing, an *Early if nobody is to blame, else a refusal. The
+// if something is missing, a *types.Early if nobody is to blame, else a refusal. The
 // proofs of its slots are left to the caller.
 func ValidateProposal(r Rules, v BallotView, now time.Time, p *types.Proposal) (Valid, error) {
 	b := &p.Ballot

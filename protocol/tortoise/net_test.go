@@ -141,7 +141,7 @@ func (n *network) take(to *member, b *Ballot) {
 	for {
 		err := to.Ballot(b)
 		var unknown *Unknown
-		var early *Early
+		var early *types.Early
 		switch {
 		case errors.As(err, &unknown):
 			for _, id := range unknown.Blocks {

@@ -71,18 +71,13 @@ func (u *Unknown) Error() string {
 	return fmt.Sprintf("ballot's votes refer to base %s and %d blocks that are not known", u.Base, len(u.Blocks))
 }
 
-// Early is why nothing is said about a ballot, and nobody to blame.
-type Early struct{ Reason string }
-
-func (e *Early) Error() string { return e.Reason }
-
 // Reasons why nothing is said about a ballot.
 var (
-	ErrKnown   error = &Early{"ballot is known"}
-	ErrLayer   error = &Early{"ballot is of a layer that is final or has not begun"}
-	ErrEpoch   error = &Early{"the weight of the ballot's epoch is not known yet"}
-	ErrForeign error = &Early{"ballot differs about layers that are final here"}
-	ErrFull    error = &Early{"ballot needs too much of the room for opinions"}
+	ErrKnown   error = &types.Early{Reason: "ballot is known"}
+	ErrLayer   error = &types.Early{Reason: "ballot is of a layer that is final or has not begun"}
+	ErrEpoch   error = &types.Early{Reason: "the weight of the ballot's epoch is not known yet"}
+	ErrForeign error = &types.Early{Reason: "ballot differs about layers that are final here"}
+	ErrFull    error = &types.Early{Reason: "ballot needs too much of the room for opinions"}
 )
 
 // Reasons why a ballot is wrong, whatever one knows.
@@ -149,7 +144,7 @@ func voteIn(list []types.Vote, l types.Layer) *types.Vote {
 
 // Ballot takes a ballot, whose own rules the caller has checked, and counts it
 // when it is due. The error is an *Unknown if something has to come first, an
-// *Early if nobody is to blame, else a refusal.
+// *types.Early if nobody is to blame, else a refusal.
 func (m *Machine) Ballot(b *Ballot) error {
 	s := m.slot(b.Layer)
 	total, weighed := m.epochs[m.epochOf(b.Layer)]

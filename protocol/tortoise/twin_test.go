@@ -393,7 +393,7 @@ func (n *mesh) give(b *Ballot) bool {
 	}
 	says, ok := n.w.read(b)
 	var unknown *Unknown
-	var early *Early
+	var early *types.Early
 	switch {
 	case err == nil:
 		if !ok {
