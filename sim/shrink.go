@@ -95,6 +95,9 @@ func smaller(o Options) (out []Options) {
 	if o.Age > 0 {
 		add(func(l *Options) { l.Age = 0 })
 	}
+	if o.BeaconRounds > 0 {
+		add(func(l *Options) { l.BeaconRounds = 0 })
+	}
 	if o.RealKeys {
 		add(func(l *Options) { l.RealKeys = false })
 	}
@@ -153,6 +156,9 @@ func (o Options) Command() string {
 	if o.Several > 0 {
 		fmt.Fprintf(b, " --several %d", o.Several)
 	}
+	if o.BeaconRounds > 0 {
+		fmt.Fprintf(b, " --beacon-rounds %d", o.BeaconRounds)
+	}
 	if o.RealKeys {
 		b.WriteString(" --real-keys")
 	}
@@ -169,9 +175,9 @@ func (o Options) Command() string {
 // Test is a test of the options, to be kept under a name that says what broke.
 func (o Options) Test() string {
 	o = Drawn(o)
-	return fmt.Sprintf("func TestSeed%d(t *testing.T) {\n\tplay(t, Options{Seed: %d, Nodes: %d, Epochs: %d, Age: %d, Late: %d, Several: %d, RealKeys: %v, Twins: %#v,\n"+
+	return fmt.Sprintf("func TestSeed%d(t *testing.T) {\n\tplay(t, Options{Seed: %d, Nodes: %d, Epochs: %d, Age: %d, Late: %d, Several: %d, BeaconRounds: %d, RealKeys: %v, Twins: %#v,\n"+
 		"\t\tHostile: %#v, Strangers: %#v, Poets: %#v, Clients: %#v,\n\t\tFaults: &Faults{Latency: %d, Loss: %v, Crashes: %d, Splits: %d, Skew: %d}})\n}",
-		o.Seed, o.Seed, o.Nodes, o.Epochs, o.Age, o.Late, o.Several, o.RealKeys, o.Twins, o.Hostile, o.Strangers, o.Poets, o.Clients,
+		o.Seed, o.Seed, o.Nodes, o.Epochs, o.Age, o.Late, o.Several, o.BeaconRounds, o.RealKeys, o.Twins, o.Hostile, o.Strangers, o.Poets, o.Clients,
 		o.Faults.Latency, o.Faults.Loss, o.Faults.Crashes, o.Faults.Splits, o.Faults.Skew)
 }
 
@@ -195,6 +201,7 @@ func Parse(args []string, usage io.Writer) (o Options, seeds uint64, shrink bool
 	f.IntVar(&o.Age, "age", 0, "epochs that passed since genesis before anybody came")
 	f.IntVar(&o.Late, "late", 0, "of the nodes, so many join late, with nothing")
 	f.IntVar(&o.Several, "several", 0, "of the nodes, so many, the last, have two or three identities in turn")
+	f.IntVar(&o.BeaconRounds, "beacon-rounds", 0, "rounds of following votes about the beacon; 0 is as preset test has them")
 	f.BoolVar(&o.RealKeys, "real-keys", false, "sign with ed25519 and ECVRF instead of hashes")
 	list := func(to *[]string, name, what string) {
 		f.Func(name, what+", separated by commas; absent draws them, none is none", func(s string) error {

@@ -107,7 +107,7 @@ func campaign(seed uint64) Options {
 	if seed%4 == 0 {
 		return Options{Seed: seed}
 	}
-	return Options{Seed: seed, Nodes: 20, Epochs: 10}
+	return Options{Seed: seed, Nodes: 20, Epochs: 10, BeaconRounds: 2 + int(seed/4%3)}
 }
 
 // Seeds draw everything: weather, adversaries, clients. A run is one goroutine;

@@ -38,6 +38,9 @@ type Options struct {
 	Several int
 	Late    int // of the nodes, so many join when the others have had two epochs of ballots, or three quarters of the run
 
+	// BeaconRounds are those of following votes about the beacon. 0: as preset test has them.
+	BeaconRounds int
+
 	// Hostile are the strategies of the smeshers that do not keep the rules, one
 	// for each; together they have at most a fifth of the weight. Nil: drawn.
 	Hostile []string
@@ -259,6 +262,9 @@ func (w *world) rules() {
 		ProposalWindow: p.ProposalWindow, TxsPerProposal: p.TxsPerProposal,
 	}
 	w.cfg.Activation.Post.K2 = labels
+	if w.opts.BeaconRounds > 0 {
+		w.cfg.Beacon.Rounds = w.opts.BeaconRounds
+	}
 	w.poetry, w.grace = n.PoetSchedule(p), p.PoetGrace
 	for i, kind := range w.opts.Clients {
 		key, err := signing.NewSigner(signing.SeedFrom(clientSeed(i)), n.ID())
