@@ -10,10 +10,10 @@ LDFLAGS := -s -w
 # goroutines are still preempted.
 RACE := -race -cpu 1 ./base/... ./edges/... ./services/...
 PLAIN := ./values/... ./proofs/... ./protocol/... ./sim/... ./archtest ./cmd/... ./services/node
-FUZZTIME ?= 15s
+FUZZTIME ?= 2m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build watch testnet test compile test-packages test-network test-watch page-test test-arm64 test-intel nightly lint fuzz bench generate clean
+.PHONY: build watch testnet test compile test-packages test-network test-watch page-test test-arm64 test-intel nightly lint fuzz fuzz-short bench generate clean
 
 build: ## the program into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
@@ -128,7 +128,7 @@ nightly-crowd: # 100,000 handshakes at a node of a live network, from 65,536 add
 nightly-siege: # clients of every kind against every listener of a node and a PoET
 	$(NIGHTLY_TEST) -run '^TestClientsCannotBringTheDoorsDown$$' ./cmd/tweedle
 nightly-fuzz: # every fuzz target
-	./scripts/fuzz.sh 15s
+	$(MAKE) --no-print-directory fuzz-short
 nightly-network: # the real programs, and outside judges
 	$(MAKE) --no-print-directory test-network
 nightly-outages: # all PoETs gone at four moments; one of two paused
@@ -160,8 +160,11 @@ lint: ## formatting, vet (also for arm64), staticcheck
 	GOARCH=arm64 $(GO) vet ./proofs/...
 	$(GO) run $(STATICCHECK) ./...
 
-fuzz: ## every fuzz target for FUZZTIME
+fuzz: ## every fuzz target for FUZZTIME (2m)
 	./scripts/fuzz.sh $(FUZZTIME)
+
+fuzz-short: ## every fuzz target for 15 s
+	./scripts/fuzz.sh 15s
 
 bench: ## side by side with the reference; the last line is JSON
 	cd compat && $(GO) run ./cmd/bench

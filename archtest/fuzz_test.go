@@ -39,6 +39,16 @@ func TestWhatStrangersReachIsFuzzed(t *testing.T) {
 			t.Errorf("%q is listed, and not in the code any more", name)
 		}
 	}
+	// The night and `make fuzz-short` run all of them, of no list but the one that the script finds.
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range []string{`(?m)^fuzz-short:.*\n\t\./scripts/fuzz\.sh 15s$`, `(?m)^nightly-fuzz:.*\n\t\$\(MAKE\) --no-print-directory fuzz-short$`} {
+		if !regexp.MustCompile(rule).Match(makefile) {
+			t.Errorf("the Makefile has no %s", rule)
+		}
+	}
 	if len(found) < 70 {
 		t.Errorf("only %d ways in were found", len(found))
 	}
