@@ -64,8 +64,8 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.Int64Var(&f.cfg.MaxPeerMemory, "max-peer-memory", p2p.DefaultMaxMemory, "bytes that peers can make the network stack hold, one of them an eighth")
 	fl.BoolVar(&f.drillClock, "drill-clock", false, "for drills: the clock is ahead by the duration in the file drill-clock of --dir")
 	fl.BoolVar(&f.cfg.DrillNoPull, "drill-no-pull", false, "for drills: do not ask PoETs for their proofs, wait until the network brings them")
-	fl.StringVar(&f.cfg.GRPCListen, "grpc-listen", "127.0.0.1:9092", "address of the gRPC API; empty for none")
-	fl.StringVar(&f.cfg.RESTListen, "rest-listen", "127.0.0.1:9094", "address of the JSON API; empty for none")
+	pathVar(fl, &f.cfg.GRPCListen, "grpc-listen", "", "127.0.0.1:9092", "address of the gRPC API, host:port or unix:PATH; empty for none")
+	pathVar(fl, &f.cfg.RESTListen, "rest-listen", "", "127.0.0.1:9094", "address of the JSON API, host:port or unix:PATH; empty for none")
 	fl.StringVar(&f.cfg.MetricsListen, "metrics-listen", "127.0.0.1:9095", "address of metrics and status; empty for none")
 	fl.StringVar(&f.cfg.AdminListen, "admin-listen", "",
 		"address of the operator's gRPC API, which asks for the token of DIR/admin.token: host:port of this machine or unix:PATH; empty for none")
@@ -76,7 +76,7 @@ Each flag can also be set by the environment (TWEEDLE_NODE_GRPC_LISTEN for
 	fl.Uint32Var(&f.cfg.NumUnits, "units", 0, "units of space; 0 is what the space has, or the least that the network allows")
 	fl.IntVar(&f.cfg.PostWorkers, "post-workers", 1, "cores for initializing and proving space")
 	f.cfg.API = api.DefaultLimits()
-	f.front.register(fl, &f.cfg.API.Limits)
+	f.front.register(fl, &f.cfg.API.Limits, &f.cfg.Operations)
 	fl.Float64Var(&f.cfg.API.PublishRate, "publish-rate", f.cfg.API.PublishRate, "PoET proofs a second that one address may hand over; 0 is no limit")
 	registerKernel(cmd, &f.kernel)
 	f.log.register(cmd)
@@ -128,7 +128,7 @@ func (f *nodeFlags) run(cmd *cobra.Command) error {
 	if f.cfg.API.PublishRate < 0 {
 		return usageError{fmt.Errorf("--publish-rate must not be negative")}
 	}
-	if f.cfg.Front.Proxies, f.cfg.Front.Origins, err = f.front.complete(cmd.Flags()); err != nil {
+	if f.cfg.Front, err = f.front.complete(cmd.Flags(), log); err != nil {
 		return err
 	}
 	// What the libraries warn of, our own errors say, in one line.

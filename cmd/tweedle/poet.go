@@ -108,8 +108,8 @@ func (f *poetFlags) registerReference(cmd *cobra.Command) {
 	pathVar(fl, &f.poetDir, "poetdir", "", base, "folder of the data directory, if --datadir is not given")
 	pathVar(fl, &f.dataDir, "datadir", "b", "", "data directory")
 	pathVar(fl, &f.ini, "configfile", "c", "", "INI file with settings")
-	fl.StringVarP(&f.cfg.GRPC, "rpclisten", "r", "localhost:50002", "address of the public gRPC API")
-	fl.StringVarP(&f.cfg.REST, "restlisten", "w", "localhost:8080", "address of the public REST API")
+	pathVar(fl, &f.cfg.GRPC, "rpclisten", "r", "localhost:50002", "address of the public gRPC API, host:port or unix:PATH")
+	pathVar(fl, &f.cfg.REST, "restlisten", "w", "localhost:8080", "address of the public REST API, host:port or unix:PATH")
 	fl.StringVar(&f.configListen, "config-rpclisten", "localhost:50001", "address of the admin API, under the reference's name")
 	fl.Uint16Var(&f.metricsPort, "metrics-port", 0, "port of the metrics on every interface, see also --metrics-listen")
 	fl.IntVar(&f.maxReply, "max-grpc-resp-size", 0, "limit of a gRPC reply in bytes; what is below our own limit is raised to it")
@@ -165,7 +165,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	fl.BoolVar(&f.cfg.Poet.AcceptOlderState, "accept-older-state", false, "start on a database whose last transaction is damaged, without it")
 	pathVar(fl, &f.admin, "adminlisten", "", "", "address of the admin API: host:port of this machine, or unix:PATH (default --config-rpclisten)")
 	fl.StringVar(&f.cfg.Metrics, "metrics-listen", "", "address of the metrics")
-	f.front.register(fl, &f.cfg.Limits.Limits)
+	f.front.register(fl, &f.cfg.Limits.Limits, &f.cfg.Operations)
 	fl.Float64Var(&f.cfg.Limits.PerKey, "key-rate", f.cfg.Limits.PerKey, "registrations a second that one key may sign; 0 is no limit")
 	registerKernel(cmd, &f.kernel)
 }
@@ -252,13 +252,14 @@ func (f *poetFlags) complete(cmd *cobra.Command) error {
 		cfg.Profile = net.JoinHostPort("127.0.0.1", strconv.Itoa(int(f.profile)))
 	}
 	cfg.Limits.Reply = max(cfg.Limits.Reply, f.maxReply)
-	var err error
 	if cfg.Limits.PerKey < 0 {
 		return usageError{fmt.Errorf("--key-rate must not be negative")}
 	}
-	if cfg.Proxies, cfg.Origins, err = f.front.complete(cmd.Flags()); err != nil {
+	o, err := f.front.complete(cmd.Flags(), cfg.Log)
+	if err != nil {
 		return err
 	}
+	cfg.Proxies, cfg.Origins, cfg.Certificate = o.Proxies, o.Origins, o.Certificate
 	cfg.CertifierURL, cfg.Version = f.certifierURL, version()
 	if f.certifier != "" {
 		key, err := base64.StdEncoding.DecodeString(f.certifier)

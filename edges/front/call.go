@@ -32,7 +32,7 @@ func (g *Guard) Server(options ...grpc.ServerOption) *grpc.Server {
 	l := g.limits
 	return grpc.NewServer(append([]grpc.ServerOption{
 		grpc.InTapHandle(g.tap), grpc.StatsHandler(oversized{g}), grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream), grpc.ForceServerCodecV2(codec{}),
-		grpc.MaxConcurrentStreams(l.Streams), grpc.MaxHeaderListSize(uint32(l.Header)),
+		grpc.MaxConcurrentStreams(l.Streams), grpc.MaxHeaderListSize(unpacked * uint32(l.Header)),
 		grpc.MaxRecvMsgSize(l.Message), grpc.MaxSendMsgSize(l.Reply),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
 		grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
@@ -112,13 +112,19 @@ func From(ctx context.Context) (netip.Prefix, bool) {
 // can end a call whose request does not come.
 func (g *Guard) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	var ip netip.Addr
-	if _, c := callOf(ctx); c != nil {
+	_, c := callOf(ctx)
+	if c != nil {
 		ip = c.ip
 	}
 	who := g.who(ip, info.Header.Get(forwarded))
 	leave, err := g.enter(who)
 	if err != nil {
 		return ctx, err
+	}
+	if c != nil && size(info) > g.limits.Header {
+		leave()
+		c.largeHeaders()
+		return ctx, status.Error(codes.ResourceExhausted, "the headers of the request are too large")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	waiting := time.AfterFunc(g.limits.Read, func() {
@@ -130,6 +136,18 @@ func (g *Guard) tap(ctx context.Context, info *tap.Info) (context.Context, error
 		leave()
 	})
 	return context.WithValue(ctx, callKey{}, &call{from: who, start: time.Now(), waiting: waiting}), nil
+}
+
+// size is that of a call's headers as HTTP/2 counts it (RFC 9113, 6.5.2).
+func size(info *tap.Info) (n int) {
+	const each = 32
+	n = len(":path") + len(info.FullMethodName) + each
+	for name, values := range info.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + each
+		}
+	}
+	return n
 }
 
 // oversized counts requests that are too large: grpc refuses those of a single call before any interceptor runs.

@@ -9,8 +9,10 @@
 // name of the limit. A panic of a handler costs that call and is reported.
 // New starts nothing; Serve and ServeHTTP leave nothing behind.
 //
-// It leaves to the caller: what a call means, who may call it, and TLS, which
-// is the business of a proxy in front (Options.Proxies).
+// A listener speaks TLS if it is given a certificate; one on a unix socket never
+// does, since that is for a proxy in front (Options.Proxies), which has it.
+//
+// It leaves to the caller: what a call means, and who may call it.
 package front
 
 import (
@@ -40,14 +42,14 @@ type Limits struct {
 	Rate                    float64 // requests a second of an address; 0: no limit
 	Burst                   int     // requests at once of an address
 
-	Streams uint32 // calls at a time on one gRPC connection
+	Streams uint32 // calls at a time on one gRPC connection; more than 0
 	Header  int    // bytes of a request's headers
 	Message int    // bytes of a gRPC request
 	Body    int    // bytes of a REST request
 	Reply   int    // bytes of a gRPC reply
 	Speed   int    // bytes a second at which a client must take a large reply
 
-	Handshake time.Duration // for a connection to become usable
+	Handshake time.Duration // for a connection to say what it wants: TLS, and the first frames of gRPC or the headers of a REST request
 	Read      time.Duration // for a request to arrive
 	Call      time.Duration // for the answer of a call that is not a stream
 	Send      time.Duration // for a client to take a reply, and as long as it takes at Speed
@@ -73,7 +75,8 @@ func (l Limits) sending(n int) time.Duration {
 type Options struct {
 	// Proxies are addresses whose X-Forwarded-For is believed. Nobody else's
 	// is: it would be a way to be anybody. Their connections have no share, and
-	// what they send without that header counts as theirs.
+	// what they send without that header counts as theirs. The zero prefix is
+	// whoever comes over a unix socket.
 	Proxies []netip.Prefix
 	// Free are addresses without a share of their own, for which only the
 	// limits of all together hold; nil means Local.
@@ -81,10 +84,11 @@ type Options struct {
 	// Origins are the web pages whose scripts may read REST answers, as in
 	// "https://explorer.example", or "*"; empty: none.
 	Origins []string
-	// Door stands before the names of limits in log and metric, where no flag sets them; empty: none.
-	Door    string
-	Log     *slog.Logger // nil: silent
-	Metrics *Metrics     // nil: not counted
+	// Door stands before the names of limits in log and metric; empty: none.
+	Door        string
+	Certificate *Certificate // of listeners that are no unix sockets; nil: plain text
+	Log         *slog.Logger // nil: silent
+	Metrics     *Metrics     // nil: not counted
 }
 
 // Local returns this machine's own addresses.
@@ -126,7 +130,7 @@ func New(l Limits, o Options) *Guard {
 // Log returns the guard's logger, which is never nil.
 func (g *Guard) Log() *slog.Logger { return g.options.Log }
 
-// Names of the limits, in the log and as the metric's label; each is the flag that sets it, but for an [Options.Door].
+// Names of the limits, in the log and as the metric's label; each is the flag that sets it, behind an [Options.Door] and a dash.
 const (
 	limitConnections        = "max-connections"
 	limitAddressConnections = "address-connections"
@@ -140,12 +144,14 @@ const (
 	limitMessage            = "max-message"
 	limitBody               = "max-body"
 	limitHeader             = "max-header"
+	limitStreams            = "max-streams"
+	limitHandshake          = "handshake-time"
 )
 
 // LimitNames lists them.
 func LimitNames() []string {
 	return []string{
-		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend, limitRead, limitMessage, limitBody, limitHeader,
+		limitConnections, limitAddressConnections, limitCalls, limitAddressCalls, limitReplies, limitAddressReplies, limitRate, limitSend, limitRead, limitMessage, limitBody, limitHeader, limitStreams, limitHandshake,
 	}
 }
 
@@ -156,7 +162,7 @@ const tellEvery = time.Minute
 // if that was not told in the last minute.
 func (g *Guard) Refuse(limit, who string) {
 	if g.options.Door != "" {
-		limit = g.options.Door + " " + limit
+		limit = g.options.Door + "-" + limit
 	}
 	g.options.Metrics.refuse(limit)
 	if times := g.refused.Add(limit, time.Now()); times > 0 {
@@ -164,15 +170,24 @@ func (g *Guard) Refuse(limit, who string) {
 	}
 }
 
+// allow takes one of the requests that a client may send a second.
+func (g *Guard) allow(c client) bool {
+	now := time.Now()
+	if c.free {
+		return true
+	}
+	if !g.networks.Room(c.wide, now) || !g.rates.Allow(c.narrow, now) {
+		g.Refuse(limitRate, c.String())
+		return false
+	}
+	g.networks.Allow(c.wide, now)
+	return true
+}
+
 // enter takes one call of a client, until leave.
 func (g *Guard) enter(c client) (leave func(), err error) {
-	now := time.Now()
-	if !c.free && !(g.networks.Room(c.wide, now) && g.rates.Allow(c.narrow, now)) {
-		g.Refuse(limitRate, c.String())
+	if !g.allow(c) {
 		return nil, status.Error(codes.ResourceExhausted, "too many requests from this address: send fewer a second")
-	}
-	if !c.free {
-		g.networks.Allow(c.wide, now)
 	}
 	switch g.calls.take(c, 1) {
 	case tooManyOfAddress:

@@ -654,7 +654,7 @@ func TestASocketThatNobodyReadsIsClosed(t *testing.T) {
 	l.Send = 300 * time.Millisecond
 	near, far := net.Pipe() // takes nothing before it is read
 	t.Cleanup(func() { _ = far.Close() })
-	c := &conn{Conn: near, every: l.Send, release: func() {}, replies: map[*reply]struct{}{}}
+	c := &conn{Conn: near, guard: New(l, Options{}), grpc: true, release: func() {}, replies: map[*reply]struct{}{}}
 	defer time.AfterFunc(20*time.Second, func() { _ = far.Close() }).Stop() // a write without a deadline ends too
 	if _, err := c.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error(err)
@@ -700,7 +700,7 @@ func TestTheOperatorsDoorIsLimitedAndSaysSo(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Operations(ctx, l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), time.Second, textLog(log), m)
+		ended <- Operations(ctx, l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), time.Second, OperationsLimits(), textLog(log), m)
 	}()
 	client := &http.Client{Transport: &http.Transport{}}
 	refused := 0
@@ -725,10 +725,10 @@ func TestTheOperatorsDoorIsLimitedAndSaysSo(t *testing.T) {
 		t.Error(err)
 	}
 	var counted dto.Metric
-	if err := m.limited.WithLabelValues("operations rate-limit").Write(&counted); err != nil {
+	if err := m.limited.WithLabelValues("operations-rate-limit").Write(&counted); err != nil {
 		t.Fatal(err)
 	}
-	if n := counted.GetCounter().GetValue(); refused == 0 || n != float64(refused) || log.count(`limit="operations rate-limit"`) != 1 {
+	if n := counted.GetCounter().GetValue(); refused == 0 || n != float64(refused) || log.count("limit=operations-rate-limit last=127.0.0.1/32") != 1 {
 		t.Errorf("%d are refused, %v counted: %s", refused, n, log.all.String())
 	}
 }

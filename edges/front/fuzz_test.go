@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,32 @@ func FuzzHeaders(f *testing.F) {
 		h.ServeHTTP(out, r)
 		if allowed := out.Header().Get("Access-Control-Allow-Origin"); allowed != "" && !strings.EqualFold(allowed, "https://explorer.example") {
 			t.Fatalf("origin %q may read as %q", origin, allowed)
+		}
+	})
+}
+
+// FuzzFrames sends anything over a gRPC connection: what is seen of it does not depend on how it
+// is cut, and nothing is held for it.
+func FuzzFrames(f *testing.F) {
+	g := New(testLimits(), Options{})
+	f.Add([]byte{0, 0, 4, frameReset, 0, 0, 0, 0, 1, 0, 0, 0, codeRefusedStream, 0, 0, 1, frameHeaders, 4, 0, 0, 0, 1, 'x'}, 5)
+	f.Add([]byte{0, 0, 5, frameReset, 0, 0, 0, 0, 1, 0, 0, 0, codeFrameSize, 0, 0, 1, 6}, 9)
+	f.Add([]byte{255, 255, 255, frameContinuation, 255, 255, 255, 255, 255, 255, 255, 255}, 1)
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		cut = max(0, min(cut, len(b)))
+		var whole, pieces wire
+		var a, c []frame
+		whole.pass(b, func(f frame) { a = append(a, f) })
+		for _, piece := range [][]byte{b[:cut], b[cut:]} {
+			pieces.pass(piece, func(f frame) { c = append(c, f) })
+		}
+		if !slices.Equal(a, c) || whole != pieces {
+			t.Fatalf("%x, cut at %d: %v and %v", b, cut, a, c)
+		}
+		client := &conn{guard: g}
+		for _, f := range a {
+			client.heard(f)
+			client.said(f)
 		}
 	})
 }

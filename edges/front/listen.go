@@ -2,14 +2,18 @@ package front
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -60,17 +64,20 @@ func listenError(address string, err error) error {
 	return fmt.Errorf("cannot listen on %s: %w", address, err)
 }
 
+// ListenPublic is Listen for a door that may stand behind a proxy on this machine:
+// address may be unix:PATH too, whose socket the owner and the group can use.
+func ListenPublic(address string) (net.Listener, error) {
+	if path, unix := strings.CutPrefix(address, UnixPrefix); unix {
+		return listenUnix(path, 0o660, dialUnix)
+	}
+	return Listen(address)
+}
+
 // ListenLocal opens a listener that only this machine can reach: host:port of
 // it, or unix:PATH, whose socket only the owner can use.
 func ListenLocal(address string) (net.Listener, error) {
 	if path, unix := strings.CutPrefix(address, UnixPrefix); unix {
-		return listenUnix(path, func() error {
-			c, err := net.Dial("unix", path)
-			if err == nil {
-				_ = c.Close() // it only asked
-			}
-			return err
-		})
+		return listenUnix(path, 0o600, dialUnix)
 	}
 	at, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
@@ -86,10 +93,25 @@ func ListenLocal(address string) (net.Listener, error) {
 	return l, nil
 }
 
+// dialUnix tells whether somebody listens on a socket.
+func dialUnix(path string) error {
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close() // it only asked
+	}
+	return err
+}
+
+// maxSocketPath is what the kernel takes, in bytes.
+const maxSocketPath = 107
+
 // listenUnix takes the place of a socket that a killed process left, and of
 // nothing else: a socket that refuses has nobody behind it; a file, or a
 // socket that we may not ask, is somebody's. ask tries to connect.
-func listenUnix(path string, ask func() error) (net.Listener, error) {
+func listenUnix(path string, mode fs.FileMode, ask func(path string) error) (net.Listener, error) {
+	if path == "" || len(path) > maxSocketPath {
+		return nil, fmt.Errorf("the path of a socket has 1 to %d bytes, and that of %s%s has %d: choose another", maxSocketPath, UnixPrefix, path, len(path))
+	}
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -98,7 +120,7 @@ func listenUnix(path string, ask func() error) (net.Listener, error) {
 	case info.Mode().Type() != fs.ModeSocket:
 		return nil, fmt.Errorf("%s is not a socket, and is left as it is: choose another path", path)
 	default:
-		err := ask()
+		err := ask(path)
 		if err == nil {
 			return nil, fmt.Errorf("another process listens on %s", path)
 		}
@@ -111,9 +133,9 @@ func listenUnix(path string, ask func() error) (net.Listener, error) {
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, err
+		return nil, listenError(UnixPrefix+path, err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		_ = l.Close() // it was never used
 		return nil, err
 	}
@@ -122,15 +144,23 @@ func listenUnix(path string, ask func() error) (net.Listener, error) {
 
 // limited returns a listener that closes connections over the limits at once:
 // if they waited, those who hold the others could make every new client wait.
-// every bounds the time of a single write; 0 leaves it to the server.
-func (g *Guard) limited(l net.Listener, every time.Duration) net.Listener {
-	return &listener{Listener: l, guard: g, every: every}
+// A connection of gRPC has a time for each single write; REST sets its own.
+func (g *Guard) limited(l net.Listener, grpc bool) net.Listener {
+	out := &listener{Listener: l, guard: g, grpc: grpc}
+	if c := g.options.Certificate; c != nil && l.Addr().Network() != "unix" {
+		out.tls = c.over("http/1.1")
+		if grpc {
+			out.tls = c.over("h2")
+		}
+	}
+	return out
 }
 
 type listener struct {
 	net.Listener
 	guard *Guard
-	every time.Duration
+	grpc  bool
+	tls   *tls.Config // nil: plain text
 }
 
 // Accept returns the next connection for which there is room.
@@ -140,40 +170,66 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: nc, every: l.every, replies: make(map[*reply]struct{})}
-		c.large = func() { l.guard.Refuse(limitHeader, l.guard.who(c.ip, nil).String()) }
+		c := &conn{Conn: nc, guard: l.guard, grpc: l.grpc, in: wire{skip: preface}, replies: make(map[*reply]struct{})}
 		if at, err := netip.ParseAddrPort(nc.RemoteAddr().String()); err == nil {
 			c.ip = at.Addr()
 		}
-		who := l.guard.who(c.ip, nil)
-		// A proxy's connections are those of all its clients.
-		who.free = who.free || within(l.guard.options.Proxies, c.ip)
-		switch l.guard.connections.take(who, 1) {
-		case granted:
-			c.release = sync.OnceFunc(func() { l.guard.connections.give(who, 1) })
+		if l.admit(c) {
 			return c, nil
-		case tooManyOfAddress:
-			l.guard.Refuse(limitAddressConnections, who.String())
-		default:
-			l.guard.Refuse(limitConnections, who.String())
 		}
 		_ = nc.Close() // the client is told by that
 	}
+}
+
+// admit takes a connection if there is room.
+func (l *listener) admit(c *conn) bool {
+	g := l.guard
+	who := g.who(c.ip, nil)
+	// A proxy's connections are those of all its clients.
+	who.free = who.free || within(g.options.Proxies, c.ip)
+	switch g.connections.take(who, 1) {
+	case tooManyOfAddress:
+		g.Refuse(limitAddressConnections, who.String())
+		return false
+	case tooMany:
+		g.Refuse(limitConnections, who.String())
+		return false
+	}
+	c.release = sync.OnceFunc(func() { g.connections.give(who, 1) })
+	if l.tls != nil {
+		// Its handshake is the dearest thing that a client can ask for without
+		// a request, so it counts as one.
+		if !g.allow(who) {
+			c.release()
+			return false
+		}
+		c.Conn = tls.Server(c.Conn, l.tls) // shakes hands with the first Read or Write
+	}
+	return true
 }
 
 // conn is a connection that was let in. Its remote address leads back to it,
 // so that a call finds the connection on which its reply goes.
 type conn struct {
 	net.Conn
-	ip      netip.Addr    // invalid for a unix socket
-	large   func()        // counts headers that are too large
-	every   time.Duration // for one write; 0: no limit
+	guard   *Guard
+	grpc    bool
+	ip      netip.Addr // invalid for a unix socket
 	release func()
 
+	in, out wire         // of gRPC
+	block   int          // bytes of the headers that come over gRPC
+	late    atomic.Bool  // what was last waited for did not come in time
+	waits   atomic.Int32 // times that REST set for reading since its last answer
+
 	mu      sync.Mutex // guards what follows
+	told    int        // headers that were counted when they came, and are not refused yet
 	replies map[*reply]struct{}
 	closed  bool
 }
+
+// refuse counts a limit that the connection met.
+func (c *conn) refuse(limit string) { c.guard.Refuse(limit, c.guard.who(c.ip, nil).String()) }
 
 type remote struct {
 	net.Addr
@@ -183,16 +239,59 @@ type remote struct {
 // RemoteAddr tells who is at the other end.
 func (c *conn) RemoteAddr() net.Addr { return remote{c.Conn.RemoteAddr(), c} }
 
-// Write ends the connection of a client that reads nothing at all.
-func (c *conn) Write(b []byte) (int, error) {
-	if c.every > 0 {
-		if err := c.SetWriteDeadline(time.Now().Add(c.every)); err != nil {
-			return 0, err
+// Read counts a client that does not say in time what it wants.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.late.Store(errors.Is(err, os.ErrDeadlineExceeded))
+	if c.grpc {
+		if c.late.Load() { // grpc has a deadline until the first frame has come, and none after it
+			c.refuse(limitHandshake)
+		}
+		c.in.pass(b[:n], c.heard)
+	}
+	return n, err
+}
+
+// forHeaders is how many times for reading net/http sets until it waits for the headers
+// of a request: one until the request begins, one from there. A new connection is told as
+// one that has begun.
+const forHeaders = 2
+
+// SetReadDeadline sets the time until which something must have come.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.waits.Add(1)
+	return c.Conn.SetReadDeadline(t)
+}
+
+// reached tells that a request came to a handler: it has its headers.
+func (c *conn) reached() { c.waits.Store(math.MinInt32) }
+
+// state follows a connection of REST: net/http tells nobody that headers did not come.
+func (c *conn) state(s http.ConnState) {
+	switch s {
+	case http.StateNew:
+		c.waits.Store(forHeaders)
+	case http.StateIdle:
+		c.waits.Store(0)
+	case http.StateClosed:
+		if c.waits.Load() >= forHeaders && c.late.Load() {
+			c.refuse(limitHandshake)
 		}
 	}
-	if bytes.HasPrefix(b, headersTooLarge) {
-		c.large()
+}
+
+// Write ends the connection of a client that reads nothing at all.
+func (c *conn) Write(b []byte) (int, error) {
+	if !c.grpc {
+		if bytes.HasPrefix(b, headersTooLarge) {
+			c.refuse(limitHeader)
+		}
+		return c.Conn.Write(b)
 	}
+	if err := c.SetWriteDeadline(time.Now().Add(c.guard.limits.Send)); err != nil {
+		return 0, err
+	}
+	c.out.pass(b, c.said)
 	return c.Conn.Write(b)
 }
 
@@ -202,7 +301,7 @@ func (c *conn) CloseWrite() error {
 	if half, can := c.Conn.(interface{ CloseWrite() error }); can {
 		return half.CloseWrite()
 	}
-	return nil // a unix socket of a test: Close follows
+	return nil // a pipe of a test: Close follows
 }
 
 // headersTooLarge begins what net/http answers to a request whose headers are too large.

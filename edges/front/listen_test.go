@@ -64,12 +64,14 @@ func TestWhatStandsAtASocketsPathIsLeft(t *testing.T) {
 	path := filepath.Join(dir, "admin.sock")
 	refuse := func(what, want string) {
 		t.Helper()
-		l, err := ListenLocal(UnixPrefix + path)
-		if err == nil {
-			_ = l.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", what, err)
+		for _, listen := range []func(string) (net.Listener, error){ListenLocal, ListenPublic} {
+			l, err := listen(UnixPrefix + path)
+			if err == nil {
+				_ = l.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v", what, err)
+			}
 		}
 	}
 	if err := os.WriteFile(path, []byte("two weeks of registrations"), 0o600); err != nil {
@@ -87,6 +89,13 @@ func TestWhatStandsAtASocketsPathIsLeft(t *testing.T) {
 	refuse("a link to a file", "not a socket")
 	path = dir
 	refuse("a folder", "not a socket")
+
+	path = filepath.Join(dir, "missing", "real.sock")
+	refuse("a folder that is not there", "cannot listen on unix:"+path)
+	path = filepath.Join(dir, strings.Repeat("x", 200))
+	refuse("a path that no kernel takes", "has 1 to 107 bytes")
+	path = ""
+	refuse("no path", "has 1 to 107 bytes")
 
 	path = filepath.Join(dir, "real.sock")
 	first, err := ListenLocal(UnixPrefix + path)
@@ -117,7 +126,7 @@ func TestAnotherUsersSocketIsLeft(t *testing.T) {
 	}
 	defer first.Close()
 	denied := fmt.Errorf("dial unix: %w", os.ErrPermission)
-	l, err := listenUnix(path, func() error { return denied })
+	l, err := listenUnix(path, 0o600, func(string) error { return denied })
 	if err == nil {
 		_ = l.Close()
 		t.Fatal("it was replaced")

@@ -42,6 +42,11 @@ func (g *Guard) HTTP(h http.Handler) *http.Server {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return peer.NewContext(ctx, &peer.Peer{Addr: c.RemoteAddr()})
 		},
+		ConnState: func(c net.Conn, s http.ConnState) {
+			if c, ours := c.(*conn); ours {
+				c.state(s)
+			}
+		},
 	}
 }
 
@@ -87,6 +92,7 @@ func (g *Guard) bounded(next http.Handler) http.Handler {
 		var ip netip.Addr
 		if _, c := callOf(r.Context()); c != nil {
 			ip = c.ip
+			c.reached()
 		}
 		out := &response{ResponseWriter: w, guard: g, open: r.Context(), from: g.who(ip, r.Header.Values(forwarded))}
 		leave, err := g.enter(out.from)

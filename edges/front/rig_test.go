@@ -80,6 +80,19 @@ type door struct {
 
 func open(t testing.TB, l Limits, s *service, adjust ...func(*Options)) *door {
 	t.Helper()
+	var on [2]net.Listener
+	for i := range on {
+		var err error
+		if on[i], err = Listen("127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return openOn(t, on[0], on[1], l, s, adjust...)
+}
+
+// openOn is open on two listeners, for gRPC and for REST.
+func openOn(t testing.TB, g, w net.Listener, l Limits, s *service, adjust ...func(*Options)) *door {
+	t.Helper()
 	d := &door{t: t, log: &lines{}}
 	o := Options{
 		Free: []netip.Prefix{}, Log: textLog(d.log), Metrics: NewMetrics("test", prometheus.NewRegistry()),
@@ -92,14 +105,6 @@ func open(t testing.TB, l Limits, s *service, adjust ...func(*Options)) *door {
 	server.RegisterService(s.desc(), nil)
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	reflection.Register(server)
-	g, err := Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	d.grpc, d.rest = g.Addr().String(), "http://"+w.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)

@@ -25,7 +25,7 @@ func (g *Guard) Serve(ctx context.Context, s *grpc.Server, l net.Listener) error
 		s.GracefulStop()
 	})
 	defer stop()
-	if err := s.Serve(g.limited(l, g.limits.Send)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	if err := s.Serve(g.limited(l, true)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("gRPC listener %s: %w", l.Addr(), err)
 	}
 	return nil
@@ -42,7 +42,7 @@ func (g *Guard) ServeHTTP(ctx context.Context, s *http.Server, l net.Listener) e
 			_ = s.Close() // it closes everything, and there is nobody left to tell
 		}
 	})
-	err := s.Serve(g.limited(l, 0))
+	err := s.Serve(g.limited(l, false))
 	if !stop() {
 		<-done
 	}
@@ -52,14 +52,19 @@ func (g *Guard) ServeHTTP(ctx context.Context, s *http.Server, l net.Listener) e
 	return nil
 }
 
-// Operations serves an operator's pages, like metrics, until ctx ends: h to a
-// few clients, with the time that a call may take. Its limits are fixed, and counted in m as those of
-// a door of its own.
-func Operations(ctx context.Context, l net.Listener, h http.Handler, call time.Duration, log *slog.Logger, m *Metrics) error {
-	g := New(Limits{
+// OperationsLimits suit an operator's pages, like metrics, and the few who read them.
+func OperationsLimits() Limits {
+	return Limits{
 		Connections: 128, AddressConnections: 16, Calls: 128, AddressCalls: 16, Replies: 32 << 20, AddressReplies: 16 << 20,
 		Rate: 20, Burst: 100, Header: 16 << 10, Body: 16 << 10, Speed: 32 << 10,
-		Handshake: 5 * time.Second, Read: 10 * time.Second, Call: call, Send: 30 * time.Second, Idle: restIdle,
-	}, Options{Door: "operations", Log: log, Metrics: m})
+		Handshake: 5 * time.Second, Read: 10 * time.Second, Send: 30 * time.Second, Idle: restIdle,
+	}
+}
+
+// Operations serves an operator's pages until ctx ends, with the time that a call may
+// take. Its limits are counted in m as those of a door of its own.
+func Operations(ctx context.Context, l net.Listener, h http.Handler, call time.Duration, limits Limits, log *slog.Logger, m *Metrics) error {
+	limits.Call = call
+	g := New(limits, Options{Door: "operations", Log: log, Metrics: m})
 	return g.ServeHTTP(ctx, g.HTTP(h), l)
 }

@@ -17,7 +17,12 @@ type client struct {
 	free   bool         // only the limits of all together hold
 }
 
-func (c client) String() string { return c.narrow.String() }
+func (c client) String() string {
+	if !c.narrow.IsValid() {
+		return "a unix socket"
+	}
+	return c.narrow.String()
+}
 
 // clientOf returns who an address is counted as.
 func clientOf(ip netip.Addr) client {
@@ -31,10 +36,11 @@ func clientOf(ip netip.Addr) client {
 	return client{narrow: narrow, wide: wide}
 }
 
+// within tells whether a list has an address; the zero prefix has that of a unix socket.
 func within(list []netip.Prefix, ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
 	for _, p := range list {
-		if p.Contains(ip) {
+		if p.Contains(ip) || !p.IsValid() && !ip.IsValid() {
 			return true
 		}
 	}

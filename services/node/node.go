@@ -72,15 +72,18 @@ type Config struct {
 	PostWorkers int    // goroutines for initializing and proving; 0: 1
 	DrillNoPull bool   // PoETs are not asked for their proofs: drills
 
-	// Addresses to serve users on, host:port; empty: not at all.
+	// Addresses to serve users on, host:port or unix:PATH, and the operator on, host:port;
+	// empty: not at all.
 	GRPCListen, RESTListen, MetricsListen string
 	// AdminListen serves the operator, who shows the token of Dir: host:port of
 	// this machine or unix:PATH; empty: not at all.
 	AdminListen string
 	// API bounds what their clients can take; zero: api.DefaultLimits. Front
-	// says who may speak for others there, and which pages may read.
-	API   api.Limits
-	Front front.Options
+	// says who may speak for others there, which pages may read, and which certificate is
+	// shown. Operations is API of MetricsListen; zero: front.OperationsLimits.
+	API        api.Limits
+	Front      front.Options
+	Operations front.Limits
 
 	Version string
 	Log     *slog.Logger // nil: nothing is logged

@@ -27,6 +27,7 @@ type servers struct {
 	private    net.Listener // for the operator with a token; nil if there is none
 	admin      *front.Admin // on private
 	pages      http.Handler // on operations
+	limits     front.Limits // of operations
 	metrics    *front.Metrics
 	log        *slog.Logger
 }
@@ -34,7 +35,10 @@ type servers struct {
 // listen opens the listeners, so that an address in use is known at once.
 func (n *Node) listen() (_ *servers, err error) {
 	n.newMetrics()
-	s := &servers{pages: api.Operations(n, n.registry, n.log), log: n.log}
+	s := &servers{pages: api.Operations(n, n.registry, n.log), limits: n.cfg.Operations, log: n.log}
+	if s.limits == (front.Limits{}) {
+		s.limits = front.OperationsLimits()
+	}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -45,8 +49,8 @@ func (n *Node) listen() (_ *servers, err error) {
 		to            *net.Listener
 		listen        func(string) (net.Listener, error)
 	}{
-		{n.cfg.GRPCListen, "--grpc-listen", &s.grpc, front.Listen},
-		{n.cfg.RESTListen, "--rest-listen", &s.rest, front.Listen},
+		{n.cfg.GRPCListen, "--grpc-listen", &s.grpc, front.ListenPublic},
+		{n.cfg.RESTListen, "--rest-listen", &s.rest, front.ListenPublic},
 		{n.cfg.MetricsListen, "--metrics-listen", &s.operations, front.Listen},
 		{n.cfg.AdminListen, "--admin-listen", &s.private, front.ListenLocal},
 	} {
@@ -76,7 +80,9 @@ func (s *servers) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.api.Run(ctx) })
 	if s.operations != nil {
-		group.Go(func() error { return front.Operations(ctx, s.operations, s.pages, answerTimeout, s.log, s.metrics) })
+		group.Go(func() error {
+			return front.Operations(ctx, s.operations, s.pages, answerTimeout, s.limits, s.log, s.metrics)
+		})
 	}
 	if s.private != nil {
 		group.Go(func() error { return s.admin.Serve(ctx, s.private) })

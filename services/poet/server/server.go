@@ -47,12 +47,16 @@ type Config struct {
 	Delivery delivery.Config
 	Gateways []string
 	// Limits bound the public API, Proxies and Origins say who may speak for
-	// others there, and which pages may read it (front.Options).
-	Limits  door.Limits
-	Proxies []netip.Prefix
-	Origins []string
-	Free    []netip.Prefix // nil: front.Local
-	// Addresses to listen on, host:port; empty leaves Metrics and Profile out.
+	// others there, which pages may read it, and Certificate makes it speak TLS
+	// (front.Options). Operations bound Metrics and Profile, each for itself.
+	Limits      door.Limits
+	Proxies     []netip.Prefix
+	Origins     []string
+	Free        []netip.Prefix // nil: front.Local
+	Certificate *front.Certificate
+	Operations  front.Limits // zero: front.OperationsLimits
+	// Addresses to listen on, host:port, but for Profile and Metrics also unix:PATH;
+	// empty leaves these two out.
 	GRPC, REST, Admin, Metrics, Profile string
 	CertifierURL                        string
 	// Announce is told the addresses once every listener is open; what it
@@ -115,12 +119,15 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 	api := door.Config{
 		Limits: cfg.Limits, Schedule: cfg.Poet.Schedule, CertifierURL: cfg.CertifierURL, Version: cfg.Version,
 		Front: front.Options{
-			Proxies: cfg.Proxies, Origins: cfg.Origins, Free: cfg.Free, Log: cfg.Log, Metrics: front.NewMetrics("poet", registry),
+			Proxies: cfg.Proxies, Origins: cfg.Origins, Free: cfg.Free, Certificate: cfg.Certificate, Log: cfg.Log, Metrics: front.NewMetrics("poet", registry),
 		},
 	}
 	admin, err := door.NewAdmin(filepath.Join(cfg.Poet.Dir, front.TokenFile), service, courier, api)
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
+	}
+	if cfg.Operations == (front.Limits{}) {
+		cfg.Operations = front.OperationsLimits()
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -132,11 +139,13 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 	if ls.metrics != nil {
 		mux := http.NewServeMux()
 		registry.ServeMetrics(mux)
-		g.Go(func() error { return front.Operations(ctx, ls.metrics, mux, scrapeTime, cfg.Log, api.Front.Metrics) })
+		g.Go(func() error {
+			return front.Operations(ctx, ls.metrics, mux, scrapeTime, cfg.Operations, cfg.Log, api.Front.Metrics)
+		})
 	}
 	if ls.profile != nil {
 		g.Go(func() error {
-			return front.Operations(ctx, ls.profile, profiler(), profileTime, cfg.Log, api.Front.Metrics)
+			return front.Operations(ctx, ls.profile, profiler(), profileTime, cfg.Operations, cfg.Log, api.Front.Metrics)
 		})
 	}
 	kernel, _ := posw.Kernel() // Run looked at the error
@@ -171,8 +180,8 @@ func openListeners(cfg Config) (*listeners, error) {
 		flag string
 		open func(string) (net.Listener, error)
 	}{
-		{&ls.grpc, cfg.GRPC, "rpclisten", front.Listen},
-		{&ls.rest, cfg.REST, "restlisten", front.Listen},
+		{&ls.grpc, cfg.GRPC, "rpclisten", front.ListenPublic},
+		{&ls.rest, cfg.REST, "restlisten", front.ListenPublic},
 		{&ls.admin, cfg.Admin, "adminlisten", front.ListenLocal},
 		{&ls.metrics, cfg.Metrics, "metrics-listen", front.Listen},
 		{&ls.profile, cfg.Profile, "profile", front.Listen},
