@@ -382,6 +382,8 @@ func guards() []guard {
 			"edges/front", "TestARenewedCertificateNeedsNoRestart"},
 		{"D13", "edges/front/certificate.go", "\tpair, err := tls.X509KeyPair(chain, key)\n", "\tpair, err := tls.X509KeyPair(chain, key)\n\tc.pair = &pair\n",
 			"edges/front", "TestARenewedCertificateNeedsNoRestart"},
+		{"D13", "edges/front/dial.go", "credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})", "credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})",
+			"cmd/tweedle", "TestClientsOfADoorWithACertificate"},
 		{"D13", "services/poet/server/server.go", "Certificate: cfg.Certificate, ", "",
 			"cmd/tweedle", "TestDoorsWithACertificateAndOnASocket/poet"},
 	}

@@ -22,6 +22,7 @@ import (
 
 	"tweedle/edges/api/doortest"
 	"tweedle/edges/front"
+	"tweedle/values/types"
 )
 
 // The public doors of a node and of a PoET, as processes: gRPC speaks TLS on an address, JSON plain
@@ -110,6 +111,82 @@ func TestDoorsWithACertificateAndOnASocket(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A PoET and a wallet talk to a node whose gRPC has a certificate if they are told so, and if somebody
+// whom the machine trusts vouches for it.
+func TestClientsOfADoorWithACertificate(t *testing.T) {
+	network := newSiegeNetwork(t, true).file
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	chain, key := doortest.Certificate(t, 1, time.Now().Add(time.Hour))
+	for name, content := range map[string][]byte{"chain.pem": chain, "key.pem": key} {
+		if err := os.WriteFile(file(name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trusts := append(os.Environ(), "SSL_CERT_FILE="+file("chain.pem"), "SSL_CERT_DIR="+dir)
+	start := func(name string, args ...string) string {
+		cmd := exec.Command("tweedle", append(args, "--network", network, "--dir", file(name))...)
+		cmd.Env, cmd.Stderr = trusts, &text{}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+			if e, err := readEndpoints(file(name)); err == nil {
+				return e.GRPC
+			}
+		}
+		t.Fatalf("%s does not start: %s", name, cmd.Stderr)
+		return ""
+	}
+	plain := start("node", "node", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--nat=false", "--grpc-listen", "127.0.0.1:0", "--rest-listen", "", "--metrics-listen", "",
+		"--tls-cert", file("chain.pem"), "--tls-key", file("key.pem"))
+	secure := "https://" + plain
+	run := func(env []string, args ...string) (string, error) {
+		cmd := exec.Command("tweedle", args...)
+		cmd.Env = env
+		said, err := cmd.CombinedOutput()
+		return string(said), err
+	}
+	account := types.DeriveAddress(types.Address{}, []byte("nobody")).Bech32("stest")
+	for _, c := range []struct {
+		node, want string
+		env        []string
+	}{
+		{secure, "", trusts}, // it is answered
+		{secure, "cannot be reached", os.Environ()},
+		{plain, "cannot be reached", trusts},
+	} {
+		said, err := run(c.env, "wallet", "balance", account, "--node", c.node)
+		if (err == nil) != (c.want == "") || !strings.Contains(said, c.want) || err != nil && strings.Count(said, "\n") != 1 {
+			t.Errorf("the wallet ends with %v, and says of %s: %s", err, c.node, said)
+		}
+	}
+	start("poet", "poet", "-r", "127.0.0.1:0", "-w", "127.0.0.1:0", "--adminlisten", "127.0.0.1:0", "--max-leaves-per-second=500", "--gateway", secure, "--gateway", plain)
+	for until := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		said, err := run(trusts, "poet", "gateways", "list", "--dir", file("poet"))
+		if err != nil {
+			t.Fatalf("%v: %s", err, said)
+		}
+		var first, second string
+		for line := range strings.Lines(said) {
+			switch {
+			case strings.HasPrefix(line, secure+" "):
+				first = line
+			case strings.HasPrefix(line, plain+" "):
+				second = line
+			}
+		}
+		// The node is alone in its network, so it is not used: that it says so is an answer.
+		if strings.Contains(first, "has 0 peers") && strings.Contains(second, "Unavailable") {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("the gateways of the PoET: %s", said)
+		}
 	}
 }
 

@@ -149,7 +149,7 @@ func (f *poetFlags) registerOurs(cmd *cobra.Command) {
 	f.cfg.Delivery = d
 	f.cfg.Limits = door.DefaultLimits()
 	pathVar(fl, &f.dir, "dir", "", "", "data directory, short for --datadir")
-	fl.StringArrayVar(&f.cfg.Gateways, "gateway", nil, "gRPC address of a node that takes proofs; may be repeated")
+	fl.StringArrayVar(&f.cfg.Gateways, "gateway", nil, "gRPC address of a node that takes proofs, host:port, or https://host:port if it has a certificate; may be repeated")
 	fl.IntVar(&f.cfg.Delivery.Acks, "broadcast-acks", d.Acks, "gateways that must acknowledge a proof and give it back")
 	fl.IntVar(&f.cfg.Delivery.Slots, "gateway-slots", d.Slots, "gateways used at a time")
 	fl.BoolVar(&f.drillClock, "drill-clock", false, "for drills: the clock is ahead by the duration in the file drill-clock of --dir")

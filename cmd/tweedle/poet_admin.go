@@ -180,7 +180,7 @@ func poetGateways() *cobra.Command {
 	parent := &cobra.Command{Use: "gateways", Short: "List, set, add or remove the nodes that take proofs", Example: "  tweedle poet gateways list --dir ~/poet", Args: noArgs}
 	someArgs := func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return usageError{errors.New("name the gateways: one or more times ADDRESS, as host:port")}
+			return usageError{errors.New("name the gateways: one or more times ADDRESS, as host:port, or https://host:port")}
 		}
 		return nil
 	}

@@ -70,7 +70,7 @@ func exactArgs(n int, names string) cobra.PositionalArgs {
 }
 
 func (o *walletOptions) nodeFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.node, "node", "127.0.0.1:9092", "host:port of a node's gRPC API")
+	cmd.Flags().StringVar(&o.node, "node", "127.0.0.1:9092", "a node's gRPC API: host:port, https://host:port if it has a certificate, or unix:PATH")
 }
 
 // print writes v as JSON, or the line for people.

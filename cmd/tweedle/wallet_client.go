@@ -9,9 +9,9 @@ import (
 	pb "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"tweedle/edges/front"
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
 )
@@ -37,7 +37,7 @@ type nodeClient struct {
 }
 
 func dialNode(node string) (*nodeClient, error) {
-	conn, err := grpc.NewClient("passthrough:///"+node, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := front.Dial(node)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--node %s: %w", node, err)}
 	}

@@ -13,7 +13,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -187,14 +186,7 @@ func DialAdmin(addr, tokenFile string, extra ...grpc.DialOption) (*grpc.ClientCo
 	if _, err := readTokens(tokenFile); err != nil {
 		return nil, err
 	}
-	target := "passthrough:///" + addr
-	if strings.HasPrefix(addr, UnixPrefix) {
-		target = addr
-	}
-	opts := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(Bearer(tokenFile)),
-	}, extra...)
-	return grpc.NewClient(target, opts...)
+	return Dial(addr, append([]grpc.DialOption{grpc.WithPerRPCCredentials(Bearer(tokenFile))}, extra...)...)
 }
 
 // Bearer is the token file whose first token that is valid now a client shows. It

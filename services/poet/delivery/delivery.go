@@ -28,8 +28,10 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"tweedle/edges/front"
 	"tweedle/services/poet"
 	"tweedle/values/types"
 )
@@ -128,13 +130,13 @@ var (
 )
 
 // distinct returns a list of gateways without repetitions, or what is wrong with
-// it: each is host:port.
+// it: each is host:port, or https://host:port if its listener has a certificate.
 func distinct(addrs []string) (list []string, err error) {
 	for _, addr := range addrs {
-		host, port, err := net.SplitHostPort(addr)
+		host, port, err := net.SplitHostPort(strings.TrimPrefix(addr, front.SecurePrefix))
 		n, portErr := strconv.ParseUint(port, 10, 16)
 		if err != nil || portErr != nil || n == 0 || host == "" || len(addr) > MaxAddress {
-			return nil, fmt.Errorf("%w: %.*q is no address, give host:port", ErrAddresses, MaxAddress, addr)
+			return nil, fmt.Errorf("%w: %.*q is no address, give host:port or https://host:port", ErrAddresses, MaxAddress, addr)
 		}
 		if !slices.Contains(list, addr) {
 			list = append(list, addr)

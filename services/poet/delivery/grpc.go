@@ -12,22 +12,21 @@ import (
 	spacemesh "github.com/spacemeshos/api/release/go/spacemesh/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"tweedle/edges/api/gen/gatewaypb"
+	"tweedle/edges/front"
 	"tweedle/values/codec"
 	"tweedle/values/types"
 )
 
 // connect returns a connection to a gateway that serves
 // spacemesh.v1.GatewayService, for one call of the machine: what waits behind a
-// backoff of its own would come later than ours. It is plain text: a listener in
-// between could forge an acknowledgement, never a proof.
+// backoff of its own would come later than ours. In plain text a listener in between
+// could forge an acknowledgement, never a proof.
 func (c *Courier) connect(addr string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+addr, append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	return front.Dial(addr, append([]grpc.DialOption{
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
