@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"tweedle/base/telemetry"
 	"tweedle/edges/api/doortest"
 	"tweedle/edges/front"
 	"tweedle/values/types"
@@ -77,27 +78,15 @@ func TestDoorsWithACertificateAndOnASocket(t *testing.T) {
 			}
 			for _, end := range []os.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 				cmd := run(program.name)
-				_ = os.Remove(filepath.Join(file(program.name), "endpoints.json")) // of one that was killed
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = cmd.Process.Kill() })
-				secure, metrics := "", ""
-				for until := time.Now().Add(time.Minute); secure == ""; time.Sleep(20 * time.Millisecond) {
-					if e, err := readEndpoints(file(program.name)); err == nil {
-						if secure, metrics = e.GRPC, e.Metrics; e.REST != front.UnixPrefix+socket {
-							t.Errorf("it says that JSON is at %s", e.REST)
-						}
-					}
-					if time.Now().After(until) {
-						t.Fatalf("it does not start: %s", cmd.Stderr)
-					}
+				e, ended := started(t, cmd, file(program.name))
+				if e.REST != front.UnixPrefix+socket {
+					t.Errorf("it says that JSON is at %s", e.REST)
 				}
 				if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o660 {
 					t.Errorf("the socket has mode %v, %v", info.Mode(), err)
 				}
-				healthy(t, secure, trust)
-				bounded(t, metrics, program.metric)
+				healthy(t, e.GRPC, trust)
+				bounded(t, e.Metrics, program.metric)
 				for _, client := range []string{"192.0.2.1", "192.0.2.2"} {
 					served(t, socket, program.page, client)
 				}
@@ -105,7 +94,7 @@ func TestDoorsWithACertificateAndOnASocket(t *testing.T) {
 				if err := cmd.Process.Signal(end); err != nil {
 					t.Fatal(err)
 				}
-				_ = cmd.Wait() // of one that is killed it is an error
+				<-ended // of one that is killed it is an error
 				if _, err := os.Lstat(socket); (err == nil) != (end == syscall.SIGKILL) {
 					t.Errorf("after signal %v the socket: %v", end, err)
 				}
@@ -130,17 +119,8 @@ func TestClientsOfADoorWithACertificate(t *testing.T) {
 	start := func(name string, args ...string) string {
 		cmd := exec.Command("tweedle", append(args, "--network", network, "--dir", file(name))...)
 		cmd.Env, cmd.Stderr = trusts, &text{}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-		for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
-			if e, err := readEndpoints(file(name)); err == nil {
-				return e.GRPC
-			}
-		}
-		t.Fatalf("%s does not start: %s", name, cmd.Stderr)
-		return ""
+		e, _ := started(t, cmd, file(name))
+		return e.GRPC
 	}
 	plain := start("node", "node", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1", "--nat=false", "--grpc-listen", "127.0.0.1:0", "--rest-listen", "", "--metrics-listen", "",
 		"--tls-cert", file("chain.pem"), "--tls-key", file("key.pem"))
@@ -188,6 +168,36 @@ func TestClientsOfADoorWithACertificate(t *testing.T) {
 			t.Fatalf("the gateways of the PoET: %s", said)
 		}
 	}
+}
+
+// started starts a program and waits for its listeners. The program is killed in the end.
+func started(t *testing.T, cmd *exec.Cmd, folder string) (telemetry.Endpoints, <-chan error) {
+	t.Helper()
+	_ = os.Remove(filepath.Join(folder, telemetry.EndpointsFile)) // of one that was killed
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended, over := make(chan error, 1), make(chan struct{})
+	go func() {
+		ended <- cmd.Wait()
+		close(over)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		<-over
+	})
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		if e, err := readEndpoints(folder); err == nil {
+			return e, ended
+		}
+		select {
+		case <-over:
+			t.Fatalf("it does not start: %s", cmd.Stderr)
+		default:
+		}
+	}
+	t.Fatalf("it does not tell its listeners: %s", cmd.Stderr)
+	return telemetry.Endpoints{}, nil
 }
 
 // bounded asks the door for metrics, whose requests may have five bytes, and which speaks no TLS.
