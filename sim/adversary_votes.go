@@ -46,7 +46,7 @@ func (*edgeProposal) signs(n *node, s core.Sign) bool {
 	l := p.Ballot.Layer
 	m := n.w.message(core.TopicProposal, codec.Encode(p))
 	n.acted = true
-	n.w.at(n.w.cfg.Schedule.LayerStart(l).Add(n.w.cfg.ProposalWindow-time.Millisecond), func() {
+	n.w.at(n.w.cfg.Schedule.LayerStart(l).Add(n.w.cfg.Hare.Delay-time.Millisecond), func() {
 		for _, o := range n.links {
 			delay := time.Millisecond / 2
 			if half(o, l) {

@@ -246,7 +246,7 @@ func TestADecidedLayerIsNotDecidedAgain(t *testing.T) {
 		for _, n := range w.nodes {
 			for _, s := range n.give(t, core.Tick{}).Signs {
 				for _, k := range s.Slots {
-					if k.Domain == signing.Certify && k.Layer == 12 {
+					if k.Domain == signing.Certify && k.Place == 12 {
 						t.Errorf("%s signs in layer 12 again", n.peer)
 					}
 				}

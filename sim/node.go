@@ -54,7 +54,7 @@ type node struct {
 type slot struct {
 	by     types.NodeID
 	domain byte
-	layer  types.Layer
+	place  uint64
 }
 
 type heardMessage struct {
@@ -245,9 +245,9 @@ func (n *node) sleep(until time.Time) {
 // sign asks the guard, and gives the message back to the machine.
 func (n *node) sign(s core.Sign) {
 	for _, k := range s.Slots {
-		at := slot{s.By, byte(k.Domain), k.Layer}
+		at := slot{s.By, byte(k.Domain), k.Place}
 		if old, ok := n.guard[at]; ok && old != k.Hash {
-			n.w.violated(n, "would sign twice in domain %d of layer %d", k.Domain, k.Layer)
+			n.w.violated(n, "would sign twice in domain %d at place %d", k.Domain, k.Place)
 			return
 		}
 		n.guard[at] = k.Hash

@@ -259,7 +259,7 @@ func (w *world) rules() {
 	eligible.LayerSize = uint32(max(4, w.opts.Nodes/2))
 	w.cfg = core.Config{
 		Schedule: n.Schedule(p), Activation: n.Activation(p), Eligibility: eligible, Beacon: p.Beacon(), VM: rules, Pool: txpool.DefaultLimits(),
-		ProposalWindow: p.ProposalWindow, TxsPerProposal: p.TxsPerProposal,
+		Hare: p.Hare(), TxsPerProposal: p.TxsPerProposal,
 	}
 	w.cfg.Activation.Post.K2 = labels
 	if w.opts.BeaconRounds > 0 {

@@ -19,6 +19,7 @@ import (
 	"tweedle/protocol/activation"
 	"tweedle/protocol/beacon"
 	"tweedle/protocol/eligibility"
+	"tweedle/protocol/hare"
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
 )
@@ -50,6 +51,12 @@ type Params struct {
 	// 25th of an epoch. BeaconRounds are those of following votes.
 	BeaconPhase  time.Duration
 	BeaconRounds int
+	// Then its smeshers agree on them: in rounds, with committees of so many seats, of whom so
+	// many lead (protocol/hare).
+	HareRound      time.Duration
+	HareCommittee  uint32
+	HareLeaders    uint32
+	HareIterations int
 }
 
 // presets in the order in which they are listed to people.
@@ -83,6 +90,7 @@ func Mainnet() Params {
 		LayerSize: 50, MinActiveWeight: 1_000_000, TxsPerProposal: 700,
 		ProposalWindow: 25 * time.Second,
 		BeaconPhase:    30 * time.Minute, BeaconRounds: 9,
+		HareRound:      12 * time.Second, HareCommittee: 400, HareLeaders: 5, HareIterations: 8,
 	}
 }
 
@@ -108,6 +116,7 @@ func Local() Params {
 		TickSize: 100, Post: post.LocalParams(), VM: vm.LocalParams(),
 		LayerSize: 20, TxsPerProposal: 100,
 		ProposalWindow: time.Second, BeaconRounds: 9,
+		HareRound:      100 * time.Millisecond, HareCommittee: 400, HareLeaders: 5, HareIterations: 8,
 	}
 }
 
@@ -119,6 +128,7 @@ func Test() Params {
 	p.PoetPhaseShift, p.PoetCycleGap, p.PoetGrace = 30*time.Second, 30*time.Second, 10*time.Second
 	p.Post = post.TestParams()
 	p.ProposalWindow = 7 * time.Second
+	p.HareRound, p.HareIterations = 2500*time.Millisecond, 4 // clocks may differ by 2 s
 	return p
 }
 
@@ -153,6 +163,14 @@ func (p Params) Validate() error {
 		return wrong("beacon_rounds is %d, it must be 1 to %d", p.BeaconRounds, beacon.MaxRounds)
 	case p.BeaconPhase < 0 || p.Beacon().Phase == 0 || p.Beacon().Phase >= epoch || p.Beacon().Duration() > epoch-activation.Cut(types.Schedule{LayerDuration: p.LayerDuration, LayersPerEpoch: p.LayersPerEpoch}):
 		return wrong("the beacon must be found before the next epoch's electorate is fixed: it takes %d phases (beacon_rounds) of %v (beacon_phase), the epoch %v", 2*p.BeaconRounds+4, p.Beacon().Phase, epoch)
+	case p.HareRound < minRound:
+		return wrong("hare_round is %v, peers need %v to hear each other", p.HareRound, minRound)
+	case p.HareCommittee == 0 || p.HareLeaders == 0:
+		return wrong("nobody agrees on a layer: hare_committee and hare_leaders must be over 0")
+	case p.HareIterations < 1 || p.HareIterations > hare.MaxIterations:
+		return wrong("hare_iterations is %d, not 1 to %d", p.HareIterations, hare.MaxIterations)
+	case p.Hare().Bound() > maxAgreement*p.LayerDuration:
+		return wrong("the agreement on a layer may take %v, more than %d layers", p.Hare().Bound(), maxAgreement)
 	case p.TickSize == 0:
 		return wrong("a tick has no leaves: tick_size must be over 0")
 	case p.LayerSize == 0:
@@ -169,6 +187,19 @@ const (
 	minLayer  = 100 * time.Millisecond
 	minLayers = 4 // fewest that the tests have seen
 )
+
+// Bounds of the agreement on a layer.
+const (
+	minRound     = 10 * time.Millisecond
+	maxAgreement = 6 // layers, after which others build on what they do not know
+)
+
+// Hare returns the constants of package hare.
+func (p Params) Hare() hare.Params {
+	return hare.Params{
+		Committee: p.HareCommittee, Leaders: p.HareLeaders, Iterations: p.HareIterations, Delay: p.ProposalWindow, Round: p.HareRound,
+	}
+}
 
 // Eligibility returns the constants of package eligibility.
 func (p Params) Eligibility() eligibility.Params {

@@ -49,7 +49,7 @@ func TestARuleOtherwiseIsAnotherNetwork(t *testing.T) {
 	for _, r := range AllRules() {
 		text := map[string]string{
 			"layer_duration": "3s", "proposal_window": "900ms", "beacon_phase": "700ms", "beacon_rounds": "8", "poet_phase_shift": "11s", "poet_cycle_gap": "9s", "poet_grace": "4s",
-			"pow_difficulty": strings.Repeat("0f", 32), "scrypt_n": "4", "k3": "2", "max_units": "9", "min_units": "3",
+			"pow_difficulty": strings.Repeat("0f", 32), "scrypt_n": "4", "k3": "2", "max_units": "9", "min_units": "3", "hare_round": "90ms", "hare_iterations": "7",
 		}[r.Name]
 		switch {
 		case r.Name == "pow" || r.Name == "address_prefix":

@@ -71,8 +71,8 @@ type Config struct {
 	Beacon         beacon.Params
 	VM             vm.Params
 	Pool           txpool.Limits
-	ProposalWindow time.Duration // of a layer, after its start
-	TxsPerProposal int           // for each slot
+	Hare           hare.Params // from the end of its delay on no proposal is part of a layer
+	TxsPerProposal int         // for each slot
 	Crypto         Crypto
 	Identities     []Identity // of this node's smeshers, each another one; none: it does not smesh
 	// Alone says that the node was given nobody to connect to: it may be the
@@ -92,7 +92,7 @@ type Machine struct {
 	sync     *syncer.Machine
 	intake   intake
 	history  *mesh.History
-	agree    *hare.InTime
+	agree    agreements
 	certify  *hare.Certifier
 	pool     *txpool.Pool
 
@@ -167,7 +167,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 	m.history = mesh.NewHistory(cfg.VM, mesh.Link{Decision: tip, State: state})
 	m.pool = txpool.New(state, cfg.VM, cfg.Pool)
 	m.layer = cfg.Schedule.LayerAt(now)
-	m.agree = hare.NewInTime(cfg.Schedule, cfg.ProposalWindow, max(m.layer, tip.Layer))
+	m.agree = agreements{of: make(map[types.Layer]*agreement), seating: make(map[uint64]*parked), closed: max(m.layer, tip.Layer)}
 	for _, raw := range m.read.waiting() {
 		if tx, err := vm.Parse(raw); err == nil {
 			_, _ = m.pool.Add(tx) // one that cannot wait any more is forgotten
@@ -214,6 +214,8 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 		m.verified(in)
 	case SlotsChecked:
 		m.slotsChecked(in)
+	case Seated:
+		m.seated(in)
 	case Assigned:
 		m.assigned(in)
 	case Answered:
@@ -244,7 +246,7 @@ func (m *Machine) nextWake() time.Time {
 	if m.now.Before(m.cfg.Schedule.Genesis) {
 		next = m.cfg.Schedule.Genesis
 	}
-	for _, at := range []time.Time{m.agree.Next(), m.intake.first, m.slots.next, m.beaconDue()} {
+	for _, at := range []time.Time{m.nextAgreement(), m.intake.first, m.slots.next, m.beaconDue()} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}
@@ -257,6 +259,7 @@ func (m *Machine) advance() {
 	if layer := m.cfg.Schedule.LayerAt(m.now); layer > m.layer {
 		m.layer = layer
 		m.forgetLayers()
+		m.forgetAgreements()
 		m.expireTxs()
 		m.dropPoets()
 		m.beginBeacon()
@@ -269,9 +272,7 @@ func (m *Machine) advance() {
 	}
 	m.stepBeacon()
 	m.prepare()
-	for _, r := range m.agree.Step(m.now) {
-		m.decide(r)
-	}
+	m.agreeOn()
 	for _, p := range m.intake.expire(m.now) {
 		m.giveUp(p, "what it refers to did not come in time")
 	}

@@ -46,7 +46,8 @@ type parked struct {
 	missing []syncer.Name
 	size    int // of the message, and of what is missing when it was parked
 	gone    bool
-	proved  bool // the proofs of its ballot's slots are valid
+	proved  bool // the proofs of its ballot's slots, or of a hare message's seats, are valid
+	seats   uint32
 }
 
 // intake holds the messages that wait, by what they wait for.
@@ -208,7 +209,7 @@ func missing(n ...syncer.Name) judgement { return judgement{missing: n} }
 func (m *Machine) parkTime(p *parked) time.Duration {
 	switch msg := p.msg.(type) {
 	case *proposalMessage:
-		return m.cfg.ProposalWindow
+		return m.cfg.Hare.Delay
 	case *atxMessage:
 		if p.token == 0 { // asked for: it may stand at the end of a long row that is being verified
 			return 4 * m.cfg.Schedule.EpochDuration()
@@ -304,11 +305,15 @@ func (m *Machine) ownSeen(msg Message) {
 	switch msg := msg.(type) {
 	case *atxMessage:
 		if m.own(msg.atx.SmesherID) != nil {
-			m.event(OwnSeen{msg.atx.SmesherID, Slot{signing.ATX, types.Layer(msg.atx.PublishEpoch), types.Hash32(msg.id)}})
+			m.event(OwnSeen{msg.atx.SmesherID, Slot{signing.ATX, uint64(msg.atx.PublishEpoch), types.Hash32(msg.id)}})
 		}
 	case *proposalMessage:
 		if b := &msg.p.Ballot; m.own(b.Smesher) != nil {
-			m.event(OwnSeen{b.Smesher, Slot{signing.Ballot, b.Layer, types.Sum(b.SignedBytes())}})
+			m.event(OwnSeen{b.Smesher, Slot{signing.Ballot, uint64(b.Layer), types.Sum(b.SignedBytes())}})
+		}
+	case *hareMessage:
+		if m.own(msg.m.Smesher) != nil {
+			m.event(OwnSeen{msg.m.Smesher, hareSlot(msg.m)})
 		}
 	case *beaconMessage:
 		if msg.msg.Kind != beacon.Propose && m.own(msg.msg.Smesher) != nil {
@@ -316,7 +321,7 @@ func (m *Machine) ownSeen(msg Message) {
 		}
 	case *decisionMessage:
 		if m.own(msg.m.By.Smesher) != nil {
-			m.event(OwnSeen{msg.m.By.Smesher, Slot{signing.Certify, msg.m.Decision.Layer, types.Sum(codec.Encode(&msg.m.Decision))}})
+			m.event(OwnSeen{msg.m.By.Smesher, Slot{signing.Certify, uint64(msg.m.Decision.Layer), types.Sum(codec.Encode(&msg.m.Decision))}})
 		}
 	}
 }
@@ -348,6 +353,8 @@ func (m *Machine) gossip(msg Message) {
 		m.send(TopicATX, msg.raw)
 	case *proposalMessage:
 		m.send(TopicProposal, msg.raw)
+	case *hareMessage:
+		m.send(TopicHare, msg.raw)
 	case *decisionMessage:
 		m.send(TopicDecision, msg.raw)
 	case *txMessage:
@@ -386,6 +393,8 @@ func (m *Machine) judge(p *parked) judgement {
 		return m.judgePoet(p.from, msg)
 	case *proposalMessage:
 		return m.judgeProposal(p, msg)
+	case *hareMessage:
+		return m.judgeHare(p, msg)
 	case *decisionMessage:
 		return m.judgeDecision(p.from, msg)
 	case *txMessage:

@@ -133,11 +133,11 @@ type Sign struct {
 	Message Message
 }
 
-// Slot is one place of the guard: what an identity signed in a layer, for an
-// ATX in an epoch, or for a beacon in a round (BeaconPlace).
+// Slot is one place of the guard, and what an identity signed there: in a layer, in a round
+// of one (HarePlace), for an ATX in an epoch, or for a beacon in a round (BeaconPlace).
 type Slot struct {
 	Domain signing.Domain
-	Layer  types.Layer
+	Place  uint64
 	Hash   types.Hash32
 }
 

@@ -33,14 +33,10 @@ type proposal struct {
 	txs        []types.TransactionID
 }
 
-// keptProposals is how many layers have their proposals here: the last two, the
-// running one, and the next, as others' clocks may be ahead.
-const keptProposals = 4
-
 // forgetLayers drops the proposals of layers that are decided long since.
 func (m *Machine) forgetLayers() {
 	for l := range m.proposals {
-		if l+keptProposals-2 < m.layer {
+		if l+m.kept() <= m.layer+1 {
 			delete(m.proposals, l)
 		}
 	}
@@ -119,7 +115,6 @@ func (m *Machine) verdictOf(err error) judgement {
 var (
 	errEvil  = early("its smesher is proved malicious")
 	errTaken = early("a proposal of its smesher is taken already")
-	errLate  = early("proposal came after the layer's window")
 )
 
 // judgeProposal checks a proposal and lets it count in its layer.
@@ -150,9 +145,6 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 	}
 	if names := m.txsMissing(p.Txs); len(names) > 0 {
 		return missing(names...)
-	}
-	if !m.agree.Add(m.now, b.Layer, msg.id) {
-		return ignored(errLate)
 	}
 	open.valid[msg.id] = proposal{msg.id, b.Smesher, valid.Share, valid.Electorate, p.Txs}
 	m.write(WriteBallot{msg.ballot, b})
@@ -232,7 +224,7 @@ func (m *Machine) propose(s *self, layer types.Layer) {
 	}
 	p.Signature = s.Sign(signing.Proposal, p.SignedBytes())
 	m.out.Signs = append(m.out.Signs, Sign{By: atx.Smesher, Message: Own(p), Slots: []Slot{
-		{signing.Ballot, layer, types.Sum(b.SignedBytes())}, {signing.Proposal, layer, types.Sum(p.SignedBytes())},
+		{signing.Ballot, uint64(layer), types.Sum(b.SignedBytes())}, {signing.Proposal, uint64(layer), types.Sum(p.SignedBytes())},
 	}})
 }
 
@@ -269,7 +261,7 @@ func (m *Machine) ballot(me *self, layer types.Layer, el *activation.Electorate,
 	return b
 }
 
-// decide builds the block of a layer whose proposals are closed, executes it,
+// decide builds the block of a layer whose proposals are agreed on, executes it,
 // and signs what came out.
 func (m *Machine) decide(r hare.Result) {
 	if r.Layer <= m.history.Tip().Decision.Layer {
@@ -280,7 +272,11 @@ func (m *Machine) decide(r hare.Result) {
 		m.event(Silent{r.Layer, "a decision of an earlier layer may still be certified, and is not known here"})
 		return
 	}
-	counted := m.counted(r)
+	counted, all := m.counted(r)
+	if !all {
+		m.event(Silent{r.Layer, "a proposal that was agreed on did not come"})
+		return
+	}
 	el := m.electorateOf(r.Layer, parent, counted)
 	if len(counted) == 0 || el == nil || m.read.err != nil {
 		return
@@ -304,7 +300,7 @@ func (m *Machine) decide(r hare.Result) {
 		}
 		decided.Signers = append(decided.Signers, atx.Smesher)
 		msg := &types.CertifyMessage{Decision: d, By: types.CertifySignature{ATX: atx.ID, Smesher: atx.Smesher, Signature: s.Sign(signing.Certify, text)}}
-		m.out.Signs = append(m.out.Signs, Sign{By: atx.Smesher, Message: Own(msg), Slots: []Slot{{signing.Certify, r.Layer, types.Sum(text)}}})
+		m.out.Signs = append(m.out.Signs, Sign{By: atx.Smesher, Message: Own(msg), Slots: []Slot{{signing.Certify, uint64(r.Layer), types.Sum(text)}}})
 	}
 	m.event(decided)
 }
@@ -357,16 +353,17 @@ func (m *Machine) seek(d types.Decision) {
 // certified.
 const maxOpen = 8
 
-// counted returns the agreed proposals of smeshers that are not proved
-// malicious, in the order of their ids.
-func (m *Machine) counted(r hare.Result) (out []proposal) {
+// counted returns the agreed proposals in the order of their ids, false if one did not come
+// here.
+func (m *Machine) counted(r hare.Result) (out []proposal, all bool) {
 	for _, id := range r.Proposals {
 		p, ok := m.inLayer(r.Layer).valid[id]
-		if ok && !m.registry.Convicted(p.smesher) {
-			out = append(out, p)
+		if !ok {
+			return nil, false
 		}
+		out = append(out, p)
 	}
-	return out
+	return out, true
 }
 
 // electorateOf returns by whose weight a layer is decided: as the history has

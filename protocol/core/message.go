@@ -8,6 +8,7 @@ import (
 	"tweedle/proofs/posw"
 	"tweedle/protocol/activation"
 	"tweedle/protocol/beacon"
+	"tweedle/protocol/hare"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/vm"
@@ -28,10 +29,11 @@ const (
 	TopicPoet
 	TopicMalfeasance
 	TopicBeacon
+	TopicHare
 )
 
 func (t Topic) String() string {
-	names := [...]string{"message", "ATX", "proposal", "decision", "transaction", "PoET proof", "malfeasance proof", "beacon message"}
+	names := [...]string{"message", "ATX", "proposal", "decision", "transaction", "PoET proof", "malfeasance proof", "beacon message", "hare message"}
 	return names[int(t)%len(names)]
 }
 
@@ -52,6 +54,8 @@ func (t Topic) MaxSize() int {
 		return malfeasance.MaxSize
 	case TopicBeacon:
 		return beacon.MaxMessageSize
+	case TopicHare:
+		return hare.MaxMessageSize
 	}
 	return 0
 }
@@ -175,6 +179,8 @@ func Check(c Crypto, t Topic, raw []byte) (Message, error) {
 			return nil, refuse(errSignature)
 		}
 		return &decisionMessage{m, raw}, nil
+	case TopicHare:
+		return checkHare(c, raw)
 	case TopicTx:
 		tx, err := vm.Parse(raw)
 		if err == nil {
@@ -241,6 +247,8 @@ func Own(v codec.Encodable) Message {
 		return &proposalMessage{v, v.ID(), v.Ballot.ID(), raw}
 	case *types.CertifyMessage:
 		return &decisionMessage{*v, raw}
+	case *hare.Message:
+		return &hareMessage{v, raw}
 	case *malfeasance.Proof:
 		return &malfeasanceMessage{v, raw}
 	case *beacon.Message:
@@ -366,7 +374,7 @@ func (r Real) WrongLabel(a *types.ATX, commitment types.ATXID, ordinal uint32) b
 }
 
 // Content returns what a message says: a *types.ATX, *types.Proposal,
-// *types.CertifyMessage, *types.PoetProofMessage, *malfeasance.Proof, *beacon.Message or
+// *types.CertifyMessage, *hare.Message, *types.PoetProofMessage, *malfeasance.Proof, *beacon.Message or
 // types.Transaction. It is shared and must not be changed.
 func Content(m Message) any {
 	switch m := m.(type) {
@@ -376,6 +384,8 @@ func Content(m Message) any {
 		return m.p
 	case *decisionMessage:
 		return &m.m
+	case *hareMessage:
+		return m.m
 	case *poetMessage:
 		return m.msg
 	case *malfeasanceMessage:

@@ -104,7 +104,7 @@ func (m *Machine) assigned(in Assigned) {
 	s := m.selves[i]
 	s.slots[in.Epoch] = ours{in.Assign, in.Slots}
 	m.event(Eligible{s.NodeID(), in.Epoch, len(m.Slots(s.NodeID(), in.Epoch))})
-	if slices.Contains(m.active(m.layer), s) && m.now.Before(m.cfg.Schedule.LayerStart(m.layer).Add(m.cfg.ProposalWindow)) {
+	if slices.Contains(m.active(m.layer), s) && m.now.Before(m.cfg.Schedule.LayerStart(m.layer).Add(m.cfg.Hare.Delay)) {
 		m.propose(s, m.layer)
 	}
 }

@@ -21,7 +21,6 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-	"time"
 
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -31,82 +30,11 @@ import (
 // older ones are forgotten first.
 const MaxOpenLayers = 64
 
-// Agreement decides which proposals make a layer's block.
-type Agreement interface {
-	// Add tells of a valid proposal at now. It reports whether the proposal
-	// still counts.
-	Add(now time.Time, layer types.Layer, id types.ProposalID) bool
-	// Step returns the decisions that are due at now, oldest first.
-	Step(now time.Time) []Result
-	// Next returns when Step should be called again, or the zero time.
-	Next() time.Time
-}
-
 // Result is the outcome of a layer: its proposals in ascending order.
 type Result struct {
 	Layer     types.Layer
 	Proposals []types.ProposalID
 }
-
-// InTime is the provisional agreement: the proposals that arrived within a
-// window after the start of their layer.
-type InTime struct {
-	schedule types.Schedule
-	window   time.Duration
-	open     map[types.Layer][]types.ProposalID
-	decided  types.Layer // all layers up to here are closed
-}
-
-var _ Agreement = (*InTime)(nil)
-
-// NewInTime returns an agreement that closes each layer a window after its
-// start, beginning with the layer after decided.
-func NewInTime(s types.Schedule, window time.Duration, decided types.Layer) *InTime {
-	return &InTime{schedule: s, window: window, open: make(map[types.Layer][]types.ProposalID), decided: decided}
-}
-
-// Add implements Agreement.
-func (a *InTime) Add(now time.Time, layer types.Layer, id types.ProposalID) bool {
-	if layer <= a.decided || now.After(a.closing(layer)) || slices.Contains(a.open[layer], id) {
-		return false
-	}
-	if _, ok := a.open[layer]; !ok && len(a.open) >= MaxOpenLayers {
-		return false
-	}
-	a.open[layer] = append(a.open[layer], id)
-	return true
-}
-
-// Step implements Agreement. Layers without proposals have no result.
-func (a *InTime) Step(now time.Time) []Result {
-	var due []Result
-	for layer, ids := range a.open {
-		if now.Before(a.closing(layer)) {
-			continue
-		}
-		slices.SortFunc(ids, func(x, y types.ProposalID) int { return slices.Compare(x[:], y[:]) })
-		due = append(due, Result{layer, ids})
-	}
-	slices.SortFunc(due, func(x, y Result) int { return int(x.Layer) - int(y.Layer) })
-	for _, r := range due {
-		delete(a.open, r.Layer)
-		a.decided = max(a.decided, r.Layer)
-	}
-	return due
-}
-
-// Next implements Agreement.
-func (a *InTime) Next() time.Time {
-	var next time.Time
-	for layer := range a.open {
-		if t := a.closing(layer); next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
-	return next
-}
-
-func (a *InTime) closing(l types.Layer) time.Time { return a.schedule.LayerStart(l).Add(a.window) }
 
 // Reasons why a signature under a decision does not count.
 var (

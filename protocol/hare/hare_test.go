@@ -5,54 +5,13 @@ import (
 	"math"
 	"math/big"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 
 	"tweedle/values/types"
 )
 
-var schedule = types.Schedule{Genesis: time.Unix(1000, 0), LayerDuration: 2 * time.Second, LayersPerEpoch: 10}
-
-func at(l types.Layer, after time.Duration) time.Time { return schedule.LayerStart(l).Add(after) }
-
-func TestProposalsInTimeMakeTheResultInAscendingOrder(t *testing.T) {
-	a := NewInTime(schedule, time.Second, 19)
-	if !a.Add(at(20, 0), 20, types.ProposalID{2}) || !a.Add(at(20, time.Second), 20, types.ProposalID{1}) {
-		t.Fatal("a proposal in time does not count")
-	}
-	if a.Add(at(20, 0), 20, types.ProposalID{2}) {
-		t.Error("a proposal counts twice")
-	}
-	if a.Add(at(20, 1001*time.Millisecond), 20, types.ProposalID{3}) {
-		t.Error("a late proposal counts")
-	}
-	if a.Add(at(20, 0), 19, types.ProposalID{3}) {
-		t.Error("a proposal for a closed layer counts")
-	}
-	if got := a.Step(at(20, 999*time.Millisecond)); got != nil {
-		t.Fatalf("decided early: %v", got)
-	}
-	if !a.Next().Equal(at(20, time.Second)) {
-		t.Errorf("next decision at %v", a.Next())
-	}
-	got := a.Step(at(20, time.Second))
-	if len(got) != 1 || got[0].Layer != 20 || len(got[0].Proposals) != 2 || got[0].Proposals[0] != (types.ProposalID{1}) {
-		t.Fatalf("%v", got)
-	}
-	if a.Add(at(20, time.Second), 20, types.ProposalID{9}) || len(a.Step(at(21, 0))) != 0 || !a.Next().IsZero() {
-		t.Error("the layer is still open")
-	}
-}
-
 func TestOpenLayersAreBounded(t *testing.T) {
-	a := NewInTime(schedule, time.Second, 0)
-	for l := types.Layer(1); l <= 2*MaxOpenLayers; l++ {
-		a.Add(at(0, 0), l, types.ProposalID{byte(l)})
-	}
-	if len(a.open) != MaxOpenLayers {
-		t.Fatalf("%d open layers", len(a.open))
-	}
 	c := NewCertifier(0)
 	for l := types.Layer(1); l <= 2*MaxOpenLayers; l++ {
 		if _, err := c.Add(message(l, 1, 1), 1, 100); err != nil {

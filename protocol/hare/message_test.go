@@ -278,8 +278,8 @@ func FuzzHareFromTheNetwork(f *testing.F) {
 	})
 }
 
-// What a node looks at for each message: signature, seats, and random value; as they come,
-// and with signatures checked in batches.
+// What a node looks at for each message: signature, seats, and random value. Signatures are
+// not checked in batches: package signing has none.
 func BenchmarkVerify(b *testing.B) {
 	v := signing.NewVerifier(network)
 	draw := someDraw

@@ -130,6 +130,15 @@ func (s *Session) Hear(now time.Time, m *Message, seats uint32) (*Equivocation, 
 	return nil, nil
 }
 
+// Knows tells whether Hear would say that a message is known.
+func (s *Session) Knows(m *Message) bool {
+	if m.Round > s.p.last() {
+		return false
+	}
+	v := s.rounds[m.Round].of[m.Smesher]
+	return v != nil && (v.says == m.Says() || v.again != never)
+}
+
 // Output is what a step asks for.
 type Output struct {
 	// Signed is what our smeshers say. It is made durable first, then sent, and counts

@@ -153,7 +153,7 @@ func (d *driver) guard(signs []core.Sign) (passed []core.Message, err error) {
 	messages := make([][]store.Slot, len(signs))
 	for i, s := range signs {
 		for _, k := range s.Slots {
-			messages[i] = append(messages[i], store.Slot{Domain: k.Domain, Identity: s.By, Slot: uint64(k.Layer), Hash: k.Hash})
+			messages[i] = append(messages[i], store.Slot{Domain: k.Domain, Identity: s.By, Slot: k.Place, Hash: k.Hash})
 		}
 	}
 	refused, err := d.n.db.GuardAll(messages)
@@ -162,7 +162,7 @@ func (d *driver) guard(signs []core.Sign) (passed []core.Message, err error) {
 	}
 	for i, s := range signs {
 		if refused[i] != nil {
-			d.n.log.Error("we do not sign", "identity", s.By.Short(), "layer", s.Slots[0].Layer, "err", refused[i])
+			d.n.log.Error("we do not sign", "identity", s.By.Short(), "domain", s.Slots[0].Domain, "place", s.Slots[0].Place, "err", refused[i])
 			continue
 		}
 		passed = append(passed, s.Message)
@@ -354,7 +354,7 @@ func (n *Node) trust(now time.Time) error {
 // may have signed binds nobody any more. Faults of the store end the node by
 // themselves.
 func (n *Node) seen(e core.OwnSeen) {
-	err, i := n.db.Seen(e.Slot.Domain, e.Smesher, uint64(e.Slot.Layer), e.Slot.Hash), n.identity(e.Smesher)
+	err, i := n.db.Seen(e.Slot.Domain, e.Smesher, e.Slot.Place, e.Slot.Hash), n.identity(e.Smesher)
 	if !errors.Is(err, store.ErrRolledBack) || i.trustIn != 0 {
 		return
 	}

@@ -34,13 +34,13 @@ const (
 )
 
 func topics() []core.Topic {
-	return []core.Topic{core.TopicATX, core.TopicProposal, core.TopicDecision, core.TopicTx, core.TopicPoet, core.TopicMalfeasance, core.TopicBeacon}
+	return []core.Topic{core.TopicATX, core.TopicProposal, core.TopicDecision, core.TopicTx, core.TopicPoet, core.TopicMalfeasance, core.TopicBeacon, core.TopicHare}
 }
 
 func topicName(t core.Topic) string {
 	return "tweedle/" + map[core.Topic]string{
 		core.TopicATX: "atx", core.TopicProposal: "proposal", core.TopicDecision: "certify", core.TopicTx: "tx",
-		core.TopicPoet: "poet", core.TopicMalfeasance: "malfeasance", core.TopicBeacon: "beacon",
+		core.TopicPoet: "poet", core.TopicMalfeasance: "malfeasance", core.TopicBeacon: "beacon", core.TopicHare: "hare",
 	}[t] + "/2"
 }
 

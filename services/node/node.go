@@ -217,7 +217,7 @@ func (n *Node) restore() error {
 	n.crypto = core.Real{Verifier: signing.NewVerifier(n.activation.Network), Params: n.activation, State: n.state, Peer: []byte(n.host.ID())}
 	cfg := core.Config{
 		Schedule: n.schedule, Activation: n.activation, Eligibility: n.params.Eligibility(), Beacon: n.params.Beacon(), VM: n.vmParams, Pool: txpool.DefaultLimits(),
-		ProposalWindow: n.params.ProposalWindow, TxsPerProposal: n.params.TxsPerProposal, Crypto: n.crypto, Alone: len(n.cfg.Bootnodes) == 0,
+		Hare: n.params.Hare(), TxsPerProposal: n.params.TxsPerProposal, Crypto: n.crypto, Alone: len(n.cfg.Bootnodes) == 0,
 	}
 	for _, i := range n.identities {
 		cfg.Identities = append(cfg.Identities, i.Signer)
@@ -288,6 +288,9 @@ func (n *Node) forget() error {
 		if err := n.db.ForgetSigned(d, uint64(first)); err != nil {
 			return err
 		}
+	}
+	if err := n.db.ForgetSigned(signing.Hare, core.HarePlace(first, 0)); err != nil {
+		return err
 	}
 	if err := n.db.ForgetSigned(signing.ATX, uint64(epoch)); err != nil {
 		return err

@@ -202,8 +202,8 @@ func TestADoubtOfOneIdentityDoesNotStopTheOther(t *testing.T) {
 			if err := n.db.Guard(signing.Ballot, first.NodeID(), layer, types.Hash32{1}); err != nil {
 				t.Fatal(err)
 			}
-			n.seen(core.OwnSeen{Smesher: first.NodeID(), Slot: core.Slot{Domain: signing.Ballot, Layer: stillLayer, Hash: types.Hash32{1}}}) // it is ours
-			n.seen(core.OwnSeen{Smesher: second.NodeID(), Slot: core.Slot{Domain: signing.Ballot, Layer: stillLayer, Hash: types.Hash32{1}}})
+			n.seen(core.OwnSeen{Smesher: first.NodeID(), Slot: core.Slot{Domain: signing.Ballot, Place: uint64(stillLayer), Hash: types.Hash32{1}}}) // it is ours
+			n.seen(core.OwnSeen{Smesher: second.NodeID(), Slot: core.Slot{Domain: signing.Ballot, Place: uint64(stillLayer), Hash: types.Hash32{1}}})
 			fallthrough
 		case 1:
 			if first.trustIn != 0 || second.trustIn != n.epoch()+2 {

@@ -1,0 +1,240 @@
+package core
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"tweedle/protocol/activation"
+	"tweedle/protocol/hare"
+	"tweedle/protocol/malfeasance"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
+	"tweedle/values/types"
+)
+
+// agreement is that on the proposals of a layer.
+type agreement struct {
+	session *hare.Session
+	draw    hare.Draw
+	el      *activation.Electorate
+	wake    time.Time
+	result  []types.ProposalID // nil while there is none
+	ended   bool
+	decided bool
+}
+
+// agreements are those of the open layers, and the messages whose seats are being checked.
+type agreements struct {
+	of      map[types.Layer]*agreement
+	closed  types.Layer // up to here there were some, or we were not here for them from the start
+	seating map[uint64]*parked
+	next    uint64 // names what is in seating
+}
+
+// CheckSeats checks the proof of a hare message's seats.
+type CheckSeats struct {
+	Name    uint64
+	Message *hare.Message
+	Params  hare.Params
+	Draw    hare.Draw
+	Weight  uint64
+}
+
+// Do implements Work.
+func (w CheckSeats) Do(c Crypto) Input {
+	seats, err := w.Message.Seats(w.Params, w.Draw, w.Weight, c.VerifyVRF)
+	return Seated{w.Name, seats, err}
+}
+
+// Seated is the end of CheckSeats.
+type Seated struct {
+	Name  uint64
+	Seats uint32
+	Err   error // nil: the proof is valid
+}
+
+func (Seated) input() {}
+
+// kept is how many layers have their proposals and their agreement here: those of which
+// it may go on, the running one, and the next, as others' clocks may be ahead.
+func (m *Machine) kept() types.Layer {
+	return types.Layer(m.cfg.Hare.Bound()/m.cfg.Schedule.LayerDuration) + 3
+}
+
+// agreement returns that of a layer, and opens it when the layer begins, or for who is
+// ahead; nil if we take no part in it.
+func (m *Machine) agreement(l types.Layer) *agreement {
+	if a := m.agree.of[l]; a != nil {
+		return a
+	}
+	if l <= m.agree.closed || l < m.cfg.Schedule.FirstBallotLayer() || l > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())) {
+		return nil
+	}
+	epoch := m.cfg.Schedule.EpochOf(l)
+	el := m.current(epoch)
+	beacon, known := m.Beacon(epoch)
+	if el == nil || !known {
+		return nil
+	}
+	a := &agreement{el: el, draw: hare.Draw{Layer: l, Beacon: beacon, Total: el.Total()}}
+	var own []hare.Member
+	height := ^uint64(0)
+	for _, s := range m.active(l) {
+		if atx, ok := el.Of(s.NodeID()); ok {
+			own = append(own, hare.Member{Identity: s.Identity, Weight: atx.Weight})
+			height = min(height, atx.Height())
+		}
+	}
+	a.session = hare.NewSession(m.cfg.Hare, a.draw, m.cfg.Schedule.LayerStart(l), own, func() []types.ProposalID {
+		return hare.Initial(m.candidates(l, beacon), beacon, height)
+	})
+	m.agree.of[l] = a
+	return a
+}
+
+// candidates are the valid proposals of a layer, which have its beacon.
+func (m *Machine) candidates(l types.Layer, beacon types.Beacon) (out []hare.Candidate) {
+	for id, p := range m.inLayer(l).valid {
+		out = append(out, hare.Candidate{
+			ID: id, ATX: p.share.ATX, Beacon: beacon, Base: p.share.BaseHeight, Malicious: m.registry.Convicted(p.smesher),
+		})
+	}
+	return out
+}
+
+// agreeOn goes on with the agreements. A layer is decided after those before it: what it
+// builds on is known then.
+func (m *Machine) agreeOn() {
+	m.agreement(m.layer)
+	layers := slices.Sorted(maps.Keys(m.agree.of))
+	for _, l := range layers {
+		a := m.agree.of[l]
+		if a.ended || m.now.Before(a.wake) {
+			continue
+		}
+		out := a.session.Step(m.now)
+		if out.Result != nil {
+			a.result = out.Result
+		}
+		a.ended, a.wake = out.Ended, out.Wake
+		for _, msg := range out.Signed {
+			m.out.Signs = append(m.out.Signs, Sign{By: msg.Smesher, Message: Own(msg), Slots: []Slot{hareSlot(msg)}})
+		}
+	}
+	for _, l := range layers {
+		a := m.agree.of[l]
+		switch {
+		case a.decided:
+			continue
+		case a.result == nil && !a.ended:
+			return
+		case a.result != nil:
+			m.decide(hare.Result{Layer: l, Proposals: a.result})
+		default:
+			m.event(Silent{l, "its smeshers did not agree on its proposals"})
+		}
+		a.decided = true
+	}
+}
+
+// hareSlot is the guard's place of a hare message: its layer and round.
+func hareSlot(m *hare.Message) Slot {
+	return Slot{signing.Hare, HarePlace(m.Layer, m.Round), types.Sum(hare.SignedBytes(m.Layer, m.Round, m.Says()))}
+}
+
+// HarePlace is the guard's place of a round of a layer.
+func HarePlace(l types.Layer, r hare.Round) uint64 { return uint64(l)<<8 | uint64(r) }
+
+// forgetAgreements drops those that are over.
+func (m *Machine) forgetAgreements() {
+	for l := range m.agree.of {
+		if l+m.kept() <= m.layer+1 {
+			delete(m.agree.of, l)
+			m.agree.closed = max(m.agree.closed, l)
+		}
+	}
+}
+
+// nextAgreement is when one has something due.
+func (m *Machine) nextAgreement() (next time.Time) {
+	for _, a := range m.agree.of {
+		if !a.ended && (next.IsZero() || a.wake.Before(next)) {
+			next = a.wake
+		}
+	}
+	return next
+}
+
+var errNoAgreement = early("hare message is of a layer that is not open here")
+
+// judgeHare counts a hare message, when the proof of its seats was checked.
+func (m *Machine) judgeHare(p *parked, msg *hareMessage) judgement {
+	a := m.agreement(msg.m.Layer)
+	if a == nil {
+		return ignored(errNoAgreement)
+	}
+	atx, ok := a.el.Of(msg.m.Smesher)
+	if !ok {
+		return ignored(early("hare message is from somebody without weight here"))
+	}
+	if !p.proved {
+		if a.session.Knows(msg.m) {
+			return ignored(&EarlyError{hare.ErrHeard.Error()})
+		}
+		work := CheckSeats{m.agree.next, msg.m, m.cfg.Hare, a.draw, atx.Weight}
+		if p.from == Self { // its proof is as we made it
+			p.seats, _ = msg.m.Seats(work.Params, work.Draw, work.Weight, func(types.NodeID, []byte, types.VRFSignature) bool { return true })
+		} else if len(m.agree.seating) >= MaxProving || !m.atWork.add(p, 0) {
+			return ignored(errBusy)
+		} else {
+			m.agree.seating[m.agree.next] = p
+			m.agree.next++
+			m.out.Work = append(m.out.Work, work)
+			return judgement{later: true}
+		}
+	}
+	twice, err := a.session.Hear(m.now, msg.m, p.seats)
+	if err != nil {
+		return ignored(&EarlyError{err.Error()})
+	}
+	if twice != nil {
+		m.convict(malfeasance.FromHare(*twice))
+	}
+	return accepted()
+}
+
+// seated goes on with a hare message.
+func (m *Machine) seated(in Seated) {
+	p := m.agree.seating[in.Name]
+	if p == nil {
+		return
+	}
+	delete(m.agree.seating, in.Name)
+	m.atWork.done([]*parked{p})
+	if in.Err != nil { // with another electorate or beacon it may be right: nobody is to blame
+		m.verdict(p, ignored(&EarlyError{in.Err.Error()}))
+		return
+	}
+	p.proved, p.seats = true, in.Seats
+	m.take(p)
+}
+
+type hareMessage struct {
+	m   *hare.Message
+	raw []byte
+}
+
+func (m *hareMessage) size() int { return len(m.raw) }
+
+func checkHare(c Crypto, raw []byte) (Message, error) {
+	var h hare.Message
+	if codec.Decode(raw, &h) != nil {
+		return nil, refuse(ErrMalformed)
+	}
+	// The network's own limit of iterations is looked at with the agreement.
+	if err := h.Validate(hare.Params{Iterations: hare.MaxIterations}, c); err != nil {
+		return nil, refuse(err)
+	}
+	return &hareMessage{&h, raw}, nil
+}
