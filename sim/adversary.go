@@ -47,7 +47,7 @@ func strategyNames() names {
 	return names{
 		smeshers: []string{
 			"two-atxs", "withheld-atx", "late-atx", "ground-coinbase", "wrong-label", "two-proposals", "edge-proposal", "split-votes", "withheld-votes", "silent", "twins",
-			"beacon-withheld", "beacon-late", "beacon-split", "beacon-two-faces", "beacon-ground",
+			"beacon-withheld", "beacon-late", "beacon-split", "beacon-two-faces", "beacon-ground", "split-hare", "edge-hare", "late-hare",
 		},
 		strangers: []string{"unknown-references", "made-up-ids", "lying-peer", "empty-peer", "stale-certificates", "junk-transactions", "cheap-poets", "mute-peer"},
 	}
@@ -88,6 +88,12 @@ func newStrategy(name string) strategy {
 		return &beaconTwoFaces{honesty: h}
 	case "beacon-ground":
 		return &beaconGround{honesty: h}
+	case "split-hare":
+		return &splitHare{honesty: h}
+	case "edge-hare":
+		return &edgeHare{honesty: h}
+	case "late-hare":
+		return &lateHare{honesty: h}
 	case "unknown-references":
 		return &unknownReferences{honesty: h}
 	case "made-up-ids":

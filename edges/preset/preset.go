@@ -90,7 +90,7 @@ func Mainnet() Params {
 		LayerSize: 50, MinActiveWeight: 1_000_000, TxsPerProposal: 700,
 		ProposalWindow: 25 * time.Second,
 		BeaconPhase:    30 * time.Minute, BeaconRounds: 9,
-		HareRound:      12 * time.Second, HareCommittee: 400, HareLeaders: 5, HareIterations: 8,
+		HareRound: 12 * time.Second, HareCommittee: 400, HareLeaders: 5, HareIterations: 8,
 	}
 }
 
@@ -116,7 +116,7 @@ func Local() Params {
 		TickSize: 100, Post: post.LocalParams(), VM: vm.LocalParams(),
 		LayerSize: 20, TxsPerProposal: 100,
 		ProposalWindow: time.Second, BeaconRounds: 9,
-		HareRound:      100 * time.Millisecond, HareCommittee: 400, HareLeaders: 5, HareIterations: 8,
+		HareRound: 100 * time.Millisecond, HareCommittee: 400, HareLeaders: 5, HareIterations: 8,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"tweedle/proofs/post"
 	"tweedle/protocol/activation"
+	"tweedle/protocol/hare"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/vm"
@@ -54,6 +55,12 @@ func aProposal(s *signing.Signer) *types.Proposal {
 	return p
 }
 
+func aHareMessage(s *signing.Signer) *hare.Message {
+	m := &hare.Message{Layer: 9, Round: hare.Preround, Smesher: s.NodeID(), Set: []types.ProposalID{{1}, {2}}}
+	m.Signature = s.Sign(signing.Hare, hare.SignedBytes(m.Layer, m.Round, m.Says()))
+	return m
+}
+
 func aDecision(s *signing.Signer, block byte) *types.CertifyMessage {
 	m := &types.CertifyMessage{Decision: types.Decision{Layer: 9, Block: types.BlockID{block}}}
 	m.By = types.CertifySignature{Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(&m.Decision))}
@@ -65,6 +72,7 @@ func messages() map[Topic][]byte {
 	s := signer("somebody")
 	return map[Topic][]byte{
 		TopicATX: codec.Encode(anATX(s)), TopicProposal: codec.Encode(aProposal(s)), TopicDecision: codec.Encode(aDecision(s, 1)),
+		TopicHare:        codec.Encode(aHareMessage(s)),
 		TopicPoet:        codec.Encode(&types.PoetProofMessage{RoundID: "1", Proof: types.PoetProof{NumLeaves: 1}}),
 		TopicMalfeasance: codec.Encode(malfeasance.FromDecisions(*aDecision(s, 1), *aDecision(s, 2))),
 	}
@@ -81,6 +89,9 @@ func TestOnlyWhatIsSignedPassesTheCheck(t *testing.T) {
 		for i := range raw {
 			if by := len(raw) - 64 - 32 - 32; topic == TopicDecision && i >= by && i < by+32 {
 				continue // which ATX gives the weight is not signed: the electorate says it
+			}
+			if by := len(raw) - 64; topic == TopicHare && i >= by-80 && i < by {
+				continue // nor is the proof of its seats: there is one random value, however it is proved
 			}
 			spoilt := bytes.Clone(raw)
 			spoilt[i] ^= 1

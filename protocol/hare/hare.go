@@ -4,10 +4,9 @@
 // Session is the published protocol, reference/protocol.md A8, as a passive machine,
 // with committees drawn by random values (Message), and Committee and Tally are its
 // certificates (A9); docs/decisions/0010-hare.md says where they differ and what they
-// withstand. The core does not use them yet. What it uses is provisional
-// (docs/decisions/0003-provisional-rules.md): agreement is "what arrived in time"
-// (InTime), and a certificate needs more than two thirds of the weight of all smeshers of
-// the epoch (Certifier).
+// withstand. The core does not use the certificates yet: provisionally
+// (docs/decisions/0003-provisional-rules.md) one needs more than two thirds of the weight
+// of all smeshers of the epoch (Certifier).
 //
 // It promises: nothing here has a clock; the same inputs give the same
 // outputs; all that is held is bounded; a certificate exists for at most one decision of a

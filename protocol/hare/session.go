@@ -33,6 +33,9 @@ func (p Params) maxSeats(r Round) uint32 { return 2*p.committee(r) + 64 }
 // Slots is how many rounds of time a session takes at most.
 func (p Params) Slots() int { return Hardlock.In(p.Iterations).slot() }
 
+// Ends is how long after the start of its layer a round ends.
+func (p Params) Ends(r Round) time.Duration { return p.Delay + time.Duration(r.slot()+1)*p.Round }
+
 // Bound is how long after the start of its layer a session ends.
 func (p Params) Bound() time.Duration { return p.Delay + time.Duration(p.Slots())*p.Round }
 

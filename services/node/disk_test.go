@@ -24,6 +24,7 @@ import (
 	"tweedle/edges/store"
 	"tweedle/edges/store/storetest"
 	"tweedle/protocol/core"
+	"tweedle/protocol/hare"
 	"tweedle/values/codec"
 	"tweedle/values/signing"
 	"tweedle/values/types"
@@ -87,12 +88,15 @@ func (w *witness) hear(t core.Topic, raw []byte) {
 	var a types.ATX
 	var p types.Proposal
 	var c types.CertifyMessage
+	var h hare.Message
 	switch {
 	case t == core.TopicATX && codec.Decode(raw, &a) == nil:
 		note(signing.ATX, a.SmesherID, uint64(a.PublishEpoch), types.Hash32(a.ID()))
 	case t == core.TopicProposal && codec.Decode(raw, &p) == nil:
 		note(signing.Ballot, p.Ballot.Smesher, uint64(p.Ballot.Layer), types.Sum(p.Ballot.SignedBytes()))
 		note(signing.Proposal, p.Ballot.Smesher, uint64(p.Ballot.Layer), types.Sum(p.SignedBytes()))
+	case t == core.TopicHare && codec.Decode(raw, &h) == nil:
+		note(signing.Hare, h.Smesher, core.HarePlace(h.Layer, h.Round), h.Says())
 	case t == core.TopicDecision && codec.Decode(raw, &c) == nil:
 		note(signing.Certify, c.By.Smesher, uint64(c.Decision.Layer), types.Sum(codec.Encode(&c.Decision)))
 	}
