@@ -44,6 +44,7 @@ func (*edgeHare) signs(n *node, s core.Sign) bool {
 	if !ok {
 		return false
 	}
+	n.acted = true
 	n.atTheEdge(m.Layer, m.Round, func(o *node) *hare.Message {
 		if half(o, m.Layer) {
 			return nil
@@ -61,6 +62,7 @@ func (*lateHare) signs(n *node, s core.Sign) bool {
 	if !ok {
 		return false
 	}
+	n.acted = true
 	n.w.after(n.w.cfg.Hare.Round*time.Duration(1+n.w.rng.IntN(2)), func() {
 		for _, o := range n.links {
 			n.push(o, core.TopicHare, codec.Encode(m))

@@ -22,6 +22,7 @@ type agreement struct {
 	result  []types.ProposalID // nil while there is none
 	ended   bool
 	decided bool
+	made    *types.Decision // what we made of the result, if we could
 }
 
 // agreements are those of the open layers, and the messages whose seats are being checked.
@@ -119,6 +120,9 @@ func (m *Machine) agreeOn() {
 		}
 		a.ended, a.wake = out.Ended, out.Wake
 		for _, msg := range out.Signed {
+			if !slices.ContainsFunc(m.active(l), func(s *self) bool { return s.NodeID() == msg.Smesher }) {
+				continue // since the layer began it was shown to run elsewhere, or we are not synced any more
+			}
 			m.out.Signs = append(m.out.Signs, Sign{By: msg.Smesher, Message: Own(msg), Slots: []Slot{hareSlot(msg)}})
 		}
 	}

@@ -290,6 +290,7 @@ func (m *Machine) decide(r hare.Result) {
 	d := types.Decision{Layer: r.Layer, Electorate: el.ID, Parent: parent.StateRoot, Block: block.ID(), StateRoot: out.State.Root()}
 	out.Results = slices.DeleteFunc(out.Results, func(r vm.Result) bool { return r.Status == vm.Ineffective })
 	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
+	m.agree.of[r.Layer].made = &d
 	m.write(WriteBlock{block})
 	decided := Decided{Decision: d, Proposals: len(counted)}
 	text := codec.Encode(&d)
@@ -307,8 +308,8 @@ func (m *Machine) decide(r hare.Result) {
 
 // parent returns the decision that the next layer builds on: the tip, or a
 // decision after it that has not been certified but still may be, as far as
-// signatures have been seen: a third of the weight signed it. Who left that out
-// would sign against it. False if it is not known here what to build on.
+// signatures have been seen: a third of the weight signed it, or it is what we
+// made of what was agreed on. Who left that out would sign against it. False if it is not known here what to build on.
 func (m *Machine) parent(layer types.Layer) (types.Decision, bool) {
 	tip := m.history.Tip().Decision
 	for l := layer - 1; l > tip.Layer && l+maxOpen > layer; l-- {
@@ -324,6 +325,14 @@ func (m *Machine) parent(layer types.Layer) (types.Decision, bool) {
 			}
 			if _, err := m.history.Extend(draft); err == nil {
 				return s.Decision, true
+			}
+		}
+		// Two layers may be decided in one moment, before anybody's signature came.
+		if a := m.agree.of[l]; a != nil && a.made != nil {
+			if draft := m.history.Draft(*a.made); draft != nil {
+				if _, err := m.history.Extend(draft); err == nil {
+					return *a.made, true
+				}
 			}
 		}
 	}
