@@ -196,6 +196,9 @@ func (n *node) step(in core.Input) {
 		return
 	}
 	for _, s := range out.Signs {
+		if w.opts.unsaid != nil && w.opts.unsaid(s) {
+			continue
+		}
 		if n.bad == nil || !n.bad.signs(n, s) {
 			n.sign(s)
 		}

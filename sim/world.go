@@ -59,6 +59,7 @@ type Options struct {
 	Transcript io.Writer // nil: none
 
 	planted func(*node, core.Event) // a bug of a test's, nil: none
+	unsaid  func(core.Sign) bool    // what a test keeps everybody from saying, nil: nothing
 }
 
 // Faults are the weather of a run.

@@ -343,12 +343,14 @@ type Electorate struct {
 	Epoch   types.Epoch
 	ID      types.Hash32 // of the active set
 	Members []*Entry     // ascending by ATX id; not to be changed
+	by      []*Entry     // the same, ascending by smesher
 	total   uint64
 }
 
 func newElectorate(epoch types.Epoch, members []*Entry) *Electorate {
 	slices.SortFunc(members, func(a, b *Entry) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	el := &Electorate{Epoch: epoch, Members: members}
+	el := &Electorate{Epoch: epoch, Members: members, by: slices.Clone(members)}
+	slices.SortFunc(el.by, func(a, b *Entry) int { return bytes.Compare(a.Smesher[:], b.Smesher[:]) })
 	for _, m := range members {
 		el.total += m.Weight
 	}
@@ -376,12 +378,11 @@ func (e *Electorate) Member(id types.ATXID) (*Entry, bool) {
 
 // Of returns the record of a smesher that counts.
 func (e *Electorate) Of(smesher types.NodeID) (*Entry, bool) {
-	for _, m := range e.Members {
-		if m.Smesher == smesher {
-			return m, true
-		}
+	i, ok := slices.BinarySearchFunc(e.by, smesher, func(m *Entry, id types.NodeID) int { return bytes.Compare(m.Smesher[:], id[:]) })
+	if !ok {
+		return nil, false
 	}
-	return nil, false
+	return e.by[i], true
 }
 
 // Weight returns what an ATX gives to its smesher, false when it gives nothing.

@@ -216,6 +216,8 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 		m.slotsChecked(in)
 	case Seated:
 		m.seated(in)
+	case SeatsDrawn:
+		m.drawn(in)
 	case Assigned:
 		m.assigned(in)
 	case Answered:

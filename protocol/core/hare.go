@@ -17,12 +17,14 @@ import (
 type agreement struct {
 	session *hare.Session
 	draw    hare.Draw
+	own     []Identity
 	el      *activation.Electorate
 	wake    time.Time
 	result  []types.ProposalID // nil while there is none
 	ended   bool
 	decided bool
-	made    *types.Decision // what we made of the result, if we could
+	made    *types.Decision      // what we made of the result, if we could
+	checks  map[types.NodeID]int // messages of a smesher whose seats are being checked
 }
 
 // agreements are those of the open layers, and the messages whose seats are being checked.
@@ -48,6 +50,30 @@ func (w CheckSeats) Do(c Crypto) Input {
 	return Seated{w.Name, seats, err}
 }
 
+// DrawSeats computes the random values of ours for rounds of a layer: 0.1 ms for each.
+type DrawSeats struct {
+	Draw   hare.Draw
+	Rounds []hare.Round
+	By     []Identity
+}
+
+// Do implements Work.
+func (w DrawSeats) Do(Crypto) Input {
+	out := SeatsDrawn{Layer: w.Draw.Layer}
+	for _, r := range w.Rounds {
+		for _, id := range w.By {
+			out.Seats = append(out.Seats, hare.Seat{Smesher: id.NodeID(), Round: r, Proof: id.VRF(w.Draw.Input(r))})
+		}
+	}
+	return out
+}
+
+// SeatsDrawn is the end of DrawSeats.
+type SeatsDrawn struct {
+	Layer types.Layer
+	Seats []hare.Seat
+}
+
 // Seated is the end of CheckSeats.
 type Seated struct {
 	Name  uint64
@@ -55,7 +81,8 @@ type Seated struct {
 	Err   error // nil: the proof is valid
 }
 
-func (Seated) input() {}
+func (Seated) input()     {}
+func (SeatsDrawn) input() {}
 
 // kept is how many layers have their proposals and their agreement here: those of which
 // it may go on, the running one, and the next, as others' clocks may be ahead.
@@ -78,12 +105,13 @@ func (m *Machine) agreement(l types.Layer) *agreement {
 	if el == nil || !known {
 		return nil
 	}
-	a := &agreement{el: el, draw: hare.Draw{Layer: l, Beacon: beacon, Total: el.Total()}}
+	a := &agreement{el: el, draw: hare.Draw{Layer: l, Beacon: beacon, Total: el.Total()}, checks: make(map[types.NodeID]int)}
 	var own []hare.Member
 	height := ^uint64(0)
 	for _, s := range m.active(l) {
 		if atx, ok := el.Of(s.NodeID()); ok {
 			own = append(own, hare.Member{Identity: s.Identity, Weight: atx.Weight})
+			a.own = append(a.own, s.Identity)
 			height = min(height, atx.Height())
 		}
 	}
@@ -119,6 +147,9 @@ func (m *Machine) agreeOn() {
 			a.result = out.Result
 		}
 		a.ended, a.wake = out.Ended, out.Wake
+		if len(out.Draw) > 0 {
+			m.out.Work = append(m.out.Work, DrawSeats{a.draw, out.Draw, a.own})
+		}
 		for _, msg := range out.Signed {
 			if !slices.ContainsFunc(m.active(l), func(s *self) bool { return s.NodeID() == msg.Smesher }) {
 				continue // since the layer began it was shown to run elsewhere, or we are not synced any more
@@ -189,9 +220,10 @@ func (m *Machine) judgeHare(p *parked, msg *hareMessage) judgement {
 		work := CheckSeats{m.agree.next, msg.m, m.cfg.Hare, a.draw, atx.Weight}
 		if p.from == Self { // its proof is as we made it
 			p.seats, _ = msg.m.Seats(work.Params, work.Draw, work.Weight, func(types.NodeID, []byte, types.VRFSignature) bool { return true })
-		} else if len(m.agree.seating) >= MaxProving || !m.atWork.add(p, 0) {
+		} else if len(m.agree.seating) >= MaxProving || !m.atWork.add(p, a.checks[atx.Smesher]) {
 			return ignored(errBusy)
 		} else {
+			a.checks[atx.Smesher]++ // the proof is not signed: there may be many of one message
 			m.agree.seating[m.agree.next] = p
 			m.agree.next++
 			m.out.Work = append(m.out.Work, work)
@@ -208,6 +240,15 @@ func (m *Machine) judgeHare(p *parked, msg *hareMessage) judgement {
 	return accepted()
 }
 
+// drawn takes the seats of ours.
+func (m *Machine) drawn(in SeatsDrawn) {
+	if a := m.agree.of[in.Layer]; a != nil {
+		for _, seat := range in.Seats {
+			a.session.Seat(seat)
+		}
+	}
+}
+
 // seated goes on with a hare message.
 func (m *Machine) seated(in Seated) {
 	p := m.agree.seating[in.Name]
@@ -216,6 +257,12 @@ func (m *Machine) seated(in Seated) {
 	}
 	delete(m.agree.seating, in.Name)
 	m.atWork.done([]*parked{p})
+	msg := p.msg.(*hareMessage).m
+	if a := m.agree.of[msg.Layer]; a != nil {
+		if a.checks[msg.Smesher]--; a.checks[msg.Smesher] == 0 {
+			delete(a.checks, msg.Smesher)
+		}
+	}
 	if in.Err != nil { // with another electorate or beacon it may be right: nobody is to blame
 		m.verdict(p, ignored(&EarlyError{in.Err.Error()}))
 		return

@@ -204,6 +204,11 @@ type Draw struct {
 	Total  uint64 // weight of all
 }
 
+// Input is what the random value of a smesher is made over, that gives it seats in a round.
+func (d Draw) Input(r Round) []byte {
+	return eligibility.CommitteeMessage(d.Beacon, d.Layer, uint32(r))
+}
+
 // committee returns how many seats a round has on average.
 func (p Params) committee(r Round) uint32 {
 	if r.Kind() == Propose {
@@ -219,7 +224,7 @@ func (m *Message) Seats(p Params, d Draw, weight uint64, verify func(types.NodeI
 	switch {
 	case seats == 0:
 		return 0, ErrSeats
-	case !verify(m.Smesher, eligibility.CommitteeMessage(d.Beacon, d.Layer, uint32(m.Round)), m.Proof):
+	case !verify(m.Smesher, d.Input(m.Round), m.Proof):
 		return 0, ErrProof
 	}
 	return seats, nil

@@ -252,10 +252,15 @@ func FuzzHareFromTheNetwork(f *testing.F) {
 		}
 		p := Params{Committee: 9, Leaders: 9, Iterations: 3, Round: round}
 		now := genesis.Add(-round)
+		seat := lotOf(240, mine)
 		session := NewSession(p, Draw{Layer: 7, Total: 1}, genesis, []Member{{actor("me"), 1}}, func() []types.ProposalID { return proposals(2) })
 		for i := 0; i+3 < len(script); i += 4 {
 			now = now.Add(time.Duration(script[i]) * round / 64)
-			for _, own := range session.Step(now).Signed {
+			out := session.Step(now)
+			for _, r := range out.Draw {
+				session.Seat(Seat{actor("me").NodeID(), r, seat})
+			}
+			for _, own := range out.Signed {
 				if _, err := session.Hear(now, own, mine); err != nil {
 					t.Fatal(err)
 				}

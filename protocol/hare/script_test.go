@@ -88,6 +88,7 @@ func (s *stage) do(words []string) {
 		p := Params{Committee: 9, Leaders: 9, Iterations: 4, Round: round}
 		s.now = genesis.Add(-1)
 		s.s = NewSession(p, Draw{Layer: 7, Total: 1}, genesis, []Member{{actor("me"), 1}}, func() []types.ProposalID { return set })
+		s.step()
 	case "slot":
 		s.now = genesis.Add(time.Duration(number(words[1])) * round)
 		s.step()
@@ -119,6 +120,9 @@ func (s *stage) step() {
 	}
 	if out.Coin != nil {
 		fmt.Fprintln(&s.out, "has a coin")
+	}
+	for _, r := range out.Draw {
+		s.s.Seat(Seat{actor("me").NodeID(), r, lotOf(240, mine)})
 	}
 	for _, m := range out.Signed {
 		s.name(m.Set)
@@ -189,7 +193,6 @@ type actor string
 
 func (a actor) NodeID() (id types.NodeID)                     { copy(id[:], a); return id }
 func (actor) Sign(signing.Domain, []byte) (s types.Signature) { return s }
-func (actor) VRF([]byte) types.VRFSignature                   { return lotOf(240, mine) }
 
 // lotOf finds a random value whose lowest ticket begins with a byte.
 func lotOf(lot byte, seats uint32) (v types.VRFSignature) {

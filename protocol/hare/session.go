@@ -43,13 +43,20 @@ func (p Params) Bound() time.Duration { return p.Delay + time.Duration(p.Slots()
 type Identity interface {
 	NodeID() types.NodeID
 	Sign(d signing.Domain, msg []byte) types.Signature
-	VRF(msg []byte) types.VRFSignature
 }
 
 // Member is one of our own smeshers.
 type Member struct {
 	Identity
 	Weight uint64
+}
+
+// Seat is the random value of one of our smeshers in a round (Draw.Input): whoever has it
+// computed gives it to Seat.
+type Seat struct {
+	Smesher types.NodeID
+	Round   Round
+	Proof   types.VRFSignature
 }
 
 // Session brings the smeshers of one layer to one set of proposals. It is a passive
@@ -63,12 +70,14 @@ type Member struct {
 // two of a smesher at most; sets are at most MaxProposals long.
 type Session struct {
 	p     Params
-	draw  Draw
+	by    Draw
 	start time.Time
 	own   []Member
 	set   func() []types.ProposalID
 
-	slot   int // the next to begin
+	slot   int                          // the next to begin
+	drawn  int                          // iterations whose random values were asked for
+	seats  map[place]types.VRFSignature // of ours
 	rounds []votes
 	valid  [6][]types.ProposalID // by grade; from grade 2 on
 	sets   map[types.Hash32][]types.ProposalID
@@ -78,11 +87,18 @@ type Session struct {
 	ended  bool
 }
 
+// place is where one of ours may have seats.
+type place struct {
+	smesher types.NodeID
+	round   Round
+}
+
 // NewSession returns the session of a layer that starts at a time, before which it only
 // listens. set is called once, when our smeshers say what they begin with (Initial).
 func NewSession(p Params, d Draw, layerStart time.Time, own []Member, set func() []types.ProposalID) *Session {
 	return &Session{
-		p: p, draw: d, start: layerStart.Add(p.Delay), own: own, set: set,
+		p: p, by: d, start: layerStart.Add(p.Delay), own: own, set: set,
+		seats:  make(map[place]types.VRFSignature),
 		rounds: make([]votes, p.last()+1),
 		sets:   make(map[types.Hash32][]types.ProposalID),
 	}
@@ -142,8 +158,33 @@ func (s *Session) Knows(m *Message) bool {
 	return v != nil && (v.says == m.Says() || v.again != never)
 }
 
+// Seat takes a random value of one of ours, which may be late: nothing is said in a round
+// that has begun without it.
+func (s *Session) Seat(v Seat) { s.seats[place{v.Smesher, v.Round}] = v.Proof }
+
+// draw returns the rounds whose random values are needed next: those of the first
+// iteration before it, of the others while the one before runs.
+func (s *Session) draw(current int) (out []Round) {
+	until := 0
+	if current >= 0 {
+		until = roundAt(current).Iteration() + 1
+	}
+	for ; len(s.own) > 0 && !s.ended && s.result == nil && s.drawn <= until && s.drawn < s.p.Iterations; s.drawn++ {
+		if s.drawn == 0 {
+			out = append(out, Preround)
+		}
+		for _, kind := range []Round{Propose, Commit, Notify} {
+			out = append(out, kind.In(s.drawn))
+		}
+	}
+	return out
+}
+
 // Output is what a step asks for.
 type Output struct {
+	// Draw are rounds for which the random values of our smeshers are to be computed
+	// (Draw.Input), which takes some 0.1 ms for each, and given to Seat.
+	Draw []Round
 	// Signed is what our smeshers say. It is made durable first, then sent, and counts
 	// here when it is heard back.
 	Signed []*Message
@@ -157,12 +198,14 @@ type Output struct {
 	Wake time.Time
 }
 
-// Step does what is due at now. Nothing is said any more for a slot that is over.
+// Step does what is due at now; the first one should come before the start. Nothing is said
+// any more for a slot that is over.
 func (s *Session) Step(now time.Time) (out Output) {
 	current := s.slotAt(now)
 	for ; s.slot <= current && !s.ended; s.slot++ {
 		s.begin(roundAt(s.slot), s.slot == current, &out)
 	}
+	out.Draw = s.draw(current)
 	if out.Ended = s.ended; !s.ended {
 		out.Wake = s.start.Add(time.Duration(s.slot) * s.p.Round)
 	}
@@ -326,10 +369,10 @@ func (s *Session) name(r Round, ref types.Hash32, out *Output) {
 
 func (s *Session) sign(say Message, out *Output) {
 	for _, own := range s.own {
-		m := say
-		m.Layer, m.Smesher = s.draw.Layer, own.NodeID()
-		m.Proof = own.VRF(eligibility.CommitteeMessage(s.draw.Beacon, s.draw.Layer, uint32(m.Round)))
-		if eligibility.Seats(s.p.committee(m.Round), own.Weight, s.draw.Total, m.Proof) == 0 {
+		m, ok := say, false
+		m.Layer, m.Smesher = s.by.Layer, own.NodeID()
+		m.Proof, ok = s.seats[place{m.Smesher, m.Round}]
+		if !ok || eligibility.Seats(s.p.committee(m.Round), own.Weight, s.by.Total, m.Proof) == 0 {
 			continue
 		}
 		m.Signature = own.Sign(signing.Hare, SignedBytes(m.Layer, m.Round, m.Says()))

@@ -167,7 +167,7 @@ func (w *world) seatsOf(m *Message) uint32 {
 // message makes one of a liar, nil if it has no seat.
 func (w *world) message(k key, r Round, set []types.ProposalID, ref types.Hash32) *heard {
 	m := &Message{Layer: w.draw.Layer, Round: r, Smesher: k.NodeID(), Set: set, Ref: ref}
-	m.Proof = k.VRF(eligibility.CommitteeMessage(w.draw.Beacon, w.draw.Layer, uint32(r)))
+	m.Proof = k.VRF(w.draw.Input(r))
 	if seats := w.seatsOf(m); seats > 0 {
 		return &heard{m, seats}
 	}
@@ -178,7 +178,7 @@ func (w *world) message(k key, r Round, set []types.ProposalID, ref types.Hash32
 func (w *world) run() {
 	for _, n := range w.nodes {
 		n.s = NewSession(w.p, w.draw, genesis, []Member{{n.key, w.weight[n.key.NodeID()]}}, func() []types.ProposalID { return n.set })
-		w.put(event{at: n.starts(0), to: n})
+		w.put(event{at: w.now, to: n})
 	}
 	for len(w.queue) > 0 {
 		e := heap.Pop(&w.queue).(event)
@@ -209,6 +209,9 @@ func (w *world) step(n *node) {
 		if n.coin = 1; *out.Coin {
 			n.coin = 2
 		}
+	}
+	for _, r := range out.Draw {
+		n.s.Seat(Seat{n.key.NodeID(), r, n.key.VRF(w.draw.Input(r))})
 	}
 	for _, m := range out.Signed {
 		h := &heard{m, w.seatsOf(m)}

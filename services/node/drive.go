@@ -28,6 +28,7 @@ type driver struct {
 	inputs  chan core.Input
 	work    sync.WaitGroup // asks and checks that run
 	checks  *pool
+	quick   *pool // of what a round waits for: checks of space take seconds
 	spaces  spaces
 	mu      sync.RWMutex // held for writing by Step
 	machine *core.Machine
@@ -44,7 +45,7 @@ type hearing struct {
 }
 
 func newDriver(n *Node, m *core.Machine) *driver {
-	d := &driver{n: n, inputs: make(chan core.Input, maxInputs), checks: newPool(), machine: m, verdicts: make(map[uint64]*hearing)}
+	d := &driver{n: n, inputs: make(chan core.Input, maxInputs), checks: newPool(), quick: newPool(), machine: m, verdicts: make(map[uint64]*hearing)}
 	d.spaces.lanes = post.NewLabeler(n.activation.Post.ScryptN).Lanes()
 	d.spaces.labels = func(w core.CheckSpace) int { return w.Claim.Labels(n.activation) }
 	return d
@@ -186,17 +187,21 @@ func (d *driver) effects(ctx context.Context, out core.Output) (done []core.Inpu
 		d.n.host.Penalise(p2p.PeerID(p.Peer), p.Points, p.Reason)
 	}
 	for _, w := range out.Work {
-		space, isSpace := w.(core.CheckSpace)
-		slots, isSlots := w.(core.CheckSlots)
-		switch {
-		case isSpace:
-			d.spaces.put(space)
+		turns := d.checks
+		switch w := w.(type) {
+		case core.CheckSpace:
+			d.spaces.put(w)
 			d.work.Go(func() { d.checkSpaces(ctx) })
-		case isSlots && len(slots.Claim.Proofs) <= fewSlots:
-			done = append(done, w.Do(d.n.crypto))
-		default:
-			d.work.Go(func() { d.do(ctx, w) })
+			continue
+		case core.CheckSlots:
+			if len(w.Claim.Proofs) <= fewSlots {
+				done = append(done, w.Do(d.n.crypto))
+				continue
+			}
+		case core.CheckSeats, core.DrawSeats:
+			turns = d.quick
 		}
+		d.work.Go(func() { d.do(ctx, turns, w) })
 	}
 	for _, e := range out.Events {
 		if own, ok := e.(core.OwnSeen); ok {
@@ -209,8 +214,8 @@ func (d *driver) effects(ctx context.Context, out core.Output) (done []core.Inpu
 }
 
 // do waits for a turn and does work.
-func (d *driver) do(ctx context.Context, w core.Work) {
-	leave, ok := d.checks.enter(ctx, core.Self)
+func (d *driver) do(ctx context.Context, turns *pool, w core.Work) {
+	leave, ok := turns.enter(ctx, core.Self)
 	if !ok {
 		return
 	}

@@ -1,0 +1,48 @@
+package sim
+
+import (
+	"testing"
+	"time"
+
+	"tweedle/protocol/core"
+	"tweedle/protocol/hare"
+	"tweedle/values/types"
+)
+
+// A layer whose smeshers need a second iteration is agreed on after the next one is: both are
+// decided in one moment, before anybody's signature is heard. The second builds on the first,
+// else it would be certified without it.
+func TestTwoLayersThatAreDecidedInOneMomentAreBothPartOfTheHistory(t *testing.T) {
+	o := Options{Seed: 3, Nodes: 5, Epochs: 4, Hostile: []string{}, Strangers: []string{}, Poets: []string{}, Clients: []string{}, Faults: calm()}
+	run := func() *world {
+		w := newWorld(o)
+		w.play(w.end())
+		w.final()
+		for _, v := range w.result.Violations {
+			t.Error(v)
+		}
+		return w
+	}
+	calm := run()
+	first := calm.cfg.Schedule.First(4) + 1
+	for calm.decided[first].Layer == 0 || calm.decided[first+1].Layer == 0 {
+		first++
+	}
+	o.unsaid = func(s core.Sign) bool { // so nobody leads its first iteration
+		m, ok := core.Content(s.Message).(*hare.Message)
+		return ok && m.Layer == first && m.Round == hare.Propose
+	}
+	at := make(map[types.Layer]time.Time)
+	o.planted = func(n *node, e core.Event) {
+		if d, ok := e.(core.Decided); ok && n.i == 0 {
+			at[d.Decision.Layer] = n.w.now
+		}
+	}
+	w := run()
+	if at[first].IsZero() || at[first] != at[first+1] {
+		t.Fatalf("layer %d was decided at %s, the next one at %s", first, at[first], at[first+1])
+	}
+	if one, two := w.decided[first], w.decided[first+1]; one.Layer == 0 || two.Layer == 0 || two.Parent != one.StateRoot {
+		t.Errorf("layer %d leaves state %s, the next one builds on %s", first, one.StateRoot.Short(), two.Parent.Short())
+	}
+}
