@@ -24,6 +24,11 @@ func (m *Machine) Held() []Held {
 	}
 	wants, asks := m.sync.Most()
 	drafts, links := m.history.Len()
+	seats, mostSeats := 0, 0
+	for _, a := range m.agree.of {
+		held, limit := a.session.Held()
+		seats, mostSeats = seats+held, mostSeats+limit
+	}
 	pool := m.cfg.Pool
 	votes, mostVotes, voices, mostVoices := m.beacons.held()
 	return []Held{
@@ -52,6 +57,7 @@ func (m *Machine) Held() []Held {
 		{"reference ballots that were fetched", m.ballots.Len(), maxFetchedBallots},
 		{"layers with proposals", len(m.proposals), int(m.kept())},
 		{"layers that are agreed on", len(m.agree.of), int(m.kept())},
+		{"seats of hare messages", seats, mostSeats},
 		{"hare messages that are checked", len(m.agree.seating), MaxProving},
 		{"answers about the history in work", len(m.batches), MaxParked},
 		{"different votes for a beacon", votes, mostVotes},

@@ -149,6 +149,16 @@ func (s *Session) Hear(now time.Time, m *Message, seats uint32) (*Equivocation, 
 	return nil, nil
 }
 
+// Held returns the seats for which messages are held, and the most that there may be.
+func (s *Session) Held() (seats, most int) {
+	for r := range s.rounds {
+		if k := Round(r); k.lists() || k.names() {
+			seats, most = seats+int(s.rounds[r].seats), most+int(s.p.maxSeats(k))
+		}
+	}
+	return seats, most
+}
+
 // Knows tells whether Hear would say that a message is known.
 func (s *Session) Knows(m *Message) bool {
 	if m.Round > s.p.last() {
