@@ -191,7 +191,7 @@ const (
 // Bounds of the agreement on a layer.
 const (
 	minRound     = 10 * time.Millisecond
-	maxAgreement = 6 // layers, after which others build on what they do not know
+	maxAgreement = 7 // layers, after which others build on what they do not know
 )
 
 // Hare returns the constants of package hare.

@@ -102,7 +102,7 @@ func (m *Machine) agreement(l types.Layer) *agreement {
 	epoch := m.cfg.Schedule.EpochOf(l)
 	el := m.current(epoch)
 	beacon, known := m.Beacon(epoch)
-	if el == nil || !known {
+	if el == nil || el.Total() == 0 || !known { // nobody could agree, and the next layers would wait for that
 		return nil
 	}
 	a := &agreement{el: el, draw: hare.Draw{Layer: l, Beacon: beacon, Total: el.Total()}, checks: make(map[types.NodeID]int)}

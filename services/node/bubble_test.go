@@ -185,7 +185,8 @@ func (b *bubble) until(e types.Epoch, after time.Duration) {
 	time.Sleep(time.Until(b.nodes[0].schedule.EpochStart(e).Add(after)))
 }
 
-// same fails unless all nodes have applied the same blocks up to a layer.
+// same fails unless all nodes have applied the same blocks up to a layer. One that has just ended is
+// still being agreed on.
 func (b *bubble) same(at types.Layer) {
 	b.t.Helper()
 	want := b.nodes[0].snapshot.Load().Tip
@@ -245,7 +246,7 @@ func TestTwoNodesAgreeOnBlocksAndState(t *testing.T) {
 		b.add(filepath.Join(dirs, "a"))
 		b.add(filepath.Join(dirs, "b"))
 		b.until(6, 0)
-		b.same(b.nodes[0].schedule.First(6) - 1)
+		b.same(b.nodes[0].schedule.First(6) - 2)
 		for epoch := types.Epoch(1); epoch < 6; epoch++ {
 			ids, err := b.nodes[1].db.EpochATXs(epoch)
 			if err != nil || len(ids) != 2 {
@@ -290,7 +291,7 @@ func TestANodeThatWasAwayCatchesUpToTheSameState(t *testing.T) {
 		b.until(5, 20*time.Second)
 		b.start(away)
 		b.until(8, 0)
-		b.same(b.nodes[0].schedule.First(8) - 1)
+		b.same(b.nodes[0].schedule.First(8) - 2)
 		if last, err := away.db.LastATX(away.identities[0].NodeID()); err != nil || last.PublishEpoch != 7 {
 			t.Errorf("the node that was away published last in epoch %d, %v", last.PublishEpoch, err)
 		}
@@ -315,7 +316,7 @@ func TestTheNetworkResumesAfterEpochsWithoutAnyPoet(t *testing.T) {
 		}
 		b.startPoet()
 		b.until(8, 0)
-		b.same(b.nodes[0].schedule.First(8) - 1)
+		b.same(b.nodes[0].schedule.First(8) - 2)
 		if first := firstBlockAfter(t, b.nodes[0], stopped); b.nodes[0].schedule.EpochOf(first) > 7 {
 			t.Errorf("the first block after the outage is in layer %d", first)
 		}
@@ -350,7 +351,7 @@ func TestASplitNetworkIsOneAgainAfterItHeals(t *testing.T) {
 		}
 		b.net.HealAll()
 		b.until(5, 0)
-		b.same(b.nodes[0].schedule.First(5) - 1)
+		b.same(b.nodes[0].schedule.First(5) - 2)
 		b.close()
 	})
 }

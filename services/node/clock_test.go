@@ -82,7 +82,7 @@ func TestAClockThatJumpsCostsNothingForAMomentAndNoSignatureAtAll(t *testing.T) 
 		}
 		wall.set(0)
 		b.until(9, 0)
-		b.same(n.schedule.First(9) - 1)
+		b.same(n.schedule.First(9) - 2)
 		before = signed()
 		b.until(10, 0)
 		if got := signed() - before; got < int(n.schedule.LayersPerEpoch)-1 {

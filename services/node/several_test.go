@@ -70,7 +70,7 @@ func TestANodeWithTwoIdentities(t *testing.T) {
 		ours := []types.NodeID{n.identities[0].NodeID(), n.identities[1].NodeID()}
 		others := b.nodes[1].identities[0].NodeID()
 		b.until(4, 0)
-		b.same(n.schedule.First(4) - 1)
+		b.same(n.schedule.First(4) - 2)
 		b.published(1, 4, ours[0], ours[1], others)
 		ballots, signatures := make(map[types.NodeID]types.Layer), make(map[types.NodeID]int)
 		layers, err := b.nodes[1].db.BlockLayers(0, store.MaxPage)
@@ -148,14 +148,14 @@ func TestANodeWithTwoIdentities(t *testing.T) {
 		}
 		b.until(7, 0)
 		b.published(5, 7, ours[0], others)
-		b.same(n.schedule.First(7) - 1)
+		b.same(n.schedule.First(7) - 2)
 
 		if err := errors.Join(os.Remove(space), os.Rename(space+".away", space)); err != nil {
 			t.Fatal(err)
 		}
 		b.until(10, 0)
 		b.published(9, 10, ours[0], ours[1], others)
-		b.same(n.schedule.First(10) - 1)
+		b.same(n.schedule.First(10) - 2)
 		b.close()
 	})
 }
