@@ -6,6 +6,8 @@ import (
 
 	"tweedle/protocol/core"
 	"tweedle/protocol/hare"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
@@ -44,5 +46,34 @@ func TestTwoLayersThatAreDecidedInOneMomentAreBothPartOfTheHistory(t *testing.T)
 	}
 	if one, two := w.decided[first], w.decided[first+1]; one.Layer == 0 || two.Layer == 0 || two.Parent != one.StateRoot {
 		t.Errorf("layer %d leaves state %s, the next one builds on %s", first, one.StateRoot.Short(), two.Parent.Short())
+	}
+}
+
+// The proof of a hare message's seats is not signed: one message may come with as many as
+// somebody likes. Few are checked at once.
+func TestAHareMessageIsCheckedAFewTimesAtOnce(t *testing.T) {
+	w := lab(t, 5)
+	l := w.cfg.Schedule.First(3) + 1
+	w.run(l, time.Second)
+	n, by := w.nodes[0], w.nodes[1].key
+	m := &hare.Message{Layer: l, Round: hare.Notify, Smesher: by.NodeID(), Ref: hare.SetRef(nil)}
+	m.Signature = by.Sign(signing.Hare, hare.SignedBytes(m.Layer, m.Round, m.Says()))
+	for i := range 8 {
+		m.Proof[i] = 255 // many seats
+	}
+	checks, ignored := 0, 0
+	for i := range 100 {
+		m.Proof[40] = byte(i)
+		out := n.hearRaw(t, "n02", core.TopicHare, codec.Encode(m))
+		checks += len(out.Work)
+		for _, v := range out.Verdicts {
+			if v.Class != core.Ignore {
+				t.Fatalf("%+v", v)
+			}
+			ignored++
+		}
+	}
+	if checks == 0 || checks > 32 || checks+ignored != 100 {
+		t.Errorf("%d are checked at once, %d ignored", checks, ignored)
 	}
 }
