@@ -128,12 +128,12 @@ func (m *Machine) stepBeacon() {
 
 // BeaconPlace is the first place of the guard for the beacon of an epoch: each round has one for a vote
 // and one for a coin.
-func BeaconPlace(target types.Epoch) types.Layer {
-	return types.Layer(target) * 2 * (beacon.MaxRounds + 1)
+func BeaconPlace(target types.Epoch) uint64 {
+	return uint64(target) * 2 * (beacon.MaxRounds + 1)
 }
 
 func beaconSlot(m *beacon.Message) Slot {
-	place := BeaconPlace(m.Target) + 2*types.Layer(m.Round) + types.Layer(m.Kind-beacon.Vote)
+	place := BeaconPlace(m.Target) + 2*uint64(m.Round) + uint64(m.Kind-beacon.Vote)
 	return Slot{m.Domain(), place, types.Sum(m.SignedBytes())}
 }
 

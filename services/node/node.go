@@ -296,7 +296,7 @@ func (n *Node) forget() error {
 		return err
 	}
 	for _, d := range []signing.Domain{signing.BeaconFirst, signing.BeaconFollowup} {
-		if err := n.db.ForgetSigned(d, uint64(core.BeaconPlace(epoch))); err != nil {
+		if err := n.db.ForgetSigned(d, core.BeaconPlace(epoch)); err != nil {
 			return err
 		}
 	}
