@@ -140,7 +140,7 @@ func TestEachVoteAboutABeaconHasItsPlaceInTheGuard(t *testing.T) {
 		place := s.Slots[0]
 		place.Hash = types.Hash32{}
 		if places[place] {
-			t.Errorf("two votes have the place %d of domain %d", place.Layer, place.Domain)
+			t.Errorf("two votes have the place %d of domain %d", place.Place, place.Domain)
 		}
 		places[place] = true
 	}
