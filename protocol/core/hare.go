@@ -215,7 +215,7 @@ func (m *Machine) judgeHare(p *parked, msg *hareMessage) judgement {
 	}
 	if !p.proved {
 		if a.session.Knows(msg.m) {
-			return ignored(&EarlyError{hare.ErrHeard.Error()})
+			return ignored(early(hare.ErrHeard.Error()))
 		}
 		work := CheckSeats{m.agree.next, msg.m, m.cfg.Hare, a.draw, atx.Weight}
 		if p.from == Self { // its proof is as we made it
@@ -232,7 +232,7 @@ func (m *Machine) judgeHare(p *parked, msg *hareMessage) judgement {
 	}
 	twice, err := a.session.Hear(m.now, msg.m, p.seats)
 	if err != nil {
-		return ignored(&EarlyError{err.Error()})
+		return ignored(early(err.Error()))
 	}
 	if twice != nil {
 		m.convict(malfeasance.FromHare(*twice))
@@ -264,7 +264,7 @@ func (m *Machine) seated(in Seated) {
 		}
 	}
 	if in.Err != nil { // with another electorate or beacon it may be right: nobody is to blame
-		m.verdict(p, ignored(&EarlyError{in.Err.Error()}))
+		m.verdict(p, ignored(early(in.Err.Error())))
 		return
 	}
 	p.proved, p.seats = true, in.Seats
