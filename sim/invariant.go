@@ -63,6 +63,8 @@ func (n *node) happened(e core.Event) {
 			e.Decision.Layer, e.Decision.Block.Short(), e.Proposals, e.Decision.Parent.Short(), e.Decision.Electorate.Short(), len(e.Signers) > 0)
 	case core.Silent:
 		w.logf(n, "is silent in layer %d: %s", e.Layer, e.Reason)
+	case core.Empty:
+		w.logf(n, "agrees that layer %d has no proposal", e.Layer)
 	case core.PoetStored:
 		for _, s := range n.smeshers {
 			n.later(0, func() {

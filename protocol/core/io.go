@@ -370,6 +370,10 @@ type Silent struct {
 	Reason string
 }
 
+// Empty tells that the smeshers of a layer agreed that it has no proposal.
+type Empty struct{ Layer types.Layer }
+
+func (Empty) event()        {}
 func (Activated) event()    {}
 func (PoetStored) event()   {}
 func (Admitted) event()     {}

@@ -277,8 +277,12 @@ func (m *Machine) decide(r hare.Result) {
 		m.event(Silent{r.Layer, "a proposal that was agreed on did not come"})
 		return
 	}
+	if len(counted) == 0 {
+		m.event(Empty{r.Layer})
+		return
+	}
 	el := m.electorateOf(r.Layer, parent, counted)
-	if len(counted) == 0 || el == nil || m.read.err != nil {
+	if el == nil || m.read.err != nil {
 		return
 	}
 	block, content := m.build(r.Layer, counted)

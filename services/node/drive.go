@@ -411,6 +411,8 @@ func (n *Node) happened(e core.Event) {
 		n.log.Error("our clock differs from those of most peers: set it, by NTP for example", "theirs_are_ahead_by", e.Ahead.Round(time.Millisecond), "peers", e.Peers)
 	case core.Silent:
 		n.log.Warn("we do not take part in a layer", "layer", e.Layer, "why", e.Reason)
+	case core.Empty:
+		n.log.Info("the smeshers of a layer agreed that it has no proposal", "layer", e.Layer)
 	case core.BeaconKnown:
 		n.log.Info("beacon", "epoch", e.Epoch, "value", e.Beacon)
 	case core.BeaconFailed:
