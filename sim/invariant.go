@@ -130,7 +130,7 @@ func (n *node) look(out core.Output) {
 // final looks at what must hold when the weather has been calm for a while.
 func (w *world) final() {
 	w.result.Virtual = w.now.Sub(w.start)
-	last := w.cfg.Schedule.First(w.first()+types.Epoch(w.opts.Epochs)+2) - 1
+	last := w.cfg.Schedule.First(w.last()+1) - 1
 	for _, n := range w.honest() {
 		if !n.up {
 			w.violated(n, "is down at the end")

@@ -118,6 +118,7 @@ type world struct {
 	beacons  map[types.Epoch]types.Beacon
 	applying map[types.Layer]int // how many honest nodes have a layer now
 	calm     types.Layer         // from here on there are no faults
+	more     types.Epoch         // epochs after those that were planned
 }
 
 // gossiped names a message by all that it is.
@@ -155,6 +156,11 @@ func (m *message) check(c core.Crypto) (core.Message, error) {
 func Run(o Options) Result {
 	w := newWorld(o)
 	w.play(w.end())
+	if _, found := w.beacons[w.last()]; !found && w.cfg.Schedule.First(w.last()) > w.cfg.Schedule.FirstBallotLayer() {
+		w.more = 1 // too many were away when it was sought; now nobody is
+		w.epoch(w.last() + 1)
+		w.play(w.end())
+	}
 	w.final()
 	w.digest.Sum(w.result.Digest[:0])
 	return w.result
@@ -281,9 +287,12 @@ func (w *world) rules() {
 	w.now = w.start
 }
 
+// last is the last whole epoch of the run.
+func (w *world) last() types.Epoch { return w.first() + types.Epoch(w.opts.Epochs) + 1 + w.more }
+
 // end is when the run ends: the last layer had its time.
 func (w *world) end() time.Time {
-	return w.cfg.Schedule.EpochStart(w.first() + types.Epoch(w.opts.Epochs) + 2).Add(w.cfg.Schedule.LayerDuration)
+	return w.cfg.Schedule.EpochStart(w.last() + 1).Add(w.cfg.Schedule.LayerDuration)
 }
 
 // first is the epoch in which the run begins.
