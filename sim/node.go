@@ -8,6 +8,7 @@ import (
 
 	"tweedle/edges/p2p"
 	"tweedle/protocol/core"
+	"tweedle/protocol/hare"
 	"tweedle/protocol/syncer"
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -219,11 +220,34 @@ func (n *node) step(in core.Input) {
 		life := n.life
 		w.after(time.Duration(10+w.rng.IntN(200))*time.Millisecond, func() {
 			if n.life == life {
-				n.step(k.Do(n.crypto))
+				n.step(w.do(k, n.crypto))
 			}
 		})
 	}
 	n.sleep(out.Wake)
+}
+
+// do does a machine's work. The seats of a message are the same for all who see the same weight: they
+// are computed once, as a message is checked once.
+func (w *world) do(k core.Work, c core.Crypto) core.Input {
+	s, ok := k.(core.CheckSeats)
+	if !ok {
+		return k.Do(c)
+	}
+	of := seating{s.Message, s.Draw, s.Weight}
+	done, ok := w.seats[of]
+	if !ok {
+		done = s.Do(c).(core.Seated)
+		w.seats[of] = done
+	}
+	done.Name = s.Name
+	return done
+}
+
+type seating struct {
+	message *hare.Message
+	draw    hare.Draw
+	weight  uint64
 }
 
 // sleep has a Tick come at a time of the node's own clock.

@@ -117,8 +117,9 @@ type world struct {
 	decided  map[types.Layer]types.Decision // as honest nodes applied them
 	beacons  map[types.Epoch]types.Beacon
 	applying map[types.Layer]int // how many honest nodes have a layer now
-	calm     types.Layer         // from here on there are no faults
-	more     types.Epoch         // epochs after those that were planned
+	seats    map[seating]core.Seated
+	calm     types.Layer // from here on there are no faults
+	more     types.Epoch // epochs after those that were planned
 }
 
 // gossiped names a message by all that it is.
@@ -183,7 +184,7 @@ func (w *world) play(until time.Time) {
 func newWorld(o Options) *world {
 	w := &world{
 		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7477646c)), byPeer: make(map[core.Peer]*node), sums: make(map[types.Hash32]uint64), digest: blake3.New(),
-		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), beacons: make(map[types.Epoch]types.Beacon), applying: make(map[types.Layer]int),
+		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), beacons: make(map[types.Epoch]types.Beacon), applying: make(map[types.Layer]int), seats: make(map[seating]core.Seated),
 	}
 	w.result.Seed = o.Seed
 	w.draw()

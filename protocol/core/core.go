@@ -248,7 +248,7 @@ func (m *Machine) nextWake() time.Time {
 	if m.now.Before(m.cfg.Schedule.Genesis) {
 		next = m.cfg.Schedule.Genesis
 	}
-	for _, at := range []time.Time{m.nextAgreement(), m.intake.first, m.slots.next, m.beaconDue()} {
+	for _, at := range []time.Time{m.agree.wake, m.intake.first, m.slots.next, m.beaconDue()} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}

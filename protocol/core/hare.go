@@ -31,6 +31,7 @@ type agreement struct {
 type agreements struct {
 	of      map[types.Layer]*agreement
 	closed  types.Layer // up to here there were some, or we were not here for them from the start
+	wake    time.Time   // nothing is due before; zero if that is not known
 	seating map[uint64]*parked
 	next    uint64 // names what is in seating
 }
@@ -118,7 +119,7 @@ func (m *Machine) agreement(l types.Layer) *agreement {
 	a.session = hare.NewSession(m.cfg.Hare, a.draw, m.cfg.Schedule.LayerStart(l), own, func() []types.ProposalID {
 		return hare.Initial(m.candidates(l, beacon), beacon, height)
 	})
-	m.agree.of[l] = a
+	m.agree.of[l], m.agree.wake = a, time.Time{}
 	return a
 }
 
@@ -136,6 +137,9 @@ func (m *Machine) candidates(l types.Layer, beacon types.Beacon) (out []hare.Can
 // builds on is known then.
 func (m *Machine) agreeOn() {
 	m.agreement(m.layer)
+	if m.now.Before(m.agree.wake) {
+		return
+	}
 	layers := slices.Sorted(maps.Keys(m.agree.of))
 	for _, l := range layers {
 		a := m.agree.of[l]
@@ -155,6 +159,12 @@ func (m *Machine) agreeOn() {
 				continue // since the layer began it was shown to run elsewhere, or we are not synced any more
 			}
 			m.out.Signs = append(m.out.Signs, Sign{By: msg.Smesher, Message: Own(msg), Slots: []Slot{hareSlot(msg)}})
+		}
+	}
+	m.agree.wake = m.cfg.Schedule.LayerStart(m.layer + 1)
+	for _, l := range layers {
+		if a := m.agree.of[l]; !a.ended && a.wake.Before(m.agree.wake) {
+			m.agree.wake = a.wake
 		}
 	}
 	for _, l := range layers {
@@ -186,19 +196,10 @@ func (m *Machine) forgetAgreements() {
 	for l := range m.agree.of {
 		if l+m.kept() <= m.layer+1 {
 			delete(m.agree.of, l)
+			m.agree.wake = time.Time{} // it may have held up the next
 			m.agree.closed = max(m.agree.closed, l)
 		}
 	}
-}
-
-// nextAgreement is when one has something due.
-func (m *Machine) nextAgreement() (next time.Time) {
-	for _, a := range m.agree.of {
-		if !a.ended && (next.IsZero() || a.wake.Before(next)) {
-			next = a.wake
-		}
-	}
-	return next
 }
 
 var errNoAgreement = early("hare message is of a layer that is not open here")

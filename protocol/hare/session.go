@@ -145,7 +145,11 @@ func (s *Session) Hear(now time.Time, m *Message, seats uint32) (*Equivocation, 
 		v.of = make(map[types.NodeID]*vote)
 	}
 	v.seats += seats
-	v.of[m.Smesher] = &vote{first: m, says: says, seats: seats, ticket: ticket(m.Proof, seats), at: at, again: never}
+	x := &vote{first: m, says: says, seats: seats, at: at, again: never}
+	if m.Round.lists() { // of no others lots are drawn
+		x.ticket = ticket(m.Proof, seats)
+	}
+	v.of[m.Smesher] = x
 	return nil, nil
 }
 
