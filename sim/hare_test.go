@@ -77,3 +77,32 @@ func TestAHareMessageIsCheckedAFewTimesAtOnce(t *testing.T) {
 		t.Errorf("%d are checked at once, %d ignored", checks, ignored)
 	}
 }
+
+// A whole network that is started again just before a layer is synced after that began. All take part
+// in its agreement, so that the next one does not wait for the end of all its iterations.
+func TestWhoIsSyncedAfterALayerBeganAgreesOnIt(t *testing.T) {
+	w := newWorld(Options{Seed: 4, Nodes: 5, Epochs: 6, Hostile: []string{}, Strangers: []string{}, Poets: []string{}, Clients: []string{}, Faults: calm()})
+	l := w.cfg.Schedule.First(4)
+	w.run(l, -20*time.Millisecond)
+	for _, n := range w.nodes {
+		n.up, n.m, n.life = false, nil, n.life+1
+	}
+	for _, n := range w.nodes {
+		n.boot()
+	}
+	w.run(l, 0)
+	for _, n := range w.nodes {
+		if n.m.Snapshot().Synced {
+			t.Fatalf("%s is synced already", n.peer)
+		}
+	}
+	w.run(l+3, 0)
+	for _, n := range w.nodes {
+		if tip := n.store.tip().decision.Layer; tip != l+1 {
+			t.Errorf("%s has applied layer %d of %d", n.peer, tip, l+1)
+		}
+	}
+	for _, v := range w.result.Violations {
+		t.Error(v)
+	}
+}

@@ -109,7 +109,7 @@ func (m *Machine) agreement(l types.Layer) *agreement {
 	a := &agreement{el: el, draw: hare.Draw{Layer: l, Beacon: beacon, Total: el.Total()}, checks: make(map[types.NodeID]int)}
 	var own []hare.Member
 	height := ^uint64(0)
-	for _, s := range m.active(l) {
+	for _, s := range m.selves { // also while we are not synced: we may be when it is time to speak
 		if atx, ok := el.Of(s.NodeID()); ok {
 			own = append(own, hare.Member{Identity: s.Identity, Weight: atx.Weight})
 			a.own = append(a.own, s.Identity)
