@@ -51,8 +51,8 @@ type Params struct {
 	// 25th of an epoch. BeaconRounds are those of following votes.
 	BeaconPhase  time.Duration
 	BeaconRounds int
-	// Then its smeshers agree on them: in rounds, with committees of so many seats, of whom so
-	// many lead (protocol/hare).
+	// After the proposal window the smeshers of a layer agree on its proposals: in rounds, with committees of so
+	// many seats, of whom so many lead (protocol/hare). 0 is a 14th of a layer, so that an iteration takes half of one.
 	HareRound      time.Duration
 	HareCommittee  uint32
 	HareLeaders    uint32
@@ -115,8 +115,8 @@ func Local() Params {
 		PoetPhaseShift: 10 * time.Second, PoetCycleGap: 8 * time.Second, PoetGrace: 5 * time.Second,
 		TickSize: 100, Post: post.LocalParams(), VM: vm.LocalParams(),
 		LayerSize: 20, TxsPerProposal: 100,
-		ProposalWindow: time.Second, BeaconRounds: 9,
-		HareRound: 100 * time.Millisecond, HareCommittee: 400, HareLeaders: 5, HareIterations: 8,
+		ProposalWindow: 700 * time.Millisecond, BeaconRounds: 9,
+		HareCommittee: 400, HareLeaders: 5, HareIterations: 8,
 	}
 }
 
@@ -163,8 +163,8 @@ func (p Params) Validate() error {
 		return wrong("beacon_rounds is %d, it must be 1 to %d", p.BeaconRounds, beacon.MaxRounds)
 	case p.BeaconPhase < 0 || p.Beacon().Phase == 0 || p.Beacon().Phase >= epoch || p.Beacon().Duration() > epoch-activation.Cut(types.Schedule{LayerDuration: p.LayerDuration, LayersPerEpoch: p.LayersPerEpoch}):
 		return wrong("the beacon must be found before the next epoch's electorate is fixed: it takes %d phases (beacon_rounds) of %v (beacon_phase), the epoch %v", 2*p.BeaconRounds+4, p.Beacon().Phase, epoch)
-	case p.HareRound < minRound:
-		return wrong("hare_round is %v, peers need %v to hear each other", p.HareRound, minRound)
+	case p.Hare().Round < minRound:
+		return wrong("hare_round is %v, peers need %v to hear each other", p.Hare().Round, minRound)
 	case p.HareCommittee == 0 || p.HareLeaders == 0:
 		return wrong("nobody agrees on a layer: hare_committee and hare_leaders must be over 0")
 	case p.HareIterations < 1 || p.HareIterations > hare.MaxIterations:
@@ -196,8 +196,12 @@ const (
 
 // Hare returns the constants of package hare.
 func (p Params) Hare() hare.Params {
+	round := p.HareRound
+	if round == 0 {
+		round = p.LayerDuration / 14
+	}
 	return hare.Params{
-		Committee: p.HareCommittee, Leaders: p.HareLeaders, Iterations: p.HareIterations, Delay: p.ProposalWindow, Round: p.HareRound,
+		Committee: p.HareCommittee, Leaders: p.HareLeaders, Iterations: p.HareIterations, Delay: p.ProposalWindow, Round: round,
 	}
 }
 

@@ -88,7 +88,7 @@ func TestEachBadConstantHasItsMessage(t *testing.T) {
 		"PoET phase shift must be within": func(p *Params) { p.PoetPhaseShift = 20 * time.Second },
 		"proposal window must be":         func(p *Params) { p.ProposalWindow = 0 },
 		"proposal window must be within":  func(p *Params) { p.ProposalWindow = p.LayerDuration },
-		"hare_round is":                   func(p *Params) { p.HareRound = 0 },
+		"hare_round is":                   func(p *Params) { p.HareRound = time.Millisecond },
 		"nobody agrees on a layer":        func(p *Params) { p.HareCommittee = 0 },
 		"nobody agrees on a layer ":       func(p *Params) { p.HareLeaders = 0 },
 		"hare_iterations is 0":            func(p *Params) { p.HareIterations = 0 },

@@ -32,7 +32,7 @@ var rules = []Rule{
 	{"proposal_window", "time from a layer's start in which proposals count", func(p *Params) any { return &p.ProposalWindow }},
 	{"beacon_phase", "time in which a message about the beacon reaches everybody; 0s: a 25th of an epoch", func(p *Params) any { return &p.BeaconPhase }},
 	{"beacon_rounds", "rounds of votes after the first about the beacon", func(p *Params) any { return &p.BeaconRounds }},
-	{"hare_round", "time of a round of the agreement on them", func(p *Params) any { return &p.HareRound }},
+	{"hare_round", "time of a round of the agreement on a layer's proposals; 0s: a 14th of a layer", func(p *Params) any { return &p.HareRound }},
 	{"hare_committee", "seats of a round, on average", func(p *Params) any { return &p.HareCommittee }},
 	{"hare_leaders", "seats of a round in which sets of proposals are proposed, on average", func(p *Params) any { return &p.HareLeaders }},
 	{"hare_iterations", "iterations after which a layer is given up", func(p *Params) any { return &p.HareIterations }},
