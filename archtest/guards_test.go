@@ -176,6 +176,8 @@ func guards() []guard {
 			"sim", "TestTwoLayersThatAreDecidedInOneMomentAreBothPartOfTheHistory"},
 		{"C33", "protocol/core/hare.go", "!m.atWork.add(p, a.checks[atx.Smesher]) {", "!m.atWork.add(p, 0) {",
 			"sim", "TestAHareMessageIsCheckedAFewTimesAtOnce"},
+		{"C33", "protocol/core/hare.go", "	for _, s := range m.selves { // also", "	for _, s := range m.active(l) { // also",
+			"sim", "TestWhoIsSyncedAfterALayerBeganAgreesOnIt"},
 		{"C33", "protocol/core/hare.go", " || el.Total() == 0 || ", " || ",
 			"services/node", "TestTheNetworkResumesAfterEpochsWithoutAnyPoet"},
 		{"C34", "edges/store/errors.go", "	case db.failed <- f:\n", "",
