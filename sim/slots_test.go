@@ -40,11 +40,14 @@ func (c watchedCrypto) VerifyVRF(id types.NodeID, msg []byte, sig types.VRFSigna
 
 type watchedKey struct {
 	core.Identity
-	seen *watched
+	seen, seats *watched
 }
 
 func (k watchedKey) VRF(msg []byte) types.VRFSignature {
-	if msg[0] == 3<<2 { // of a slot; each of ours has one at a time for the beacon, which is computed in Step
+	switch msg[0] {
+	case 2 << 2: // one that draws Hare's committees
+		k.seats.see()
+	case 3 << 2: // a slot; the few of the beacon are computed in Step
 		k.seen.see()
 	}
 	return k.Identity.VRF(msg)
@@ -54,16 +57,19 @@ func (k watchedKey) VRF(msg []byte) types.VRFSignature {
 // they must not hold up what a core does, and what it proposes must not wait for them.
 func TestNoSlotIsComputedOrVerifiedInAStep(t *testing.T) {
 	w := lab(t, 5)
-	var verified, computed watched
+	var verified, computed, drawn watched
 	for _, n := range w.nodes {
-		n.crypto, n.key = watchedCrypto{n.crypto, &verified}, watchedKey{n.key, &computed}
+		n.crypto, n.key = watchedCrypto{n.crypto, &verified}, watchedKey{n.key, &computed, &drawn}
 	}
 	from := w.cfg.Schedule.First(4)
 	w.run(from, -time.Millisecond)
 	before := computed.out
 	w.run(from, 3*time.Second)
-	if verified.in > 0 || computed.in > 0 {
-		t.Errorf("in Step %d slots were computed and %d verified", computed.in, verified.in)
+	if verified.in > 0 || computed.in > 0 || drawn.in > 0 {
+		t.Errorf("in Step %d slots and %d seats were computed and %d verified", computed.in, drawn.in, verified.in)
+	}
+	if drawn.out == 0 {
+		t.Error("nobody has a seat")
 	}
 	if verified.out == 0 || before == 0 || computed.out > before {
 		t.Errorf("%d were verified, %d computed before the epoch, %d later", verified.out, before, computed.out-before)
