@@ -106,3 +106,15 @@ func TestWhoIsSyncedAfterALayerBeganAgreesOnIt(t *testing.T) {
 		t.Error(v)
 	}
 }
+
+// What comes a millisecond before the proposals are closed, at one half of the network only, is agreed on or
+// left out by all: no layer is lost by it.
+func TestProposalsAtTheEdgeOfTheirTimeEmptyNoLayer(t *testing.T) {
+	r := play(t, Options{
+		Seed: 10, Nodes: 10, Epochs: 5, Hostile: []string{"edge-proposal", "edge-proposal"},
+		Strangers: []string{}, Poets: []string{}, Clients: []string{}, Faults: calm(),
+	})
+	if r.Empty > 0 {
+		t.Errorf("%d of %d layers are empty", r.Empty, r.Layers)
+	}
+}
