@@ -36,7 +36,7 @@ compile:
 
 test-packages: ## each package by itself
 	$(GO) vet ./...
-	$(GO) test -timeout 9m $(PLAIN)
+	$(GO) test -timeout 20m $(PLAIN)
 	CGO_ENABLED=1 $(GO) test -short -timeout 9m $(RACE)
 	$(GO) test -timeout 4m -run '^TestTheMemory' ./services/poet/server
 

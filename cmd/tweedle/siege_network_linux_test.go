@@ -67,7 +67,7 @@ func newSiegeNetwork(t testing.TB, quick bool) *siegeNetwork {
 		of: preset.Network{Name: "besieged", Preset: "local", Genesis: preset.After(time.Now().Add(3 * time.Second))}}
 	if quick {
 		// Phases of the beacon and rounds that a busy machine is in time for: without a beacon an epoch has no block.
-		n.of.Rules = preset.Rules{"beacon_rounds": "2", "beacon_phase": "400ms", "layer_duration": "1s", "layers_per_epoch": "4", "proposal_window": "500ms", "hare_round": "150ms", "hare_iterations": "4", "scrypt_n": "2",
+		n.of.Rules = preset.Rules{"beacon_rounds": "2", "beacon_phase": "400ms", "layers_per_epoch": "4", "scrypt_n": "2",
 			"poet_phase_shift": "2s", "poet_cycle_gap": "1500ms", "poet_grace": "1s"}
 	}
 	p, err := n.of.Params()
