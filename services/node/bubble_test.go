@@ -190,7 +190,8 @@ func (b *bubble) until(e types.Epoch, after time.Duration) {
 func (b *bubble) same(at types.Layer) {
 	b.t.Helper()
 	want := b.nodes[0].snapshot.Load().Tip
-	if want.Layer < at {
+	// Now and then nobody leads the first iteration of an agreement, which takes more than a layer then.
+	if want.Layer+1 < at {
 		b.t.Errorf("layer %d is applied, want %d", want.Layer, at)
 	}
 	for i, n := range b.nodes[1:] {
