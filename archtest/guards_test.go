@@ -110,7 +110,7 @@ func guards() []guard {
 			"protocol/txpool", "TestTheBalanceMustCoverEverythingThatWaits"},
 		{"C18", "protocol/core/slots.go", "		s.slots[epoch] = ours{of: of}\n		m.out.Work = append(m.out.Work, of)\n		return nil\n", "		s.slots[epoch] = ours{of, of.Do(m.cfg.Crypto).(Assigned).Slots}\n		known = s.slots[epoch]\n",
 			"sim", "TestNoSlotIsComputedOrVerifiedInAStep"},
-		{"C18", "protocol/core/hare.go", "			m.out.Work = append(m.out.Work, DrawSeats{a.draw, out.Draw, a.own})\n", "			m.drawn(DrawSeats{a.draw, out.Draw, a.own}.Do(m.cfg.Crypto).(SeatsDrawn))\n",
+		{"C18", "protocol/core/hare.go", "		m.out.Work = append(m.out.Work, DrawSeats{a.draw, out.Draw, a.own})\n", "		m.drawn(DrawSeats{a.draw, out.Draw, a.own}.Do(m.cfg.Crypto).(SeatsDrawn))\n",
 			"sim", "TestNoSlotIsComputedOrVerifiedInAStep"},
 		{"C18", "protocol/core/layer.go", "	} else if before.id != msg.id {\n", "	} else if false {\n",
 			"sim", "TestOneBallotOfASmesherIsVerifiedInALayer"},

@@ -140,30 +140,14 @@ func (m *Machine) agreeOn() {
 	if m.now.Before(m.agree.wake) {
 		return
 	}
+	m.agree.wake = m.cfg.Schedule.LayerStart(m.layer + 1)
 	layers := slices.Sorted(maps.Keys(m.agree.of))
 	for _, l := range layers {
 		a := m.agree.of[l]
-		if a.ended || m.now.Before(a.wake) {
-			continue
+		if !a.ended && !m.now.Before(a.wake) {
+			m.stepAgreement(l, a)
 		}
-		out := a.session.Step(m.now)
-		if out.Result != nil {
-			a.result = out.Result
-		}
-		a.ended, a.wake = out.Ended, out.Wake
-		if len(out.Draw) > 0 {
-			m.out.Work = append(m.out.Work, DrawSeats{a.draw, out.Draw, a.own})
-		}
-		for _, msg := range out.Signed {
-			if !slices.ContainsFunc(m.active(l), func(s *self) bool { return s.NodeID() == msg.Smesher }) {
-				continue // since the layer began it was shown to run elsewhere, or we are not synced any more
-			}
-			m.out.Signs = append(m.out.Signs, Sign{By: msg.Smesher, Message: Own(msg), Slots: []Slot{hareSlot(msg)}})
-		}
-	}
-	m.agree.wake = m.cfg.Schedule.LayerStart(m.layer + 1)
-	for _, l := range layers {
-		if a := m.agree.of[l]; !a.ended && a.wake.Before(m.agree.wake) {
+		if !a.ended && a.wake.Before(m.agree.wake) {
 			m.agree.wake = a.wake
 		}
 	}
@@ -180,6 +164,24 @@ func (m *Machine) agreeOn() {
 			m.event(Silent{l, "its smeshers did not agree on its proposals"})
 		}
 		a.decided = true
+	}
+}
+
+// stepAgreement does what is due in the session of a layer.
+func (m *Machine) stepAgreement(l types.Layer, a *agreement) {
+	out := a.session.Step(m.now)
+	if out.Result != nil {
+		a.result = out.Result
+	}
+	a.ended, a.wake = out.Ended, out.Wake
+	if len(out.Draw) > 0 {
+		m.out.Work = append(m.out.Work, DrawSeats{a.draw, out.Draw, a.own})
+	}
+	for _, msg := range out.Signed {
+		if !slices.ContainsFunc(m.active(l), func(s *self) bool { return s.NodeID() == msg.Smesher }) {
+			continue // since the layer began it was shown to run elsewhere, or we are not synced any more
+		}
+		m.out.Signs = append(m.out.Signs, Sign{By: msg.Smesher, Message: Own(msg), Slots: []Slot{hareSlot(msg)}})
 	}
 }
 
