@@ -62,8 +62,11 @@ func OperationsLimits() Limits {
 }
 
 // Operations serves an operator's pages until ctx ends, with the time that a call may
-// take. Its limits are counted in m as those of a door of its own.
+// take. Its limits, of which none are [OperationsLimits], are counted in m as those of a door of its own.
 func Operations(ctx context.Context, l net.Listener, h http.Handler, call time.Duration, limits Limits, log *slog.Logger, m *Metrics) error {
+	if limits == (Limits{}) {
+		limits = OperationsLimits()
+	}
 	limits.Call = call
 	g := New(limits, Options{Door: "operations", Log: log, Metrics: m})
 	return g.ServeHTTP(ctx, g.HTTP(h), l)

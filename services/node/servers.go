@@ -36,9 +36,6 @@ type servers struct {
 func (n *Node) listen() (_ *servers, err error) {
 	n.newMetrics()
 	s := &servers{pages: api.Operations(n, n.registry, n.log), limits: n.cfg.Operations, log: n.log}
-	if s.limits == (front.Limits{}) {
-		s.limits = front.OperationsLimits()
-	}
 	defer func() {
 		if err != nil {
 			s.close()

@@ -126,9 +126,6 @@ func serve(ctx context.Context, cfg Config, ls *listeners, service shelf, courie
 	if err != nil {
 		return startError(err, cfg.Poet.Dir)
 	}
-	if cfg.Operations == (front.Limits{}) {
-		cfg.Operations = front.OperationsLimits()
-	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
