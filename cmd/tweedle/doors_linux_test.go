@@ -32,14 +32,7 @@ import (
 // read is not used.
 func TestDoorsWithACertificateAndOnASocket(t *testing.T) {
 	network := newSiegeNetwork(t, true).file
-	dir := t.TempDir()
-	file := func(name string) string { return filepath.Join(dir, name) }
-	chain, key := doortest.Certificate(t, 1, time.Now().Add(time.Hour))
-	for name, content := range map[string][]byte{"chain.pem": chain, "key.pem": key} {
-		if err := os.WriteFile(file(name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	file, chain := withCertificate(t)
 	trust := x509.NewCertPool()
 	trust.AppendCertsFromPEM(chain)
 
@@ -103,19 +96,26 @@ func TestDoorsWithACertificateAndOnASocket(t *testing.T) {
 	}
 }
 
-// A PoET and a wallet talk to a node whose gRPC has a certificate if they are told so, and if somebody
-// whom the machine trusts vouches for it.
-func TestClientsOfADoorWithACertificate(t *testing.T) {
-	network := newSiegeNetwork(t, true).file
+// withCertificate names files of a folder with the certificate chain.pem, which is returned too, and key.pem.
+func withCertificate(t *testing.T) (file func(name string) string, chain []byte) {
+	t.Helper()
 	dir := t.TempDir()
-	file := func(name string) string { return filepath.Join(dir, name) }
+	file = func(name string) string { return filepath.Join(dir, name) }
 	chain, key := doortest.Certificate(t, 1, time.Now().Add(time.Hour))
 	for name, content := range map[string][]byte{"chain.pem": chain, "key.pem": key} {
 		if err := os.WriteFile(file(name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	trusts := append(os.Environ(), "SSL_CERT_FILE="+file("chain.pem"), "SSL_CERT_DIR="+dir)
+	return file, chain
+}
+
+// A PoET and a wallet talk to a node whose gRPC has a certificate if they are told so, and if somebody
+// whom the machine trusts vouches for it.
+func TestClientsOfADoorWithACertificate(t *testing.T) {
+	network := newSiegeNetwork(t, true).file
+	file, _ := withCertificate(t)
+	trusts := append(os.Environ(), "SSL_CERT_FILE="+file("chain.pem"), "SSL_CERT_DIR="+file(""))
 	start := func(name string, args ...string) string {
 		cmd := exec.Command("tweedle", append(args, "--network", network, "--dir", file(name))...)
 		cmd.Env, cmd.Stderr = trusts, &text{}
