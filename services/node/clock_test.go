@@ -56,14 +56,14 @@ func TestAClockThatJumpsCostsNothingForAMomentAndNoSignatureAtAll(t *testing.T) 
 		b.start(n)
 		// How many decisions it signed, and one whose clock is right: now and then nobody has a slot in a layer.
 		signed := func() (own, other int) {
-			for i, of := range []*bubbleNode{n, b.nodes[0]} {
+			count := func(n *bubbleNode) int {
 				var m dto.Metric
-				if err := of.identities[0].signed.Write(&m); err != nil {
+				if err := n.identities[0].signed.Write(&m); err != nil {
 					t.Fatal(err)
 				}
-				*[]*int{&own, &other}[i] = int(m.GetCounter().GetValue())
+				return int(m.GetCounter().GetValue())
 			}
-			return own, other
+			return count(n), count(b.nodes[0])
 		}
 
 		b.until(4, 20*time.Second)
