@@ -32,32 +32,41 @@ const (
 	TopicHare
 )
 
-func (t Topic) String() string {
-	names := [...]string{"message", "ATX", "proposal", "decision", "transaction", "PoET proof", "malfeasance proof", "beacon message", "hare message"}
-	return names[int(t)%len(names)]
+// topics has what a topic is in words, how gossip names it, and the bytes of its largest message.
+var topics = [...]struct {
+	words, name string
+	max         int
+}{
+	{words: "message"},
+	TopicATX:         {"ATX", "atx", MaxATXSize},
+	TopicProposal:    {"proposal", "proposal", 640 << 10},
+	TopicDecision:    {"decision", "certify", 512},
+	TopicTx:          {"transaction", "tx", types.MaxTransactionSize},
+	TopicPoet:        {"PoET proof", "poet", MaxPoetSize},
+	TopicMalfeasance: {"malfeasance proof", "malfeasance", malfeasance.MaxSize},
+	TopicBeacon:      {"beacon message", "beacon", beacon.MaxMessageSize},
+	TopicHare:        {"hare message", "hare", hare.MaxMessageSize},
 }
 
-// MaxSize returns the largest message of a topic, in bytes.
-func (t Topic) MaxSize() int {
-	switch t {
-	case TopicATX:
-		return MaxATXSize
-	case TopicProposal:
-		return 640 << 10
-	case TopicDecision:
-		return 512
-	case TopicTx:
-		return types.MaxTransactionSize
-	case TopicPoet:
-		return MaxPoetSize
-	case TopicMalfeasance:
-		return malfeasance.MaxSize
-	case TopicBeacon:
-		return beacon.MaxMessageSize
-	case TopicHare:
-		return hare.MaxMessageSize
+// Topics returns all there are.
+func Topics() (out []Topic) {
+	for t := TopicATX; int(t) < len(topics); t++ {
+		out = append(out, t)
 	}
-	return 0
+	return out
+}
+
+func (t Topic) String() string { return topics[int(t)%len(topics)].words }
+
+// Name returns what gossip calls a topic.
+func (t Topic) Name() string { return "tweedle/" + topics[t].name + "/2" }
+
+// MaxSize returns the largest message of a topic, in bytes: 0 of one that there is not.
+func (t Topic) MaxSize() int {
+	if int(t) >= len(topics) {
+		return 0
+	}
+	return topics[t].max
 }
 
 // Sizes of objects, in bytes.

@@ -166,8 +166,8 @@ func (a *aged) liars(t *testing.T) (addresses []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, topic := range topics() {
-			h.Register(p2p.Topic{Name: topicName(topic), MaxSize: topic.MaxSize()}, func(context.Context, p2p.PeerID, []byte) p2p.Verdict { return p2p.Accept() })
+		for _, topic := range core.Topics() {
+			h.Register(p2p.Topic{Name: topic.Name(), MaxSize: topic.MaxSize()}, func(context.Context, p2p.PeerID, []byte) p2p.Verdict { return p2p.Accept() })
 		}
 		limits := p2p.Limits{MaxRequest: core.MaxRequest, MaxResponse: core.MaxAnswer, Timeout: time.Minute, Workers: 100, Queue: 100}
 		h.Handle(protocolAsk, limits, func(ctx context.Context, _ p2p.PeerID, raw []byte) ([]byte, error) {

@@ -63,8 +63,8 @@ func (b *bubble) watch() *witness {
 	if w.Host, err = p2p.New(cfg); err != nil {
 		b.t.Fatal(err)
 	}
-	for _, t := range topics() {
-		w.Register(p2p.Topic{Name: topicName(t), MaxSize: t.MaxSize()}, func(_ context.Context, _ p2p.PeerID, raw []byte) p2p.Verdict {
+	for _, t := range core.Topics() {
+		w.Register(p2p.Topic{Name: t.Name(), MaxSize: t.MaxSize()}, func(_ context.Context, _ p2p.PeerID, raw []byte) p2p.Verdict {
 			w.hear(t, raw)
 			return p2p.Accept()
 		})

@@ -53,8 +53,8 @@ func outsider(tb testing.TB, n *Node, others ...*Node) *p2p.Host {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for _, t := range topics() {
-		h.Register(p2p.Topic{Name: topicName(t), MaxSize: t.MaxSize()}, func(context.Context, p2p.PeerID, []byte) p2p.Verdict { return p2p.Ignore("it only sends") })
+	for _, t := range core.Topics() {
+		h.Register(p2p.Topic{Name: t.Name(), MaxSize: t.MaxSize()}, func(context.Context, p2p.PeerID, []byte) p2p.Verdict { return p2p.Ignore("it only sends") })
 	}
 	h.Handle(protocolAsk, p2p.Limits{Timeout: time.Minute, Workers: 100, Queue: 100}, func(ctx context.Context, _ p2p.PeerID, _ []byte) ([]byte, error) {
 		<-ctx.Done()
@@ -85,8 +85,8 @@ func flood(tb testing.TB, n *Node, hosts []*p2p.Host, perSecond int) {
 				p.Signature = s.Sign(signing.Proposal, p.SignedBytes())
 				m := &types.CertifyMessage{Decision: types.Decision{Layer: layer, Electorate: types.Hash32{byte(k), byte(i), byte(i >> 8)}}}
 				m.By = types.CertifySignature{Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(&m.Decision))}
-				_ = h.Publish(ctx, topicName(core.TopicProposal), codec.Encode(p)) // best effort, as a flood is
-				_ = h.Publish(ctx, topicName(core.TopicDecision), codec.Encode(m))
+				_ = h.Publish(ctx, core.TopicProposal.Name(), codec.Encode(p)) // best effort, as a flood is
+				_ = h.Publish(ctx, core.TopicDecision.Name(), codec.Encode(m))
 				select {
 				case <-ctx.Done():
 				case <-time.After(2 * time.Second / time.Duration(perSecond)):
@@ -122,12 +122,12 @@ func TestStrangersDelayNobody(t *testing.T) {
 	time.Sleep(3 * time.Second) // the flood has filled what it can
 	for i, raw := range [][]byte{codec.Encode(w.miners[0].atx), codec.Encode(w.miners[1].atx)} {
 		if i == 0 {
-			if err := honest.Publish(t.Context(), topicName(core.TopicPoet), codec.Encode(&w.poet)); err != nil {
+			if err := honest.Publish(t.Context(), core.TopicPoet.Name(), codec.Encode(&w.poet)); err != nil {
 				t.Fatal(err)
 			}
 			w.wait(t, func(*core.Snapshot) bool { _, err := w.db.PoetProof(w.poet.Proof.Ref()); return err == nil })
 		}
-		if err := honest.Publish(t.Context(), topicName(core.TopicATX), raw); err != nil {
+		if err := honest.Publish(t.Context(), core.TopicATX.Name(), raw); err != nil {
 			t.Fatal(err)
 		}
 		id := w.miners[i].atx.ID()
@@ -160,7 +160,7 @@ func BenchmarkHonestMessagesDuringAFlood(b *testing.B) {
 				price += price/8 + 2
 				raw := w.spawn(b, price)
 				start := time.Now()
-				if err := honest.Publish(b.Context(), topicName(core.TopicTx), raw); err != nil {
+				if err := honest.Publish(b.Context(), core.TopicTx.Name(), raw); err != nil {
 					b.Fatal(err)
 				}
 				for !w.waits(raw.ID()) {

@@ -18,7 +18,7 @@ import (
 // runs: no panic, an answer within its limits, and what made no sense is not accepted.
 func FuzzHandlersOfPeers(f *testing.F) {
 	w := openWorld(f)
-	topics := topics()
+	topics := core.Topics()
 	f.Add(uint8(0), codec.Encode(w.miners[0].atx))
 	f.Add(uint8(4), codec.Encode(&w.poet))
 	requests := uint8(len(topics))

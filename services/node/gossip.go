@@ -33,17 +33,6 @@ const (
 	topicShare   = 32 // of one peer
 )
 
-func topics() []core.Topic {
-	return []core.Topic{core.TopicATX, core.TopicProposal, core.TopicDecision, core.TopicTx, core.TopicPoet, core.TopicMalfeasance, core.TopicBeacon, core.TopicHare}
-}
-
-func topicName(t core.Topic) string {
-	return "tweedle/" + map[core.Topic]string{
-		core.TopicATX: "atx", core.TopicProposal: "proposal", core.TopicDecision: "certify", core.TopicTx: "tx",
-		core.TopicPoet: "poet", core.TopicMalfeasance: "malfeasance", core.TopicBeacon: "beacon", core.TopicHare: "hare",
-	}[t] + "/2"
-}
-
 // patience is how long a gossip message that was checked holds its place for a
 // verdict. An ATX is waited for longer: checking its proofs of space takes long.
 // A busy machine's check takes what it takes, within p2p.DefaultTopicTimeout:
@@ -57,9 +46,9 @@ func (n *Node) patience(t core.Topic) time.Duration {
 
 // register tells the host which topics and requests we serve.
 func (n *Node) register() {
-	for _, t := range topics() {
+	for _, t := range core.Topics() {
 		n.host.Register(p2p.Topic{
-			Name: topicName(t), MaxSize: t.MaxSize(), Workers: topicWorkers, Queue: topicQueue, Share: topicShare, Timeout: p2p.DefaultTopicTimeout, OwnTurn: true,
+			Name: t.Name(), MaxSize: t.MaxSize(), Workers: topicWorkers, Queue: topicQueue, Share: topicShare, Timeout: p2p.DefaultTopicTimeout, OwnTurn: true,
 		}, n.onGossip(t))
 	}
 	limits := func(request, response int) p2p.Limits {

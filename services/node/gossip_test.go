@@ -24,7 +24,7 @@ import (
 
 func TestWhatIsMalformedIsRefusedOnEveryTopic(t *testing.T) {
 	w := openWorld(t)
-	for _, topic := range topics() {
+	for _, topic := range core.Topics() {
 		for _, raw := range [][]byte{nil, {1, 2, 3}, make([]byte, topic.MaxSize()), make([]byte, topic.MaxSize()+1)} {
 			if got := w.says(t, topic, raw); got != "reject" {
 				t.Errorf("%s of %d bytes: %s", topic, len(raw), got)

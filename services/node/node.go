@@ -284,19 +284,14 @@ func (n *Node) forget() error {
 	}
 	epoch -= keptEpochs
 	first := n.schedule.First(epoch)
-	for _, d := range []signing.Domain{signing.Ballot, signing.Proposal, signing.Certify} {
-		if err := n.db.ForgetSigned(d, uint64(first)); err != nil {
-			return err
-		}
-	}
-	if err := n.db.ForgetSigned(signing.Hare, core.HarePlace(first, 0)); err != nil {
-		return err
-	}
-	if err := n.db.ForgetSigned(signing.ATX, uint64(epoch)); err != nil {
-		return err
-	}
-	for _, d := range []signing.Domain{signing.BeaconFirst, signing.BeaconFollowup} {
-		if err := n.db.ForgetSigned(d, core.BeaconPlace(epoch)); err != nil {
+	for _, of := range []struct {
+		domain signing.Domain
+		before uint64
+	}{
+		{signing.Ballot, uint64(first)}, {signing.Proposal, uint64(first)}, {signing.Certify, uint64(first)}, {signing.Hare, core.HarePlace(first, 0)},
+		{signing.ATX, uint64(epoch)}, {signing.BeaconFirst, core.BeaconPlace(epoch)}, {signing.BeaconFollowup, core.BeaconPlace(epoch)},
+	} {
+		if err := n.db.ForgetSigned(of.domain, of.before); err != nil {
 			return err
 		}
 	}
@@ -397,7 +392,7 @@ func (n *Node) send(t core.Topic, msg []byte) {
 		queue = n.txs
 	}
 	select {
-	case queue <- send{topicName(t), msg}:
+	case queue <- send{t.Name(), msg}:
 	default:
 		n.log.Warn("message dropped, too many wait to be gossiped", "topic", t)
 	}

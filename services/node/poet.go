@@ -118,7 +118,7 @@ func (n *Node) PublishPoet(ctx context.Context, data []byte) (api.Published, err
 	if out.Peers = n.handed.most(out.Ref, 0); out.Peers >= gatewayPeers {
 		return out, nil
 	}
-	if err := n.host.Publish(ctx, topicName(core.TopicPoet), data); err != nil && !errors.Is(err, p2p.ErrNoPeers) {
+	if err := n.host.Publish(ctx, core.TopicPoet.Name(), data); err != nil && !errors.Is(err, p2p.ErrNoPeers) {
 		n.log.Warn("PoET proof was not gossiped", "ref", out.Ref.Short(), "err", err)
 	}
 	out.Peers = n.handOver(ctx, data)
