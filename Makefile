@@ -64,9 +64,11 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # The campaigns, in parts that end within an hour each on two cores: those that
 # measure, those that wait for clocks and processes, and those that compute. A test
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
+NIGHTLY_SIMULATOR := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 simulator-9 simulator-10 simulator-11 simulator-12 simulator-13 simulator-14 simulator-15 simulator-16
 NIGHTLY_ALONE := flood clients filling catchup page resources crowd
 NIGHTLY_WAITS := siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
-NIGHTLY_WORKS := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 soak disks-1 disks-2 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods beacon hare tortoise
+NIGHTLY_WORKS := soak disks-1 disks-2 disks-3 disks-4 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods beacon hare tortoise \
+	$(NIGHTLY_SIMULATOR)
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
 NIGHTLY_TEST = TWEEDLE_NIGHTLY=1 $(GO) test -v -count=1 -timeout 58m
 
@@ -79,7 +81,7 @@ nightly-packages: # every test, under the race detector where there are goroutin
 	CGO_ENABLED=1 $(GO) test -count=1 -timeout 38m $(RACE)
 nightly-writes: # the PoET loses power, has no room and has a broken disk at each of its writes
 	$(NIGHTLY_TEST) -run '^(TestPowerLossAtEveryWrite|TestEveryWrite.*|TestEveryFailedSync.*)$$' ./services/poet/rounds
-$(addprefix nightly-disks-,1 2): nightly-disks-%: # the node's state.db and local.db lose power, have no room and have a broken disk at each operation
+$(addprefix nightly-disks-,1 2 3 4): nightly-disks-%: # the node's state.db and local.db lose power, have no room and have a broken disk at each operation
 	TWEEDLE_DISK_PART=$* $(NIGHTLY_TEST) -run '^TestOneDiskErrorEndsTheNodeAndCostsNothing$$' ./services/node
 nightly-damage: # bits flip in its files
 	$(NIGHTLY_TEST) -run '^TestDamageIsFoundOrHarmless$$' ./services/poet/rounds
@@ -97,7 +99,7 @@ nightly-soak: # thirty virtual days of churn among ten nodes
 	$(NIGHTLY_TEST) -run '^TestASoakOfChurn$$' ./edges/p2p/virtual
 nightly-machine: # seeds of its machine of rounds
 	$(NIGHTLY_TEST) -run '^TestMachineUnderFaults$$' ./services/poet/rounds
-$(addprefix nightly-simulator-,1 2 3 4 5 6 7 8): nightly-simulator-%: # 2,500 seeds each of whole networks of cores, with adversaries
+$(addprefix nightly-,$(NIGHTLY_SIMULATOR)): nightly-simulator-%: # 1,250 seeds each of whole networks of cores, with adversaries
 	TWEEDLE_SIM_PART=$* $(NIGHTLY_TEST) -run '^TestSeeds$$' ./sim
 nightly-twins: # every scenario of twins among five others
 	$(NIGHTLY_TEST) -run '^TestTwinScenariosAreCountedAndSampled$$' ./sim

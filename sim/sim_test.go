@@ -115,7 +115,7 @@ func campaign(seed uint64) Options {
 // played twice: the digests are the same.
 func TestSeeds(t *testing.T) {
 	const twice = 20
-	seeds := nightly(300, 2_500)
+	seeds := nightly(300, 1_250)
 	part, _ := strconv.Atoi(os.Getenv("TWEEDLE_SIM_PART")) // of the nightly campaign, from 1 on
 	first := uint64(max(part-1, 0) * seeds)
 	if n, err := strconv.Atoi(os.Getenv("TWEEDLE_SIM_SEEDS")); err == nil {

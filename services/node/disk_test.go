@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -427,7 +428,7 @@ func (r *diskRun) again(applied types.Layer) {
 
 // One error of each kind at each operation on state.db and local.db, over two
 // epochs of a real node in a network; a few of them without TWEEDLE_NIGHTLY, with it
-// those of one of two parts.
+// a quarter of them.
 func TestOneDiskErrorEndsTheNodeAndCostsNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("SKIPPED under -race: its runtime crashes with synctest, golang/go#78156; run it without")
@@ -447,9 +448,9 @@ func TestOneDiskErrorEndsTheNodeAndCostsNothing(t *testing.T) {
 	cases := diskCases(all)
 	first, step := 0, len(cases)/16|1
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
-		step = 2
-		if os.Getenv("TWEEDLE_DISK_PART") == "2" {
-			first = 1
+		step = 4
+		if part, err := strconv.Atoi(os.Getenv("TWEEDLE_DISK_PART")); err == nil {
+			first = part - 1
 		}
 	}
 	t.Logf("%d writes, %d of them before the end; %d reads; %d cases, each %dth from the %dth on", len(all.writes), len(running.writes), len(all.reads), len(cases), step, first)

@@ -38,7 +38,7 @@ func TestASoakOfChurn(t *testing.T) {
 		}
 		defer func() { stopAll(nodes) }()
 		time.Sleep(time.Minute)
-		begin, restarts := time.Now(), 0
+		begin, restarts, days := time.Now(), 0, 0
 		var warm, most float64
 		var warmGoroutines, mostGoroutines int
 		for k := 0; time.Since(begin) < length; k++ {
@@ -78,6 +78,10 @@ func TestASoakOfChurn(t *testing.T) {
 				warm, warmGoroutines = max(warm, used), max(warmGoroutines, goroutines)
 			}
 			most, mostGoroutines = max(most, used), max(mostGoroutines, goroutines)
+			if day := int(time.Since(begin) / (24 * time.Hour)); day > days {
+				days = day
+				t.Logf("%d of %.0f days: heap %.1f MiB, %d goroutines", day, length.Hours()/24, used, goroutines)
+			}
 		}
 		t.Logf("%v, %d restarts: heap %.1f MiB after warm-up and %.1f at most; %d goroutines and %d at most", length, restarts, warm, most, warmGoroutines, mostGoroutines)
 		if most > warm+16 || mostGoroutines > warmGoroutines+32 {
