@@ -29,6 +29,7 @@ const (
 	redialMaxBoot = 5 * time.Second
 	hearsayTries  = 5                  // failed dials after which a peer that we never met is forgotten
 	forgetAfter   = 7 * 24 * time.Hour // time after which a peer that we met is forgotten
+	tellFor       = time.Hour          // others are told of a peer so long after it left
 )
 
 // book remembers where peers are. It is plain data: it dials nothing, and time is an argument.
@@ -285,8 +286,9 @@ func shuffle(ids []PeerID) {
 // bootEvery bounds how often an operator is told that a bootnode does not answer.
 const bootEvery = time.Minute
 
-// dialed notes how a dial ended. stranger says that the peer is of another network. It returns the address
-// of a bootnode of which the operator should be told that it does not answer, else nil.
+// dialed notes how a dial ended. stranger says that the peer is of another network, or that somebody else
+// answers at its address: it is forgotten. It returns the address of a bootnode of which the operator should
+// be told that it does not answer, else nil.
 func (b *book) dialed(p PeerID, ok, stranger bool, now time.Time) (tell ma.Multiaddr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -339,14 +341,15 @@ func jitter(d time.Duration) time.Duration {
 	return d/2 + rand.N(d+1)
 }
 
-// known returns up to n random peers that we met and that are dialable for the asker: addresses of a
-// private network are told only inside one.
-func (b *book) known(n int, asker PeerID, private bool) []peer.AddrInfo {
+// known returns up to n random peers that are here, or were a while ago, and that are dialable for the asker:
+// addresses of a private network are told only inside one.
+func (b *book) known(n int, asker PeerID, private bool, now time.Time) []peer.AddrInfo {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var ids []PeerID
 	for id, e := range b.entries {
-		if id != asker && !e.met.IsZero() && e.failures == 0 && (private || !isPrivate(e.addr)) {
+		recent := e.here || !e.met.IsZero() && now.Sub(e.met) < tellFor
+		if id != asker && recent && e.failures == 0 && (private || !isPrivate(e.addr)) {
 			ids = append(ids, id)
 		}
 	}

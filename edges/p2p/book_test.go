@@ -145,15 +145,22 @@ func TestOnlyPeersThatWeMetAreTold(t *testing.T) {
 	b.meet(someone(2).ID, someone(2).Addrs[0], false, bookStart)
 	b.meet(someone(3).ID, ma.StringCast("/ip4/127.0.0.1/udp/1/quic-v1"), false, bookStart)
 	b.meet(someone(4).ID, ma.StringCast("/ip4/10.0.0.1/udp/1/quic-v1"), false, bookStart)
-	told := b.known(10, "asker", false)
+	told := b.known(10, "asker", false, bookStart)
 	if len(told) != 1 || told[0].ID != someone(2).ID {
 		t.Errorf("told a public asker %v", told)
 	}
-	if told = b.known(10, "asker", true); len(told) != 3 {
+	if told = b.known(10, "asker", true, bookStart); len(told) != 3 {
 		t.Errorf("told a private asker %v", told)
 	}
-	if told = b.known(10, someone(2).ID, false); len(told) != 0 {
+	if told = b.known(10, someone(2).ID, false, bookStart); len(told) != 0 {
 		t.Errorf("told a peer of itself: %v", told)
+	}
+	b.lost(someone(2).ID, bookStart.Add(2*redialMax))
+	if told = b.known(10, "asker", false, bookStart.Add(tellFor)); len(told) != 1 {
+		t.Errorf("soon after it left, told %v", told)
+	}
+	if told = b.known(10, "asker", false, bookStart.Add(tellFor+2*redialMax)); len(told) != 0 {
+		t.Errorf("long after it left, told %v", told)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"golang.org/x/sync/errgroup"
 
@@ -99,7 +100,9 @@ func (h *Host) dialDue(ctx context.Context, work *errgroup.Group) {
 		dial := func() error {
 			err := h.dial(ctx, info)
 			var mismatch *MismatchError
-			if boot := h.book.dialed(info.ID, err == nil, errors.As(err, &mismatch), time.Now()); boot != nil && ctx.Err() == nil {
+			var another sec.ErrPeerIDMismatch
+			stranger := errors.As(err, &mismatch) || errors.As(err, &another)
+			if boot := h.book.dialed(info.ID, err == nil, stranger, time.Now()); boot != nil && ctx.Err() == nil {
 				h.log.Warn("bootnode cannot be reached", "bootnode", fmt.Sprintf("%s/p2p/%s", boot, info.ID), "err", err, "peers", len(h.Peers()))
 			}
 			result := "ok"

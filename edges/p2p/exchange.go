@@ -99,7 +99,7 @@ func (h *Host) servePeers(_ context.Context, from PeerID, req []byte) ([]byte, e
 	if len(req) != 0 {
 		return nil, errors.New("request must be empty")
 	}
-	return encodePeers(h.book.known(MaxExchange, from, h.seenPrivate(from))), nil
+	return encodePeers(h.book.known(MaxExchange, from, h.seenPrivate(from), time.Now())), nil
 }
 
 // askPeers asks one peer for others. Addresses of a private network are believed only from inside one.

@@ -415,3 +415,26 @@ func TestCloseTwice(t *testing.T) {
 		t.Errorf("close of a host that never ran: %v", err)
 	}
 }
+
+// Who lost its key has another identity at the same address. The old one is not dialed for days.
+func TestWhoseAddressSomebodyElseHasIsForgotten(t *testing.T) {
+	t.Parallel()
+	a := newHost(t, loopbackConfig(t, "test"))
+	run(t, a)
+	cfg := loopbackConfig(t, "test")
+	b := newHost(t, cfg)
+	stop := run(t, b)
+	cfg.Listen = []string{strings.Split(b.Addrs()[0], "/p2p/")[0]}
+	if err := a.Connect(t.Context(), b.Addrs()[0]); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	b.Close()
+	cfg.Key = loopbackConfig(t, "test").Key
+	run(t, newHost(t, cfg))
+	within(t, patience, "a forgets b", func() bool {
+		a.book.mu.Lock()
+		defer a.book.mu.Unlock()
+		return a.book.entries[b.ID()] == nil
+	})
+}
