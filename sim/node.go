@@ -234,20 +234,28 @@ func (w *world) do(k core.Work, c core.Crypto) core.Input {
 	if !ok {
 		return k.Do(c)
 	}
-	of := seating{s.Message, s.Draw, s.Weight}
-	done, ok := w.seats[of]
-	if !ok {
-		done = s.Do(c).(core.Seated)
-		w.seats[of] = done
+	out := core.Seated{Seats: make([]uint32, len(s.Proofs)), Errs: make([]error, len(s.Proofs))}
+	for i, p := range s.Proofs {
+		of := seating{p.Message, p.Draw, p.Weight}
+		done, ok := w.seats[of]
+		if !ok {
+			done.seats, done.err = p.Seats(c)
+			w.seats[of] = done
+		}
+		out.Seats[i], out.Errs[i] = done.seats, done.err
 	}
-	done.Name = s.Name
-	return done
+	return out
 }
 
 type seating struct {
 	message *hare.Message
 	draw    hare.Draw
 	weight  uint64
+}
+
+type seated struct {
+	seats uint32
+	err   error
 }
 
 // sleep has a Tick come at a time of the node's own clock.

@@ -117,7 +117,7 @@ type world struct {
 	decided  map[types.Layer]types.Decision // as honest nodes applied them
 	beacons  map[types.Epoch]types.Beacon
 	applying map[types.Layer]int // how many honest nodes have a layer now
-	seats    map[seating]core.Seated
+	seats    map[seating]seated
 	calm     types.Layer // from here on there are no faults
 	more     types.Epoch // epochs after those that were planned
 }
@@ -184,7 +184,7 @@ func (w *world) play(until time.Time) {
 func newWorld(o Options) *world {
 	w := &world{
 		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7477646c)), byPeer: make(map[core.Peer]*node), sums: make(map[types.Hash32]uint64), digest: blake3.New(),
-		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), beacons: make(map[types.Epoch]types.Beacon), applying: make(map[types.Layer]int), seats: make(map[seating]core.Seated),
+		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), beacons: make(map[types.Epoch]types.Beacon), applying: make(map[types.Layer]int), seats: make(map[seating]seated),
 	}
 	w.result.Seed = o.Seed
 	w.draw()

@@ -167,7 +167,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 	m.history = mesh.NewHistory(cfg.VM, mesh.Link{Decision: tip, State: state})
 	m.pool = txpool.New(state, cfg.VM, cfg.Pool)
 	m.layer = cfg.Schedule.LayerAt(now)
-	m.agree = agreements{of: make(map[types.Layer]*agreement), seating: make(map[uint64]*parked), closed: max(m.layer, tip.Layer)}
+	m.agree = agreements{of: make(map[types.Layer]*agreement), closed: max(m.layer, tip.Layer)}
 	for _, raw := range m.read.waiting() {
 		if tx, err := vm.Parse(raw); err == nil {
 			_, _ = m.pool.Add(tx) // one that cannot wait any more is forgotten

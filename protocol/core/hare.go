@@ -27,28 +27,49 @@ type agreement struct {
 	checks  map[types.NodeID]int // messages of a smesher whose seats are being checked
 }
 
-// agreements are those of the open layers, and the messages whose seats are being checked.
+// agreements are those of the open layers, and the messages whose seats are checked. Those
+// that come while a check runs wait, and are checked together when it has ended: a round has
+// hundreds, which come at once.
 type agreements struct {
 	of      map[types.Layer]*agreement
 	closed  types.Layer // up to here there were some, or we were not here for them from the start
 	wake    time.Time   // nothing is due before; zero if that is not known
-	seating map[uint64]*parked
-	next    uint64 // names what is in seating
+	waiting []seatCheck
+	running []seatCheck
 }
 
-// CheckSeats checks the proof of a hare message's seats.
-type CheckSeats struct {
-	Name    uint64
+// seatCheck is a message whose seats are to be checked.
+type seatCheck struct {
+	*parked
+	SeatProof
+}
+
+// maxSeatChecks is how many messages have their seats checked together: 0.2 ms for each.
+const maxSeatChecks = 64
+
+// SeatProof is a proof of a hare message's seats.
+type SeatProof struct {
 	Message *hare.Message
 	Params  hare.Params
 	Draw    hare.Draw
 	Weight  uint64
 }
 
+// Seats returns how many the proof is for, or why it is not valid.
+func (p SeatProof) Seats(c Crypto) (uint32, error) {
+	return p.Message.Seats(p.Params, p.Draw, p.Weight, c.VerifyVRF)
+}
+
+// CheckSeats checks proofs of seats. A machine has one under way.
+type CheckSeats struct{ Proofs []SeatProof }
+
 // Do implements Work.
 func (w CheckSeats) Do(c Crypto) Input {
-	seats, err := w.Message.Seats(w.Params, w.Draw, w.Weight, c.VerifyVRF)
-	return Seated{w.Name, seats, err}
+	out := Seated{Seats: make([]uint32, len(w.Proofs)), Errs: make([]error, len(w.Proofs))}
+	for i, p := range w.Proofs {
+		out.Seats[i], out.Errs[i] = p.Seats(c)
+	}
+	return out
 }
 
 // DrawSeats computes the random values of ours for rounds of a layer: 0.1 ms for each.
@@ -75,11 +96,10 @@ type SeatsDrawn struct {
 	Seats []hare.Seat
 }
 
-// Seated is the end of CheckSeats.
+// Seated is the end of CheckSeats, in the order of its proofs.
 type Seated struct {
-	Name  uint64
-	Seats uint32
-	Err   error // nil: the proof is valid
+	Seats []uint32
+	Errs  []error // nil: the proof is valid
 }
 
 func (Seated) input()     {}
@@ -220,16 +240,15 @@ func (m *Machine) judgeHare(p *parked, msg *hareMessage) judgement {
 		if a.session.Knows(msg.m) {
 			return ignored(early(hare.ErrHeard.Error()))
 		}
-		work := CheckSeats{m.agree.next, msg.m, m.cfg.Hare, a.draw, atx.Weight}
+		proof := SeatProof{msg.m, m.cfg.Hare, a.draw, atx.Weight}
 		if p.from == Self { // its proof is as we made it
-			p.seats, _ = msg.m.Seats(work.Params, work.Draw, work.Weight, func(types.NodeID, []byte, types.VRFSignature) bool { return true })
-		} else if len(m.agree.seating) >= MaxProving || !m.atWork.add(p, a.checks[atx.Smesher]) {
+			p.seats, _ = msg.m.Seats(proof.Params, proof.Draw, proof.Weight, func(types.NodeID, []byte, types.VRFSignature) bool { return true })
+		} else if m.seating() >= MaxProving || !m.atWork.add(p, a.checks[atx.Smesher]) {
 			return ignored(errBusy)
 		} else {
 			a.checks[atx.Smesher]++ // the proof is not signed: there may be many of one message
-			m.agree.seating[m.agree.next] = p
-			m.agree.next++
-			m.out.Work = append(m.out.Work, work)
+			m.agree.waiting = append(m.agree.waiting, seatCheck{p, proof})
+			m.checkSeats()
 			return judgement{later: true}
 		}
 	}
@@ -252,26 +271,43 @@ func (m *Machine) drawn(in SeatsDrawn) {
 	}
 }
 
-// seated goes on with a hare message.
+// seating is how many hare messages have their seats checked.
+func (m *Machine) seating() int { return len(m.agree.waiting) + len(m.agree.running) }
+
+// checkSeats begins with those that wait, unless a check is under way.
+func (m *Machine) checkSeats() {
+	q := &m.agree
+	if len(q.running) > 0 || len(q.waiting) == 0 {
+		return
+	}
+	n := min(len(q.waiting), maxSeatChecks)
+	q.running, q.waiting = q.waiting[:n:n], q.waiting[n:]
+	work := CheckSeats{make([]SeatProof, n)}
+	for i, c := range q.running {
+		work.Proofs[i] = c.SeatProof
+	}
+	m.out.Work = append(m.out.Work, work)
+}
+
+// seated goes on with the hare messages of a check.
 func (m *Machine) seated(in Seated) {
-	p := m.agree.seating[in.Name]
-	if p == nil {
-		return
-	}
-	delete(m.agree.seating, in.Name)
-	m.atWork.done([]*parked{p})
-	msg := p.msg.(*hareMessage).m
-	if a := m.agree.of[msg.Layer]; a != nil {
-		if a.checks[msg.Smesher]--; a.checks[msg.Smesher] == 0 {
-			delete(a.checks, msg.Smesher)
+	checked := m.agree.running
+	m.agree.running = nil
+	for i, c := range checked {
+		m.atWork.done([]*parked{c.parked})
+		if a := m.agree.of[c.Message.Layer]; a != nil {
+			if a.checks[c.Message.Smesher]--; a.checks[c.Message.Smesher] == 0 {
+				delete(a.checks, c.Message.Smesher)
+			}
 		}
+		if in.Errs[i] != nil { // with another electorate or beacon it may be right: nobody is to blame
+			m.verdict(c.parked, ignored(early(in.Errs[i].Error())))
+			continue
+		}
+		c.proved, c.seats = true, in.Seats[i]
+		m.take(c.parked)
 	}
-	if in.Err != nil { // with another electorate or beacon it may be right: nobody is to blame
-		m.verdict(p, ignored(early(in.Err.Error())))
-		return
-	}
-	p.proved, p.seats = true, in.Seats
-	m.take(p)
+	m.checkSeats()
 }
 
 type hareMessage struct {

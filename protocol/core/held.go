@@ -58,7 +58,7 @@ func (m *Machine) Held() []Held {
 		{"layers with proposals", len(m.proposals), int(m.kept())},
 		{"layers that are agreed on", len(m.agree.of), int(m.kept())},
 		{"seats of hare messages", seats, mostSeats},
-		{"hare messages that are checked", len(m.agree.seating), MaxProving},
+		{"hare messages that are checked", m.seating(), MaxProving},
 		{"answers about the history in work", len(m.batches), MaxParked},
 		{"different votes for a beacon", votes, mostVotes},
 		{"smeshers heard about a beacon", voices, mostVoices},
