@@ -33,6 +33,7 @@ var claims = map[string][]claim{
 		{"(77 MB in 0.05 to 0.3 s on a busy machine)", "measured: docs/performance.md"},
 		{"SIGTERM ends the server within 10 s, in the middle of a round and with a stalled gateway too", `services/poet/server/stalled_test.go: <-time.After\(10 \* time.Second\)`},
 		{"(the systemd unit kills after 45 s)", `watch/systemd/tweedle-poet.service: TimeoutStopSec=45`},
+		{"In its last 14 days `the TLS certificate expires soon` is said each day", `edges/front/certificate.go: expireSoon = 14 \* 24 \* time.Hour`},
 		{"`--gateway-slots` (5) of the live ones", "--gateway-slots=5 of poet"},
 		{"`--broadcast-acks` (2) took it", "--broadcast-acks=2 of poet"},
 		{"(`--gateway`, a node's `--grpc-listen`, 9092)", "--grpc-listen=127.0.0.1:9092 of node"},

@@ -24,14 +24,18 @@ type Certificate struct {
 
 	mu         sync.Mutex // guards what follows
 	looked     time.Time
-	told       string // the last trouble with the files that the log has
-	chain, key []byte // what pair was made of
+	told       string    // the last trouble with the files that the log has
+	warned     time.Time // when the log was told last that it expires
+	chain, key []byte    // what pair was made of
 	pair       *tls.Certificate
 }
 
 const (
 	// lookAgain is how long the files are believed to be what they were.
 	lookAgain = time.Second
+	// expireSoon is the time left of a certificate from which on the log says so, once a
+	// day: renewals by robots begin 30 days before.
+	expireSoon = 14 * 24 * time.Hour
 	// maxCertificate bounds each of the files, in bytes.
 	maxCertificate = 1 << 20
 )
@@ -44,7 +48,25 @@ func OpenCertificate(chain, key string, log *slog.Logger) (*Certificate, error) 
 	c := &Certificate{chainPath: chain, keyPath: key, log: log, looked: time.Now()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c, c.refresh()
+	err := c.refresh()
+	if err == nil {
+		c.warn(time.Now())
+	}
+	return c, err
+}
+
+// warn says in the log that the certificate expires soon, or has.
+func (c *Certificate) warn(now time.Time) {
+	left := c.pair.Leaf.NotAfter.Sub(now)
+	if left > expireSoon || now.Sub(c.warned) < 24*time.Hour {
+		return
+	}
+	c.warned = now
+	if left <= 0 {
+		c.log.Error("the TLS certificate has expired, clients do not accept it: renew it", "file", c.chainPath, "expired", c.pair.Leaf.NotAfter)
+		return
+	}
+	c.log.Warn("the TLS certificate expires soon: renew it", "file", c.chainPath, "expires", c.pair.Leaf.NotAfter)
 }
 
 // refresh reads the files; an error leaves everything as it was.
@@ -67,13 +89,10 @@ func (c *Certificate) refresh() error {
 	if err != nil { // it has no word of the key
 		return fmt.Errorf("TLS certificate: %s and %s are not a certificate and its key: %w", c.chainPath, c.keyPath, err)
 	}
-	if now := time.Now(); now.After(pair.Leaf.NotAfter) {
-		c.log.Warn("the TLS certificate has expired, clients will not accept it: renew it", "file", c.chainPath, "expired", pair.Leaf.NotAfter)
-	}
 	if c.pair != nil {
 		c.log.Info("a new TLS certificate is shown", "file", c.chainPath, "expires", pair.Leaf.NotAfter)
 	}
-	c.chain, c.key, c.pair = chain, key, &pair
+	c.chain, c.key, c.pair, c.warned = chain, key, &pair, time.Time{}
 	return nil
 }
 
@@ -106,6 +125,7 @@ func (c *Certificate) show(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		} else if err == nil {
 			c.told = ""
 		}
+		c.warn(now)
 	}
 	return c.pair, nil
 }

@@ -243,6 +243,39 @@ func TestFilesThatAreNoCertificate(t *testing.T) {
 	}
 }
 
+// Who forgets to renew is told each day of the last two weeks, while clients come.
+func TestACertificateThatExpiresIsTold(t *testing.T) {
+	f := newFiles(t)
+	chain, key := f.pair(1, time.Now().Add(expireSoon+time.Hour))
+	f.write(f.chain, chain, 0o644)
+	f.write(f.key, key, 0o600)
+	log := &lines{}
+	c, err := OpenCertificate(f.chain, f.key, textLog(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	for _, at := range []struct {
+		after         time.Duration
+		soon, expired int
+	}{{0, 0, 0}, {2 * time.Hour, 1, 0}, {20 * time.Hour, 1, 0}, {27 * time.Hour, 2, 0}, {expireSoon + 2*time.Hour, 2, 1}} {
+		c.mu.Lock()
+		c.warn(begin.Add(at.after))
+		c.mu.Unlock()
+		if soon, expired := log.count("expires soon"), log.count("has expired"); soon != at.soon || expired != at.expired {
+			t.Errorf("after %v it was told %d times that it expires and %d times that it has, not %d and %d", at.after, soon, expired, at.soon, at.expired)
+		}
+	}
+	c.mu.Lock()
+	c.looked = begin.Add(-lookAgain)
+	c.warned = time.Time{}
+	c.pair.Leaf.NotAfter = begin.Add(time.Hour)
+	c.mu.Unlock()
+	if _, err := c.show(nil); err != nil || log.count("expires soon") != 3 {
+		t.Errorf("%v: a client came, and nothing is told", err)
+	}
+}
+
 // A handshake of TLS is the dearest thing that a client can have without a request, and
 // counts as one.
 func TestHandshakesOfTLSAreLimited(t *testing.T) {
