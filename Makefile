@@ -66,7 +66,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_SIMULATOR := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 simulator-9 simulator-10 simulator-11 simulator-12 simulator-13 simulator-14 simulator-15 simulator-16
 NIGHTLY_ALONE := flood clients filling catchup page resources crowd
-NIGHTLY_WAITS := siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
+NIGHTLY_WAITS := byzantine siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
 NIGHTLY_WORKS := soak disks-1 disks-2 disks-3 disks-4 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods beacon hare tortoise \
 	$(NIGHTLY_SIMULATOR)
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
@@ -153,6 +153,8 @@ nightly-drill: # every drill of `tweedle testnet drill`, in all its variants; wi
 	$(NIGHTLY_TEST) -run '^TestEveryDrillHolds$$' ./services/testnet/drill
 nightly-drill-guards: # the drill of the incident fails when one of its guards is taken away
 	$(NIGHTLY_TEST) -run '^TestADrillFailsWithoutItsGuard$$' ./services/testnet/drill
+nightly-byzantine: # ten nodes for six epochs, of which three lie
+	$(NIGHTLY_TEST) -run '^TestAThirdOfTheWeightIsByzantine$$' ./cmd/tweedle
 nightly-runs: # ten testnets of four epochs
 	cd compat && $(NIGHTLY_TEST) -run '^TestTenRunsInARow$$' ./network
 

@@ -40,16 +40,16 @@ const lastWords = time.Second
 func main() {
 	log.SetOutput(stderr) // of libraries
 	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, stderr))
-	os.Exit(run())
+	os.Exit(run(rootCommand()))
 }
 
-func run() int {
+func run(root *cobra.Command) int {
 	defer stderr.Flush(lastWords)
 	if err := telemetry.ReportCrashes(); err != nil {
 		fmt.Fprintln(stderr, "tweedle:", err) // and go on: a crash has its words on stderr, too
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := rootCommand().ExecuteContext(ctx)
+	err := root.ExecuteContext(ctx)
 	stop()
 	if err == nil {
 		return 0

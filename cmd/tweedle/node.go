@@ -29,8 +29,9 @@ type nodeFlags struct {
 	drillClock             bool
 }
 
-func nodeCommand() *cobra.Command {
-	var f nodeFlags
+func nodeCommand() *cobra.Command { return new(nodeFlags).command() }
+
+func (f *nodeFlags) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run a node, and smesh with it",

@@ -15,7 +15,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"tweedle": main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tweedle": main, byzantine: byzantineMain})
+}
 
 // The scripts of testdata/script run the command as people do. Beside the
 // commands of testscript they have

@@ -175,7 +175,11 @@ func (d *driver) guard(signs []core.Sign) (passed []core.Message, err error) {
 // work that it did at once.
 func (d *driver) effects(ctx context.Context, out core.Output) (done []core.Input) {
 	for _, s := range out.Sends {
-		d.n.send(s.Topic, s.Raw)
+		if d.n.cfg.Lies != nil {
+			d.n.cfg.Lies(d.n.send, s.Topic, s.Raw)
+		} else {
+			d.n.send(s.Topic, s.Raw)
+		}
 	}
 	for _, a := range out.Asks {
 		d.work.Go(func() { d.ask(ctx, a) })

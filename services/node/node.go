@@ -89,10 +89,11 @@ type Config struct {
 	Log     *slog.Logger // nil: nothing is logged
 
 	// Socket, PoetTransport and Wall replace the operating system's network and clock
-	// in simulations; nil is the real one.
+	// in simulations, and Lies what our smeshers say; nil is the real one.
 	Socket        func(local *net.UDPAddr) (net.PacketConn, error)
 	PoetTransport http.RoundTripper
 	Wall          func() time.Time
+	Lies          func(send func(core.Topic, []byte), t core.Topic, raw []byte)
 }
 
 // send is a gossip message on its way out.
@@ -430,8 +431,7 @@ func (n *Node) sender(ctx context.Context) error {
 	}
 }
 
-// now is the clock of the whole node: the wall clock, but a jump of it only once it
-// has lasted.
+// now is the clock of the whole node: the wall clock, but a jump of it only when it has lasted.
 func (n *Node) now() time.Time { return n.clock.Now() }
 
 // jumped tells of a jump of the wall clock.
