@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,7 @@ func TestASoakOfChurn(t *testing.T) {
 	if os.Getenv("TWEEDLE_NIGHTLY") != "" {
 		length = 30 * 24 * time.Hour
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // what is measured is what is alive
 	random := rand.New(rand.NewPCG(seed, 0))
 	synctest.Test(t, func(t *testing.T) {
 		net := virtual.NewNetwork(50 * time.Millisecond)
@@ -28,7 +30,8 @@ func TestASoakOfChurn(t *testing.T) {
 		var boot []string
 		calm := func(i int) *node {
 			cfg := config(t, net, i, boot...)
-			cfg.Heartbeat = 10 * time.Second // most of what virtual time costs
+			// What virtual time costs: beats, and dialing for more peers than there are.
+			cfg.Heartbeat, cfg.MinPeers, cfg.MinOutbound = 10*time.Second, hosts-2, 2
 			return startWith(t, cfg, accept)
 		}
 		nodes := []*node{calm(0)}
