@@ -284,6 +284,8 @@ func guards() []guard {
 			"edges/p2p", "TestMessagesThatNobodyHadATurnForAreBounded"},
 		{"D7", "edges/p2p/book.go", " && (private || !isPrivate(e.addr))", "",
 			"edges/p2p", "TestOnlyPeersThatWeMetAreTold"},
+		{"D4", "edges/p2p/gossip.go", "NewGossipSub(barren{ctx}, ", "NewGossipSub(ctx, ",
+			"edges/p2p", "TestPeersThatComeAndGoLeaveNothingInGossip"},
 		{"D7", "edges/p2p/book.go", " && recent && e.failures == 0", " && e.failures == 0",
 			"edges/p2p", "TestOnlyPeersThatWeMetAreTold"},
 		{"D7", "edges/p2p/discovery.go", " || errors.As(err, &another)", " || errors.As(err, &another) && false",

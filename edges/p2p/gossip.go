@@ -181,6 +181,18 @@ type gossip struct {
 	speaks event.Emitter   // of what gossipsub takes for a peer that has come
 }
 
+// barren is a context that keeps nothing of those that are derived from it, and whose end they do not hear
+// of. gossipsub derives one for each stream that it opens to a peer and ends none of them (v0.16.0, comm.go), so
+// that each peer which comes and goes would leave a kB for as long as we run; the goroutines of its streams end
+// with their queues.
+type barren struct{ context.Context }
+
+// Value hides what kind of context is inside, which would keep its children.
+func (barren) Value(any) any { return nil }
+
+// AfterFunc is what package context asks instead.
+func (barren) AfterFunc(func()) (stop func() bool) { return func() bool { return true } }
+
 // startGossip joins all topics. All its goroutines end with ctx.
 func (h *Host) startGossip(ctx context.Context) (*gossip, error) {
 	g := &gossip{host: h, topics: make(map[string]*pubsub.Topic), copies: copies{open: make(map[string]*unjudged), full: h.metrics.meet}, ctx: ctx}
@@ -193,7 +205,7 @@ func (h *Host) startGossip(ctx context.Context) (*gossip, error) {
 	params := pubsub.DefaultGossipSubParams()
 	params.HeartbeatInterval = h.cfg.Heartbeat
 	score, thresholds := h.scoreParams()
-	ps, err := pubsub.NewGossipSub(ctx, h.libp2p,
+	ps, err := pubsub.NewGossipSub(barren{ctx}, h.libp2p,
 		// No libp2p signatures: what needs an author is signed inside the payload, and a signature of
 		// the host would tell on which machine a smesher runs. A message that has one is refused.
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
@@ -271,7 +283,7 @@ func messageID(topic string, data []byte) [32]byte {
 // validator judges the messages of a topic. gossipsub calls it on a goroutine of its own for the first
 // copy of each message.
 func (g *gossip) validator(t *topic) pubsub.ValidatorEx {
-	return func(ctx context.Context, from PeerID, m *pubsub.Message) pubsub.ValidationResult {
+	return func(_ context.Context, from PeerID, m *pubsub.Message) pubsub.ValidationResult {
 		h := g.host
 		if from == h.id { // the caller of Publish has judged it
 			return pubsub.ValidationAccept
@@ -285,7 +297,7 @@ func (g *gossip) validator(t *topic) pubsub.ValidatorEx {
 			return pubsub.ValidationIgnore
 		}
 		defer h.tasks.end()
-		switch g.judge(ctx, t, from, m).action {
+		switch g.judge(t, from, m).action {
 		case accept:
 			return pubsub.ValidationAccept
 		case reject:
@@ -300,12 +312,12 @@ func (g *gossip) count(t *topic, verdict string) {
 }
 
 // judge has a message looked at for whoever has a turn first of those who bring it.
-func (g *gossip) judge(ctx context.Context, t *topic, from PeerID, m *pubsub.Message) Verdict {
+func (g *gossip) judge(t *topic, from PeerID, m *pubsub.Message) Verdict {
 	u, ok := g.copies.begin(m.ID, from)
 	if !ok {
 		return Ignore("it is being judged")
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(g.ctx)
 	defer cancel() // who still waits for a turn
 	verdicts := make(chan Verdict, maxBringers)
 	waits := 0
@@ -398,7 +410,7 @@ func (g *gossip) again(m *pubsub.Message) {
 	}
 	go func() {
 		defer g.host.tasks.end()
-		g.judge(g.ctx, t, m.ReceivedFrom, m) // gossipsub has ended it: whoever else needs it has it from its bringer
+		g.judge(t, m.ReceivedFrom, m) // gossipsub has ended it: whoever else needs it has it from its bringer
 	}()
 }
 
