@@ -66,7 +66,7 @@ test-intel: ## the kernels for Intel, emulated; VMLINUZ is a Linux kernel for PC
 # that grows with TWEEDLE_NIGHTLY belongs to a part: archtest holds it.
 NIGHTLY_SIMULATOR := simulator-1 simulator-2 simulator-3 simulator-4 simulator-5 simulator-6 simulator-7 simulator-8 simulator-9 simulator-10 simulator-11 simulator-12 simulator-13 simulator-14 simulator-15 simulator-16
 NIGHTLY_ALONE := flood clients filling catchup page resources crowd
-NIGHTLY_WAITS := byzantine siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
+NIGHTLY_WAITS := byzantine storms-1 storms-2 storms-3 storms-4 siege quiet watch runs sites outages newcomers backups network kills deliveries space drill drill-guards
 NIGHTLY_WORKS := soak disks-1 disks-2 disks-3 disks-4 packages fuzz damage twins writes peers sessions handshakes memory machine guards floods beacon hare tortoise \
 	$(NIGHTLY_SIMULATOR)
 NIGHTLY := $(NIGHTLY_ALONE) -- $(NIGHTLY_WAITS) -- $(NIGHTLY_WORKS)
@@ -155,6 +155,8 @@ nightly-drill-guards: # the drill of the incident fails when one of its guards i
 	$(NIGHTLY_TEST) -run '^TestADrillFailsWithoutItsGuard$$' ./services/testnet/drill
 nightly-byzantine: # ten nodes for six epochs, of which three lie
 	$(NIGHTLY_TEST) -run '^TestAThirdOfTheWeightIsByzantine$$' ./cmd/tweedle
+$(addprefix nightly-storms-,1 2 3 4): nightly-storms-%: # nodes and PoETs are killed, stopped and started at random for five minutes, five times each
+	cd compat && TWEEDLE_STORM_PART=$* $(NIGHTLY_TEST) -run '^TestStormsPass$$' ./network
 nightly-runs: # ten testnets of four epochs
 	cd compat && $(NIGHTLY_TEST) -run '^TestTenRunsInARow$$' ./network
 
