@@ -75,6 +75,7 @@ func fuzzed() map[string]string {
 		"by protocol/core FuzzRequestsOfPeers":                       {"decoder protocol/core Request"},
 		"by protocol/hare FuzzHareFromTheNetwork":                    {"decoder protocol/hare Message", "decoder protocol/hare Seal", "decoder protocol/hare Sealed"},
 		"by protocol/beacon FuzzMessagesFromTheNetworkAreBounded":    {"decoder protocol/beacon Message"},
+		"by protocol/tortoise FuzzRecord":                            {"decoder protocol/tortoise Record"},
 		"by protocol/malfeasance FuzzProofsFromTheNetworkAreBounded": {"decoder protocol/malfeasance Proof"},
 		"by protocol/vm FuzzParse":                                   {"parser protocol/vm Parse", "parser protocol/vm VerifySignature"},
 		"by protocol/vm FuzzAccount":                                 {"decoder protocol/vm Account"},

@@ -47,7 +47,7 @@ func strategyNames() names {
 	return names{
 		smeshers: []string{
 			"two-atxs", "withheld-atx", "late-atx", "ground-coinbase", "wrong-label", "two-proposals", "edge-proposal", "split-votes", "withheld-votes", "silent", "twins",
-			"beacon-withheld", "beacon-late", "beacon-split", "beacon-two-faces", "beacon-ground", "split-hare", "edge-hare", "late-hare",
+			"beacon-withheld", "beacon-late", "beacon-split", "beacon-two-faces", "beacon-ground", "split-hare", "edge-hare", "late-hare", "flipped-ballots", "hidden-ballots",
 		},
 		strangers: []string{"unknown-references", "made-up-ids", "lying-peer", "empty-peer", "stale-certificates", "junk-transactions", "cheap-poets", "mute-peer"},
 	}
@@ -94,6 +94,10 @@ func newStrategy(name string) strategy {
 		return &edgeHare{honesty: h}
 	case "late-hare":
 		return &lateHare{honesty: h}
+	case "flipped-ballots":
+		return &flippedBallots{honesty: h}
+	case "hidden-ballots":
+		return &hiddenBallots{honesty: h}
 	case "unknown-references":
 		return &unknownReferences{honesty: h}
 	case "made-up-ids":

@@ -73,6 +73,8 @@ func TestEachLieIsToldAndComesToNothing(t *testing.T) {
 			"split-hare":       {says: []string{`catches .*: two hare messages in one round`}},
 			"edge-hare":        {is: acted},
 			"late-hare":        {is: acted},
+			"flipped-ballots":  {is: acted},
+			"hidden-ballots":   {says: []string{`asks n\d+ for \d+ objects, first ballot`}, is: acted},
 			"split-votes":      {says: []string{`catches \w+: two decisions in one layer`}},
 			"withheld-votes":   {is: acted},
 			"beacon-withheld":  {is: acted},

@@ -63,6 +63,11 @@ func (n *node) happened(e core.Event) {
 			e.Decision.Layer, e.Decision.Block.Short(), e.Proposals, e.Decision.Parent.Short(), e.Decision.Electorate.Short(), len(e.Signers) > 0)
 	case core.Silent:
 		w.logf(n, "is silent in layer %d: %s", e.Layer, e.Reason)
+	case core.Settled:
+		w.logf(n, "settles layer %d: block %s, opinion %s", e.Layer, e.Choice.Block.Short(), e.Opinion.Short())
+		if n.bad == nil {
+			n.oneFrontier(e)
+		}
 	case core.Empty:
 		w.logf(n, "agrees that layer %d has no proposal", e.Layer)
 	case core.PoetStored:
@@ -97,6 +102,18 @@ func (n *node) oneBeacon(e core.BeaconKnown) {
 	}
 	if before != e.Beacon {
 		n.w.violated(n, "has beacon %s of epoch %d, others have %s", e.Beacon, e.Epoch, before)
+	}
+}
+
+// oneFrontier fails if another honest node has settled the layer otherwise.
+func (n *node) oneFrontier(e core.Settled) {
+	before, ok := n.w.settled[e.Layer]
+	if !ok {
+		n.w.settled[e.Layer] = e.Choice
+		return
+	}
+	if before != e.Choice {
+		n.w.violated(n, "settles layer %d with block %s, others with %s", e.Layer, e.Choice.Block.Short(), before.Block.Short())
 	}
 }
 
@@ -137,7 +154,8 @@ func (w *world) final() {
 			continue
 		}
 		tip := n.store.tip().decision
-		w.logf(n, "ends at layer %d, state %s, synced %v: %s", tip.Layer, tip.StateRoot.Short(), n.m.Snapshot().Synced, n.m.Snapshot().Reason)
+		w.logf(n, "ends at layer %d, verified to %d, state %s, synced %v: %s",
+			tip.Layer, n.m.Snapshot().Verified, tip.StateRoot.Short(), n.m.Snapshot().Synced, n.m.Snapshot().Reason)
 		if tip.Layer+liveness < last {
 			w.violated(n, "is at layer %d of %d: %s", tip.Layer, last, n.m.Snapshot().Reason)
 		}

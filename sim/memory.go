@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"tweedle/protocol/core"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
+	"tweedle/protocol/tortoise"
 	"tweedle/protocol/vm"
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -35,6 +37,8 @@ type memory struct {
 	evil    map[types.NodeID]time.Time
 	sets    map[types.Hash32]types.ActiveSet
 	ballots map[types.BallotID]*types.Ballot
+	byLayer map[types.Layer][]*types.Ballot
+	votes   map[types.Layer]tortoise.Record
 	blocks  map[types.BlockID]*types.Block
 	beacons map[types.Epoch]types.Beacon
 	txs     map[types.TransactionID]types.Transaction
@@ -51,7 +55,7 @@ func newMemory(p vm.Params, sums map[types.Hash32]uint64) *memory {
 		entries: make(map[types.ATXID]*activation.Entry), atxs: make(map[types.ATXID]*types.ATX), epochs: make(map[types.Epoch][]types.ATXID),
 		proofs: make(map[types.NodeID]*malfeasance.Proof), poets: make(map[types.PoetProofRef]*types.PoetProofMessage), evil: make(map[types.NodeID]time.Time),
 		newest: make(map[types.NodeID]types.ATXID), sets: make(map[types.Hash32]types.ActiveSet), ballots: make(map[types.BallotID]*types.Ballot), blocks: make(map[types.BlockID]*types.Block), beacons: make(map[types.Epoch]types.Beacon),
-		txs: make(map[types.TransactionID]types.Transaction), sums: sums,
+		byLayer: make(map[types.Layer][]*types.Ballot), votes: make(map[types.Layer]tortoise.Record), txs: make(map[types.TransactionID]types.Transaction), sums: sums,
 	}
 	s.layers = []layer{{decision: types.Decision{Layer: p.EffectiveGenesis, StateRoot: state.Root()}, state: state, money: money(state)}}
 	return s
@@ -98,16 +102,25 @@ func (s *memory) commit(writes []core.Write) error {
 		case core.WriteActiveSet:
 			s.sets[w.Set.Hash()] = w.Set
 		case core.WriteBallot:
-			s.ballots[w.ID] = w.Ballot
+			if s.ballots[w.ID] == nil {
+				s.ballots[w.ID] = w.Ballot
+				s.byLayer[w.Ballot.Layer] = append(s.byLayer[w.Ballot.Layer], w.Ballot)
+			}
 		case core.WriteBeacon:
 			if old, known := s.beacons[w.Epoch]; known && old != w.Beacon {
 				return fmt.Errorf("beacon of epoch %d is changed", w.Epoch)
 			}
 			s.beacons[w.Epoch] = w.Beacon
+		case core.WriteOpinion:
+			if w.Anew {
+				clear(s.votes)
+			}
+			s.addOpinion(w.Record)
 		case core.WriteBlock:
 			s.addBlock(w.Block)
 		case core.WriteRevert:
 			s.revert(w.To)
+			clear(s.votes)
 		case core.WriteLayer:
 			if err := s.apply(w); err != nil {
 				return err
@@ -219,6 +232,25 @@ func (s *memory) Transaction(id types.TransactionID) (types.Transaction, error) 
 	return s.txs[id], nil
 }
 
+// addOpinion forgets what is not needed any more.
+func (s *memory) addOpinion(r tortoise.Record) {
+	s.votes[r.Layer] = r
+	for l := range s.votes {
+		if l < r.Before {
+			delete(s.votes, l)
+		}
+	}
+}
+
+func (s *memory) LayerBallots(l types.Layer) ([]*types.Ballot, error) { return s.byLayer[l], nil }
+
+func (s *memory) Opinions() (out []tortoise.Record, err error) {
+	for _, l := range slices.Sorted(maps.Keys(s.votes)) {
+		out = append(out, s.votes[l])
+	}
+	return out, nil
+}
+
 func (s *memory) ReferenceBallot(smesher types.NodeID, first, last types.Layer) (best *types.Ballot, err error) {
 	for _, b := range s.ballots {
 		if b.Smesher == smesher && b.EpochData != nil && b.Layer >= first && b.Layer <= last && (best == nil || b.Layer < best.Layer) {
@@ -300,6 +332,21 @@ func encoded[T any, P interface {
 		return nil, nil
 	}
 	return codec.Encode(v), nil
+}
+
+// BallotIDs implements core.Library.
+func (s *memory) BallotIDs(from types.Layer, limit int) (ids []types.BallotID, err error) {
+	for _, l := range slices.Sorted(maps.Keys(s.byLayer)) {
+		if l < from {
+			continue
+		}
+		first := len(ids)
+		for _, b := range s.byLayer[l] {
+			ids = append(ids, b.ID())
+		}
+		slices.SortFunc(ids[first:], func(a, b types.BallotID) int { return bytes.Compare(a[:], b[:]) })
+	}
+	return ids[:min(len(ids), limit)], nil
 }
 
 // MaliciousIDs implements core.Library.

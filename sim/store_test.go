@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"testing"
 
 	"tweedle/edges/store"
@@ -64,6 +65,7 @@ func TestTheDiskAnswersAsTheMemory(t *testing.T) {
 	for l := types.Layer(0); l <= last+1; l++ {
 		same("before", one(n.store.Before(l)), one(disk.Before(l)))
 		same("decisions", one(n.store.Decisions(l, 3)), one(disk.Decisions(l, 3)))
+		same("ballots", ids(one(n.store.LayerBallots(l)).([]*types.Ballot)), ids(one(disk.LayerBallots(l)).([]*types.Ballot)))
 		same("transactions", len(one(n.store.LayerTransactions(l)).([]types.Transaction)), len(one(disk.LayerTransactions(l)).([]types.Transaction)))
 	}
 	for _, l := range n.store.layers {
@@ -76,6 +78,8 @@ func TestTheDiskAnswersAsTheMemory(t *testing.T) {
 		same("epoch", one(n.store.EpochATXs(e)), one(disk.EpochATXs(e)))
 		same("records", len(one(n.store.EpochEntries(e)).([]activation.Entry)), len(one(disk.EpochEntries(e)).([]activation.Entry)))
 	}
+	same("ballots", one(n.store.BallotIDs(last-3, 9)), one(disk.BallotIDs(last-3, 9)))
+	same("opinions", one(n.store.Opinions()), one(disk.Opinions()))
 	names := objects(n.store)
 	if len(names) < 60 {
 		t.Errorf("only %d objects are compared", len(names))
@@ -97,9 +101,22 @@ func TestTheDiskAnswersAsTheMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for name, m := range map[string]*core.Machine{"memory": a, "disk": b} {
+		if x, y := m.Snapshot(), n.m.Snapshot(); x.Verified < 12 || x.Verified != y.Verified || x.Opinion != y.Opinion {
+			t.Errorf("a machine from %s says %s of layers, verified to %d; the one that lived %s, %d", name, x.Opinion.Short(), x.Verified, y.Opinion.Short(), y.Verified)
+		}
+	}
 	if x, y := a.Snapshot(), b.Snapshot(); x.Tip != y.Tip || x.State.Root() != y.State.Root() {
 		t.Errorf("a machine from memory has layer %d, one from disk %d", x.Tip.Layer, y.Tip.Layer)
 	}
+}
+
+func ids(bs []*types.Ballot) (out []types.BallotID) {
+	for _, b := range bs {
+		out = append(out, b.ID())
+	}
+	slices.SortFunc(out, func(a, b types.BallotID) int { return bytes.Compare(a[:], b[:]) })
+	return out
 }
 
 // objects names all that a memory has.

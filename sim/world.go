@@ -21,6 +21,7 @@ import (
 
 	"tweedle/edges/preset"
 	"tweedle/protocol/core"
+	"tweedle/protocol/tortoise"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
 	"tweedle/values/signing"
@@ -115,6 +116,7 @@ type world struct {
 	line     []byte // of the transcript, made in the same place each time
 	result   Result
 	decided  map[types.Layer]types.Decision // as honest nodes applied them
+	settled  map[types.Layer]tortoise.Choice
 	beacons  map[types.Epoch]types.Beacon
 	applying map[types.Layer]int // how many honest nodes have a layer now
 	seats    map[seating]seated
@@ -184,7 +186,7 @@ func (w *world) play(until time.Time) {
 func newWorld(o Options) *world {
 	w := &world{
 		opts: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7477646c)), byPeer: make(map[core.Peer]*node), sums: make(map[types.Hash32]uint64), digest: blake3.New(),
-		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), beacons: make(map[types.Epoch]types.Beacon), applying: make(map[types.Layer]int), seats: make(map[seating]seated),
+		messages: make(map[gossiped]*message), decided: make(map[types.Layer]types.Decision), settled: make(map[types.Layer]tortoise.Choice), beacons: make(map[types.Epoch]types.Beacon), applying: make(map[types.Layer]int), seats: make(map[seating]seated),
 	}
 	w.result.Seed = o.Seed
 	w.draw()
@@ -266,7 +268,7 @@ func (w *world) rules() {
 	eligible := p.Eligibility()
 	eligible.LayerSize = uint32(max(4, w.opts.Nodes/2))
 	w.cfg = core.Config{
-		Schedule: n.Schedule(p), Activation: n.Activation(p), Eligibility: eligible, Beacon: p.Beacon(), VM: rules, Pool: txpool.DefaultLimits(),
+		Schedule: n.Schedule(p), Activation: n.Activation(p), Eligibility: eligible, Beacon: p.Beacon(), Tortoise: p.Tortoise(), VM: rules, Pool: txpool.DefaultLimits(),
 		Hare: p.Hare(), TxsPerProposal: p.TxsPerProposal,
 	}
 	w.cfg.Activation.Post.K2 = labels

@@ -23,17 +23,19 @@ const EndpointsFile = "endpoints.json"
 
 // NodeStatus is what a node serves at /status of its metrics listener.
 type NodeStatus struct {
-	Network      string  `json:"network"`
-	GenesisID    string  `json:"genesis_id"`
-	NodeID       string  `json:"node_id"`
-	Version      string  `json:"version"`
-	Layer        uint32  `json:"layer"` // by the clock
-	Epoch        uint32  `json:"epoch"`
-	AppliedLayer uint32  `json:"applied_layer"` // newest layer that is applied here; a fork of the network may undo it
-	StateRoot    string  `json:"state_root"`    // after AppliedLayer
-	Beacon       *string `json:"beacon"`        // randomness of Epoch, in hex; null while it is not known here: then no proposal counts
-	Synced       bool    `json:"synced"`
-	SyncReason   string  `json:"sync_reason"` // why, or why not
+	Network      string `json:"network"`
+	GenesisID    string `json:"genesis_id"`
+	NodeID       string `json:"node_id"`
+	Version      string `json:"version"`
+	Layer        uint32 `json:"layer"` // by the clock
+	Epoch        uint32 `json:"epoch"`
+	AppliedLayer uint32 `json:"applied_layer"` // newest layer that is applied here; a fork of the network may undo it
+	StateRoot    string `json:"state_root"`    // after AppliedLayer
+	// VerifiedLayer is the newest layer that is final by the weight of votes, with all before it; 0 while none is known to be.
+	VerifiedLayer uint32  `json:"verified_layer"`
+	Beacon        *string `json:"beacon"` // randomness of Epoch, in hex; null while it is not known here: then no proposal counts
+	Synced        bool    `json:"synced"`
+	SyncReason    string  `json:"sync_reason"` // why, or why not
 	// Dispute is what others certified and does not fit our history; empty if
 	// there is nothing.
 	Dispute string `json:"dispute,omitempty"`

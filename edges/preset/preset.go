@@ -20,6 +20,7 @@ import (
 	"tweedle/protocol/beacon"
 	"tweedle/protocol/eligibility"
 	"tweedle/protocol/hare"
+	"tweedle/protocol/tortoise"
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
 )
@@ -217,6 +218,17 @@ func (p Params) Beacon() beacon.Params {
 		phase = time.Duration(p.LayersPerEpoch) * p.LayerDuration / 25
 	}
 	return beacon.Params{Phase: phase, Rounds: p.BeaconRounds}
+}
+
+// Tortoise returns the constants of package tortoise: a layer of which there is no result when its
+// agreement is over is empty, and that is believed until certificates had their time.
+func (p Params) Tortoise() tortoise.Params {
+	zdist := types.Layer(p.Hare().Bound()/p.LayerDuration) + 2
+	hdist := zdist + 3
+	return tortoise.Params{
+		LayersPerEpoch: p.LayersPerEpoch, Hdist: hdist, Zdist: zdist, Window: 2 * hdist, BadBeaconDelay: hdist,
+		MaxExceptions: 2000, MaxLayers: 4096, MaxBallots: 4096, MaxBlocks: 64, MaxOpinions: 1 << 16,
+	}
 }
 
 // Account is a balance at genesis.

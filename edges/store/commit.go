@@ -59,10 +59,15 @@ func commit(c *sqlite.Conn, w core.Write, signed uint64) error {
 		return addBallot(c, w.Ballot)
 	case core.WriteBeacon:
 		return put(c, ignore, "beacons", int64(w.Epoch), w.Beacon[:])
+	case core.WriteOpinion:
+		return putOpinion(c, &w.Record, w.Anew)
 	case core.WriteBlock:
 		return addBlock(c, w.Block)
 	case core.WriteRevert:
-		return revert(c, w.To)
+		if err := revert(c, w.To); err != nil {
+			return err
+		}
+		return run(c, "DELETE FROM opinions")
 	case core.WriteLayer:
 		return apply(c, LayerOf(w), signed)
 	}
@@ -137,6 +142,19 @@ func (r Core) ActiveSet(h types.Hash32) (types.ActiveSet, error) {
 
 // Ballot implements core.Reader.
 func (r Core) Ballot(id types.BallotID) (*types.Ballot, error) { return orNil(r.Reader.Ballot(id)) }
+
+// LayerBallots implements core.Reader.
+func (r Core) LayerBallots(l types.Layer) (out []*types.Ballot, err error) {
+	ids, err := r.Reader.LayerBallots(l)
+	for _, id := range ids {
+		b, err := r.Reader.Ballot(id)
+		if err != nil {
+			return nil, missing(err, "ballot %v of layer %v", id, l)
+		}
+		out = append(out, b)
+	}
+	return out, err
+}
 
 // ReferenceBallot implements core.Reader.
 func (r Core) ReferenceBallot(smesher types.NodeID, first, last types.Layer) (*types.Ballot, error) {
@@ -272,6 +290,18 @@ func (r Core) Published(id types.NodeID) (found bool, err error) {
 		return err
 	})
 	return found, err
+}
+
+// BallotIDs implements core.Library.
+func (r Core) BallotIDs(from types.Layer, limit int) (ids []types.BallotID, err error) {
+	err = r.read(func(c *sqlite.Conn) error {
+		return each(c, "ballots", "WHERE layer >= ? ORDER BY layer, id LIMIT ?", func(r *row) {
+			var id types.BallotID
+			r.raw(id[:])
+			ids = append(ids, id)
+		}, int64(from), int64(limit))
+	})
+	return ids, err
 }
 
 // MaliciousIDs implements core.Library.

@@ -33,7 +33,7 @@ type fileKind struct {
 
 var stateFile = fileKind{
 	name:        "state.db",
-	migrations:  []string{"schema/state_1.sql", "schema/state_2.sql", "schema/state_3.sql", "schema/state_4.sql"},
+	migrations:  []string{"schema/state_1.sql", "schema/state_2.sql", "schema/state_3.sql", "schema/state_4.sql", "schema/state_5.sql"},
 	synchronous: "NORMAL",
 	remedy:      "stop the node and delete state.db and state.db-wal: they are fetched from the network again",
 }

@@ -3,9 +3,11 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"zombiezen.com/go/sqlite"
 
+	"tweedle/protocol/tortoise"
 	"tweedle/protocol/vm"
 	"tweedle/values/codec"
 	"tweedle/values/types"
@@ -267,6 +269,31 @@ func certificate(c *sqlite.Conn, l types.Layer) (*types.Certificate, error) {
 		return nil, fmt.Errorf("table certificates, row %v: %w", l, ErrCorrupt)
 	}
 	return &cert, nil
+}
+
+func putOpinion(c *sqlite.Conn, o *tortoise.Record, anew bool) error {
+	before := int64(o.Before)
+	if anew {
+		before = math.MaxInt64
+	}
+	if err := run(c, "DELETE FROM opinions WHERE layer < ?", before); err != nil {
+		return err
+	}
+	return put(c, replace, "opinions", int64(o.Layer), codec.Encode(o))
+}
+
+// Opinions returns what is said of the layers that are voted about, ascending.
+func (rd *Reader) Opinions() (out []tortoise.Record, err error) {
+	err = rd.read(func(c *sqlite.Conn) error {
+		return each(c, "opinions", "ORDER BY layer", func(r *row) {
+			var o tortoise.Record
+			if l := r.int(); codec.Decode(r.blob(), &o) != nil || int64(o.Layer) != l {
+				r.bad = true
+			}
+			out = append(out, o)
+		})
+	})
+	return out, err
 }
 
 func scanReward(r *row) (w Reward) {

@@ -217,6 +217,9 @@ func (m *Machine) convicted(p *malfeasance.Proof, at time.Time) {
 	if m.beacons.run != nil {
 		m.beacons.run.Convict(p.Smesher)
 	}
+	if m.tortoise != nil {
+		m.tortoise.Malicious(p.Smesher)
+	}
 	m.write(WriteMalfeasance{p, at})
 	m.event(Caught{p, m.own(p.Smesher) != nil})
 }

@@ -32,6 +32,7 @@ import (
 	"tweedle/protocol/hare"
 	"tweedle/protocol/mesh"
 	"tweedle/protocol/syncer"
+	"tweedle/protocol/tortoise"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
 	"tweedle/values/bounded"
@@ -71,6 +72,7 @@ type Config struct {
 	Beacon         beacon.Params
 	VM             vm.Params
 	Pool           txpool.Limits
+	Tortoise       tortoise.Params
 	Hare           hare.Params // from the end of its delay on no proposal is part of a layer
 	TxsPerProposal int         // for each slot
 	Crypto         Crypto
@@ -93,6 +95,8 @@ type Machine struct {
 	intake   intake
 	history  *mesh.History
 	agree    agreements
+	tortoise *tortoise.Machine // nil until we are synced
+	gaveUp   bool              // a part of the history since the tortoise was there
 	certify  *hare.Certifier
 	pool     *txpool.Pool
 
@@ -173,6 +177,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 			_, _ = m.pool.Add(tx) // one that cannot wait any more is forgotten
 		}
 	}
+	m.rebuildTortoise()
 	m.publish()
 	return m, m.read.err
 }
@@ -265,6 +270,7 @@ func (m *Machine) advance() {
 		m.expireTxs()
 		m.dropPoets()
 		m.beginBeacon()
+		m.tally()
 		for _, s := range m.selves {
 			s.forget(m.epoch())
 		}

@@ -124,7 +124,7 @@ func asks() []syncer.Ask {
 	return []syncer.Ask{
 		{Objects: []syncer.Name{{Kind: syncer.ATX, ID: anATX(signer("somebody")).ID()}, {Kind: syncer.Transaction, ID: [32]byte{1}}}},
 		{Epochs: &syncer.Epochs{From: 1, To: 5}},
-		{Layers: &syncer.Layers{From: 8}},
+		{Layers: &syncer.Layers{From: 8, Ballots: 7}},
 	}
 }
 
@@ -153,7 +153,7 @@ func FuzzAnswersOfPeers(f *testing.F) {
 	cert := types.Certificate{Decision: aDecision(s, 1).Decision, Signatures: []types.CertifySignature{aDecision(s, 1).By}}
 	f.Add(uint8(0), codec.Encode(ObjectsAnswer{codec.Encode(anATX(s)), nil}))
 	f.Add(uint8(1), codec.Encode(&EpochsAnswer{ATXs: [][]types.ATXID{{{1}}, nil}, Malicious: []types.NodeID{{2}}}))
-	f.Add(uint8(2), codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert}, Open: []types.Certificate{cert}}))
+	f.Add(uint8(2), codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert}, Open: []types.Certificate{cert}, Ballots: []types.BallotID{{1}}}))
 	f.Fuzz(func(t *testing.T, which uint8, raw []byte) {
 		a := asks()[int(which)%3]
 		answer, err := CheckAnswer(crypto(), a, raw)

@@ -193,6 +193,9 @@ func (m *Machine) stepAgreement(l types.Layer, a *agreement) {
 	if out.Result != nil {
 		a.result = out.Result
 	}
+	if out.Coin != nil {
+		m.coin(l, *out.Coin)
+	}
 	a.ended, a.wake = out.Ended, out.Wake
 	if len(out.Draw) > 0 {
 		m.out.Work = append(m.out.Work, DrawSeats{a.draw, out.Draw, a.own})

@@ -30,6 +30,11 @@ func (m *Machine) Held() []Held {
 		seats, mostSeats = seats+held, mostSeats+limit
 	}
 	pool := m.cfg.Pool
+	var layers, ballots, blocks, opinions int
+	if m.tortoise != nil {
+		layers, ballots, blocks, opinions = m.tortoise.Len()
+	}
+	limit := m.cfg.Tortoise
 	votes, mostVotes, voices, mostVoices := m.beacons.held()
 	return []Held{
 		{"parked messages", q.all.count, MaxParked},
@@ -54,11 +59,15 @@ func (m *Machine) Held() []Held {
 		{"bytes of PoET proofs of ATXs that are not judged", m.asked.bytes, MaxAskedPoetBytes},
 		{"active sets that nothing was decided by", m.sets.Len(), MaxSets},
 		{"electorates", len(m.electorates), maxElectorates},
-		{"reference ballots that were fetched", m.ballots.Len(), maxFetchedBallots},
+		{"ballots that were fetched", m.ballots.Len(), maxFetchedBallots},
 		{"layers with proposals", len(m.proposals), int(m.kept())},
 		{"layers that are agreed on", len(m.agree.of), int(m.kept())},
 		{"seats of hare messages", seats, mostSeats},
 		{"hare messages that are checked", m.seating(), MaxProving},
+		{"layers that are voted about", layers, int(limit.MaxLayers) + 2},
+		{"ballots that vote", ballots, layers * limit.MaxBallots},
+		{"blocks that are voted about", blocks, layers * (limit.MaxBlocks + 2)},
+		{"opinions", opinions, limit.MaxOpinions},
 		{"answers about the history in work", len(m.batches), MaxParked},
 		{"different votes for a beacon", votes, mostVotes},
 		{"smeshers heard about a beacon", voices, mostVoices},

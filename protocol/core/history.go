@@ -285,6 +285,7 @@ func (m *Machine) apply(path mesh.Path) {
 		w := WriteLayer{Base: base, Certificate: cert, Block: d.Block, Txs: d.Txs, Outcome: d.Outcome}
 		m.write(w)
 		m.event(Applied{w})
+		m.result(d.Decision.Layer, d.Decision.Block, d.Block.TickHeight)
 		base = d.Decision.Layer
 	}
 	m.history.Commit(path)
@@ -351,6 +352,7 @@ func (m *Machine) giveUpFrom(layer types.Layer, fault string) {
 		return
 	}
 	m.write(WriteRevert{to.Layer})
+	m.tortoise, m.gaveUp = nil, true // it counted by an electorate that was none
 	m.event(Undone{From: tip, To: to.Layer, Fault: fault})
 	m.history.Reset(mesh.Link{Decision: to, State: state})
 	m.repool(state, again, nil)

@@ -7,6 +7,7 @@ import (
 	"tweedle/protocol/eligibility"
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/syncer"
+	"tweedle/protocol/tortoise"
 	"tweedle/protocol/vm"
 	"tweedle/values/signing"
 	"tweedle/values/types"
@@ -230,6 +231,13 @@ type WriteBeacon struct {
 	Beacon types.Beacon
 }
 
+// WriteOpinion stores what is said of a layer, instead of what was said of it before. What is stored of
+// layers before its Before is not needed any more; nor is all else, if it begins anew.
+type WriteOpinion struct {
+	Record tortoise.Record
+	Anew   bool
+}
+
 // WriteLayer applies a layer on top of Base, and stores its transactions; layers
 // after Base are undone, those between the two are empty.
 type WriteLayer struct {
@@ -240,7 +248,7 @@ type WriteLayer struct {
 	Outcome     vm.Outcome
 }
 
-// WriteRevert undoes the layers after To, and forgets their transactions.
+// WriteRevert undoes the layers after To, and forgets their transactions and all opinions.
 type WriteRevert struct{ To types.Layer }
 
 func (WriteATX) write()         {}
@@ -252,6 +260,7 @@ func (WriteBallot) write()      {}
 func (WriteBlock) write()       {}
 func (WriteLayer) write()       {}
 func (WriteRevert) write()      {}
+func (WriteOpinion) write()     {}
 func (WriteBeacon) write()      {}
 
 // Event is something that happened: one of the types below.
@@ -370,10 +379,14 @@ type Silent struct {
 	Reason string
 }
 
+// Settled tells that a layer is final: enough weight agrees about it, or it is too old to be held.
+type Settled struct{ tortoise.State }
+
 // Empty tells that the smeshers of a layer agreed that it has no proposal.
 type Empty struct{ Layer types.Layer }
 
 func (Empty) event()        {}
+func (Settled) event()      {}
 func (Activated) event()    {}
 func (PoetStored) event()   {}
 func (Admitted) event()     {}

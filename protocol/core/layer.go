@@ -146,6 +146,10 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 	if names := m.txsMissing(p.Txs); len(names) > 0 {
 		return missing(names...)
 	}
+	j, _ := m.count(msg.ballot, b, valid.Share.Slots)
+	if j.err != nil {
+		return j
+	}
 	open.valid[msg.id] = proposal{msg.id, b.Smesher, valid.Share, valid.Electorate, p.Txs}
 	m.write(WriteBallot{msg.ballot, b})
 	if q.from == Self {
@@ -153,6 +157,9 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 	}
 	if el, err := m.Electorate(m.cfg.Schedule.EpochOf(b.Layer), valid.Electorate); err == nil {
 		m.keepSet(el)
+	}
+	if len(j.missing) > 0 {
+		m.countLater(q.from, msg.ballot, b, j.missing)
 	}
 	return accepted()
 }
@@ -169,7 +176,7 @@ func twoProposals(a, b *types.Proposal) *malfeasance.Proof {
 		malfeasance.Signed{Hash: b.SignedHash(), Signature: b.Signature})
 }
 
-// judgeBallot checks a reference ballot that was asked for.
+// judgeBallot checks a ballot that was asked for, as another one refers to it.
 func (m *Machine) judgeBallot(q *parked, msg *ballotMessage) judgement {
 	valid, err := mesh.ValidateBallot(m.rules, m, msg.b)
 	switch {
@@ -181,12 +188,16 @@ func (m *Machine) judgeBallot(q *parked, msg *ballotMessage) judgement {
 	if err := m.heed(msg.b, valid.Claim.Beacon); err != nil {
 		return ignored(err)
 	}
+	if j, ok := m.count(msg.id, msg.b, valid.Share.Slots); !ok {
+		return j
+	}
 	m.ballots.Put(msg.id, msg.b)
+	m.write(WriteBallot{msg.id, msg.b})
 	m.arrived(syncer.Name20(syncer.Ballot, msg.id))
 	return accepted()
 }
 
-// maxFetchedBallots bounds the reference ballots that were asked for.
+// maxFetchedBallots bounds the ballots that were asked for.
 const maxFetchedBallots = 4096
 
 // current returns the electorate by which this node decides in an epoch: the
@@ -243,7 +254,7 @@ func (m *Machine) ballot(me *self, layer types.Layer, el *activation.Electorate,
 	ref := get(&m.read, func() (*types.Ballot, error) {
 		return m.read.r.ReferenceBallot(me.NodeID(), first, first+types.Layer(m.cfg.Schedule.LayersPerEpoch)-1)
 	})
-	b := &types.Ballot{Layer: layer, ATX: atx.ID, Smesher: me.NodeID(), Opinion: m.history.Tip().State.Root()}
+	b := &types.Ballot{Layer: layer, ATX: atx.ID, Smesher: me.NodeID()}
 	var data types.EpochData
 	if ref != nil && ref.ATX == atx.ID {
 		data, b.Reference = *ref.EpochData, ref.ID()
@@ -255,6 +266,10 @@ func (m *Machine) ballot(me *self, layer types.Layer, el *activation.Electorate,
 		b.EpochData = &data
 	}
 	if b.Eligibilities = m.slotsIn(me, layer, data, atx.VRFNonce); len(b.Eligibilities) == 0 {
+		return nil
+	}
+	var ok bool
+	if b.Votes, b.Opinion, ok = m.votes(layer); !ok {
 		return nil
 	}
 	b.Signature = me.Sign(signing.Ballot, b.SignedBytes())
@@ -279,6 +294,7 @@ func (m *Machine) decide(r hare.Result) {
 	}
 	if len(counted) == 0 {
 		m.event(Empty{r.Layer})
+		m.result(r.Layer, types.EmptyBlock, 0)
 		return
 	}
 	el := m.electorateOf(r.Layer, parent, counted)
@@ -296,6 +312,7 @@ func (m *Machine) decide(r hare.Result) {
 	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
 	m.agree.of[r.Layer].made = &d
 	m.write(WriteBlock{block})
+	m.result(r.Layer, d.Block, block.TickHeight)
 	decided := Decided{Decision: d, Proposals: len(counted)}
 	text := codec.Encode(&d)
 	for _, s := range m.active(r.Layer) {

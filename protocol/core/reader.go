@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tweedle/protocol/activation"
+	"tweedle/protocol/tortoise"
 	"tweedle/protocol/vm"
 	"tweedle/values/types"
 )
@@ -27,6 +28,10 @@ type Reader interface {
 	// ReferenceBallot returns the first ballot with epoch data of a smesher in
 	// the layers from first to last.
 	ReferenceBallot(smesher types.NodeID, first, last types.Layer) (*types.Ballot, error)
+	// LayerBallots returns the ballots of a layer, in any order.
+	LayerBallots(types.Layer) ([]*types.Ballot, error)
+	// Opinions returns what was written of layers, ascending, as far as it is needed.
+	Opinions() ([]tortoise.Record, error)
 	Block(types.BlockID) (*types.Block, error)
 	// Beacon returns the beacon of an epoch.
 	Beacon(types.Epoch) (*types.Beacon, error)

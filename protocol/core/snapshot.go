@@ -12,6 +12,8 @@ type Snapshot struct {
 	Layer       types.Layer    // by the clock
 	Tip         types.Decision // newest applied
 	State       vm.State       // after it
+	Verified    types.Layer    // all up to it are final by the weight of votes; zero while we do not vote
+	Opinion     types.Hash32   // our votes about all layers that are over; zero while we do not vote
 	Synced      bool
 	Reason      string // why, or why not
 	Dispute     Dispute
@@ -33,6 +35,9 @@ func (m *Machine) publish() {
 	s := Snapshot{
 		Layer: m.layer, Tip: tip.Decision, State: tip.State, Synced: m.synced, Reason: m.reason,
 		Dispute: m.dispute, Beacon: value, BeaconKnown: known, Clock: m.clock, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
+	}
+	if m.tortoise != nil {
+		s.Verified, s.Opinion = m.tortoise.Verified(), m.tortoise.Opinion()
 	}
 	if m.snapshot == nil || *m.snapshot != s {
 		next := s

@@ -69,6 +69,7 @@ func (m *Machine) answered(in Answered) {
 		m.clockOf(a, in.Answer.Layers.Clock)
 		m.certified(a.Peer, in.Answer.Layers.Certs)
 		m.signed(a.Peer, in.Answer.Layers.Open)
+		m.voted(a.Peer, in.Answer.Layers.Ballots)
 	}
 	for i, o := range in.Answer.Objects {
 		if o != nil {
@@ -325,7 +326,7 @@ func (m *Machine) ask() {
 	first := m.cfg.Schedule.FirstBallotLayer()
 	v := syncer.View{
 		Tip: max(tip-min(tip, maxBehind), first-1), Epoch: m.epoch(), Synced: m.synced, Busy: func(p Peer) bool { return m.batches[p] != nil },
-		From: max(min(m.cfg.Schedule.EpochOf(tip), m.epoch()), 2) - 1,
+		Ballots: m.unheard(), From: max(min(m.cfg.Schedule.EpochOf(tip), m.epoch()), 2) - 1,
 	}
 	for range 4 { // what nobody has ends messages, which may ask for something else
 		out := m.sync.Step(m.now, v)

@@ -50,6 +50,7 @@ func (r *Request) EncodeTo(e *codec.Encoder) {
 	case r.Layers != nil:
 		e.U8(requestLayers)
 		e.Compact(uint64(r.Layers.From))
+		e.Compact(uint64(r.Layers.Ballots))
 	default:
 		e.U8(requestObjects)
 		e.Compact(uint64(len(r.Objects)))
@@ -71,7 +72,7 @@ func (r *Request) DecodeFrom(d *codec.Decoder) {
 		d.Raw(r.Epochs.After[:])
 		d.Raw(r.Epochs.Evil[:])
 	case requestLayers:
-		r.Layers = &syncer.Layers{From: types.Layer(d.Compact32())}
+		r.Layers = &syncer.Layers{From: types.Layer(d.Compact32()), Ballots: types.Layer(d.Compact32())}
 	case requestObjects:
 		for range d.Count(syncer.MaxObjects) {
 			n := syncer.Name{Kind: syncer.Kind(d.U8())}
@@ -162,11 +163,13 @@ func (r *EpochsAnswer) DecodeFrom(d *codec.Decoder) {
 // LayersAnswer has certificates of ascending layers. One without signatures is
 // of a decision that only the next one certifies, by building on it. Open has
 // decisions after them with the signatures that there are so far. Clock is what
-// the peer's clock shows, in Unix milliseconds.
+// the peer's clock shows, in Unix milliseconds. Ballots are the ids of at most syncer.MaxIDs ballots in the order
+// of their layers.
 type LayersAnswer struct {
-	Clock uint64
-	Certs []types.Certificate
-	Open  []types.Certificate
+	Clock   uint64
+	Certs   []types.Certificate
+	Open    []types.Certificate
+	Ballots []types.BallotID
 }
 
 // EncodeTo appends the canonical encoding.
@@ -174,6 +177,10 @@ func (r *LayersAnswer) EncodeTo(e *codec.Encoder) {
 	e.Compact(r.Clock)
 	codec.EncodeList(e, r.Certs)
 	codec.EncodeList(e, r.Open)
+	e.Compact(uint64(len(r.Ballots)))
+	for i := range r.Ballots {
+		e.Raw(r.Ballots[i][:])
+	}
 }
 
 // DecodeFrom reads the canonical encoding.
@@ -181,6 +188,17 @@ func (r *LayersAnswer) DecodeFrom(d *codec.Decoder) {
 	r.Clock = d.Compact()
 	r.Certs = codec.DecodeList[types.Certificate](d, syncer.MaxCertificates)
 	r.Open = codec.DecodeList[types.Certificate](d, syncer.MaxOpen)
+	n := d.Count(syncer.MaxIDs)
+	if d.Remaining() < n*len(types.BallotID{}) {
+		d.Fail(codec.ErrShort)
+		return
+	}
+	if n > 0 {
+		r.Ballots = make([]types.BallotID, n)
+	}
+	for i := range r.Ballots {
+		d.Raw(r.Ballots[i][:])
+	}
 }
 
 // Answer is what a peer answered and passed CheckAnswer.
@@ -206,7 +224,7 @@ func CheckAnswer(c Crypto, a syncer.Ask, raw []byte) (Answer, error) {
 		return Answer{Epochs: got}, nil
 	case a.Layers != nil:
 		var got LayersAnswer
-		if codec.Decode(raw, &got) != nil {
+		if codec.Decode(raw, &got) != nil || a.Layers.Ballots == 0 && len(got.Ballots) > 0 {
 			return Answer{}, errAnswer
 		}
 		for i := range got.Open {
@@ -264,6 +282,8 @@ type Library interface {
 	// Certificates returns at most limit certificates of applied layers,
 	// ascending from a layer, also those without signatures.
 	Certificates(from types.Layer, limit int) ([]types.Certificate, error)
+	// BallotIDs returns the ids of at most limit ballots of the layers from one on, in the order of their layers.
+	BallotIDs(from types.Layer, limit int) ([]types.BallotID, error)
 	// Malicious returns the smeshers that are proved malicious, ascending.
 	MaliciousIDs() ([]types.NodeID, error)
 	// Open returns what Machine.Open does.
@@ -282,7 +302,7 @@ func Serve(l Library, raw []byte) ([]byte, error) {
 	case r.Epochs != nil:
 		return serveEpochs(l, r.Epochs)
 	case r.Layers != nil:
-		return serveLayers(l, r.Layers.From)
+		return serveLayers(l, r.Layers)
 	}
 	var out ObjectsAnswer
 	size := 0
@@ -334,8 +354,8 @@ func after[ID ~[32]byte](list []ID, id ID) []ID {
 	return list[i:]
 }
 
-func serveLayers(l Library, from types.Layer) ([]byte, error) {
-	certs, err := l.Certificates(from, syncer.MaxCertificates)
+func serveLayers(l Library, r *syncer.Layers) ([]byte, error) {
+	certs, err := l.Certificates(r.From, syncer.MaxCertificates)
 	if err != nil {
 		return nil, err
 	}
@@ -358,7 +378,12 @@ func serveLayers(l Library, from types.Layer) ([]byte, error) {
 			}
 		}
 	}
-	e := codec.NewEncoder(size + 8)
+	if r.Ballots > 0 {
+		if out.Ballots, err = l.BallotIDs(r.Ballots, syncer.MaxIDs); err != nil {
+			return nil, err
+		}
+	}
+	e := codec.NewEncoder(size + 16 + 20*len(out.Ballots))
 	out.EncodeTo(e)
 	return e.Bytes(), nil
 }

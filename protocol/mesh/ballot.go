@@ -56,7 +56,6 @@ var (
 
 // Reasons why a proposal is wrong whatever one knows.
 var (
-	ErrVotes      = errors.New("ballot has votes, which this network does not count yet")
 	ErrBallotATX  = errors.New("ballot's ATX is not its smesher's, or not of its epoch")
 	ErrReference  = errors.New("ballot's reference is of another smesher, ATX or epoch")
 	ErrNotMember  = errors.New("ballot's active set does not have its own ATX")
@@ -86,12 +85,9 @@ func ValidateProposal(r Rules, v BallotView, now time.Time, p *types.Proposal) (
 	return ValidateBallot(r, v, b)
 }
 
-// ValidateBallot checks a ballot of any time, but the proofs of its slots. While the epoch's
+// ValidateBallot checks a ballot of any time, but the proofs of its slots and its votes. While the epoch's
 // beacon is not known, what the ballot declares is left to the caller (Claim.Beacon).
 func ValidateBallot(r Rules, v BallotView, b *types.Ballot) (Valid, error) {
-	if len(b.Votes.Support)+len(b.Votes.Against)+len(b.Votes.Abstain) > 0 || b.Votes.Base != (types.BallotID{}) {
-		return Valid{}, ErrVotes
-	}
 	atx, err := v.ATX(b.ATX)
 	epoch := r.Schedule.EpochOf(b.Layer)
 	switch {

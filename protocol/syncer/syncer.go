@@ -108,8 +108,9 @@ type Epochs struct {
 	Evil     types.NodeID
 }
 
-// Layers asks for the certified decisions from a layer on.
-type Layers struct{ From types.Layer }
+// Layers asks for the certified decisions from a layer on, and for the ids of ballots from another one on,
+// if that is not zero.
+type Layers struct{ From, Ballots types.Layer }
 
 // Failure says why an ask has no answer.
 type Failure uint8
@@ -496,11 +497,12 @@ func (m *Machine) Count(since time.Time) (confirms, ahead int) {
 
 // View is what the machine must know of the node.
 type View struct {
-	Tip    types.Layer // newest applied
-	Epoch  types.Epoch // by the clock
-	From   types.Epoch // the first publish epoch whose ATXs are asked for
-	Synced bool
-	Busy   func(Peer) bool // what a peer answered is in work: no more is asked of it; nil: of nobody
+	Tip     types.Layer // newest applied
+	Ballots types.Layer // the first whose ballots are asked for, 0: none
+	Epoch   types.Epoch // by the clock
+	From    types.Epoch // the first publish epoch whose ATXs are asked for
+	Synced  bool
+	Busy    func(Peer) bool // what a peer answered is in work: no more is asked of it; nil: of nobody
 }
 
 // Step returns what is to be asked now.
@@ -735,7 +737,7 @@ func (m *Machine) history(now time.Time, v View) {
 			from -= min(p.lower, from)
 		}
 		p.history, p.epochs = true, true
-		m.ask(now, Ask{Peer: name, Layers: &Layers{From: from}})
+		m.ask(now, Ask{Peer: name, Layers: &Layers{From: from, Ballots: v.Ballots}})
 		epochs := Epochs{From: v.From, To: min(v.Epoch+1, v.From+MaxEpochs-1)}
 		if epochs.To <= v.Epoch && m.turn%2 == 1 { // what is between is had by following references
 			epochs = Epochs{From: v.Epoch - 1, To: v.Epoch + 1}

@@ -1,6 +1,7 @@
 package tortoise
 
 import (
+	"bytes"
 	"testing"
 
 	"tweedle/values/codec"
@@ -79,6 +80,19 @@ func FuzzMachine(f *testing.F) {
 				t.Fatalf("%v: %d layers, %d ballots, %d opinions; verified %d before", m, layers, ballots, opinions, verified)
 			}
 			verified = m.verified
+		}
+	})
+}
+
+// A record has one encoding.
+func FuzzRecord(f *testing.F) {
+	up := true
+	r := Record{Layer: 9, Before: 4, Total: 7, Blocks: []Choice{{Block: types.BlockID{1}, Height: 3}}, Hare: []types.BlockID{{1}}, Coin: &up, Closed: true, Final: true}
+	f.Add(codec.Encode(&r))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var r Record
+		if codec.Decode(text, &r) == nil && !bytes.Equal(codec.Encode(&r), text) {
+			t.Fatalf("%+v has another encoding too", r)
 		}
 	})
 }

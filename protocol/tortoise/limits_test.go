@@ -23,7 +23,7 @@ func block(l types.Layer, name byte) types.Vote {
 func with(l types.Layer, name byte, v types.Votes, says ...Choice) *Ballot {
 	var h types.Hash32
 	for _, c := range says {
-		h = c.after(h)
+		h = c.After(h)
 	}
 	return &Ballot{ID: types.BallotID{name, byte(l)}, Layer: l, Smesher: types.NodeID{name}, Opinion: h, Votes: v, Weight: 1, Height: 5, Slots: 10, Proofs: 1}
 }
@@ -145,7 +145,12 @@ func TestAWrongEncodingIsRefused(t *testing.T) {
 		{"what the base says anyway", with(3, 9, types.Votes{Base: types.BallotID{1, 2}, Support: []types.Vote{X}}, x, none), ErrException},
 		{"against what the base does not support", with(3, 9, types.Votes{Base: types.BallotID{1, 2}, Against: []types.Vote{Y}}, x, none), ErrException},
 		{"two blocks by exception", with(3, 9, types.Votes{Base: types.BallotID{1, 2}, Support: []types.Vote{Y}}, choose(Y), none), ErrException},
-		{"a base that was silent", with(3, 9, types.Votes{Base: types.BallotID{2, 2}, Support: []types.Vote{X}}, x, none), ErrException},
+		{"a block where the base was silent", with(3, 9, types.Votes{Base: types.BallotID{2, 2}, Support: []types.Vote{X}}, x, none), nil},
+		{"no block where the base was silent", with(3, 9, types.Votes{Base: types.BallotID{2, 2}, Against: []types.Vote{silence(1)}}, none, none), nil},
+		{"silent as the base", with(3, 9, types.Votes{Base: types.BallotID{2, 2}, Abstain: []types.Layer{1}}, silent, none), ErrException},
+		{"against a block where the base was silent", with(3, 9, types.Votes{Base: types.BallotID{2, 2}, Against: []types.Vote{X}}, none, none), ErrException},
+		{"a block and none where the base was silent", with(3, 9, types.Votes{Base: types.BallotID{2, 2}, Support: []types.Vote{X}, Against: []types.Vote{silence(1)}}, x, none), ErrException},
+		{"no block where the base has one", with(3, 9, types.Votes{Base: types.BallotID{1, 2}, Against: []types.Vote{silence(1)}}, none, none), ErrException},
 		{"against in a layer of its own", with(3, 9, types.Votes{Against: []types.Vote{X}}, none, none), ErrException},
 	} {
 		m := opened(p, 4)

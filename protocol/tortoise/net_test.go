@@ -179,7 +179,7 @@ func (k *member) pretend() (undo func()) {
 				s.choice = k.evil.choose(s)
 			}
 		}
-		s.hash = s.choice.after(prev)
+		s.hash = s.choice.After(prev)
 		prev = s.hash
 	}
 	return func() {

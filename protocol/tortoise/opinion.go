@@ -18,9 +18,9 @@ type Choice struct {
 	Height  uint64        // of the block, in ticks
 }
 
-// after returns the opinion that a choice makes of the one about all layers
+// After returns the opinion that a choice makes of the one about all layers
 // before.
-func (c Choice) after(prev types.Hash32) types.Hash32 {
+func (c Choice) After(prev types.Hash32) types.Hash32 {
 	switch {
 	case c.Abstain:
 		return types.Sum(prev[:], []byte{0})
@@ -58,7 +58,8 @@ func (m *Machine) setRoot(before types.Layer, hash types.Hash32) {
 		m.root = &opinion{layer: before, hash: hash}
 	}
 	m.root.prev = nil
-	m.other = &opinion{layer: before, hash: types.Sum([]byte("another one")), foreign: true} // no real one has this hash
+	// No real one has this hash, nor one that stood for others before.
+	m.other = &opinion{layer: before, hash: types.Sum([]byte("another one"), binary.LittleEndian.AppendUint32(nil, uint32(before))), foreign: true}
 }
 
 // Unknown says what is needed before a ballot can be read.
@@ -73,11 +74,10 @@ func (u *Unknown) Error() string {
 
 // Reasons why nothing is said about a ballot.
 var (
-	ErrKnown   error = &types.Early{Reason: "ballot is known"}
-	ErrLayer   error = &types.Early{Reason: "ballot is of a layer that is final or has not begun"}
-	ErrEpoch   error = &types.Early{Reason: "the weight of the ballot's epoch is not known yet"}
-	ErrForeign error = &types.Early{Reason: "ballot differs about layers that are final here"}
-	ErrFull    error = &types.Early{Reason: "ballot needs too much of the room for opinions"}
+	ErrKnown error = &types.Early{Reason: "ballot is known"}
+	ErrLayer error = &types.Early{Reason: "ballot is of a layer that is final or has not begun"}
+	ErrEpoch error = &types.Early{Reason: "the weight of the ballot's epoch is not known yet"}
+	ErrFull  error = &types.Early{Reason: "ballot needs too much of the room for opinions"}
 )
 
 // Reasons why a ballot is wrong, whatever one knows.
@@ -162,21 +162,20 @@ func (m *Machine) Ballot(b *Ballot) error {
 		return err
 	}
 	r, err := m.read(b)
-	if base := b.Votes.Base; m.ballots[base] == nil && base != (types.BallotID{}) {
+	agrees := err == nil && r.tip() == b.Opinion
+	if !agrees && b.Votes.Base != (types.BallotID{}) && m.ballots[b.Votes.Base] == nil && (b.BaseLayer == 0 || b.BaseLayer >= m.first) {
 		// Older than what is in memory, as then the ballot says all itself; else missing.
-		if unknown := new(Unknown); err != nil && !errors.As(err, &unknown) || err == nil && r.tip() != b.Opinion {
-			return &Unknown{Base: base}
+		if unknown := new(Unknown); !errors.As(err, &unknown) {
+			return &Unknown{Base: b.Votes.Base}
 		}
 	}
 	switch {
 	case err != nil:
 		return err
-	case r.cut || r.start.foreign:
-		return ErrForeign
-	case r.tip() != b.Opinion && m.ballots[b.Votes.Base] == nil && m.first > 1:
-		return ErrForeign // its first layer may be another one
-	case r.tip() != b.Opinion:
+	case !agrees && r.sure:
 		return ErrOpinion
+	case !agrees: // about what is final here: it does not count, and others may be written against it
+		r.start = m.other
 	}
 	chain := r.chain()
 	fresh := 0
@@ -206,7 +205,7 @@ func (m *Machine) insert(b *Ballot, tip *opinion, w Weight) {
 // choices in the layers after that.
 type reading struct {
 	start   *opinion
-	cut     bool // it changes its base in layers that are not in memory
+	sure    bool // that it is all what the ballot says, also about layers that are not in memory
 	choices []Choice
 }
 
@@ -214,7 +213,7 @@ type reading struct {
 func (r reading) chain() (chain []*opinion) {
 	o := r.start
 	for _, c := range r.choices {
-		o = &opinion{prev: o, layer: o.layer + 1, choice: c, hash: c.after(o.hash), foreign: o.foreign}
+		o = &opinion{prev: o, layer: o.layer + 1, choice: c, hash: c.After(o.hash), foreign: o.foreign}
 		chain = append(chain, o)
 	}
 	return chain
@@ -224,7 +223,7 @@ func (r reading) chain() (chain []*opinion) {
 func (r reading) tip() types.Hash32 {
 	h := r.start.hash
 	for _, c := range r.choices {
-		h = c.after(h)
+		h = c.After(h)
 	}
 	return h
 }
@@ -248,7 +247,8 @@ func (m *Machine) share(tip *opinion, chain []*opinion) *opinion {
 
 // read applies a ballot's votes to its base. Before the base's layer they are
 // exceptions; from there on the ballot says all itself. If the base is older
-// than what is in memory, or there is none, it says all itself.
+// than what is in memory, or there is none, it says all itself. If that or the base
+// differs from us about what is not in memory, it is read as if it did not.
 func (m *Machine) read(b *Ballot) (reading, error) {
 	base := m.ballots[b.Votes.Base]
 	own := m.first // the first layer in which the ballot says all itself
@@ -266,16 +266,16 @@ func (m *Machine) read(b *Ballot) (reading, error) {
 			low = min(low, l)
 		}
 	}
-	r := reading{start: m.root, cut: low < m.first}
-	low = max(low, m.first)
+	r := reading{start: m.root, sure: base == nil && b.Votes.Base == (types.BallotID{}) && m.first == 1}
+	if low < m.first || base != nil && base.tip.foreign {
+		low = m.first
+	} else if base != nil {
+		r.start, r.sure = base.tip.at(low-1), true
+	}
 	changed := make([]Choice, own-low)
 	if base != nil {
-		o := base.tip
-		for ; o.layer >= low; o = o.prev {
+		for o := base.tip; o.layer >= low; o = o.prev {
 			changed[o.layer-low] = o.choice
-		}
-		if !r.cut {
-			r.start = o
 		}
 	}
 	for l := low; l < b.Layer; l++ {
@@ -341,8 +341,12 @@ func (b *Ballot) choice(l types.Layer, said *Choice) (Choice, error) {
 		return choose(*support), nil
 	case !abstains && support == nil && against == nil:
 		return *said, nil
+	case said.Abstain && support != nil && against == nil:
+		return choose(*support), nil
+	case said.Abstain && support == nil && against != nil && *against == silence(l):
+		return Choice{}, nil
 	case said.Abstain:
-		return Choice{}, ErrException // such a base must not be used
+		return Choice{}, ErrException
 	case abstains:
 		return Choice{Abstain: true}, nil
 	case (against != nil) != (said.Block != types.EmptyBlock) || against != nil && choose(*against) != *said,
@@ -354,6 +358,10 @@ func (b *Ballot) choice(l types.Layer, said *Choice) (Choice, error) {
 	return Choice{}, nil
 }
 
+// silence is the vote against what a base said that abstained, of those who say that a
+// layer has no block.
+func silence(l types.Layer) types.Vote { return types.Vote{Layer: l} }
+
 // ErrNoBase says that no ballot in memory is near enough to our opinion.
 var ErrNoBase = errors.New("our votes fit no ballot: too many exceptions")
 
@@ -364,10 +372,7 @@ const maxBases = 1024
 // the opinion that they make: the difference from the newest ballot that they
 // can be written against.
 func (m *Machine) Votes() (types.Votes, types.Hash32, error) {
-	opinion := m.root.hash
-	if s := m.slot(m.last); s != nil {
-		opinion = s.hash
-	}
+	opinion := m.Opinion()
 	tried := 0
 	for l := m.last; l >= m.first && tried < maxBases; l-- {
 		for _, b := range m.slot(l).ballots {
@@ -389,8 +394,8 @@ func (m *Machine) Votes() (types.Votes, types.Hash32, error) {
 	return types.Votes{}, types.Hash32{}, ErrNoBase
 }
 
-// against returns our votes as the difference from a base, false if it is not
-// usable: too far from ours, or it abstained where we do not.
+// against returns our votes as the difference from a base, false if it is too far from
+// ours.
 func (m *Machine) against(base *ballot) (types.Votes, bool) {
 	v := types.Votes{Base: base.id}
 	room := m.p.MaxExceptions
@@ -403,10 +408,12 @@ func (m *Machine) against(base *ballot) (types.Votes, bool) {
 		switch {
 		case ours == theirs:
 			continue
-		case theirs.Abstain:
-			return v, false
 		case ours.Abstain:
 			v.Abstain = append(v.Abstain, o.layer)
+			room--
+			continue
+		case theirs.Abstain && ours.Block == types.EmptyBlock:
+			v.Against = append(v.Against, silence(o.layer))
 			room--
 			continue
 		}

@@ -17,7 +17,7 @@ type Stored struct {
 	Last    types.Layer  // that was closed
 	Epochs  map[types.Epoch]uint64
 	Layers  []StoredLayer
-	Ballots []Ballot // all that were taken of the layers after Before, in any order
+	Ballots []Ballot // all that were taken of the layers after Before, and maybe others, in any order
 }
 
 // StoredLayer is what is stored of a layer beside its ballots.
@@ -39,7 +39,7 @@ func Rebuild(p Params, s Stored) (*Machine, error) {
 	m.open()
 	for _, c := range s.Final {
 		k := m.slot(m.verified + 1)
-		k.choice, k.hash = c, c.after(m.hashBefore(m.verified+1))
+		k.choice, k.hash = c, c.After(m.hashBefore(m.verified+1))
 		m.verified++
 	}
 	for e, total := range s.Epochs {
@@ -63,9 +63,7 @@ func Rebuild(p Params, s Stored) (*Machine, error) {
 		return cmp.Or(cmp.Compare(a.Layer, b.Layer), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 	for i := range ballots {
-		if err := m.retake(&ballots[i]); err != nil {
-			return nil, fmt.Errorf("stored ballot %s: %w", ballots[i].ID, err)
-		}
+		_ = m.retake(&ballots[i]) // one that cannot be read was not taken: it was stored for another reason
 	}
 	m.think(true)
 	return m, nil
@@ -83,7 +81,7 @@ func (m *Machine) retake(b *Ballot) error {
 	if err != nil {
 		return err
 	}
-	if r.start == m.root && r.tip() != b.Opinion {
+	if !r.sure && r.tip() != b.Opinion {
 		r.start = m.other
 	}
 	m.insert(b, m.share(r.start, r.chain()), m.weigh(b, total))

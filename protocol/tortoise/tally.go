@@ -121,7 +121,7 @@ func (m *Machine) think(changed bool) {
 			s.choice, s.news, changed = c, true, true
 		}
 		if changed {
-			s.hash = s.choice.after(prev)
+			s.hash = s.choice.After(prev)
 		}
 		prev = s.hash
 	}
@@ -186,7 +186,7 @@ func (m *Machine) verify() {
 		}
 		s := m.slot(l)
 		changed = changed || c != s.choice
-		s.choice, s.hash, s.news = c, c.after(m.hashBefore(l)), true
+		s.choice, s.hash, s.news = c, c.After(m.hashBefore(l)), true
 		m.verified = l
 		cast -= m.slot(l + 1).weight
 	}

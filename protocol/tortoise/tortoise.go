@@ -49,7 +49,7 @@ type Params struct {
 	MaxExceptions int         // votes of a ballot
 	MaxLayers     types.Layer // in memory; an older one is final, verified or not
 	MaxBallots    int         // of a layer
-	MaxBlocks     int         // of a layer
+	MaxBlocks     int         // of a layer, at most types.MaxVotes
 	MaxOpinions   int         // different opinions, one for each layer of each history that ballots name
 }
 
@@ -72,7 +72,7 @@ func (p Params) Check() error {
 		return errors.New("ballots with another beacon must wait for Hdist at least, so that none of them counts while Hare is believed")
 	case p.MaxLayers <= p.Hdist+p.Window || p.MaxLayers > 1<<20:
 		return errors.New("MaxLayers must be more than Hdist and Window together")
-	case p.MaxExceptions < 1 || p.MaxExceptions > types.MaxVotes || p.MaxBallots < 1 || p.MaxBlocks < 1 || p.MaxOpinions < opinionShare:
+	case p.MaxExceptions < 1 || p.MaxExceptions > types.MaxVotes || p.MaxBallots < 1 || p.MaxBlocks < 1 || p.MaxBlocks+2 > types.MaxVotes || p.MaxOpinions < opinionShare:
 		return errors.New("limit out of range")
 	}
 	return nil
@@ -91,6 +91,8 @@ type Ballot struct {
 	Slots     uint32 // of the smesher in the epoch
 	Proofs    int    // of them in this ballot
 	BadBeacon bool   // its epoch's beacon is another one here
+	// BaseLayer is that of the base, 0 if the base is not at hand.
+	BaseLayer types.Layer
 }
 
 // ballot is one that was taken.
@@ -178,13 +180,17 @@ func (m *Machine) slot(l types.Layer) *slot {
 }
 
 // Epoch tells the weight of all ATXs that count in an epoch. The first word
-// stands, as what was counted depends on it.
-func (m *Machine) Epoch(e types.Epoch, total uint64) {
+// stands, as what was counted depends on it; it returns whether this was it.
+func (m *Machine) Epoch(e types.Epoch, total uint64) bool {
 	if _, known := m.epochs[e]; known || total == 0 || e < m.epochOf(m.first) || e > m.epochOf(m.last+ahead) {
-		return
+		return false
 	}
 	m.epochs[e] = total
+	return true
 }
+
+// Weighed tells whether the weight of an epoch was told.
+func (m *Machine) Weighed(e types.Epoch) bool { _, known := m.epochs[e]; return known }
 
 func (m *Machine) epochOf(l types.Layer) types.Epoch {
 	return types.Epoch(uint32(l) / m.p.LayersPerEpoch)
@@ -237,21 +243,27 @@ func (s *slot) find(id types.BlockID) *candidate {
 }
 
 // Hare tells a layer's result, EmptyBlock for no block. Two that differ, as two
-// certificates can, are as good as none.
-func (m *Machine) Hare(l types.Layer, block types.BlockID) {
-	if s := m.slot(l); s != nil && len(s.hare) < 2 && !slices.Contains(s.hare, block) {
-		s.hare = append(s.hare, block)
+// certificates can, are as good as none. It returns whether that is news.
+func (m *Machine) Hare(l types.Layer, block types.BlockID) bool {
+	s := m.slot(l)
+	if s == nil || len(s.hare) == 2 || slices.Contains(s.hare, block) {
+		return false
 	}
+	s.hare = append(s.hare, block)
+	return true
 }
 
-// Coin tells a layer's weak coin. The first word stands.
-func (m *Machine) Coin(l types.Layer, up bool) {
-	if s := m.slot(l); s != nil && s.coin == noCoin {
-		s.coin = tails
-		if up {
-			s.coin = heads
-		}
+// Coin tells a layer's weak coin. The first word stands; it returns whether this was it.
+func (m *Machine) Coin(l types.Layer, up bool) bool {
+	s := m.slot(l)
+	if s == nil || s.coin != noCoin {
+		return false
 	}
+	s.coin = tails
+	if up {
+		s.coin = heads
+	}
+	return true
 }
 
 // Malicious takes the weight of a smesher's ballots.
@@ -287,6 +299,12 @@ func (m *Machine) Layer(l types.Layer) (State, bool) {
 	}
 	return State{Layer: l, Choice: s.choice, Opinion: s.hash, Verified: l <= m.verified}, true
 }
+
+// Opinion returns what we say of all layers that were closed.
+func (m *Machine) Opinion() types.Hash32 { return m.hashBefore(m.last + 1) }
+
+// Has tells whether a ballot was taken and is in memory.
+func (m *Machine) Has(id types.BallotID) bool { return m.ballots[id] != nil }
 
 // Verified returns the newest layer that is final, with all before it.
 func (m *Machine) Verified() types.Layer { return m.verified }

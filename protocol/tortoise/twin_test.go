@@ -6,11 +6,13 @@ import (
 	"errors"
 	"flag"
 	"math/big"
+	"reflect"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"tweedle/values/codec"
 	"tweedle/values/types"
 )
 
@@ -54,16 +56,13 @@ func (w *twin) ballot(id types.BallotID) *said {
 }
 
 // read says what a ballot says about every layer, false if that is not what it
-// declares. Where its base is older than the window, or none, it may leave what
-// is before the window to its opinion.
+// declares. What is before the window it may leave to its opinion.
 func (w *twin) read(b *Ballot) (map[types.Layer]Choice, bool) {
 	says, ok := w.decode(b, 1)
 	if ok = ok && hashOf(says, b.Layer-1) == b.Opinion; ok {
 		return says, true
 	}
-	if base := w.ballot(b.Votes.Base); base == nil || base.Layer < w.first {
-		says, ok = w.decode(b, w.first)
-	}
+	says, ok = w.decode(b, w.first)
 	return says, ok && hashOf(says, b.Layer-1) == b.Opinion
 }
 
@@ -95,7 +94,8 @@ func (w *twin) decode(b *Ballot, from types.Layer) (map[types.Layer]Choice, bool
 		if v.Layer < from {
 			continue
 		}
-		if v.Layer >= own || before[v.Layer] != choose(v) {
+		said := before[v.Layer]
+		if v.Layer >= own || said.Abstain && choose(v) != (Choice{}) || !said.Abstain && (said != choose(v) || said == Choice{}) {
 			return nil, false
 		}
 		says[v.Layer] = Choice{}
@@ -104,7 +104,7 @@ func (w *twin) decode(b *Ballot, from types.Layer) (map[types.Layer]Choice, bool
 		if v.Layer < from {
 			continue
 		}
-		if v.Layer < own && (before[v.Layer] == choose(v) || before[v.Layer].Abstain || before[v.Layer].Block != types.EmptyBlock && says[v.Layer] != (Choice{})) {
+		if v.Layer < own && (before[v.Layer] == choose(v) || before[v.Layer].Abstain && says[v.Layer] == Choice{} || before[v.Layer].Block != types.EmptyBlock && says[v.Layer] != (Choice{})) {
 			return nil, false
 		}
 		if !slices.Contains(w.blocks[v.Layer], choose(v)) {
@@ -126,7 +126,7 @@ func (w *twin) decode(b *Ballot, from types.Layer) (map[types.Layer]Choice, bool
 
 func hashOf(says map[types.Layer]Choice, last types.Layer) (h types.Hash32) {
 	for l := types.Layer(1); l <= last; l++ {
-		h = says[l].after(h)
+		h = says[l].After(h)
 	}
 	return h
 }
@@ -244,17 +244,25 @@ func (w *twin) tally() {
 }
 
 // stored is what a node has on its disk when the machine is at this point.
-func (w *twin) stored() Stored {
-	s := Stored{Before: w.first - 1, Opinion: hashOf(w.mine, w.first-1), Last: w.last, Epochs: w.totals}
-	for l := w.first; l <= w.verified; l++ {
-		s.Final = append(s.Final, w.mine[l])
-	}
+func (w *twin) stored(t *rapid.T) Stored {
+	rs := []Record{{Layer: w.first - 1, Before: w.first - 1, Closed: true, Final: true, Opinion: hashOf(w.mine, w.first-1)}}
 	for l := w.first; l <= w.last+ahead; l++ {
-		k := StoredLayer{Layer: l, Blocks: w.blocks[l], Hare: w.hare[l]}
+		r := Record{Layer: l, Before: w.first - 1, Total: w.totals[types.Epoch(uint32(l)/w.p.LayersPerEpoch)], Blocks: w.known(l), Hare: w.hare[l], Closed: l <= w.last}
 		if up, ok := w.coins[l]; ok {
-			k.Coin = &up
+			r.Coin = &up
 		}
-		s.Layers = append(s.Layers, k)
+		if r.Final = l <= w.verified; r.Final {
+			r.Choice, r.Opinion = w.mine[l], hashOf(w.mine, l)
+		}
+		var same Record
+		if err := codec.Decode(codec.Encode(&r), &same); err != nil || !reflect.DeepEqual(same, r) {
+			t.Fatalf("record %+v comes back as %+v, %v", r, same, err)
+		}
+		rs = append(rs, same)
+	}
+	s, err := FromRecords(w.p, rs)
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, b := range w.ballots {
 		if b.Layer >= w.first {
@@ -340,13 +348,15 @@ func (n *mesh) lie(b *Ballot) {
 		exceptions = append(exceptions, types.Layer(max(1, int(own)-n.draw(1, 4, "exception"))))
 	}
 	for l := types.Layer(1); l < b.Layer; l++ {
-		if l < own && (!slices.Contains(exceptions, l) || says[l].Abstain) {
+		if l < own && !slices.Contains(exceptions, l) {
 			continue
 		}
 		was, c := says[l], pick(l)
 		switch {
 		case l < own && c == was:
 			continue
+		case l < own && was.Abstain && c == Choice{}:
+			b.Votes.Against = append(b.Votes.Against, types.Vote{Layer: l})
 		case l < own && was.Block != types.EmptyBlock && !c.Abstain:
 			b.Votes.Against = append(b.Votes.Against, types.Vote{Block: was.Block, Layer: l, Height: was.Height})
 		}
@@ -385,6 +395,9 @@ func (n *mesh) ballot(smesher int, l types.Layer) {
 
 // give lets all take a ballot and judges whether they were right.
 func (n *mesh) give(b *Ballot) bool {
+	if base := n.w.ballot(b.Votes.Base); base != nil {
+		b.BaseLayer = base.Layer
+	}
 	err := n.machines[0].Ballot(b)
 	for i, m := range n.machines[1:] {
 		if other := m.Ballot(b); (err == nil) != (other == nil) {
@@ -396,22 +409,23 @@ func (n *mesh) give(b *Ballot) bool {
 	var early *types.Early
 	switch {
 	case err == nil:
-		if !ok {
+		s := &said{Ballot: *b, says: says}
+		switch foreign := n.machines[0].ballots[b.ID].tip.foreign; {
+		case ok && foreign == n.w.agrees(s):
+			n.t.Fatalf("ballot of layer %d is foreign %v: %+v", b.Layer, foreign, b.Votes)
+		case !ok && !foreign:
 			n.t.Fatalf("took a wrong ballot of layer %d: %+v", b.Layer, b.Votes)
+		case !ok: // what it says about final layers is not known, but that it is not what we say
+			s = &said{Ballot: *b}
+			s.says, _ = n.w.decode(b, n.w.first)
+			s.says[1] = Choice{Block: types.BlockID{0xff}}
 		}
-		n.w.ballots = append(n.w.ballots, &said{Ballot: *b, says: says})
+		n.w.ballots = append(n.w.ballots, s)
 	case errors.As(err, &unknown):
 		if base := n.w.ballot(unknown.Base); base != nil && base.Layer >= n.w.first {
 			n.t.Fatalf("a base that is there is not known: %v", err)
 		}
 		return unknown.Base != types.BallotID{} || b.Layer+9 < n.w.last
-	case err == ErrForeign:
-		s := &said{Ballot: *b, says: says}
-		base := n.w.ballot(b.Votes.Base)
-		low := slices.Min(append(exceptions(&b.Votes, b.Layer), b.Layer))
-		if ok && n.w.agrees(s) && (base == nil || n.w.agrees(base) && low >= n.w.first) && base != nil {
-			n.t.Fatalf("a ballot of layer %d that agrees is foreign: %+v", b.Layer, b.Votes)
-		}
 	case !errors.As(err, &early):
 		if ok {
 			n.t.Fatalf("a good ballot of layer %d is refused: %v: %+v", b.Layer, err, b.Votes)
@@ -532,7 +546,7 @@ func TestATortoiseEqualsItsSlowTwin(t *testing.T) {
 		for range n.draw(3, 12, "layers") {
 			n.layer(smeshers)
 			if n.draw(0, 5, "rebuild") == 5 {
-				m, err := Rebuild(p, n.w.stored())
+				m, err := Rebuild(p, n.w.stored(t))
 				if err != nil {
 					t.Fatalf("rebuild: %v", err)
 				}

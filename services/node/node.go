@@ -217,7 +217,7 @@ func (n *Node) restore() error {
 	}
 	n.crypto = core.Real{Verifier: signing.NewVerifier(n.activation.Network), Params: n.activation, State: n.state, Peer: []byte(n.host.ID())}
 	cfg := core.Config{
-		Schedule: n.schedule, Activation: n.activation, Eligibility: n.params.Eligibility(), Beacon: n.params.Beacon(), VM: n.vmParams, Pool: txpool.DefaultLimits(),
+		Schedule: n.schedule, Activation: n.activation, Eligibility: n.params.Eligibility(), Beacon: n.params.Beacon(), Tortoise: n.params.Tortoise(), VM: n.vmParams, Pool: txpool.DefaultLimits(),
 		Hare: n.params.Hare(), TxsPerProposal: n.params.TxsPerProposal, Crypto: n.crypto, Alone: len(n.cfg.Bootnodes) == 0,
 	}
 	for _, i := range n.identities {

@@ -17,7 +17,7 @@ func (n *Node) Status() telemetry.NodeStatus {
 	st := telemetry.NodeStatus{
 		Network: n.cfg.Network.Name, GenesisID: n.activation.Network.String(), Version: n.cfg.Version,
 		Layer: uint32(n.schedule.LayerAt(now)), Epoch: uint32(n.schedule.EpochAt(now)),
-		AppliedLayer: uint32(t.Tip.Layer), StateRoot: t.Tip.StateRoot.String(), Synced: t.Synced, SyncReason: t.Reason,
+		AppliedLayer: uint32(t.Tip.Layer), VerifiedLayer: uint32(t.Verified), StateRoot: t.Tip.StateRoot.String(), Synced: t.Synced, SyncReason: t.Reason,
 		Peers: len(n.host.Peers()), Mempool: t.Waiting, NodeID: own.NodeID, ATXEpoch: own.ATXEpoch, Smesher: own.Smesher, Others: others,
 		IdentityElsewhere: own.Elsewhere || slices.ContainsFunc(others, func(o telemetry.IdentityStatus) bool { return o.Elsewhere }),
 	}
