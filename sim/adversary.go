@@ -47,7 +47,7 @@ func strategyNames() names {
 	return names{
 		smeshers: []string{
 			"two-atxs", "withheld-atx", "late-atx", "ground-coinbase", "wrong-label", "two-proposals", "edge-proposal", "split-votes", "withheld-votes", "silent", "twins",
-			"beacon-withheld", "beacon-late", "beacon-split", "beacon-two-faces", "beacon-ground", "split-hare", "edge-hare", "late-hare", "flipped-ballots", "hidden-ballots",
+			"beacon-withheld", "beacon-late", "beacon-split", "beacon-two-faces", "beacon-ground", "split-hare", "edge-hare", "late-hare", "flipped-ballots", "hidden-ballots", "two-ballots",
 		},
 		strangers: []string{"unknown-references", "made-up-ids", "lying-peer", "empty-peer", "stale-certificates", "junk-transactions", "cheap-poets", "mute-peer"},
 	}
@@ -98,6 +98,8 @@ func newStrategy(name string) strategy {
 		return &flippedBallots{honesty: h}
 	case "hidden-ballots":
 		return &hiddenBallots{honesty: h}
+	case "two-ballots":
+		return &twoBallots{honesty: h}
 	case "unknown-references":
 		return &unknownReferences{honesty: h}
 	case "made-up-ids":

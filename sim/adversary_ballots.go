@@ -42,10 +42,7 @@ func (*flippedBallots) signs(n *node, s core.Sign) bool {
 		}
 	}
 	b.Votes = difference(b.Votes.Base, base, says, first)
-	b.Opinion = types.Hash32{}
-	for _, c := range says {
-		b.Opinion = c.After(b.Opinion)
-	}
+	b.Opinion = opinionOf(says)
 	b.Signature = n.key.Sign(signing.Ballot, b.SignedBytes())
 	lie.Signature = n.key.Sign(signing.Proposal, lie.SignedBytes())
 	n.acted = n.acted || b.Opinion != p.Ballot.Opinion
@@ -83,11 +80,7 @@ func (s *memory) saysBallot(b *types.Ballot, first types.Layer) ([]tortoise.Choi
 	for _, l := range b.Votes.Abstain {
 		says[l-first] = tortoise.Choice{Abstain: true}
 	}
-	h := types.Hash32{}
-	for _, c := range says {
-		h = c.After(h)
-	}
-	return says, h == b.Opinion
+	return says, opinionOf(says) == b.Opinion
 }
 
 // difference writes what a ballot says against what its base says.
@@ -111,6 +104,59 @@ func difference(id types.BallotID, base, says []tortoise.Choice, first types.Lay
 		}
 	}
 	return v
+}
+
+// twoBallots makes a second ballot in a layer, and shows it to nobody but as what its next ones build
+// on.
+type twoBallots struct {
+	honesty
+	second *types.Ballot
+}
+
+func (*twoBallots) provable() bool { return true }
+
+func (t *twoBallots) signs(n *node, s core.Sign) bool {
+	p, ok := core.Content(s.Message).(*types.Proposal)
+	if !ok || p.Ballot.Layer+4 > n.w.cfg.Schedule.First(n.w.last()+1) { // at the end all are to know of it
+		return false
+	}
+	first := n.w.cfg.Schedule.FirstBallotLayer()
+	says, ok := n.store.saysBallot(&p.Ballot, first)
+	if !ok || len(says) == 0 {
+		return false
+	}
+	if t.second != nil && p.Ballot.Layer <= t.second.Layer+4 { // an older one need not be read
+		base, _ := n.store.saysBallot(t.second, first)
+		n.acted = true
+		n.buildOn(t.second.ID(), base, p, says)
+		return true
+	}
+	base, _ := n.store.says(p.Ballot.Votes.Base, first)
+	last := len(says) - 1
+	says[last] = tortoise.Choice{Abstain: !says[last].Abstain}
+	second := p.Ballot
+	second.Votes, second.Opinion = difference(p.Ballot.Votes.Base, base, says, first), opinionOf(says)
+	second.Signature = n.key.Sign(signing.Ballot, second.SignedBytes())
+	n.store.ballots[second.ID()], t.second = &second, &second
+	return false
+}
+
+// buildOn writes a proposal's votes against another base, and shows it to all.
+func (n *node) buildOn(id types.BallotID, base []tortoise.Choice, p *types.Proposal, says []tortoise.Choice) {
+	lie := *p
+	lie.Ballot.Votes = difference(id, base, says, n.w.cfg.Schedule.FirstBallotLayer())
+	lie.Ballot.Signature = n.key.Sign(signing.Ballot, lie.Ballot.SignedBytes())
+	lie.Signature = n.key.Sign(signing.Proposal, lie.SignedBytes())
+	for _, o := range n.links {
+		n.push(o, core.TopicProposal, codec.Encode(&lie))
+	}
+}
+
+func opinionOf(says []tortoise.Choice) (h types.Hash32) {
+	for _, c := range says {
+		h = c.After(h)
+	}
+	return h
 }
 
 // hiddenBallots shows its proposals of odd layers to nobody, and has those of even ones build on
@@ -145,14 +191,8 @@ func (*hiddenBallots) signs(n *node, s core.Sign) bool {
 		if !known {
 			continue
 		}
-		lie := *p
-		lie.Ballot.Votes = difference(hidden.ID(), base, says, first)
-		lie.Ballot.Signature = n.key.Sign(signing.Ballot, lie.Ballot.SignedBytes())
-		lie.Signature = n.key.Sign(signing.Proposal, lie.SignedBytes())
 		n.acted = true
-		for _, o := range n.links {
-			n.push(o, core.TopicProposal, codec.Encode(&lie))
-		}
+		n.buildOn(hidden.ID(), base, p, says)
 		return true
 	}
 	return false

@@ -74,6 +74,7 @@ func TestEachLieIsToldAndComesToNothing(t *testing.T) {
 			"edge-hare":        {is: acted},
 			"late-hare":        {is: acted},
 			"flipped-ballots":  {is: acted},
+			"two-ballots":      {says: []string{`catches \w+: two ballots in one layer`}},
 			"hidden-ballots":   {says: []string{`asks n\d+ for \d+ objects, first ballot`}, is: acted},
 			"split-votes":      {says: []string{`catches \w+: two decisions in one layer`}},
 			"withheld-votes":   {is: acted},

@@ -337,16 +337,21 @@ func TestFewOrSlowAnswersSayNothingAboutTheClock(t *testing.T) {
 
 // A node that was restarted has only its newest layer in memory. When the others
 // certify a layer that leaves some of its layers out, it finds what that builds on
-// in the store, and goes back; but not beyond the last epoch.
-func TestARestartedNodeGoesBackAsFarAsTheLastEpoch(t *testing.T) {
+// in the store, and goes back; but not beyond what is final by the weight of votes.
+func TestARestartedNodeGoesBackAsFarAsWhatIsVerified(t *testing.T) {
+	const verified = -1 // so many that the last verified layer goes too
 	for _, tc := range []struct {
 		back    int
+		lives   bool // it was not restarted
 		follows bool
-	}{{1, true}, {4, true}, {12, false}} {
+	}{{1, false, true}, {4, false, true}, {4, true, true}, {verified, true, false}, {12, false, false}} {
 		w := lab(t, 5)
 		w.run(30, time.Second)
 		n := w.nodes[4]
 		all := n.store.layers
+		if tc.back == verified {
+			tc.back = len(all) - n.store.at(n.m.Snapshot().Verified)
+		}
 		on := all[len(all)-1-tc.back].decision
 		var undo []types.TransactionID
 		for _, l := range all[len(all)-tc.back:] {
@@ -354,7 +359,9 @@ func TestARestartedNodeGoesBackAsFarAsTheLastEpoch(t *testing.T) {
 				undo = append(undo, tx.ID)
 			}
 		}
-		n.boot()
+		if !tc.lives {
+			n.boot()
+		}
 		set := atxsOf(w.cfg.Schedule.EpochOf(30), w.nodes...)
 		d, block := empty(30, on, set)
 		have := offers{

@@ -29,6 +29,9 @@ func (n *node) happened(e core.Event) {
 		w.logf(n, "takes back layers %d to %d: %s", e.To+1, e.From, e.Fault)
 		if n.bad == nil {
 			w.result.Undone += int(e.From - e.To)
+			if verified := n.m.Snapshot().Verified; e.To < verified {
+				w.violated(n, "takes back layers that are verified: up to %d", verified)
+			}
 			if e.Fault == "" {
 				w.violated(n, "takes back layers and names no fault")
 			}
@@ -129,6 +132,7 @@ func (n *node) supply(e core.Applied) {
 // look fails if a machine holds more than its limits.
 func (n *node) look(out core.Output) {
 	s := n.m.Snapshot()
+	n.voted = s.Verified
 	if s.Parked > core.MaxParked || s.ParkedBytes > core.MaxParkedBytes || s.Wanted > syncer.MaxWants {
 		n.w.violated(n, "holds %d messages of %d bytes and wants %d objects", s.Parked, s.ParkedBytes, s.Wanted)
 	}

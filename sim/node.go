@@ -37,8 +37,9 @@ type node struct {
 	timed  bool          // for benchmarks
 	spent  time.Duration // in the machine, by the wall clock, if it is timed
 	up     bool
-	life   int // how often it was started; negative: it ends after its next writes
-	born   int // how often it was started
+	life   int         // how often it was started; negative: it ends after its next writes
+	born   int         // how often it was started
+	voted  types.Layer // verified, after its last step
 	wake   time.Time
 
 	links  []*node  // connected, unless cut off or banned
@@ -92,6 +93,9 @@ func (n *node) boot() {
 	if err != nil {
 		n.w.violated(n, "does not start: %v", err)
 		return
+	}
+	if v := m.Snapshot().Verified; v != 0 && v != n.voted {
+		n.w.violated(n, "had verified layer %d when it ended, and layer %d when it starts", n.voted, v)
 	}
 	n.m, n.up, n.wake = m, true, time.Time{}
 	n.life++

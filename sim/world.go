@@ -34,6 +34,7 @@ type Options struct {
 	Seed   uint64
 	Nodes  int // smeshers; 0: 5 to 20
 	Epochs int // with ballots; 0: 4
+	Layers int // of an epoch; 0: as preset test has them
 	Age    int // epochs that passed since genesis before anybody came
 	// Several of the nodes, the last ones, have two or three identities in turn.
 	Several int
@@ -244,6 +245,9 @@ func (w *world) draw() {
 // rules are those of preset test: four layers of 15 seconds are an epoch.
 func (w *world) rules() {
 	p := preset.Test()
+	if w.opts.Layers > 0 {
+		p.LayersPerEpoch = uint32(w.opts.Layers)
+	}
 	rich, err := signing.NewSigner(signing.SeedFrom("rich"), types.GenesisID{})
 	if err != nil {
 		panic(err)

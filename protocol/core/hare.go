@@ -23,7 +23,6 @@ type agreement struct {
 	result  []types.ProposalID // nil while there is none
 	ended   bool
 	decided bool
-	made    *types.Decision      // what we made of the result, if we could
 	checks  map[types.NodeID]int // messages of a smesher whose seats are being checked
 }
 

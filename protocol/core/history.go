@@ -139,17 +139,10 @@ func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
 	if block.Layer != d.Layer {
 		return nil, rejected(errors.New("certified block is of another layer"))
 	}
-	content := vm.Block{Layer: block.Layer}
-	names := m.txsMissing(block.Txs)
-	shares, more := m.rewards(block)
-	if names = append(names, more...); len(names) > 0 {
+	content, names := m.content(block)
+	if len(names) > 0 {
 		return nil, missing(names...)
 	}
-	for _, id := range block.Txs {
-		tx, _ := m.tx(id)
-		content.Txs = append(content.Txs, tx)
-	}
-	content.Rewards = shares
 	draft, err := m.history.Execute(*d, block, content)
 	switch {
 	case errors.Is(err, mesh.ErrParent):
@@ -164,6 +157,22 @@ func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
 		return nil, ignored(errState)
 	}
 	return draft, judgement{}
+}
+
+// content returns what a block does, and what of it is not here.
+func (m *Machine) content(b *types.Block) (vm.Block, []syncer.Name) {
+	content := vm.Block{Layer: b.Layer}
+	names := m.txsMissing(b.Txs)
+	shares, more := m.rewards(b)
+	if names = append(names, more...); len(names) > 0 {
+		return content, names
+	}
+	for _, id := range b.Txs {
+		tx, _ := m.tx(id)
+		content.Txs = append(content.Txs, tx)
+	}
+	content.Rewards = shares
+	return content, nil
 }
 
 // rewind is for decisions that build on a layer older than the history holds,
@@ -227,11 +236,28 @@ func (m *Machine) adopt(d *mesh.Draft) judgement {
 	case err != nil:
 		return missing(stateOf(d.Decision.Parent))
 	}
+	if m.settledAfter(path.Base.Decision.Layer) {
+		m.disputed(d.Decision, "it leaves out a layer that is final by the weight of votes")
+		return accepted()
+	}
 	if len(path.Undone) > 0 {
 		m.undone(path, d)
 	}
 	m.apply(path)
 	return accepted()
+}
+
+// settledAfter tells whether an applied layer after one is final as it is. What was settled otherwise may go.
+func (m *Machine) settledAfter(l types.Layer) bool {
+	if m.tortoise == nil {
+		return false
+	}
+	for l++; l <= m.tortoise.Verified(); l++ {
+		if d, ok := m.applied(l); ok && m.tortoise.Opine(l).Block == d.Block {
+			return true
+		}
+	}
+	return false
 }
 
 // undone says why layers are taken back: a later layer was certified that

@@ -11,6 +11,7 @@ import (
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/mesh"
 	"tweedle/protocol/syncer"
+	"tweedle/protocol/tortoise"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
 	"tweedle/values/codec"
@@ -167,13 +168,16 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 // twoProposals is the proof that a smesher proposed twice in a layer.
 func twoProposals(a, b *types.Proposal) *malfeasance.Proof {
 	if a.Ballot.ID() != b.Ballot.ID() {
-		return malfeasance.FromHashes(malfeasance.TwoBallots, a.Ballot.Smesher, a.Ballot.Layer,
-			malfeasance.Signed{Hash: a.Ballot.SignedHash(), Signature: a.Ballot.Signature},
-			malfeasance.Signed{Hash: b.Ballot.SignedHash(), Signature: b.Ballot.Signature})
+		return twoBallots(&a.Ballot, &b.Ballot)
 	}
 	return malfeasance.FromHashes(malfeasance.TwoProposals, a.Ballot.Smesher, a.Ballot.Layer,
 		malfeasance.Signed{Hash: a.SignedHash(), Signature: a.Signature},
 		malfeasance.Signed{Hash: b.SignedHash(), Signature: b.Signature})
+}
+
+func twoBallots(a, b *types.Ballot) *malfeasance.Proof {
+	return malfeasance.FromHashes(malfeasance.TwoBallots, a.Smesher, a.Layer,
+		malfeasance.Signed{Hash: a.SignedHash(), Signature: a.Signature}, malfeasance.Signed{Hash: b.SignedHash(), Signature: b.Signature})
 }
 
 // judgeBallot checks a ballot that was asked for, as another one refers to it.
@@ -310,7 +314,6 @@ func (m *Machine) decide(r hare.Result) {
 	d := types.Decision{Layer: r.Layer, Electorate: el.ID, Parent: parent.StateRoot, Block: block.ID(), StateRoot: out.State.Root()}
 	out.Results = slices.DeleteFunc(out.Results, func(r vm.Result) bool { return r.Status == vm.Ineffective })
 	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
-	m.agree.of[r.Layer].made = &d
 	m.write(WriteBlock{block})
 	m.result(r.Layer, d.Block, block.TickHeight)
 	decided := Decided{Decision: d, Proposals: len(counted)}
@@ -327,37 +330,81 @@ func (m *Machine) decide(r hare.Result) {
 	m.event(decided)
 }
 
-// parent returns the decision that the next layer builds on: the tip, or a
-// decision after it that has not been certified but still may be, as far as
-// signatures have been seen: a third of the weight signed it, or it is what we
-// made of what was agreed on. Who left that out would sign against it. False if it is not known here what to build on.
+// parent returns the decision that a layer builds on: the tip, and after it the blocks that the tortoise
+// says are valid. False if it is not known here what to build on.
 func (m *Machine) parent(layer types.Layer) (types.Decision, bool) {
-	tip := m.history.Tip().Decision
-	for l := layer - 1; l > tip.Layer && l+maxOpen > layer; l-- {
-		for _, s := range m.certify.Support(l) {
-			el, err := m.Electorate(m.cfg.Schedule.EpochOf(l), s.Decision.Electorate)
-			if err != nil || s.Weight < el.Total()/3 {
-				continue
-			}
-			draft := m.history.Draft(s.Decision)
-			if draft == nil {
-				m.seek(s.Decision)
-				return tip, false
-			}
-			if _, err := m.history.Extend(draft); err == nil {
-				return s.Decision, true
-			}
+	on, free := m.history.Tip().Decision, true
+	for l := on.Layer + 1; l < layer; l++ {
+		c := tortoise.Choice{Abstain: true}
+		if m.tortoise != nil {
+			c = m.tortoise.Opine(l)
 		}
-		// Two layers may be decided in one moment, before anybody's signature came.
-		if a := m.agree.of[l]; a != nil && a.made != nil {
-			if draft := m.history.Draft(*a.made); draft != nil {
-				if _, err := m.history.Extend(draft); err == nil {
-					return *a.made, true
-				}
-			}
+		d, ok := on, true
+		switch {
+		case c.Abstain:
+			d, ok = m.likely(l, on, free)
+		case c.Block != types.EmptyBlock:
+			d, ok = m.decisionOf(l, c.Block, on)
+		}
+		if !ok {
+			return on, false
+		}
+		free = free && c.Abstain
+		on = d
+	}
+	return on, true
+}
+
+// likely returns what to build on in a layer about which we have no opinion: a decision that a third of the weight
+// signed, so that it may be certified. Who left that out would sign against it. It builds on what we build on; while
+// that is free, on whatever may come after the tip.
+func (m *Machine) likely(l types.Layer, on types.Decision, free bool) (types.Decision, bool) {
+	for _, s := range m.certify.Support(l) {
+		el, err := m.Electorate(m.cfg.Schedule.EpochOf(l), s.Decision.Electorate)
+		if err != nil || s.Weight < el.Total()/3 {
+			continue
+		}
+		draft := m.history.Draft(s.Decision)
+		if draft == nil {
+			m.seek(s.Decision)
+			return on, false
+		}
+		if _, err := m.history.Extend(draft); err == nil && (free || draft.Decision.Parent == on.StateRoot) {
+			return s.Decision, true
 		}
 	}
-	return tip, true
+	return on, true
+}
+
+// decisionOf executes a valid block on what is built on. False if something of it is not here: it is asked for.
+func (m *Machine) decisionOf(l types.Layer, id types.BlockID, on types.Decision) (types.Decision, bool) {
+	d := types.Decision{Layer: l, Electorate: on.Electorate, Parent: on.StateRoot, Block: id}
+	for _, k := range m.history.Drafts(l, id) {
+		if k.Decision.Parent == on.StateRoot {
+			return k.Decision, true
+		}
+		d.Electorate = k.Decision.Electorate
+	}
+	block := m.read.block(id)
+	if block == nil {
+		return on, false // its votes were counted, so it was here
+	}
+	content, names := m.content(block)
+	for _, n := range names {
+		if !m.handled(n) {
+			m.sync.Want(n, Self, m.now.Add(m.cfg.Schedule.LayerDuration))
+		}
+	}
+	if len(names) > 0 {
+		return on, false
+	}
+	out, err := m.history.Try(on.StateRoot, content)
+	if err != nil {
+		return on, false
+	}
+	d.StateRoot = out.State.Root()
+	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
+	return d, true
 }
 
 // seek gets and executes a decision that much weight has signed, to build on it, and

@@ -199,6 +199,9 @@ func (m *Machine) count(id types.BallotID, b *types.Ballot, slots uint32) (judge
 	}
 	err := m.cfg.Tortoise.Form(v)
 	if err == nil && m.tortoise != nil {
+		if m.twice(id, b) {
+			v.Weight = 0
+		}
 		err = m.tortoise.Ballot(v)
 	}
 	if err == tortoise.ErrEpoch {
@@ -219,6 +222,19 @@ func (m *Machine) count(id types.BallotID, b *types.Ballot, slots uint32) (judge
 		return rejected(err), false
 	}
 	return judgement{}, true
+}
+
+// twice tells whether the smesher of a ballot has another one in its layer, and convicts it then: gossip takes one
+// proposal, but others' votes may refer to any ballot.
+func (m *Machine) twice(id types.BallotID, b *types.Ballot) bool {
+	other, voted := m.tortoise.Of(b.Layer, b.Smesher)
+	if !voted || other == id {
+		return false
+	}
+	if o := m.Ballot(other); o != nil {
+		m.convict(twoBallots(o, b))
+	}
+	return true
 }
 
 // countLater has the votes of a proposal's ballot wait for what they refer to. The proposal does not: what

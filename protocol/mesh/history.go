@@ -121,6 +121,16 @@ func (h *History) Draft(d types.Decision) *Draft {
 	return nil
 }
 
+// Drafts returns the drafts with a block of a layer.
+func (h *History) Drafts(l types.Layer, id types.BlockID) (out []*Draft) {
+	for _, d := range h.drafts {
+		if d.Decision.Layer == l && d.Decision.Block == id {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
 // Try executes a block on the state with a root.
 func (h *History) Try(parent types.Hash32, b vm.Block) (vm.Outcome, error) {
 	state, ok := h.base(parent, b.Layer)

@@ -306,6 +306,31 @@ func (m *Machine) Opinion() types.Hash32 { return m.hashBefore(m.last + 1) }
 // Has tells whether a ballot was taken and is in memory.
 func (m *Machine) Has(id types.BallotID) bool { return m.ballots[id] != nil }
 
+// Of returns the ballot of a smesher that was taken in a layer, false if there is none.
+func (m *Machine) Of(l types.Layer, smesher types.NodeID) (types.BallotID, bool) {
+	s := m.slot(l)
+	if s == nil {
+		return types.BallotID{}, false
+	}
+	i := slices.IndexFunc(s.ballots, func(b *ballot) bool { return b.smesher == smesher })
+	if i < 0 {
+		return types.BallotID{}, false
+	}
+	return s.ballots[i].id, true
+}
+
+// Opine returns our choice in a layer by what is known now, and not only when the last layer was closed.
+func (m *Machine) Opine(l types.Layer) Choice {
+	s := m.slot(l)
+	switch {
+	case s == nil || l > m.last:
+		return Choice{Abstain: true}
+	case l <= m.verified:
+		return s.choice
+	}
+	return m.opine(l)
+}
+
 // Verified returns the newest layer that is final, with all before it.
 func (m *Machine) Verified() types.Layer { return m.verified }
 
