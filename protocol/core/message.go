@@ -59,7 +59,7 @@ func Topics() (out []Topic) {
 func (t Topic) String() string { return topics[int(t)%len(topics)].words }
 
 // Name returns what gossip calls a topic.
-func (t Topic) Name() string { return "tweedle/" + topics[t].name + "/2" }
+func (t Topic) Name() string { return "tweedle/" + topics[t].name + "/3" }
 
 // MaxSize returns the largest message of a topic, in bytes: 0 of one that there is not.
 func (t Topic) MaxSize() int {
