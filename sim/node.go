@@ -222,7 +222,7 @@ func (n *node) step(in core.Input) {
 	}
 	for _, k := range out.Work {
 		life := n.life
-		w.after(time.Duration(10+w.rng.IntN(200))*time.Millisecond, func() {
+		n.at(w.now.Add(time.Duration(10+w.rng.IntN(200))*time.Millisecond), func() {
 			if n.life == life {
 				n.step(w.do(k, n.crypto))
 			}
@@ -273,13 +273,16 @@ func (n *node) sleep(until time.Time) {
 	}
 	n.wake = at
 	life := n.life
-	n.w.at(at, func() {
+	n.at(at, func() {
 		if n.life == life && n.wake.Equal(at) {
 			n.wake = time.Time{}
 			n.step(core.Tick{})
 		}
 	})
 }
+
+// at has the node do something at a time of the world's clock that has not passed.
+func (n *node) at(t time.Time, do func()) { n.w.push(event{at: t.Sub(n.w.start), to: n, do: do}) }
 
 // sign asks the guard, and gives the message back to the machine.
 func (n *node) sign(s core.Sign) {
@@ -296,7 +299,7 @@ func (n *node) sign(s core.Sign) {
 
 // gossip gives a message to those who have not seen it.
 func (n *node) gossip(m *message, from *node, own bool) {
-	m.seen[n.i] = n.born
+	m.seen[n.i].born = int32(n.born)
 	for _, o := range n.links {
 		if o == from || m.seenBy(o) || !n.reaches(o) {
 			continue
@@ -313,12 +316,20 @@ func (n *node) gossip(m *message, from *node, own bool) {
 	}
 }
 
-func (m *message) seenBy(n *node) bool { return m.seen[n.i] == n.born }
+func (m *message) seenBy(n *node) bool { return m.seen[n.i].born == int32(n.born) }
 
 // deliver brings a message to a peer.
 func (n *node) deliver(o *node, m *message, delay time.Duration) {
 	w := n.w
-	w.push(event{at: w.now.Sub(w.start) + delay, from: n, to: o, msg: m})
+	at := w.now.Sub(w.start) + delay
+	if w.opts.grain > 0 {
+		before := &m.seen[o.i].comes
+		if *before > 0 && *before <= w.grains(at) {
+			return // it would come for the second time
+		}
+		*before = w.grains(at)
+	}
+	w.push(event{at: at, from: n, to: o, msg: m})
 }
 
 // arrives takes a message from a peer.
@@ -326,7 +337,7 @@ func (n *node) arrives(from *node, m *message) {
 	if m.seenBy(n) || !from.reaches(n) {
 		return
 	}
-	m.seen[n.i] = n.born
+	m.seen[n.i].born = int32(n.born)
 	n.w.result.Messages++
 	checked, err := m.check(n.crypto)
 	if err != nil {

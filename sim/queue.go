@@ -5,13 +5,16 @@ import "time"
 // event is something due at a time: a function, or a message that arrives.
 type event struct {
 	at       time.Duration // since the run began
-	seq      uint64        // of those due together, in the order of their making
+	of       int           // of those due together, the nodes' by themselves (Options.grain)
+	seq      uint64        // and in the order of their making
 	do       func()
 	from, to *node
 	msg      *message
 }
 
-func (e *event) before(o *event) bool { return e.at < o.at || e.at == o.at && e.seq < o.seq }
+func (e *event) before(o *event) bool {
+	return e.at < o.at || e.at == o.at && (e.of < o.of || e.of == o.of && e.seq < o.seq)
+}
 
 // queue is a heap of events, the first due on top.
 type queue []event

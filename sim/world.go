@@ -62,6 +62,10 @@ type Options struct {
 
 	planted func(*node, core.Event) // a bug of a test's, nil: none
 	unsaid  func(core.Sign) bool    // what a test keeps everybody from saying, nil: nothing
+	// grain is in what steps time passes, in networks of so many nodes that none is in a cache any more when its
+	// next input comes: all that a node has in one step comes together. In such a network no node fails and none is cut
+	// off. 0: each input has a time of its own.
+	grain time.Duration
 }
 
 // Faults are the weather of a run.
@@ -137,13 +141,19 @@ type message struct {
 	raw   []byte
 	m     core.Message // nil until it is checked
 	err   error
-	seen  []int // for each node: in which of its lives
+	seen  []seen // of each node
+}
+
+// seen is what a node has of a message.
+type seen struct {
+	born  int32 // in which of its lives it had it
+	comes int32 // with Options.grain, the first step in which somebody's copy comes; 0: none is under way
 }
 
 func (w *world) message(t core.Topic, raw []byte) *message {
 	m := w.messages[gossiped{t, string(raw)}]
 	if m == nil {
-		m = &message{topic: t, raw: raw, seen: make([]int, len(w.nodes))}
+		m = &message{topic: t, raw: raw, seen: make([]seen, len(w.nodes))}
 		w.messages[gossiped{t, string(raw)}] = m
 	}
 	return m
@@ -318,7 +328,17 @@ func (w *world) at(t time.Time, do func()) {
 func (w *world) push(e event) {
 	w.seq++
 	e.seq = w.seq
+	if w.opts.grain > 0 {
+		if e.at = w.opts.grain * time.Duration(w.grains(e.at)); e.to != nil {
+			e.of = e.to.i
+		}
+	}
 	w.queue.push(e)
+}
+
+// grains is the step in which something comes that is due at a time.
+func (w *world) grains(at time.Duration) int32 {
+	return int32((at + w.opts.grain - 1) / w.opts.grain)
 }
 
 // latency draws how long a message takes: most near the mean, few much longer.
