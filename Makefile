@@ -24,7 +24,7 @@ watch: ## the watch, a module of its own, into bin/
 testnet: build ## a local testnet in the foreground; Ctrl-C ends it
 	$(BIN)/tweedle testnet up $(ARGS)
 
-test: compile ## everything, under ten minutes on two cores once its parts are compiled
+test: compile ## everything, some twenty minutes on two cores once its parts are compiled
 	$(MAKE) --no-print-directory --output-sync=target -j2 test-packages test-network
 
 # What tests build while they run is built before, so that a new machine does
