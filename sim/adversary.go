@@ -6,6 +6,8 @@ import (
 
 	"tweedle/protocol/core"
 	"tweedle/protocol/syncer"
+	"tweedle/values/codec"
+	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
@@ -128,4 +130,18 @@ func (n *node) push(o *node, t core.Topic, raw []byte) {
 	if n.reaches(o) {
 		n.deliver(o, n.w.message(t, raw), n.w.latency())
 	}
+}
+
+// propose signs a proposal and its ballot, and shows it to all peers.
+func (n *node) propose(p *types.Proposal) {
+	signProposal(n.key, p)
+	raw := codec.Encode(p)
+	for _, o := range n.links {
+		n.push(o, core.TopicProposal, raw)
+	}
+}
+
+func signProposal(key core.Identity, p *types.Proposal) {
+	p.Ballot.Signature = key.Sign(signing.Ballot, p.Ballot.SignedBytes())
+	p.Signature = key.Sign(signing.Proposal, p.SignedBytes())
 }

@@ -43,12 +43,8 @@ func (*flippedBallots) signs(n *node, s core.Sign) bool {
 	}
 	b.Votes = difference(b.Votes.Base, base, says, first)
 	b.Opinion = opinionOf(says)
-	b.Signature = n.key.Sign(signing.Ballot, b.SignedBytes())
-	lie.Signature = n.key.Sign(signing.Proposal, lie.SignedBytes())
 	n.acted = n.acted || b.Opinion != p.Ballot.Opinion
-	for _, o := range n.links {
-		n.push(o, core.TopicProposal, codec.Encode(&lie))
-	}
+	n.propose(&lie)
 	return true
 }
 
@@ -145,11 +141,7 @@ func (t *twoBallots) signs(n *node, s core.Sign) bool {
 func (n *node) buildOn(id types.BallotID, base []tortoise.Choice, p *types.Proposal, says []tortoise.Choice) {
 	lie := *p
 	lie.Ballot.Votes = difference(id, base, says, n.w.cfg.Schedule.FirstBallotLayer())
-	lie.Ballot.Signature = n.key.Sign(signing.Ballot, lie.Ballot.SignedBytes())
-	lie.Signature = n.key.Sign(signing.Proposal, lie.SignedBytes())
-	for _, o := range n.links {
-		n.push(o, core.TopicProposal, codec.Encode(&lie))
-	}
+	n.propose(&lie)
 }
 
 func opinionOf(says []tortoise.Choice) (h types.Hash32) {

@@ -30,8 +30,7 @@ func (s *unknownReferences) layer(n *node, l types.Layer) {
 		s.sent++
 		key := n.stranger(fmt.Sprint(s.sent))
 		p := &types.Proposal{Ballot: types.Ballot{Layer: l, ATX: types.ATXID(types.Sum([]byte(n.peer), []byte{byte(i), byte(s.sent), byte(l)})), Smesher: key.NodeID()}}
-		p.Ballot.Signature = key.Sign(signing.Ballot, p.Ballot.SignedBytes())
-		p.Signature = key.Sign(signing.Proposal, p.SignedBytes())
+		signProposal(key, p)
 		m := &types.CertifyMessage{Decision: types.Decision{Layer: max(l, n.w.cfg.Schedule.FirstBallotLayer()), Electorate: types.Sum([]byte{byte(i)}, []byte(n.peer))}}
 		m.By = types.CertifySignature{Smesher: key.NodeID(), Signature: key.Sign(signing.Certify, codec.Encode(&m.Decision))}
 		proposal, decision := codec.Encode(p), codec.Encode(m)

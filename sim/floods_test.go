@@ -73,8 +73,7 @@ func (f *floods) proposal(txs int) []byte {
 	key := cheapKey(f.id())
 	p := &types.Proposal{Ballot: types.Ballot{Layer: f.layer(), ATX: f.id(), Smesher: key.NodeID()}, Txs: make([]types.TransactionID, txs)}
 	p.Ballot.Eligibilities = make([]types.Eligibility, txs/f.w.cfg.TxsPerProposal+1)
-	p.Ballot.Signature = key.Sign(signing.Ballot, p.Ballot.SignedBytes())
-	p.Signature = key.Sign(signing.Proposal, p.SignedBytes())
+	signProposal(key, p)
 	return codec.Encode(p)
 }
 

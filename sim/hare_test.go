@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -80,6 +81,46 @@ func TestAHareMessageIsCheckedAFewTimesAtOnce(t *testing.T) {
 	}
 	if checks == 0 || checks > 32 || checks+ignored != 100 {
 		t.Errorf("%d are checked at once, %d ignored", checks, ignored)
+	}
+}
+
+// Hare messages that come while proofs of seats are checked wait for the end of that. A machine has one check under
+// way, of at most 64 proofs, so that no flood of them takes more than one processor from the others.
+func TestProofsOfSeatsAreCheckedTogetherAndFewAtATime(t *testing.T) {
+	w := lab(t, 5)
+	l := w.cfg.Schedule.First(3) + 1
+	w.run(l, time.Second)
+	n := w.nodes[0]
+	var checks []core.CheckSeats // under way
+	judged := 0
+	take := func(out core.Output) {
+		for _, k := range out.Work {
+			if c, ok := k.(core.CheckSeats); ok {
+				checks = append(checks, c)
+			}
+		}
+		if len(checks) > 1 {
+			t.Fatalf("%d checks are under way", len(checks))
+		}
+		judged += len(out.Verdicts)
+	}
+	const each = 30
+	for _, by := range w.nodes[1:] {
+		m := &hare.Message{Layer: l, Round: hare.Notify, Smesher: by.key.NodeID(), Ref: hare.SetRef(nil)}
+		m.Signature = by.key.Sign(signing.Hare, hare.SignedBytes(m.Layer, m.Round, m.Says()))
+		for i := range each {
+			m.Proof[40] = byte(i)
+			take(n.hearRaw(t, by.peer, core.TopicHare, codec.Encode(m)))
+		}
+	}
+	var sizes []int
+	for len(checks) > 0 {
+		c := checks[0]
+		checks, sizes = nil, append(sizes, len(c.Proofs))
+		take(n.give(t, c.Do(n.crypto)))
+	}
+	if !slices.Equal(sizes, []int{1, 64, 4*each - 65}) || judged != 4*each {
+		t.Errorf("%v were checked together, %d of %d judged", sizes, judged, 4*each)
 	}
 }
 

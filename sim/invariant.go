@@ -84,39 +84,33 @@ func (n *node) happened(e core.Event) {
 	}
 }
 
+// firstWord returns what another one said of the same before, or v if nobody has.
+func firstWord[K comparable, V any](before map[K]V, of K, v V) V {
+	if first, ok := before[of]; ok {
+		return first
+	}
+	before[of] = v
+	return v
+}
+
 // oneHistory fails if another honest node has applied something else.
 func (n *node) oneHistory(d types.Decision) {
-	before, ok := n.w.decided[d.Layer]
-	if !ok {
-		n.w.decided[d.Layer] = d
-		return
-	}
-	if before != d {
-		n.w.violated(n, "applies block %s in layer %d, others applied %s", d.Block.Short(), d.Layer, before.Block.Short())
+	if first := firstWord(n.w.decided, d.Layer, d); first != d {
+		n.w.violated(n, "applies block %s in layer %d, others applied %s", d.Block.Short(), d.Layer, first.Block.Short())
 	}
 }
 
 // oneBeacon fails if another honest node has another beacon for the epoch.
 func (n *node) oneBeacon(e core.BeaconKnown) {
-	before, ok := n.w.beacons[e.Epoch]
-	if !ok {
-		n.w.beacons[e.Epoch] = e.Beacon
-		return
-	}
-	if before != e.Beacon {
-		n.w.violated(n, "has beacon %s of epoch %d, others have %s", e.Beacon, e.Epoch, before)
+	if first := firstWord(n.w.beacons, e.Epoch, e.Beacon); first != e.Beacon {
+		n.w.violated(n, "has beacon %s of epoch %d, others have %s", e.Beacon, e.Epoch, first)
 	}
 }
 
 // oneFrontier fails if another honest node has settled the layer otherwise.
 func (n *node) oneFrontier(e core.Settled) {
-	before, ok := n.w.settled[e.Layer]
-	if !ok {
-		n.w.settled[e.Layer] = e.Choice
-		return
-	}
-	if before != e.Choice {
-		n.w.violated(n, "settles layer %d with block %s, others with %s", e.Layer, e.Choice.Block.Short(), before.Block.Short())
+	if first := firstWord(n.w.settled, e.Layer, e.Choice); first != e.Choice {
+		n.w.violated(n, "settles layer %d with block %s, others with %s", e.Layer, e.Choice.Block.Short(), first.Block.Short())
 	}
 }
 

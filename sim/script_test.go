@@ -71,8 +71,7 @@ func (n *node) proposal(t *testing.T, l types.Layer, txs []types.TransactionID) 
 		}
 		p := &types.Proposal{Ballot: *b, Txs: txs}
 		p.Ballot.Opinion[0]++ // another ballot than the one that is known
-		p.Ballot.Signature = n.key.Sign(signing.Ballot, p.Ballot.SignedBytes())
-		p.Signature = n.key.Sign(signing.Proposal, p.SignedBytes())
+		signProposal(n.key, p)
 		return p
 	}
 	return nil
@@ -87,8 +86,7 @@ func TestAStrangerFillsItsOwnShareAndNobodyElses(t *testing.T) {
 	stranger := w.key("stranger")
 	for i := range 3 * core.MaxParkedPerPeer {
 		p := &types.Proposal{Ballot: types.Ballot{Layer: 10, ATX: types.ATXID{1, byte(i), byte(i >> 8)}, Smesher: stranger.NodeID()}}
-		p.Ballot.Signature = stranger.Sign(signing.Ballot, p.Ballot.SignedBytes())
-		p.Signature = stranger.Sign(signing.Proposal, p.SignedBytes())
+		signProposal(stranger, p)
 		n.hearRaw(t, "stranger", core.TopicProposal, codec.Encode(p))
 	}
 	if parked := n.m.Snapshot().Parked; parked > core.MaxParkedPerPeer+10 {

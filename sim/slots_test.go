@@ -10,7 +10,6 @@ import (
 	"tweedle/protocol/core"
 	"tweedle/protocol/eligibility"
 	"tweedle/values/codec"
-	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
@@ -108,8 +107,7 @@ func TestOneBallotOfASmesherIsVerifiedInALayer(t *testing.T) {
 		p := &types.Proposal{Ballot: types.Ballot{
 			Layer: l, ATX: ref.ATX, Smesher: ref.Smesher, Reference: ref.ID(), Eligibilities: []types.Eligibility{{Proof: proof}},
 		}}
-		p.Ballot.Signature = cheat.key.Sign(signing.Ballot, p.Ballot.SignedBytes())
-		p.Signature = cheat.key.Sign(signing.Proposal, p.SignedBytes())
+		signProposal(cheat.key, p)
 		return codec.Encode(p)
 	}
 	first := n.hearRaw(t, "n04", core.TopicProposal, variant(0))

@@ -271,10 +271,7 @@ func (m *Machine) supply(v *tortoise.Ballot, u *tortoise.Unknown) (names []synce
 		return names, nil
 	}
 	base := m.Ballot(u.Base)
-	switch {
-	case base == nil:
-		return append(names, syncer.Name20(syncer.Ballot, u.Base)), nil
-	case base.Layer >= m.tortoise.First(): // it waits itself, or did
+	if base == nil || base.Layer >= m.tortoise.First() { // one that is here waits itself, or did
 		return append(names, syncer.Name20(syncer.Ballot, u.Base)), nil
 	}
 	v.BaseLayer = base.Layer
