@@ -26,7 +26,6 @@ type network struct {
 	ballots map[types.BallotID]*Ballot
 	final   map[types.Layer]Choice // verified by an honest one
 	flying  []flight
-	made    uint64
 }
 
 type member struct {
