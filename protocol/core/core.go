@@ -96,7 +96,8 @@ type Machine struct {
 	history  *mesh.History
 	agree    agreements
 	tortoise *tortoise.Machine // nil until we are synced
-	gaveUp   bool              // a part of the history since the tortoise was there
+	past     past
+	gaveUp   bool // a part of the history since the tortoise was there
 	certify  *hare.Certifier
 	pool     *txpool.Pool
 
@@ -114,6 +115,7 @@ type Machine struct {
 	proposals   map[types.Layer]*layerProposals
 	extras      extras
 	ballots     bounded.Map[types.BallotID, *types.Ballot] // reference ballots that were fetched
+	stocked     bounded.Map[types.BallotID, struct{}]      // ballots of which it is known here that they are stored
 	selves      []*self
 	slots       slots
 
@@ -145,6 +147,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		verifying: make(map[types.ATXID]*verifying),
 		proposals: make(map[types.Layer]*layerProposals),
 		ballots:   bounded.New[types.BallotID, *types.Ballot](maxFetchedBallots),
+		stocked:   bounded.New[types.BallotID, struct{}](maxStocked),
 		wanted:    bounded.New[types.ATXID, struct{}](maxWanted),
 		refused:   bounded.New[types.ATXID, struct{}](maxRefused),
 		accused:   bounded.New[types.NodeID, accused](maxAccused),
@@ -263,8 +266,11 @@ func (m *Machine) nextWake() time.Time {
 
 // advance does what the clock asks for.
 func (m *Machine) advance() {
-	if layer := m.cfg.Schedule.LayerAt(m.now); layer > m.layer {
-		m.layer = layer
+	layer := m.cfg.Schedule.LayerAt(m.now)
+	begins := layer > m.layer
+	m.layer = max(m.layer, layer)
+	m.recall()
+	if begins {
 		m.forgetLayers()
 		m.forgetAgreements()
 		m.expireTxs()
@@ -320,6 +326,14 @@ func (m *Machine) event(e Event) { m.out.Events = append(m.out.Events, e) }
 func (m *Machine) write(w Write) {
 	m.out.Writes = append(m.out.Writes, w)
 	m.read.wrote(w)
+	switch w := w.(type) {
+	case WriteBallot:
+		m.stocked.Put(w.ID, struct{}{})
+	case WriteLayer:
+		m.past.undo(w.Base)
+	case WriteRevert:
+		m.past.undo(w.To)
+	}
 }
 
 func (m *Machine) send(t Topic, raw []byte) { m.out.Sends = append(m.out.Sends, Send{t, raw}) }

@@ -60,6 +60,7 @@ func (m *Machine) Held() []Held {
 		{"active sets that nothing was decided by", m.sets.Len(), MaxSets},
 		{"electorates", len(m.electorates), maxElectorates},
 		{"ballots that were fetched", m.ballots.Len(), maxFetchedBallots},
+		{"ballots that are remembered as stored", m.stocked.Len(), maxStocked},
 		{"layers with proposals", len(m.proposals), int(m.kept())},
 		{"layers that are agreed on", len(m.agree.of), int(m.kept())},
 		{"seats of hare messages", seats, mostSeats},

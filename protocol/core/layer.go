@@ -114,6 +114,7 @@ func (m *Machine) verdictOf(err error) judgement {
 }
 
 var (
+	errOld   = early("its layer is final, and nothing refers to it")
 	errEvil  = early("its smesher is proved malicious")
 	errTaken = early("a proposal of its smesher is taken already")
 )
@@ -182,6 +183,10 @@ func twoBallots(a, b *types.Ballot) *malfeasance.Proof {
 
 // judgeBallot checks a ballot that was asked for, as another one refers to it.
 func (m *Machine) judgeBallot(q *parked, msg *ballotMessage) judgement {
+	if m.tortoise != nil && msg.b.Layer < m.tortoise.First() && !m.intake.wantedBy(syncer.Name20(syncer.Ballot, msg.id)) {
+		m.stocked.Put(msg.id, struct{}{}) // it is not asked for again
+		return ignored(errOld)
+	}
 	valid, err := mesh.ValidateBallot(m.rules, m, msg.b)
 	switch {
 	case err != nil:

@@ -2,6 +2,7 @@ package core
 
 import (
 	"errors"
+	"time"
 
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/tortoise"
@@ -40,6 +41,8 @@ func (m *Machine) lags(last types.Layer) bool { return last+1+m.cfg.Tortoise.Hdi
 // stored returns the votes of a layer's stored ballots.
 func (m *Machine) stored(l types.Layer) (out []tortoise.Ballot) {
 	for _, b := range get(&m.read, func() ([]*types.Ballot, error) { return m.read.r.LayerBallots(l) }) {
+		id := b.ID()
+		m.stocked.Put(id, struct{}{})
 		data := b.EpochData
 		if data == nil {
 			ref := m.Ballot(b.Reference)
@@ -48,7 +51,7 @@ func (m *Machine) stored(l types.Layer) (out []tortoise.Ballot) {
 			}
 			data = ref.EpochData
 		}
-		if v := m.vote(b.ID(), b, data.Eligibilities); v != nil {
+		if v := m.vote(id, b, data.Eligibilities); v != nil {
 			out = append(out, *v)
 		}
 	}
@@ -74,15 +77,9 @@ func (m *Machine) vote(id types.BallotID, b *types.Ballot, slots uint32) *tortoi
 // tally closes the layers that are over. It begins when we are synced, as then what is older than
 // Hare is believed is certified here.
 func (m *Machine) tally() {
-	if m.tortoise != nil && m.lags(m.tortoise.Last()) {
-		m.tortoise = nil
-	}
 	begins := m.tortoise == nil
-	if m.layer < m.cfg.Schedule.FirstBallotLayer() || begins && !m.synced {
+	if m.layer < m.cfg.Schedule.FirstBallotLayer() || begins && !(m.synced && m.beginTortoise()) {
 		return
-	}
-	if begins {
-		m.beginTortoise()
 	}
 	for m.tortoise.Last()+1 < m.layer {
 		for _, s := range m.tortoise.Tally() {
@@ -105,13 +102,13 @@ func (m *Machine) tally() {
 }
 
 // beginTortoise makes one whose layers are those about which Hare is believed: what is older is as in our
-// history.
-func (m *Machine) beginTortoise() {
-	before := m.cfg.Schedule.FirstBallotLayer() - 1
-	if far := m.cfg.Tortoise.Hdist + 1; m.layer > far {
-		before = max(before, m.layer-far)
+// history. It returns false while that is not read.
+func (m *Machine) beginTortoise() bool {
+	before := m.beginning()
+	if m.past.read < min(before, m.history.Tip().Decision.Layer) {
+		return false
 	}
-	opinion := m.opinionOf(before)
+	opinion := m.empty(&m.past, before+1)
 	m.tortoise = tortoise.New(m.cfg.Tortoise, before, opinion)
 	m.write(WriteOpinion{Record: tortoise.Beginning(before, opinion), Anew: true})
 	for _, d := range m.read.decisions(before+1, int(m.layer-before)) {
@@ -119,32 +116,77 @@ func (m *Machine) beginTortoise() {
 			m.result(d.Layer, d.Block, b.TickHeight)
 		}
 	}
+	return true
 }
 
-// opinionOf returns the opinion that our history is about all layers up to one. It reads all blocks
-// since the beginning: some 50 us for each.
-func (m *Machine) opinionOf(last types.Layer) (h types.Hash32) {
-	l := m.cfg.Schedule.FirstBallotLayer()
-	for more := true; more; {
-		more = false
-		for _, d := range m.read.decisions(l, syncer.MaxCertificates) {
-			if d.Layer > last {
-				break
-			}
-			for ; l < d.Layer; l++ {
-				h = tortoise.Choice{}.After(h)
-			}
-			c := tortoise.Choice{Block: d.Block}
-			if b := m.read.block(d.Block); b != nil {
-				c.Height = b.TickHeight
-			}
-			h, l, more = c.After(h), l+1, true
-		}
+// past is our opinion of the beginning of our history: what a tortoise begins with that has no records.
+type past struct {
+	layer   types.Layer  // of the newest block in it
+	opinion types.Hash32 // of all layers up to that
+	read    types.Layer  // up to here there is no other block
+}
+
+// undo forgets what layers after one had to say.
+func (p *past) undo(to types.Layer) {
+	if to < p.layer {
+		*p = past{}
 	}
-	for ; l <= last; l++ {
+	p.read = min(p.read, to)
+}
+
+// A part of the history is read in one Step: some 100 us for each block, with the certificate that names it, so that a
+// hundred thousand layers take a minute and a half, and others have nine tenths of it.
+const (
+	maxRecall   = syncer.MaxCertificates
+	recallPause = 50 * time.Millisecond
+)
+
+// recall reads on about the history while there is no tortoise, as far as the next one will take it over. It is done before
+// a Step writes anything. What the Step before has written is committed.
+func (m *Machine) recall() {
+	if m.tortoise != nil && m.lags(m.tortoise.Last()) {
+		m.tortoise = nil
+	}
+	p, last := &m.past, min(m.beginning(), m.history.Tip().Decision.Layer)
+	if m.tortoise != nil || p.read >= last {
+		return
+	}
+	ds := m.read.decisions(max(p.layer+1, m.cfg.Schedule.FirstBallotLayer()), maxRecall)
+	for _, d := range ds {
+		if d.Layer > last {
+			p.read = last
+			return
+		}
+		c := tortoise.Choice{Block: d.Block}
+		if b := m.read.block(d.Block); b != nil {
+			c.Height = b.TickHeight
+		}
+		p.opinion, p.layer = c.After(m.empty(p, d.Layer)), d.Layer
+	}
+	if p.read = last; len(ds) == maxRecall {
+		p.read = p.layer
+		m.wakeAt(m.now.Add(recallPause))
+	}
+}
+
+// empty returns the opinion of all layers before one, if those without a block in what was read have none. It takes
+// some 0.2 us for each of those.
+func (m *Machine) empty(p *past, before types.Layer) types.Hash32 {
+	h := p.opinion
+	for l := max(p.layer+1, m.cfg.Schedule.FirstBallotLayer()); l < before; l++ {
 		h = tortoise.Choice{}.After(h)
 	}
 	return h
+}
+
+// beginning returns the last layer that a tortoise takes over from our history which begins now: Hare is believed about
+// those after it.
+func (m *Machine) beginning() types.Layer {
+	before := m.cfg.Schedule.FirstBallotLayer() - 1
+	if far := m.cfg.Tortoise.Hdist + 1; m.layer > far {
+		before = max(before, m.layer-far)
+	}
+	return before
 }
 
 // settled tells of a layer that is final. It may have left the memory already.
@@ -302,12 +344,17 @@ func (m *Machine) unheard() types.Layer {
 	return 0
 }
 
-// voted asks a peer for those ballots of its list that are not known here.
+// maxStocked bounds the ballots that are remembered as stored: more than a list has. They take some 5 MB.
+const maxStocked = 65_536
+
+// voted asks a peer for those ballots of its list that are not known here. A list may be long, and of old ballots or
+// of none that there are: so nothing is read for it. Those that are stored and that the tortoise could not take are
+// remembered since they were written, or read when it began; an old one is seen to be old when it comes.
 func (m *Machine) voted(p Peer, ids []types.BallotID) {
 	until := m.now.Add(2 * m.cfg.Schedule.LayerDuration)
 	for _, id := range ids {
 		n := syncer.Name20(syncer.Ballot, id)
-		if m.tortoise == nil || m.tortoise.Has(id) || m.handled(n) || m.Ballot(id) != nil {
+		if _, stored := m.stocked.Get(id); m.tortoise == nil || stored || m.tortoise.Has(id) || m.handled(n) {
 			continue
 		}
 		if !m.sync.WantFrom(n, p, until) {
