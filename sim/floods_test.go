@@ -139,7 +139,7 @@ func (f *floods) all() map[string]func(from core.Peer) {
 			}
 			name := syncer.Name{Kind: syncer.ActiveSet, ID: set.Hash()}
 			f.have[name] = codec.Encode(set)
-			for range 20 {
+			for range 1_200 {
 				f.hear(from, core.TopicDecision, f.decision(set.Hash()))
 			}
 			delete(f.have, name)

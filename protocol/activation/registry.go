@@ -112,6 +112,14 @@ func (p *published) add(rec *Entry) {
 	}
 }
 
+// Load takes the ATXs of an epoch into memory, and returns how many were read for it.
+func (r *Registry) Load(published types.Epoch) int {
+	if r.epochs[published] != nil {
+		return 0
+	}
+	return len(r.in(published).atxs)
+}
+
 // Has tells whether an ATX published in an epoch is known.
 func (r *Registry) Has(published types.Epoch, id types.ATXID) bool {
 	return r.in(published).atxs[id] != nil
@@ -275,8 +283,14 @@ var (
 	ErrSetEmpty = errors.New("active set is empty")
 )
 
+// MaxMissing is how many ATXs of a list a *Missing error names, as many as one peer
+// is asked for at a time: whoever waits for them comes back for the others.
+const MaxMissing = 512
+
 // Electorate returns the electorate of an epoch that a list of ATXs makes. A
-// *Missing error names the ATXs that are not known yet.
+// *Missing error names ATXs that are not known yet, at most MaxMissing. Of those that
+// the epoch does not have only the first is looked up, as anybody may make a list of a hundred thousand: one that is of
+// another epoch is the first when the others are here.
 func (r *Registry) Electorate(epoch types.Epoch, set types.ActiveSet, v View) (*Electorate, error) {
 	if epoch == 0 || len(set) == 0 {
 		return nil, ErrSetEmpty
@@ -284,21 +298,24 @@ func (r *Registry) Electorate(epoch types.Epoch, set types.ActiveSet, v View) (*
 	p := r.in(epoch - 1)
 	missing := &Missing{}
 	var members []*Entry
-	smeshers := make(map[types.NodeID]bool, len(set))
+	smeshers := make(map[types.NodeID]bool, min(len(set), len(p.by)))
 	for i, id := range set {
 		if i > 0 && bytes.Compare(set[i-1][:], id[:]) >= 0 {
 			return nil, ErrSetOrder
 		}
 		rec := p.atxs[id]
 		if rec == nil {
-			info, err := v.ATX(id)
-			switch {
-			case err != nil:
-				return nil, err
-			case info != nil:
-				return nil, ErrSetEpoch
+			if len(missing.ATXs) == 0 {
+				switch info, err := v.ATX(id); {
+				case err != nil:
+					return nil, err
+				case info != nil:
+					return nil, ErrSetEpoch
+				}
 			}
-			missing.ATXs = append(missing.ATXs, id)
+			if missing.ATXs = append(missing.ATXs, id); len(missing.ATXs) == MaxMissing {
+				return nil, missing
+			}
 			continue
 		}
 		if smeshers[rec.Smesher] {

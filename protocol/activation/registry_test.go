@@ -181,6 +181,45 @@ func TestADeclaredSetIsCheckedMemberByMember(t *testing.T) {
 	}
 }
 
+// Whoever waits for the ATXs that a long set is said to lack comes to its end, or to the one that is of another epoch.
+func TestALongSetIsHadInParts(t *testing.T) {
+	for _, foreign := range []int{-1, 0, MaxMissing + 5, 2*MaxMissing + 7} {
+		var all, known memory
+		var set types.ActiveSet
+		for i := range 2*MaxMissing + 8 {
+			e := entry(1, 1, 1)
+			e.ID, e.Smesher = types.ATXID{byte(i >> 8), byte(i)}, types.NodeID{byte(i >> 8), byte(i)}
+			if i == foreign {
+				e.PublishEpoch = 0
+			}
+			all, set = append(all, e), append(set, e.ID)
+		}
+		if foreign >= 0 { // it is here
+			known = memory{all[foreign]}
+		}
+		r := NewRegistry(clock(), known, nil)
+		var missing *Missing
+		var err error
+		for range 4 {
+			if _, err = r.Electorate(2, set, known); !errors.As(err, &missing) {
+				break
+			}
+			if len(missing.ATXs) > MaxMissing {
+				t.Fatalf("%d are named", len(missing.ATXs))
+			}
+			for _, id := range missing.ATXs {
+				i := int(id[0])<<8 | int(id[1])
+				if known = append(known, all[i]); i != foreign {
+					r.Add(all[i])
+				}
+			}
+		}
+		if foreign < 0 && err != nil || foreign >= 0 && !errors.Is(err, ErrSetEpoch) {
+			t.Errorf("with the %d. of another epoch: %v", foreign, err)
+		}
+	}
+}
+
 func TestTheRegistryHoldsFewEpochs(t *testing.T) {
 	r := registry(entry(1, 1, 10))
 	for e := range types.Epoch(100) {

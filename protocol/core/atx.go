@@ -78,7 +78,7 @@ func (m *Machine) judgeATX(p *parked, msg *atxMessage) judgement {
 	case err != nil:
 		return rejected(err)
 	}
-	if _, wanted := m.wanted.Get(msg.id); !wanted && m.registry.Full(msg.atx.PublishEpoch, msg.atx.SmesherID) {
+	if _, wanted := m.wanted.Get(msg.id); m.read.published(msg.atx.SmesherID) && !wanted && m.registry.Full(msg.atx.PublishEpoch, msg.atx.SmesherID) {
 		return ignored(errTooMany)
 	}
 	if len(m.verifying) >= MaxVerifying || !m.atWork.add(p, 0) {

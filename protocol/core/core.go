@@ -24,6 +24,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"tweedle/protocol/activation"
@@ -93,6 +94,9 @@ type Machine struct {
 	registry *activation.Registry
 	sync     *syncer.Machine
 	intake   intake
+	judged   int // messages that waited, in this Step
+	loads    int // ATXs that were read for lists in it, and epochs
+	missing  int // what of blocks was looked for in vain in it
 	history  *mesh.History
 	agree    agreements
 	tortoise *tortoise.Machine // nil until we are synced
@@ -122,6 +126,7 @@ type Machine struct {
 	wanted   bounded.Map[types.ATXID, struct{}] // ATXs that another ATX refers to
 	refused  bounded.Map[types.ATXID, struct{}] // ATXs that are not to be had again
 	batches  map[Peer]*batch
+	lists    []list
 	rewound  types.Layer // in which an old state was last looked for
 	dispute  Dispute
 	synced   bool
@@ -211,7 +216,7 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 	if now.After(m.now) {
 		m.now = now
 	}
-	m.out = Output{}
+	m.out, m.judged, m.missing, m.loads = Output{}, 0, 0, 0
 	m.read.begin()
 	m.advance()
 	switch in := in.(type) {
@@ -232,6 +237,7 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 		m.answered(in)
 	case Peers:
 		m.sync.SetPeers(in.Connected)
+		m.lists = slices.DeleteFunc(m.lists, func(l list) bool { return !slices.Contains(in.Connected, l.peer) })
 	}
 	m.settle()
 	m.conclude()
@@ -287,6 +293,7 @@ func (m *Machine) advance() {
 	m.stepBeacon()
 	m.prepare()
 	m.agreeOn()
+	m.readLists()
 	for _, p := range m.intake.expire(m.now) {
 		m.giveUp(p, "what it refers to did not come in time")
 	}

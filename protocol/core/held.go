@@ -70,6 +70,7 @@ func (m *Machine) Held() []Held {
 		{"blocks that are voted about", blocks, layers * (limit.MaxBlocks + 2)},
 		{"opinions", opinions, limit.MaxOpinions},
 		{"answers about the history in work", len(m.batches), MaxParked},
+		{"lists of ATXs in work", len(m.lists), maxLists},
 		{"different votes for a beacon", votes, mostVotes},
 		{"smeshers heard about a beacon", voices, mostVoices},
 		{"beacons at hand", len(m.beacons.known), maxBeacons},

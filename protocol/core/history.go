@@ -42,11 +42,16 @@ var (
 	errTwice       = early("its smesher signed two decisions for the layer")
 )
 
+// signable tells whether signatures under decisions of a layer are counted now.
+func (m *Machine) signable(l types.Layer) bool {
+	newest := m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew()))
+	return l <= newest && l+hare.MaxOpenLayers >= newest && l >= m.cfg.Schedule.FirstBallotLayer()
+}
+
 // judgeDecision counts a signature under a decision.
 func (m *Machine) judgeDecision(from Peer, msg *decisionMessage) judgement {
 	d := &msg.m.Decision
-	newest := m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew()))
-	if d.Layer > newest || d.Layer+hare.MaxOpenLayers < newest || d.Layer < m.cfg.Schedule.FirstBallotLayer() {
+	if !m.signable(d.Layer) {
 		return ignored(errTime)
 	}
 	el, err := m.Electorate(m.cfg.Schedule.EpochOf(d.Layer), d.Electorate)
@@ -162,9 +167,10 @@ func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
 // content returns what a block does, and what of it is not here.
 func (m *Machine) content(b *types.Block) (vm.Block, []syncer.Name) {
 	content := vm.Block{Layer: b.Layer}
-	names := m.txsMissing(b.Txs)
-	shares, more := m.rewards(b)
+	names := m.txsMissing(b.Txs, max(maxMissing-m.missing, 1))
+	shares, more := m.rewards(b, max(maxMissing-m.missing-len(names), 1))
 	if names = append(names, more...); len(names) > 0 {
+		m.missing += len(names)
 		return content, names
 	}
 	for _, id := range b.Txs {

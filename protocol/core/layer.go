@@ -145,7 +145,7 @@ func (m *Machine) judgeProposal(q *parked, msg *proposalMessage) judgement {
 	if err := m.heed(b, valid.Claim.Beacon); err != nil {
 		return ignored(err)
 	}
-	if names := m.txsMissing(p.Txs); len(names) > 0 {
+	if names := m.txsMissing(p.Txs, maxMissing); len(names) > 0 {
 		return missing(names...)
 	}
 	j, _ := m.count(msg.ballot, b, valid.Share.Slots)
@@ -496,17 +496,19 @@ func (m *Machine) build(layer types.Layer, ps []proposal) (*types.Block, vm.Bloc
 	}
 	block := mesh.BuildBlock(layer, shares, ids)
 	content.Txs = content.Txs[:len(block.Txs)]
-	content.Rewards, _ = m.rewards(block)
+	content.Rewards, _ = m.rewards(block, len(block.Rewards))
 	return block, content
 }
 
-// rewards returns whom a block pays, and which of their ATXs are missing.
-func (m *Machine) rewards(b *types.Block) (shares []vm.Share, names []syncer.Name) {
+// rewards returns whom a block pays, and which of their ATXs are missing, of those at most so many.
+func (m *Machine) rewards(b *types.Block, limit int) (shares []vm.Share, names []syncer.Name) {
 	for _, r := range b.Rewards {
 		e := m.read.entry(r.ATX)
 		if e == nil {
 			m.want(r.ATX)
-			names = append(names, syncer.Name{Kind: syncer.ATX, ID: r.ATX})
+			if names = append(names, syncer.Name{Kind: syncer.ATX, ID: r.ATX}); len(names) >= limit {
+				break
+			}
 			continue
 		}
 		shares = append(shares, vm.Share{ATX: r.ATX, Coinbase: e.Coinbase, Num: r.Num, Den: r.Den})

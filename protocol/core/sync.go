@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"tweedle/protocol/hare"
@@ -117,20 +118,67 @@ func (m *Machine) listed(p Peer, asked syncer.Epochs, got EpochsAnswer) {
 			m.sync.WantFrom(n, p, until)
 		}
 	}
-	for i, ids := range got.ATXs {
-		e := asked.From + types.Epoch(i)
-		for _, id := range ids {
-			if _, refused := m.refused.Get(id); refused || m.registry.Has(e, id) || m.handled(syncer.Name{Kind: syncer.ATX, ID: id}) {
-				continue
-			}
-			if !m.sync.WantFrom(syncer.Name{Kind: syncer.ATX, ID: id}, p, until) {
-				return
-			}
-		}
+	if len(m.lists) < maxLists { // else the next one has it, too
+		m.lists = append(m.lists, list{p, asked.From, got.ATXs, until})
 	}
+	m.readLists()
 	if rest := restOf(asked, got); rest != asked {
 		m.sync.More(p, rest)
 	}
+}
+
+// list is what of a peer's list of ATXs was not compared yet with those that are known here.
+type list struct {
+	peer  Peer
+	from  types.Epoch
+	atxs  [][]types.ATXID // of the epochs since
+	until time.Time
+}
+
+// maxLists bounds the lists that are compared at a time, one of each peer: 1.6 MB each.
+const maxLists = 8
+
+// maxLoads is how many ATXs are read in one Step to compare lists with them, and an epoch that goes beyond: some 10 us for each.
+// A list may be of a thousand epochs, and the registry holds few.
+const maxLoads = 1024
+
+// readLists asks the peers that gave lists for the ATXs that are not known here.
+func (m *Machine) readLists() {
+	for len(m.lists) > 0 {
+		l := &m.lists[0]
+		for ; len(l.atxs) > 0; l.from, l.atxs = l.from+1, l.atxs[1:] {
+			if m.loads >= maxLoads {
+				m.wakeAt(m.now.Add(time.Millisecond))
+				return
+			}
+			if len(l.atxs[0]) == 0 {
+				continue
+			}
+			if m.loads += 1 + m.registry.Load(l.from); !m.lacks(l) {
+				break
+			}
+		}
+		m.lists = m.lists[1:]
+	}
+}
+
+// lacks asks for the ATXs of the first epoch of a list; false if no more may be asked for.
+func (m *Machine) lacks(l *list) bool {
+	for _, id := range l.atxs[0] {
+		n := syncer.Name{Kind: syncer.ATX, ID: id}
+		if _, refused := m.refused.Get(id); refused || m.registry.Has(l.from, id) || m.handled(n) {
+			continue
+		}
+		if !m.sync.WantFrom(n, l.peer, l.until) {
+			return false
+		}
+	}
+	return true
+}
+
+// busy tells whether what a peer answered about the history is in work.
+func (m *Machine) busy(p Peer) bool {
+	return m.batches[p] != nil || slices.ContainsFunc(m.lists, func(l list) bool { return l.peer == p })
 }
 
 // restOf returns what a list did not come to; what was asked for, if it was all,
@@ -172,12 +220,20 @@ func (m *Machine) refuse(n syncer.Name) {
 // certified: gossip does not come twice.
 func (m *Machine) signed(p Peer, open []types.Certificate) {
 	for i := range open {
+		d := &open[i].Decision
+		if !m.signable(d.Layer) {
+			continue
+		}
+		_, err := m.Electorate(m.cfg.Schedule.EpochOf(d.Layer), d.Electorate)
 		for _, s := range open[i].Signatures {
 			if before, ok := m.certify.Signed(open[i].Decision.Layer, s.Smesher); ok && before.Decision == open[i].Decision {
 				continue
 			}
 			msg := types.CertifyMessage{Decision: open[i].Decision, By: s}
 			m.take(&parked{from: p, msg: &decisionMessage{msg, codec.Encode(&msg)}})
+			if err != nil {
+				break // that asks for what is missing; the others come with a later answer
+			}
 		}
 	}
 }
@@ -325,7 +381,7 @@ func (m *Machine) ask() {
 	tip := m.history.Tip().Decision.Layer
 	first := m.cfg.Schedule.FirstBallotLayer()
 	v := syncer.View{
-		Tip: max(tip-min(tip, maxBehind), first-1), Epoch: m.epoch(), Synced: m.synced, Busy: func(p Peer) bool { return m.batches[p] != nil },
+		Tip: max(tip-min(tip, maxBehind), first-1), Epoch: m.epoch(), Synced: m.synced, Busy: m.busy,
 		Ballots: m.unheard(), From: max(min(m.cfg.Schedule.EpochOf(tip), m.epoch()), 2) - 1,
 	}
 	for range 4 { // what nobody has ends messages, which may ask for something else

@@ -116,11 +116,19 @@ func (m *Machine) tx(id types.TransactionID) (vm.Tx, bool) {
 	return tx, err == nil
 }
 
-// txsMissing names those transactions that are nowhere.
-func (m *Machine) txsMissing(ids []types.TransactionID) (names []syncer.Name) {
+// maxMissing is how many things of a proposal, or of all blocks in one Step, are looked for in vain, and one more for each
+// block: some 20 us each. Anybody can make a block of a hundred thousand that are nowhere. Whoever waits for the first comes
+// back for the others.
+const maxMissing = 1024
+
+// txsMissing names those transactions that are nowhere, at most so many.
+func (m *Machine) txsMissing(ids []types.TransactionID, limit int) (names []syncer.Name) {
 	for _, id := range ids {
-		if _, ok := m.tx(id); !ok {
-			names = append(names, syncer.Name{Kind: syncer.Transaction, ID: id})
+		if _, ok := m.tx(id); ok {
+			continue
+		}
+		if names = append(names, syncer.Name{Kind: syncer.Transaction, ID: id}); len(names) >= limit {
+			break
 		}
 	}
 	return names

@@ -291,12 +291,17 @@ func (m *Machine) countLater(from Peer, id types.BallotID, b *types.Ballot, name
 	m.park(p, names)
 }
 
+// maxUnknown is how many blocks that a ballot votes for are asked for at a time: it may name thousands that are nowhere.
+const maxUnknown = 128
+
 // supply gives the tortoise what it needs for a ballot, as far as it is here, and returns what is not.
 func (m *Machine) supply(v *tortoise.Ballot, u *tortoise.Unknown) (names []syncer.Name, err error) {
 	for _, id := range u.Blocks {
 		b := m.read.block(id)
 		if b == nil {
-			names = append(names, syncer.Name20(syncer.Block, id))
+			if names = append(names, syncer.Name20(syncer.Block, id)); len(names) == maxUnknown {
+				break
+			}
 			continue
 		}
 		for _, s := range v.Votes.Support {
