@@ -31,8 +31,7 @@ func (s *unknownReferences) layer(n *node, l types.Layer) {
 		key := n.stranger(fmt.Sprint(s.sent))
 		p := &types.Proposal{Ballot: types.Ballot{Layer: l, ATX: types.ATXID(types.Sum([]byte(n.peer), []byte{byte(i), byte(s.sent), byte(l)})), Smesher: key.NodeID()}}
 		signProposal(key, p)
-		m := &types.CertifyMessage{Decision: types.Decision{Layer: max(l, n.w.cfg.Schedule.FirstBallotLayer()), Electorate: types.Sum([]byte{byte(i)}, []byte(n.peer))}}
-		m.By = types.CertifySignature{Smesher: key.NodeID(), Signature: key.Sign(signing.Certify, codec.Encode(&m.Decision))}
+		m := core.Seal(key, types.ATXID{}, types.Decision{Layer: max(l, n.w.cfg.Schedule.FirstBallotLayer()), Electorate: types.Sum([]byte{byte(i)}, []byte(n.peer))})
 		proposal, decision := codec.Encode(p), codec.Encode(m)
 		for _, o := range n.links {
 			n.push(o, core.TopicProposal, proposal)
@@ -79,7 +78,7 @@ func (*lyingPeer) serves(n, _ *node, a syncer.Ask) ([]byte, time.Duration, bool)
 	}
 	key := n.stranger("liar")
 	c := types.Certificate{Decision: types.Decision{Layer: a.Layers.From + 1, Electorate: types.Hash32{1}, Parent: n.store.tip().decision.StateRoot, StateRoot: types.Hash32{9}}}
-	c.Signatures = []types.CertifySignature{{Smesher: key.NodeID(), Signature: key.Sign(signing.Certify, codec.Encode(&c.Decision))}}
+	c.Signatures = []types.CertifySignature{core.Seal(key, types.ATXID{}, c.Decision).By}
 	return codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{c}}), 0, true
 }
 

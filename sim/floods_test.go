@@ -79,9 +79,7 @@ func (f *floods) proposal(txs int) []byte {
 
 func (f *floods) decision(electorate types.Hash32) []byte {
 	key := cheapKey(f.id())
-	m := &types.CertifyMessage{Decision: types.Decision{Layer: f.layer(), Electorate: electorate}}
-	m.By = types.CertifySignature{Smesher: key.NodeID(), Signature: key.Sign(signing.Certify, codec.Encode(&m.Decision))}
-	return codec.Encode(m)
+	return codec.Encode(core.Seal(key, types.ATXID{}, types.Decision{Layer: f.layer(), Electorate: electorate}))
 }
 
 // atx is signed, and rests on a PoET proof and builds on an ATX.
@@ -208,9 +206,7 @@ func (f *floods) lies(a syncer.Ask) any {
 	for i := range syncer.MaxCertificates {
 		d := types.Decision{Layer: a.Layers.From + types.Layer(i), Electorate: f.id(), Parent: f.id(), StateRoot: f.id()}
 		key := cheapKey(f.id())
-		answer.Certs = append(answer.Certs, types.Certificate{Decision: d, Signatures: []types.CertifySignature{
-			{Smesher: key.NodeID(), Signature: key.Sign(signing.Certify, codec.Encode(&d))},
-		}})
+		answer.Certs = append(answer.Certs, types.Certificate{Decision: d, Signatures: []types.CertifySignature{core.Seal(key, types.ATXID{}, d).By}})
 	}
 	return &answer
 }

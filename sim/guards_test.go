@@ -74,15 +74,13 @@ func atxsOf(e types.Epoch, nodes ...*node) types.ActiveSet {
 // empty is a decision for a block that does nothing to the state.
 func empty(l types.Layer, on types.Decision, set types.ActiveSet) (types.Decision, *types.Block) {
 	b := &types.Block{Layer: l}
-	return types.Decision{Layer: l, Electorate: set.Hash(), Parent: on.StateRoot, Block: b.ID(), StateRoot: on.StateRoot}, b
+	return types.Decision{Layer: l, Electorate: set.Hash(), Beacon: on.Beacon, Parent: on.StateRoot, Block: b.ID(), StateRoot: on.StateRoot}, b
 }
 
 func signed(d types.Decision, nodes ...*node) types.Certificate {
 	c := types.Certificate{Decision: d}
 	for _, n := range nodes {
-		c.Signatures = append(c.Signatures, types.CertifySignature{
-			ATX: n.made[n.w.cfg.Schedule.EpochOf(d.Layer)-1], Smesher: n.key.NodeID(), Signature: n.key.Sign(signing.Certify, codec.Encode(&d)),
-		})
+		c.Signatures = append(c.Signatures, core.Seal(n.key, n.made[n.w.cfg.Schedule.EpochOf(d.Layer)-1], d).By)
 	}
 	slices.SortFunc(c.Signatures, func(a, b types.CertifySignature) int { return bytes.Compare(a.Smesher[:], b.Smesher[:]) })
 	return c

@@ -158,8 +158,8 @@ func TestACertificateOfNobodyUnsettlesNothingAndCosts(t *testing.T) {
 	n := w.nodes[0]
 	tip := n.m.Snapshot().Tip
 	stranger := w.key("stranger")
-	c := types.Certificate{Decision: types.Decision{Layer: tip.Layer + 1, Electorate: tip.Electorate, Parent: tip.StateRoot, StateRoot: types.Hash32{1}}}
-	c.Signatures = []types.CertifySignature{{Smesher: stranger.NodeID(), Signature: stranger.Sign(signing.Certify, codec.Encode(&c.Decision))}}
+	c := types.Certificate{Decision: types.Decision{Layer: tip.Layer + 1, Electorate: tip.Electorate, Beacon: tip.Beacon, Parent: tip.StateRoot, StateRoot: types.Hash32{1}}}
+	c.Signatures = []types.CertifySignature{core.Seal(stranger, types.ATXID{}, c.Decision).By}
 	ask, found := syncer.Ask{}, false
 	for range 40 {
 		w.now = w.now.Add(w.cfg.Schedule.LayerDuration / 4)

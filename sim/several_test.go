@@ -67,7 +67,7 @@ func TestAnIdentityThatRunsElsewhereDoesNotStopTheOther(t *testing.T) {
 	l := w.cfg.Schedule.First(3)
 	decision := func(block byte) types.CertifyMessage {
 		d := types.Decision{Layer: l, Block: types.BlockID{block}}
-		return types.CertifyMessage{Decision: d, By: types.CertifySignature{Smesher: twice.NodeID(), Signature: twice.Sign(signing.Certify, codec.Encode(&d))}}
+		return *core.Seal(twice, types.ATXID{}, d)
 	}
 	proof := codec.Encode(malfeasance.FromDecisions(decision(1), decision(2)))
 	owned := false
@@ -109,8 +109,8 @@ func TestWhatIsSeenOfAnIdentityNamesIt(t *testing.T) {
 	tip := n.store.tip().decision
 	for _, s := range append(slices.Clone(n.smeshers), w.nodes[1].smeshers...) {
 		id := s.identity()
-		d := types.Decision{Layer: l, Electorate: tip.Electorate, Parent: tip.StateRoot, Block: types.BlockID{1}}
-		m := &types.CertifyMessage{Decision: d, By: types.CertifySignature{ATX: s.made[2], Smesher: id.NodeID(), Signature: id.Sign(signing.Certify, codec.Encode(&d))}}
+		d := types.Decision{Layer: l, Electorate: tip.Electorate, Beacon: tip.Beacon, Parent: tip.StateRoot, Block: types.BlockID{1}}
+		m := core.Seal(id, s.made[2], d)
 		out := n.hearRaw(t, "n01", core.TopicDecision, codec.Encode(m))
 		if len(out.Verdicts) != 1 || out.Verdicts[0].Class != core.Accept {
 			t.Fatalf("%+v", out.Verdicts)

@@ -145,7 +145,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 			Schedule: cfg.Schedule, Eligibility: cfg.Eligibility, TxsPerProposal: cfg.TxsPerProposal,
 		},
 		sync:      syncer.New(syncer.Config{Layer: cfg.Schedule.LayerDuration}),
-		certify:   hare.NewCertifier(cfg.Schedule.FirstBallotLayer()),
+		certify:   hare.NewCertifier(cfg.Hare, cfg.Schedule.FirstBallotLayer()),
 		beacons:   beacons{known: make(map[types.Epoch]*types.Beacon)},
 		firsts:    make(map[types.Epoch]types.Decision),
 		sets:      bounded.New[types.Hash32, types.ActiveSet](MaxSets),

@@ -62,9 +62,7 @@ func aHareMessage(s *signing.Signer) *hare.Message {
 }
 
 func aDecision(s *signing.Signer, block byte) *types.CertifyMessage {
-	m := &types.CertifyMessage{Decision: types.Decision{Layer: 9, Block: types.BlockID{block}}}
-	m.By = types.CertifySignature{Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(&m.Decision))}
-	return m
+	return Seal(s, types.ATXID{}, types.Decision{Layer: 9, Block: types.BlockID{block}})
 }
 
 // messages has a well formed one of each topic.
@@ -87,7 +85,7 @@ func TestOnlyWhatIsSignedPassesTheCheck(t *testing.T) {
 			continue // nobody signs it
 		}
 		for i := range raw {
-			if by := len(raw) - 64 - 32 - 32; topic == TopicDecision && i >= by && i < by+32 {
+			if by := len(raw) - 64 - 80 - 32 - 32; topic == TopicDecision && i >= by && i < by+32 {
 				continue // which ATX gives the weight is not signed: the electorate says it
 			}
 			if by := len(raw) - 64; topic == TopicHare && i >= by-80 && i < by {
@@ -196,16 +194,17 @@ func TestAnAnswerIsWhatWasAskedFor(t *testing.T) {
 	forged := *a
 	forged.Signature[0] ^= 1
 	cert := func(l types.Layer, parent, root byte, signed bool) types.Certificate {
-		m := types.CertifyMessage{Decision: types.Decision{Layer: l, Parent: types.Hash32{parent}, StateRoot: types.Hash32{root}}}
-		c := types.Certificate{Decision: m.Decision}
+		c := types.Certificate{Decision: types.Decision{Layer: l, Parent: types.Hash32{parent}, StateRoot: types.Hash32{root}}}
 		if signed {
-			c.Signatures = []types.CertifySignature{{Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(&m.Decision))}}
+			c.Signatures = []types.CertifySignature{Seal(s, types.ATXID{}, c.Decision).By}
 		}
 		return c
 	}
 	layers := syncer.Ask{Layers: &syncer.Layers{From: 8}}
 	lie := cert(9, 1, 2, true)
 	lie.Decision.Block[0] ^= 1
+	unseated := cert(9, 1, 2, true)
+	unseated.Signatures[0].Proof[40] ^= 1
 	for name, tc := range map[string]struct {
 		ask  syncer.Ask
 		raw  []byte
@@ -223,6 +222,7 @@ func TestAnAnswerIsWhatWasAskedFor(t *testing.T) {
 		"layers twice":           {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert(8, 0, 1, true), cert(8, 0, 1, true)}}), false},
 		"older than asked":       {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{cert(7, 0, 1, true)}}), false},
 		"a signature of nothing": {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{lie}}), false},
+		"a seat of nobody":       {layers, codec.Encode(&LayersAnswer{Certs: []types.Certificate{unseated}}), false},
 		"and among open ones":    {layers, codec.Encode(&LayersAnswer{Open: []types.Certificate{lie}}), false},
 	} {
 		if _, err := CheckAnswer(crypto(), tc.ask, tc.raw); (err == nil) != tc.good {

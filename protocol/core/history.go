@@ -23,11 +23,12 @@ type Dispute struct {
 	Reason string
 }
 
-// VerifySignatures tells whether all signatures of a certificate are valid.
+// VerifySignatures tells whether all signatures of a certificate, and the random values
+// that seat their smeshers, are valid.
 func VerifySignatures(c Crypto, cert *types.Certificate) bool {
-	signed := codec.Encode(&cert.Decision)
+	signed, input := codec.Encode(&cert.Decision), hare.CertifyInput(&cert.Decision)
 	for _, s := range cert.Signatures {
-		if !c.Verify(signing.Certify, s.Smesher, signed, s.Signature) {
+		if !c.Verify(signing.Certify, s.Smesher, signed, s.Signature) || !c.VerifyVRF(s.Smesher, input, s.Proof) {
 			return false
 		}
 	}
@@ -37,7 +38,7 @@ func VerifySignatures(c Crypto, cert *types.Certificate) bool {
 var (
 	errTime        = early("decision of another time")
 	errImplausible = early("its electorate holds less than two thirds of the weight that is known here")
-	errPowerless   = errors.New("decision is signed by somebody without weight in the electorate that it names")
+	errBeacon      = early("decision names another beacon than this node knows for its epoch")
 	errState       = early("executing its block gives another state than was signed")
 	errTwice       = early("its smesher signed two decisions for the layer")
 )
@@ -58,14 +59,17 @@ func (m *Machine) judgeDecision(from Peer, msg *decisionMessage) judgement {
 	if err != nil {
 		return m.verdictOf(err)
 	}
-	weight, ok := el.Weight(msg.m.By.ATX, msg.m.By.Smesher)
+	seats, err := m.cfg.Hare.CertifySeats(&msg.m.By, el)
 	switch {
-	case !ok:
-		return rejected(errPowerless)
+	case err != nil:
+		return rejected(err)
 	case !m.registry.Plausible(el):
 		return ignored(errImplausible)
 	}
-	cert, err := m.certify.Add(msg.m, weight, el.Total())
+	if beacon, known := m.Beacon(el.Epoch); !known || beacon != d.Beacon {
+		return ignored(errBeacon)
+	}
+	cert, err := m.certify.Add(msg.m, seats)
 	switch {
 	case errors.Is(err, hare.ErrEquivocation):
 		before, _ := m.certify.Signed(d.Layer, msg.m.By.Smesher)
@@ -76,7 +80,7 @@ func (m *Machine) judgeDecision(from Peer, msg *decisionMessage) judgement {
 	}
 	if cert != nil {
 		m.take(&parked{from: from, msg: &certMessage{cert: *cert}})
-	} else if s := m.certify.Support(d.Layer); len(s) > 0 && s[0].Weight >= el.Total()/3 && m.history.Draft(s[0].Decision) == nil {
+	} else if s := m.certify.Support(d.Layer); len(s) > 0 && m.weighty(s[0]) && m.history.Draft(s[0].Decision) == nil {
 		m.seek(s[0].Decision)
 	}
 	return accepted()
@@ -91,6 +95,9 @@ func (m *Machine) certElectorate(d *types.Decision) (el hare.Electorate, j judge
 	}
 	if !m.registry.Plausible(got) {
 		return nil, ignored(errImplausible), false
+	}
+	if beacon, known := m.Beacon(got.Epoch); known && beacon != d.Beacon {
+		return nil, ignored(errBeacon), false
 	}
 	return got, judgement{}, true
 }
@@ -114,7 +121,7 @@ func (m *Machine) judgeCert(msg *certMessage) judgement {
 		return j
 	}
 	if !msg.implied {
-		if err := hare.VerifyCertificate(&msg.cert, el, func(types.CertifySignature) bool { return true }); err != nil {
+		if err := m.cfg.Hare.Certifies(&msg.cert, el); err != nil {
 			return rejected(err)
 		}
 	}

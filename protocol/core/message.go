@@ -59,7 +59,7 @@ func Topics() (out []Topic) {
 func (t Topic) String() string { return topics[int(t)%len(topics)].words }
 
 // Name returns what gossip calls a topic.
-func (t Topic) Name() string { return "tweedle/" + topics[t].name + "/3" }
+func (t Topic) Name() string { return "tweedle/" + topics[t].name + "/4" }
 
 // MaxSize returns the largest message of a topic, in bytes: 0 of one that there is not.
 func (t Topic) MaxSize() int {
@@ -184,7 +184,7 @@ func Check(c Crypto, t Topic, raw []byte) (Message, error) {
 		if codec.Decode(raw, &m) != nil {
 			return nil, refuse(ErrMalformed)
 		}
-		if !c.Verify(signing.Certify, m.By.Smesher, codec.Encode(&m.Decision), m.By.Signature) {
+		if !VerifySignatures(c, &types.Certificate{Decision: m.Decision, Signatures: []types.CertifySignature{m.By}}) {
 			return nil, refuse(errSignature)
 		}
 		return &decisionMessage{m, raw}, nil

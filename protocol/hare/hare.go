@@ -2,15 +2,14 @@
 // collects their signatures under what they made of it.
 //
 // Session is the published protocol, reference/protocol.md A8, as a passive machine,
-// with committees drawn by random values (Message), and Committee and Tally are its
+// with committees drawn by random values (Message), and Committee and Certifier are its
 // certificates (A9); docs/decisions/0010-hare.md says where they differ and what they
-// withstand. The core does not use the certificates yet: provisionally
-// (docs/decisions/0003-provisional-rules.md) one needs more than two thirds of the weight
-// of all smeshers of the epoch (Certifier).
+// withstand.
 //
 // It promises: nothing here has a clock; the same inputs give the same
 // outputs; all that is held is bounded; a certificate exists for at most one decision of a
-// layer unless a third of the weight signs twice. It leaves to the caller the validity of
+// layer unless a third of the weight signs twice, or the luck of the draw gives liars half of
+// a committee. It leaves to the caller the validity of
 // proposals, the checking of signatures and seats before what they are under is counted,
 // and to make durable what it signs before it sends.
 package hare
@@ -42,9 +41,10 @@ var (
 	ErrOldLayer     = errors.New("layer is too old")
 )
 
-// Certifier collects signatures under decisions until one of a layer has more
-// than two thirds of the weight.
+// Certifier collects the signatures of committees under decisions until one of a layer
+// has more than half of the seats.
 type Certifier struct {
+	p      Params
 	layers map[types.Layer]*tally
 	oldest types.Layer // layers below are forgotten
 }
@@ -63,20 +63,20 @@ type signed struct {
 
 type support struct {
 	decision   types.Decision
-	weight     uint64
+	seats      uint32
 	signatures []types.CertifySignature
 }
 
 // NewCertifier returns a certifier of the layers from oldest on.
-func NewCertifier(oldest types.Layer) *Certifier {
-	return &Certifier{layers: make(map[types.Layer]*tally), oldest: oldest}
+func NewCertifier(p Params, oldest types.Layer) *Certifier {
+	return &Certifier{p: p, layers: make(map[types.Layer]*tally), oldest: oldest}
 }
 
-// Add counts a signature, which the caller has verified, with the weight of
-// its smesher of the epoch's total. It returns the certificate when this
-// signature completes it, once. ErrEquivocation comes once for a smesher and
-// layer: two decisions prove it, more would only be a flood.
-func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Certificate, error) {
+// Add counts a signature, which the caller has verified, for the seats of its smesher
+// (Committee.Seats). It returns the certificate when this signature completes it, once.
+// ErrEquivocation comes once for a smesher and layer: two decisions prove it, more would
+// only be a flood.
+func (c *Certifier) Add(m types.CertifyMessage, seats uint32) (*types.Certificate, error) {
 	layer := m.Decision.Layer
 	if layer < c.oldest {
 		return nil, ErrOldLayer
@@ -97,15 +97,18 @@ func (c *Certifier) Add(m types.CertifyMessage, weight, total uint64) (*types.Ce
 		t.caught[m.By.Smesher] = true
 		return nil, ErrEquivocation
 	}
+	if len(t.signed) >= types.MaxCertificateSignatures {
+		return nil, ErrFull
+	}
 	s := t.decisions[m.Decision]
 	if s == nil {
 		s = &support{decision: m.Decision}
 		t.decisions[m.Decision] = s
 	}
 	t.signed[m.By.Smesher] = signed{s, len(s.signatures)}
-	s.weight += weight
+	s.seats += seats
 	s.signatures = append(s.signatures, m.By)
-	if t.done || !Enough(s.weight, total) {
+	if t.done || s.seats < c.p.threshold() {
 		return nil, nil
 	}
 	t.done = true
@@ -128,10 +131,10 @@ func (c *Certifier) Signed(layer types.Layer, smesher types.NodeID) (types.Certi
 	return types.CertifyMessage{Decision: first.under.decision, By: first.under.signatures[first.at]}, true
 }
 
-// Support is how much weight has signed a decision.
+// Support is how many seats have signed a decision.
 type Support struct {
 	Decision types.Decision
-	Weight   uint64
+	Seats    uint32
 }
 
 // Support returns the decisions of a layer that were signed, the heaviest
@@ -143,11 +146,11 @@ func (c *Certifier) Support(layer types.Layer) []Support {
 	}
 	var out []Support
 	for d, s := range t.decisions {
-		out = append(out, Support{d, s.weight})
+		out = append(out, Support{d, s.seats})
 	}
 	slices.SortFunc(out, func(a, b Support) int {
-		if a.Weight != b.Weight {
-			return cmp.Compare(b.Weight, a.Weight)
+		if a.Seats != b.Seats {
+			return cmp.Compare(b.Seats, a.Seats)
 		}
 		return bytes.Compare(codec.Encode(&a.Decision), codec.Encode(&b.Decision))
 	})
@@ -186,52 +189,4 @@ func certificate(d types.Decision, signatures []types.CertifySignature) *types.C
 		return slices.Compare(a.Smesher[:], b.Smesher[:])
 	})
 	return &types.Certificate{Decision: d, Signatures: sorted}
-}
-
-// Enough tells whether weight is more than two thirds of total.
-func Enough(weight, total uint64) bool {
-	// weight > total*2/3 without overflow: total - weight < weight/2, rounded up.
-	return weight <= total && total-weight < weight-weight/2 || weight > total
-}
-
-// Reasons why a certificate is not valid.
-var (
-	ErrSigners   = errors.New("certificate's signers are not in strictly ascending order")
-	ErrStranger  = errors.New("certificate is signed by somebody without weight in its epoch")
-	ErrSignature = errors.New("certificate has a wrong signature")
-	ErrWeight    = errors.New("certificate has not more than two thirds of the weight")
-)
-
-// Electorate tells who may sign in the epoch of a certificate.
-type Electorate interface {
-	// Weight returns the weight that an ATX gives to its smesher in the
-	// epoch, false when it gives none.
-	Weight(atx types.ATXID, smesher types.NodeID) (uint64, bool)
-	// Total returns the weight of all.
-	Total() uint64
-}
-
-// VerifyCertificate checks a certificate against the smeshers of its epoch.
-// verify tells whether a signature under the decision is valid.
-func VerifyCertificate(c *types.Certificate, e Electorate, verify func(types.CertifySignature) bool) error {
-	var sum uint64
-	for i, s := range c.Signatures {
-		if i > 0 && slices.Compare(c.Signatures[i-1].Smesher[:], s.Smesher[:]) >= 0 {
-			return ErrSigners
-		}
-		w, ok := e.Weight(s.ATX, s.Smesher)
-		if !ok {
-			return ErrStranger
-		}
-		sum += w
-	}
-	if !Enough(sum, e.Total()) {
-		return ErrWeight
-	}
-	for _, s := range c.Signatures {
-		if !verify(s) {
-			return ErrSignature
-		}
-	}
-	return nil
 }

@@ -157,76 +157,63 @@ func (e everybody) Weight(atx types.ATXID, _ types.NodeID) (uint64, bool) {
 }
 func (e everybody) Total() uint64 { return e.total }
 
-func TestACertificateNeedsMostOfACommittee(t *testing.T) {
-	p := Params{Certifiers: 40}
-	d := types.Decision{Layer: 7, Electorate: types.Hash32{1}, Parent: types.Hash32{2}, Block: types.BlockID{3}}
-	verifier := signing.NewVerifier(network)
-	c := Committee{
-		Params: p, Layer: 7, Beacon: types.Beacon{9}, Electorate: everybody{100, 1000},
-		Signed: func(s types.CertifySignature) bool {
-			return verifier.Verify(signing.Certify, s.Smesher, codec.Encode(&d), s.Signature)
-		},
-		Proved: signing.VerifyVRF,
-	}
-	seal := func(name string) Seal {
+func TestACertificateNeedsMostOfACommitteeAndComesOnce(t *testing.T) {
+	p := Params{Committee: 40}
+	d := types.Decision{Layer: 7, Electorate: types.Hash32{1}, Beacon: types.Beacon{9}, Parent: types.Hash32{2}, Block: types.BlockID{3}}
+	all := everybody{100, 1000}
+	sealed := func(name string, d types.Decision) types.CertifyMessage {
 		s := signer(name)
-		return Seal{
-			types.CertifySignature{ATX: types.ATXID{1}, Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(&d))},
-			s.VRF(eligibility.CommitteeMessage(types.Beacon{9}, 7, CertifyRound)),
-		}
+		return types.CertifyMessage{Decision: d, By: types.CertifySignature{ATX: types.ATXID{1}, Smesher: s.NodeID(), Proof: s.VRF(CertifyInput(&d))}}
 	}
-	tally, sum := NewTally(p), uint32(0)
-	var cert *Sealed
+	c, sum := NewCertifier(p, 0), uint32(0)
+	var cert *types.Certificate
 	for i := 0; cert == nil; i++ {
-		one := Sealed{d, []Seal{seal(fmt.Sprint(i))}}
-		if err := c.Verify(&one, false); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Verify(&one, true); !errors.Is(err, ErrFew) {
-			t.Fatalf("one seal is enough: %v", err)
-		}
-		seats, err := c.Seats(&one.Seals[0])
+		m := sealed(fmt.Sprint(i), d)
+		seats, err := p.CertifySeats(&m.By, all)
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := p.Certifies(&types.Certificate{Decision: d, Signatures: []types.CertifySignature{m.By}}, all); !errors.Is(err, ErrFew) {
+			t.Fatalf("one signature is enough: %v", err)
+		}
 		sum += seats
-		if cert, err = tally.Add(d, one.Seals[0], seats); err != nil || (cert != nil) != (sum > 20) {
+		if cert, err = c.Add(m, seats); err != nil || (cert != nil) != (sum > 20) {
 			t.Fatalf("certificate %v after %d seats: %v", cert, sum, err)
 		}
 	}
-	first := cert.Seals[0]
-	if _, err := tally.Add(d, first, 3); !errors.Is(err, ErrKnown) {
-		t.Errorf("a seal twice: %v", err)
-	}
-	other := d
-	other.Block[0]++
-	if _, err := tally.Add(other, first, 3); !errors.Is(err, ErrEquivocation) {
-		t.Errorf("a seal under another decision: %v", err)
-	}
-	if m, ok := tally.Signed(first.Smesher); !ok || m.Decision != d || m.By != first.CertifySignature {
-		t.Error("what was sealed first is not there")
-	}
-	var got Sealed
-	if err := codec.Decode(codec.Encode(cert), &got); err != nil {
+	if err := p.Certifies(cert, all); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Verify(&got, true); err != nil {
-		t.Fatal(err)
+	if more, err := c.Add(sealed("one more", d), 3); more != nil || err != nil {
+		t.Errorf("a second certificate: %v %v", more, err)
+	}
+	first := sealed("0", d)
+	if _, err := c.Add(first, 3); !errors.Is(err, ErrKnown) {
+		t.Errorf("a signature twice: %v", err)
+	}
+	for i, want := range []error{ErrEquivocation, ErrKnown} { // told once: more would be a flood
+		other := first
+		other.Decision.Block[0] += byte(i) + 1
+		if _, err := c.Add(other, 3); !errors.Is(err, want) {
+			t.Errorf("a signature under another decision: %v, want %v", err, want)
+		}
+	}
+	if m, ok := c.Signed(7, first.By.Smesher); !ok || m != first {
+		t.Error("what was signed first is not there")
 	}
 	for name, x := range map[string]struct {
-		change func(*Sealed)
+		change func(*types.Certificate)
 		want   error
 	}{
-		"a seal twice":           {func(s *Sealed) { s.Seals[1] = s.Seals[0] }, ErrSigners},
-		"too few":                {func(s *Sealed) { s.Seals = s.Seals[:2] }, ErrFew},
-		"somebody else's ATX":    {func(s *Sealed) { s.Seals[0].ATX[0]++ }, ErrStranger},
-		"a wrong signature":      {func(s *Sealed) { s.Seals[1].Signature[0]++ }, ErrSignature},
-		"a wrong proof of seats": {func(s *Sealed) { s.Seals[1].Proof[40]++ }, ErrSeal},
-		"no seat":                {func(s *Sealed) { s.Seals[1].Proof = types.VRFSignature{} }, ErrNoSeal},
+		"a signature twice":   {func(c *types.Certificate) { c.Signatures[1] = c.Signatures[0] }, ErrSigners},
+		"too few":             {func(c *types.Certificate) { c.Signatures = c.Signatures[:2] }, ErrFew},
+		"nobody":              {func(c *types.Certificate) { c.Signatures = nil }, ErrFew},
+		"somebody else's ATX": {func(c *types.Certificate) { c.Signatures[0].ATX[0]++ }, ErrStranger},
+		"no seat":             {func(c *types.Certificate) { c.Signatures[1].Proof = types.VRFSignature{} }, ErrNoSeat},
 	} {
-		bad := Sealed{cert.Decision, slices.Clone(cert.Seals)}
-		if x.change(&bad); !errors.Is(c.Verify(&bad, true), x.want) {
-			t.Errorf("%s: %v, not %v", name, c.Verify(&bad, true), x.want)
+		bad := types.Certificate{Decision: cert.Decision, Signatures: slices.Clone(cert.Signatures)}
+		if x.change(&bad); !errors.Is(p.Certifies(&bad, all), x.want) {
+			t.Errorf("%s: %v, not %v", name, p.Certifies(&bad, all), x.want)
 		}
 	}
 }
@@ -245,10 +232,6 @@ func FuzzHareFromTheNetwork(f *testing.F) {
 		var m Message
 		if codec.Decode(raw, &m) == nil && !bytes.Equal(codec.Encode(&m), raw) {
 			t.Fatal("two encodings of one message")
-		}
-		var c Sealed
-		if codec.Decode(raw, &c) == nil && !bytes.Equal(codec.Encode(&c), raw) {
-			t.Fatal("two encodings of one certificate")
 		}
 		p := Params{Committee: 9, Leaders: 9, Iterations: 3, Round: round}
 		now := genesis.Add(-round)

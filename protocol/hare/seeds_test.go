@@ -10,7 +10,7 @@ import (
 
 // published are the parameters of the published protocol, with more iterations: of one
 // that fails for the lowest ticket of a liar, four would end one layer in a hundred.
-var published = Params{Committee: 400, Leaders: 5, Certifiers: 200, Iterations: 8, Round: round}
+var published = Params{Committee: 400, Leaders: 5, Iterations: 8, Round: round}
 
 // The weathers. In the first three a message that one honest node has reaches all within a
 // round, also by clocks that differ; in the third all but surely.

@@ -12,9 +12,8 @@ import (
 
 // Params are the parts of the protocol that a network sets.
 type Params struct {
-	Committee  uint32 // seats of a round, on average
+	Committee  uint32 // seats of a round, and of those who sign what came of it, on average
 	Leaders    uint32 // seats of a round in which sets are proposed
-	Certifiers uint32 // seats of the committee that signs what came of it
 	Iterations int    // at most MaxIterations
 	Delay      time.Duration
 	Round      time.Duration

@@ -204,7 +204,7 @@ func forge(t *testing.T, truth library) func(context.Context, []byte) ([]byte, e
 				d := &out.Certs[i].Decision
 				d.Parent, parent = parent, types.Sum(d.StateRoot[:])
 				d.StateRoot = parent
-				out.Certs[i].Signatures = []types.CertifySignature{{Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(d))}}
+				out.Certs[i].Signatures = []types.CertifySignature{core.Seal(s, types.ATXID{}, *d).By}
 			}
 			out.Open = nil
 			return codec.Encode(&out), nil

@@ -83,8 +83,7 @@ func flood(tb testing.TB, n *Node, hosts []*p2p.Host, perSecond int) {
 				p := &types.Proposal{Ballot: types.Ballot{Layer: layer, ATX: types.ATXID{1, byte(k), byte(i), byte(i >> 8)}, Smesher: s.NodeID()}}
 				p.Ballot.Signature = s.Sign(signing.Ballot, p.Ballot.SignedBytes())
 				p.Signature = s.Sign(signing.Proposal, p.SignedBytes())
-				m := &types.CertifyMessage{Decision: types.Decision{Layer: layer, Electorate: types.Hash32{byte(k), byte(i), byte(i >> 8)}}}
-				m.By = types.CertifySignature{Smesher: s.NodeID(), Signature: s.Sign(signing.Certify, codec.Encode(&m.Decision))}
+				m := core.Seal(s, types.ATXID{}, types.Decision{Layer: layer, Electorate: types.Hash32{byte(k), byte(i), byte(i >> 8)}})
 				_ = h.Publish(ctx, core.TopicProposal.Name(), codec.Encode(p)) // best effort, as a flood is
 				_ = h.Publish(ctx, core.TopicDecision.Name(), codec.Encode(m))
 				select {

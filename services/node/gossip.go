@@ -16,7 +16,7 @@ import (
 
 // Protocols of requests.
 const (
-	protocolAsk  = "/tweedle/ask/2"  // what package core asks
+	protocolAsk  = "/tweedle/ask/3"  // what package core asks
 	protocolPoet = "/tweedle/poet/1" // hands over a PoET proof, for an acknowledgement
 )
 

@@ -12,7 +12,7 @@ const (
 	MaxProposalTxs           = 5000
 	MaxBlockTxs              = 100_000
 	MaxBlockRewards          = 20_000
-	MaxCertificateSignatures = 20_000
+	MaxCertificateSignatures = 4096
 )
 
 // EpochData is declared by a smesher's first ballot of an epoch; its other
@@ -292,13 +292,15 @@ func (b *Block) ID() BlockID {
 	return BlockID(h[:len(BlockID{})])
 }
 
-// Decision is what a smesher signs about a layer: the block, the state before
-// and after it, and by whose weight signatures count. The state before says
+// Decision is what a committee signs about a layer: the block, the state before
+// and after it, and by whose weight and which beacon the committee is drawn, so
+// that a certificate shows on its own who may sign it. The state before says
 // which history the layer extends, so that "a layer is missing here" and "we
 // disagree" are told apart without executing anything.
 type Decision struct {
 	Layer      Layer
 	Electorate Hash32 // hash of the active set whose weights count
+	Beacon     Beacon // of the epoch
 	Parent     Hash32 // root of the state that the block is executed on
 	Block      BlockID
 	StateRoot  Hash32 // after the block
@@ -308,6 +310,7 @@ type Decision struct {
 func (c *Decision) EncodeTo(e *codec.Encoder) {
 	e.Compact(uint64(c.Layer))
 	e.Raw(c.Electorate[:])
+	e.Raw(c.Beacon[:])
 	e.Raw(c.Parent[:])
 	e.Raw(c.Block[:])
 	e.Raw(c.StateRoot[:])
@@ -317,15 +320,18 @@ func (c *Decision) EncodeTo(e *codec.Encoder) {
 func (c *Decision) DecodeFrom(d *codec.Decoder) {
 	c.Layer = Layer(d.Compact32())
 	d.Raw(c.Electorate[:])
+	d.Raw(c.Beacon[:])
 	d.Raw(c.Parent[:])
 	d.Raw(c.Block[:])
 	d.Raw(c.StateRoot[:])
 }
 
-// CertifySignature is one smesher's signature under a decision.
+// CertifySignature is one smesher's signature under a decision, with the proof of
+// its seats in the committee. The proof is not signed: there is one random value.
 type CertifySignature struct {
 	ATX       ATXID // the signer's, targeting the layer's epoch
 	Smesher   NodeID
+	Proof     VRFSignature
 	Signature Signature
 }
 
@@ -333,6 +339,7 @@ type CertifySignature struct {
 func (s *CertifySignature) EncodeTo(e *codec.Encoder) {
 	e.Raw(s.ATX[:])
 	e.Raw(s.Smesher[:])
+	e.Raw(s.Proof[:])
 	e.Raw(s.Signature[:])
 }
 
@@ -340,6 +347,7 @@ func (s *CertifySignature) EncodeTo(e *codec.Encoder) {
 func (s *CertifySignature) DecodeFrom(d *codec.Decoder) {
 	d.Raw(s.ATX[:])
 	d.Raw(s.Smesher[:])
+	d.Raw(s.Proof[:])
 	d.Raw(s.Signature[:])
 }
 

@@ -33,8 +33,8 @@ func samples() map[string]interface {
 		Votes:         Votes{BallotID{8}, []Vote{{BlockID{9}, 1, 2}}, []Vote{{BlockID{10}, 3, 4}}, []Layer{19}},
 		Eligibilities: []Eligibility{{1, VRFSignature{11}}},
 	}
-	decision := Decision{20, Hash32{3}, Hash32{4}, BlockID{1}, Hash32{2}}
-	sig := CertifySignature{ATXID{1}, NodeID{2}, Signature{3}}
+	decision := Decision{20, Hash32{3}, Beacon{5}, Hash32{4}, BlockID{1}, Hash32{2}}
+	sig := CertifySignature{ATXID{1}, NodeID{2}, VRFSignature{4}, Signature{3}}
 	return map[string]interface {
 		codec.Encodable
 		codec.Decodable
@@ -62,8 +62,8 @@ func TestEncodingsAreFrozen(t *testing.T) {
 		"ballot":      "1de03564bc7fcf08",
 		"proposal":    "a1dbfda4aa0e8f4b",
 		"block":       "b3c885bd8d6b90e2",
-		"certify":     "75e3a29ffb4d7647",
-		"certificate": "62c50c19237ca5a8",
+		"certify":     "21751a65de956fe8",
+		"certificate": "9e817a8ff75de0b7",
 		"challenge":   "992a8d5b4517b313",
 		"active set":  "d0b0b9eabf989773",
 		"poet proof":  "ef8d0ad8c3d2c64d",
