@@ -72,9 +72,10 @@ func atxsOf(e types.Epoch, nodes ...*node) types.ActiveSet {
 }
 
 // empty is a decision for a block that does nothing to the state.
-func empty(l types.Layer, on types.Decision, set types.ActiveSet) (types.Decision, *types.Block) {
+func (w *world) empty(l types.Layer, on types.Decision, set types.ActiveSet) (types.Decision, *types.Block) {
 	b := &types.Block{Layer: l}
-	return types.Decision{Layer: l, Electorate: set.Hash(), Beacon: on.Beacon, Parent: on.StateRoot, Block: b.ID(), StateRoot: on.StateRoot}, b
+	beacon, _ := w.nodes[0].m.Beacon(w.cfg.Schedule.EpochOf(l))
+	return types.Decision{Layer: l, Electorate: set.Hash(), Beacon: beacon, Parent: on.StateRoot, Block: b.ID(), StateRoot: on.StateRoot}, b
 }
 
 func signed(d types.Decision, nodes ...*node) types.Certificate {
@@ -93,14 +94,14 @@ func TestAnElectorateOfAFewCertifiesNothing(t *testing.T) {
 	for _, few := range []bool{true, false} {
 		for _, gossip := range []bool{true, false} {
 			w := lab(t, 5)
-			w.run(12, time.Second)
+			w.run(12, 10*time.Second) // layer 11 is decided, and 12 is not
 			n, signers := w.nodes[4], w.nodes[:2]
 			if !few {
 				signers = w.nodes[:4]
 			}
 			tip := n.m.Snapshot().Tip
 			set := atxsOf(w.cfg.Schedule.EpochOf(12), signers...)
-			d, block := empty(12, tip, set)
+			d, block := w.empty(12, tip, set)
 			have := offers{
 				{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
 				syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
@@ -196,7 +197,7 @@ func TestALayerThatHasNotBegunCosts(t *testing.T) {
 	n := w.nodes[4]
 	tip := n.m.Snapshot().Tip
 	ask := n.historyAsk(t)
-	d, _ := empty(n.m.Snapshot().Layer+2, tip, atxsOf(w.cfg.Schedule.EpochOf(12), w.nodes...))
+	d, _ := w.empty(n.m.Snapshot().Layer+2, tip, atxsOf(w.cfg.Schedule.EpochOf(12), w.nodes...))
 	cert := signed(d, w.nodes[:4]...)
 	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
 	if err != nil {
@@ -223,10 +224,10 @@ func TestALayerThatHasNotBegunCosts(t *testing.T) {
 // decide in it any more.
 func TestADecidedLayerIsNotDecidedAgain(t *testing.T) {
 	w := lab(t, 5)
-	w.run(12, 2*time.Second)
+	w.run(12, 10*time.Second) // layer 11 is decided
 	tip := w.nodes[0].m.Snapshot().Tip
 	set := atxsOf(w.cfg.Schedule.EpochOf(12), w.nodes...)
-	d, block := empty(12, tip, set)
+	d, block := w.empty(12, tip, set)
 	have := offers{
 		{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
 		syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
@@ -239,7 +240,7 @@ func TestADecidedLayerIsNotDecidedAgain(t *testing.T) {
 			t.Fatalf("%s has not applied what all signed", n.peer)
 		}
 	}
-	for range 12 { // past the window
+	for range 20 { // past the end of its agreement
 		w.now = w.now.Add(w.cfg.Schedule.LayerDuration / 16)
 		for _, n := range w.nodes {
 			for _, s := range n.give(t, core.Tick{}).Signs {
@@ -361,7 +362,7 @@ func TestARestartedNodeGoesBackAsFarAsWhatIsVerified(t *testing.T) {
 			n.boot()
 		}
 		set := atxsOf(w.cfg.Schedule.EpochOf(30), w.nodes...)
-		d, block := empty(30, on, set)
+		d, block := w.empty(30, on, set)
 		have := offers{
 			{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
 			syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
@@ -427,7 +428,7 @@ func TestADisputeNeedsItsProof(t *testing.T) {
 		n := w.nodes[4]
 		tip := n.m.Snapshot().Tip
 		before := n.store.layers[len(n.store.layers)-2].decision
-		d, _ := empty(tip.Layer, before, atxsOf(w.cfg.Schedule.EpochOf(tip.Layer), w.nodes...))
+		d, _ := w.empty(tip.Layer, before, atxsOf(w.cfg.Schedule.EpochOf(tip.Layer), w.nodes...))
 		d.Electorate = tip.Electorate
 		cert := signed(d, w.nodes[:4]...)
 		if !proved {
@@ -448,13 +449,13 @@ func TestADisputeNeedsItsProof(t *testing.T) {
 // A node that was away and has a certified layer which the others left out since
 // before the last epoch cannot follow them, and people are told.
 func TestAnotherHistorySinceBeforeTheLastEpochIsTold(t *testing.T) {
-	w := newWorld(Options{Seed: 3, Nodes: 5, Epochs: 8, Hostile: []string{}, Strangers: []string{}, Faults: calm()})
+	w := newWorld(Options{Seed: 3, Nodes: 5, Epochs: 10, Hostile: []string{}, Strangers: []string{}, Faults: calm()})
 	s := w.cfg.Schedule
-	w.run(s.First(3)+2, time.Second)
+	w.run(s.First(3)+2, 10*time.Second)
 	n := w.nodes[4]
 	w.cut = func(a, b *node) bool { return a == n || b == n }
 	set := atxsOf(3, w.nodes...)
-	own, block := empty(s.First(3)+2, n.store.tip().decision, set)
+	own, block := w.empty(s.First(3)+2, n.store.tip().decision, set)
 	n.give(t, core.Peers{Connected: []core.Peer{"n00"}})
 	ask := n.historyAsk(t)
 	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{signed(own, w.nodes[:4]...)}}))
@@ -468,12 +469,12 @@ func TestAnotherHistorySinceBeforeTheLastEpochIsTold(t *testing.T) {
 	if tip := n.m.Snapshot().Tip; tip != own {
 		t.Fatalf("it is at layer %d, not on its own layer %d", tip.Layer, own.Layer)
 	}
-	w.run(s.First(5)+2, time.Second)
+	w.run(s.First(7)+2, time.Second)
 	w.cut = nil
 	n.boot() // the script has taken what would have woken it
-	w.run(s.First(5)+6, time.Second)
+	w.run(s.First(7)+6, time.Second)
 	now := n.m.Snapshot()
-	if now.Dispute.Layer >= s.First(4) || now.Dispute.Layer == 0 || now.Dispute.Theirs != w.decided[now.Dispute.Layer] || now.Tip != own {
+	if now.Dispute.Layer >= s.First(6) || now.Dispute.Layer == 0 || now.Dispute.Theirs != w.decided[now.Dispute.Layer] || now.Tip != own {
 		t.Errorf("dispute %+v, tip %d", now.Dispute, now.Tip.Layer)
 	}
 }
@@ -487,7 +488,7 @@ func TestWhoGivesWhatWasAskedForIsNotToBlameForIt(t *testing.T) {
 	bad := vm.Spend(w.rich, types.Address{23: 1}, 1, w.nonce+9, 1)
 	bad[len(bad)-1] ^= 1
 	set := atxsOf(w.cfg.Schedule.EpochOf(12), w.nodes...)
-	d, block := empty(12, n.m.Snapshot().Tip, set)
+	d, block := w.empty(12, n.m.Snapshot().Tip, set)
 	block.Txs = []types.TransactionID{bad.ID()}
 	d.Block = block.ID()
 	have := offers{

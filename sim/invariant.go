@@ -22,15 +22,15 @@ func (n *node) happened(e core.Event) {
 		w.logf(n, "applies layer %d on %d: block %s, %d txs, state %s, %d signatures",
 			d.Layer, e.Base, d.Block.Short(), len(e.Txs), d.StateRoot.Short(), len(e.Certificate.Signatures))
 		if n.bad == nil {
-			n.oneHistory(d)
+			w.decided[d.Layer] = d
 		}
 		n.supply(e)
 	case core.Undone:
 		w.logf(n, "takes back layers %d to %d: %s", e.To+1, e.From, e.Fault)
 		if n.bad == nil {
 			w.result.Undone += int(e.From - e.To)
-			if verified := n.m.Snapshot().Verified; e.To < verified {
-				w.violated(n, "takes back layers that are verified: up to %d", verified)
+			if e.To < n.voted {
+				w.violated(n, "takes back layers that are verified: up to %d", n.voted)
 			}
 			if e.Fault == "" {
 				w.violated(n, "takes back layers and names no fault")
@@ -91,13 +91,6 @@ func firstWord[K comparable, V any](before map[K]V, of K, v V) V {
 	}
 	before[of] = v
 	return v
-}
-
-// oneHistory fails if another honest node has applied something else.
-func (n *node) oneHistory(d types.Decision) {
-	if first := firstWord(n.w.decided, d.Layer, d); first != d {
-		n.w.violated(n, "applies block %s in layer %d, others applied %s", d.Block.Short(), d.Layer, first.Block.Short())
-	}
 }
 
 // oneBeacon fails if another honest node has another beacon for the epoch.

@@ -116,11 +116,20 @@ func (s *memory) commit(writes []core.Write) error {
 				clear(s.votes)
 			}
 			s.addOpinion(w.Record)
+		case core.DropOpinions:
+			clear(s.votes)
 		case core.WriteBlock:
 			s.addBlock(w.Block)
 		case core.WriteRevert:
 			s.revert(w.To)
 			clear(s.votes)
+		case core.WriteCertificate:
+			d := w.Certificate.Decision
+			i := s.at(d.Layer)
+			if i >= len(s.layers) || s.layers[i].decision != d {
+				return fmt.Errorf("certificate of layer %d, where another decision is applied", d.Layer)
+			}
+			s.layers[i].cert = *w.Certificate
 		case core.WriteLayer:
 			if err := s.apply(w); err != nil {
 				return err

@@ -125,12 +125,13 @@ func TestSeeds(t *testing.T) {
 		seeds = 10
 	}
 	start, cpu := time.Now(), processor()
-	var virtual, again, shrunk atomic.Int64
+	var virtual, again, shrunk, undone atomic.Int64
 	sideBySide(seeds, func(i int) {
 		seed := first + uint64(i) + 1
 		o := campaign(seed)
 		r := Run(o)
 		virtual.Add(int64(r.Virtual))
+		undone.Add(int64(r.Undone))
 		if seed%twice == 0 {
 			again.Add(1)
 			if b := Run(o); b.Digest != r.Digest {
@@ -145,8 +146,8 @@ func TestSeeds(t *testing.T) {
 			t.Errorf("after %d runs the least of seed %d that fails is\n%s\n%s", runs, seed, least.Command(), least.Test())
 		}
 	})
-	t.Logf("%d seeds from %d on, %d of them twice, %.1f virtual hours, %.1f s, %.1f s of processor", seeds, first+1, again.Load(),
-		time.Duration(virtual.Load()).Hours(), time.Since(start).Seconds(), (processor() - cpu).Seconds())
+	t.Logf("%d seeds from %d on, %d of them twice, %.1f virtual hours, %d layers taken back, %.1f s, %.1f s of processor", seeds, first+1, again.Load(),
+		time.Duration(virtual.Load()).Hours(), undone.Load(), time.Since(start).Seconds(), (processor() - cpu).Seconds())
 }
 
 // sideBySide does as many runs at once as there are processors: each is one goroutine.

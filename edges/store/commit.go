@@ -61,8 +61,12 @@ func commit(c *sqlite.Conn, w core.Write, signed uint64) error {
 		return put(c, ignore, "beacons", int64(w.Epoch), w.Beacon[:])
 	case core.WriteOpinion:
 		return putOpinion(c, &w.Record, w.Anew)
+	case core.DropOpinions:
+		return run(c, "DELETE FROM opinions")
 	case core.WriteBlock:
 		return addBlock(c, w.Block)
+	case core.WriteCertificate:
+		return putCertificate(c, replace, w.Certificate)
 	case core.WriteRevert:
 		if err := revert(c, w.To); err != nil {
 			return err

@@ -91,19 +91,21 @@ type Machine struct {
 	now   time.Time
 	out   Output
 
-	registry *activation.Registry
-	sync     *syncer.Machine
-	intake   intake
-	judged   int // messages that waited, in this Step
-	loads    int // ATXs that were read for lists in it, and epochs
-	missing  int // what of blocks was looked for in vain in it
-	history  *mesh.History
-	agree    agreements
-	tortoise *tortoise.Machine // nil until we are synced
-	past     past
-	gaveUp   bool // a part of the history since the tortoise was there
-	certify  *hare.Certifier
-	pool     *txpool.Pool
+	registry   *activation.Registry
+	sync       *syncer.Machine
+	intake     intake
+	judged     int // messages that waited, in this Step
+	loads      int // ATXs that were read for lists in it, and epochs
+	missing    int // what of blocks was looked for in vain in it
+	history    *mesh.History
+	agree      agreements
+	tortoise   *tortoise.Machine // nil until we are synced
+	past       past
+	gaveUp     bool // a part of the history since the tortoise was there
+	chain      chain
+	lastSynced types.Layer // the last in which we were synced
+	certify    *hare.Certifier
+	pool       *txpool.Pool
 
 	layer       types.Layer // by the clock, whose beginning was seen
 	started     time.Time
@@ -161,6 +163,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		slots:     slots{proving: make(map[types.BallotID][]*parked)},
 		extras:    newExtras(),
 		reason:    "starting",
+		chain:     chain{due: true, lacks: make(map[syncer.Name]bool)},
 	}
 	for _, id := range cfg.Identities {
 		m.selves = append(m.selves, &self{Identity: id, slots: make(map[types.Epoch]ours)})
@@ -240,6 +243,7 @@ func (m *Machine) Step(now time.Time, in Input) (Output, error) {
 		m.lists = slices.DeleteFunc(m.lists, func(l list) bool { return !slices.Contains(in.Connected, l.peer) })
 	}
 	m.settle()
+	m.align()
 	m.conclude()
 	m.ask()
 	m.wakeAt(m.nextWake())
@@ -275,7 +279,7 @@ func (m *Machine) advance() {
 	layer := m.cfg.Schedule.LayerAt(m.now)
 	begins := layer > m.layer
 	m.layer = max(m.layer, layer)
-	m.recall()
+	m.readPast()
 	if begins {
 		m.forgetLayers()
 		m.forgetAgreements()

@@ -175,16 +175,22 @@ func (m *Machine) agreeOn() {
 		switch {
 		case a.decided:
 			continue
+		case a.result == nil && !a.ended && m.told(l):
+			continue
 		case a.result == nil && !a.ended:
 			return
 		case a.result != nil:
 			m.decide(hare.Result{Layer: l, Proposals: a.result})
 		default:
 			m.event(Silent{l, "its smeshers did not agree on its proposals"})
+			m.chain.doubt(l)
 		}
 		a.decided = true
 	}
 }
+
+// told tells whether a layer came to something without us: by a certificate.
+func (m *Machine) told(l types.Layer) bool { return m.tortoise != nil && !m.tortoise.Opine(l).Abstain }
 
 // stepAgreement does what is due in the session of a layer.
 func (m *Machine) stepAgreement(l types.Layer, a *agreement) {

@@ -40,6 +40,7 @@ var (
 	errImplausible = early("its electorate holds less than two thirds of the weight that is known here")
 	errBeacon      = early("decision names another beacon than this node knows for its epoch")
 	errState       = early("executing its block gives another state than was signed")
+	errBlock       = errors.New("certified block is of another layer")
 	errTwice       = early("its smesher signed two decisions for the layer")
 )
 
@@ -80,8 +81,6 @@ func (m *Machine) judgeDecision(from Peer, msg *decisionMessage) judgement {
 	}
 	if cert != nil {
 		m.take(&parked{from: from, msg: &certMessage{cert: *cert}})
-	} else if s := m.certify.Support(d.Layer); len(s) > 0 && m.weighty(s[0]) && m.history.Draft(s[0].Decision) == nil {
-		m.seek(s[0].Decision)
 	}
 	return accepted()
 }
@@ -103,10 +102,12 @@ func (m *Machine) certElectorate(d *types.Decision) (el hare.Electorate, j judge
 }
 
 // judgeCert takes a certified decision to the history: what it needs is asked
-// for; once it is executed, it is applied.
+// for. While we vote, it says what its layer came to, and the history follows the
+// votes (align); else it is applied once it is executed.
 func (m *Machine) judgeCert(msg *certMessage) judgement {
 	d := &msg.cert.Decision
-	if m.isApplied(*d) {
+	applied := m.isApplied(*d)
+	if applied && (msg.implied || m.history.Sealed(*d)) {
 		return ignored(errKnown)
 	}
 	if d.Layer > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())) || d.Layer < m.cfg.Schedule.FirstBallotLayer() {
@@ -125,6 +126,18 @@ func (m *Machine) judgeCert(msg *certMessage) judgement {
 			return rejected(err)
 		}
 	}
+	if applied {
+		m.history.Seal(*d)
+		m.write(WriteCertificate{&msg.cert})
+		m.event(Certified{&msg.cert})
+		return accepted()
+	}
+	votes := m.tortoise != nil && d.Layer >= m.tortoise.First()
+	if votes && !msg.implied {
+		if j, ok := m.tell(d); !ok {
+			return j
+		}
+	}
 	draft := m.history.Draft(*d)
 	if draft == nil {
 		if draft, j = m.execute(d); draft == nil {
@@ -139,7 +152,32 @@ func (m *Machine) judgeCert(msg *certMessage) judgement {
 		return accepted()
 	}
 	draft.Certificate = &msg.cert
-	return m.adopt(draft)
+	if !votes {
+		return m.adopt(draft)
+	}
+	if path, err := m.history.Extend(draft); err == nil {
+		for _, k := range path.Drafts { // who certifies it has agreed on what it builds on
+			m.agreed(k.Decision.Layer, k.Decision.Block, k.Block.TickHeight)
+		}
+	}
+	return accepted()
+}
+
+// tell tells the votes what a certificate says of its layer, as soon as the block is here: what it builds on may be another
+// thing here, and it may be ours that is wrong.
+func (m *Machine) tell(d *types.Decision) (judgement, bool) {
+	block := m.read.block(d.Block)
+	if block == nil {
+		return missing(syncer.Name20(syncer.Block, d.Block)), false
+	}
+	if block.Layer != d.Layer {
+		return rejected(errBlock), false
+	}
+	m.agreed(d.Layer, d.Block, block.TickHeight)
+	if c := m.tortoise.Opine(d.Layer); d.Layer <= m.tortoise.Verified() && c.Block != d.Block {
+		m.disputed(*d, "another block of the layer is final by the weight of votes")
+	}
+	return judgement{}, true
 }
 
 // execute gathers what a decision needs and executes it.
@@ -149,7 +187,7 @@ func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
 		return nil, missing(syncer.Name20(syncer.Block, d.Block))
 	}
 	if block.Layer != d.Layer {
-		return nil, rejected(errors.New("certified block is of another layer"))
+		return nil, rejected(errBlock)
 	}
 	content, names := m.content(block)
 	if len(names) > 0 {
@@ -171,23 +209,6 @@ func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
 	return draft, judgement{}
 }
 
-// content returns what a block does, and what of it is not here.
-func (m *Machine) content(b *types.Block) (vm.Block, []syncer.Name) {
-	content := vm.Block{Layer: b.Layer}
-	names := m.txsMissing(b.Txs, max(maxMissing-m.missing, 1))
-	shares, more := m.rewards(b, max(maxMissing-m.missing-len(names), 1))
-	if names = append(names, more...); len(names) > 0 {
-		m.missing += len(names)
-		return content, names
-	}
-	for _, id := range b.Txs {
-		tx, _ := m.tx(id)
-		content.Txs = append(content.Txs, tx)
-	}
-	content.Rewards = shares
-	return content, nil
-}
-
 // rewind is for decisions that build on a layer older than the history holds,
 // which after a start is all but the newest: it finds the layer in the store, back
 // to the beginning of the last epoch. What is older is final. It takes as long as a
@@ -199,21 +220,28 @@ func (m *Machine) rewind(root types.Hash32, before types.Layer) bool {
 	oldest := m.history.Links()[0].Decision.Layer
 	final := m.final()
 	for d := m.before(min(oldest, before)); d != nil && d.Layer >= final && m.read.err == nil; d = m.before(d.Layer) {
-		if d.StateRoot != root {
-			continue
+		if d.StateRoot == root {
+			return m.recall(*d)
 		}
-		m.rewound = m.layer
-		state, err := m.stateAt(d.Layer, root)
-		if err != nil {
-			if m.read.err == nil {
-				m.read.err = err
-			}
-			return false
-		}
-		m.history.Recall(mesh.Link{Decision: *d, State: state})
-		return true
 	}
 	return false
+}
+
+// recall rebuilds the state after an applied layer that is not in memory, if that was not done in this layer.
+func (m *Machine) recall(d types.Decision) bool {
+	if m.rewound == m.layer {
+		return false
+	}
+	m.rewound = m.layer
+	state, err := m.stateAt(d.Layer, d.StateRoot)
+	if err != nil {
+		if m.read.err == nil {
+			m.read.err = err
+		}
+		return false
+	}
+	m.history.Recall(mesh.Link{Decision: d, State: state})
+	return true
 }
 
 // final is the first layer that may still be taken back.
@@ -239,38 +267,22 @@ func (m *Machine) keep(d *mesh.Draft) {
 
 // adopt makes a certified draft the tip, with all that it builds on.
 func (m *Machine) adopt(d *mesh.Draft) judgement {
+	if d.Decision.Layer <= m.history.Tip().Decision.Layer {
+		m.disputed(d.Decision, "another decision is certified for the layer, or for one after it that leaves it out")
+		return accepted()
+	}
 	path, err := m.history.Extend(d)
 	switch {
 	case errors.Is(err, mesh.ErrKnown):
 		return ignored(errKnown)
-	case errors.Is(err, mesh.ErrConflict):
-		m.disputed(d.Decision, "another decision is certified for the layer, or for one after it that leaves it out")
-		return accepted()
 	case err != nil:
 		return missing(stateOf(d.Decision.Parent))
-	}
-	if m.settledAfter(path.Base.Decision.Layer) {
-		m.disputed(d.Decision, "it leaves out a layer that is final by the weight of votes")
-		return accepted()
 	}
 	if len(path.Undone) > 0 {
 		m.undone(path, d)
 	}
 	m.apply(path)
 	return accepted()
-}
-
-// settledAfter tells whether an applied layer after one is final as it is. What was settled otherwise may go.
-func (m *Machine) settledAfter(l types.Layer) bool {
-	if m.tortoise == nil {
-		return false
-	}
-	for l++; l <= m.tortoise.Verified(); l++ {
-		if d, ok := m.applied(l); ok && m.tortoise.Opine(l).Block == d.Block {
-			return true
-		}
-	}
-	return false
 }
 
 // undone says why layers are taken back: a later layer was certified that
@@ -324,7 +336,6 @@ func (m *Machine) apply(path mesh.Path) {
 		w := WriteLayer{Base: base, Certificate: cert, Block: d.Block, Txs: d.Txs, Outcome: d.Outcome}
 		m.write(w)
 		m.event(Applied{w})
-		m.result(d.Decision.Layer, d.Decision.Block, d.Block.TickHeight)
 		base = d.Decision.Layer
 	}
 	m.history.Commit(path)

@@ -371,6 +371,7 @@ func (m *Machine) gossip(msg Message) {
 func (m *Machine) arrived(n syncer.Name) {
 	m.sync.Have(n)
 	m.intake.arrived(n)
+	m.chain.arrived(n)
 }
 
 // maxSettled is how many messages that waited are judged in one Step: all that a peer has waiting may wait for the same

@@ -238,15 +238,21 @@ type WriteOpinion struct {
 	Anew   bool
 }
 
+// DropOpinions forgets what is said of layers.
+type DropOpinions struct{}
+
 // WriteLayer applies a layer on top of Base, and stores its transactions; layers
 // after Base are undone, those between the two are empty.
 type WriteLayer struct {
 	Base        types.Layer
-	Certificate *types.Certificate // without signatures if only a later one says it
+	Certificate *types.Certificate // without signatures as long as there are none, or only a later one says it
 	Block       *types.Block
 	Txs         []vm.Tx // of the block
 	Outcome     vm.Outcome
 }
+
+// WriteCertificate stores the certificate of a layer that is applied.
+type WriteCertificate struct{ Certificate *types.Certificate }
 
 // WriteRevert undoes the layers after To, and forgets their transactions and all opinions.
 type WriteRevert struct{ To types.Layer }
@@ -259,8 +265,10 @@ func (WriteActiveSet) write()   {}
 func (WriteBallot) write()      {}
 func (WriteBlock) write()       {}
 func (WriteLayer) write()       {}
+func (WriteCertificate) write() {}
 func (WriteRevert) write()      {}
 func (WriteOpinion) write()     {}
+func (DropOpinions) write()     {}
 func (WriteBeacon) write()      {}
 
 // Event is something that happened: one of the types below.
@@ -304,6 +312,9 @@ func (c Cause) String() string {
 
 // Applied tells that a layer was applied.
 type Applied struct{ WriteLayer }
+
+// Certified tells that a layer that was applied before is certified.
+type Certified struct{ Certificate *types.Certificate }
 
 // Undone tells that applied layers were taken back, and whose fault that is.
 type Undone struct {
@@ -392,6 +403,7 @@ func (PoetStored) event()   {}
 func (Admitted) event()     {}
 func (Left) event()         {}
 func (Applied) event()      {}
+func (Certified) event()    {}
 func (Undone) event()       {}
 func (Disputed) event()     {}
 func (Caught) event()       {}

@@ -11,7 +11,6 @@ import (
 	"tweedle/protocol/malfeasance"
 	"tweedle/protocol/mesh"
 	"tweedle/protocol/syncer"
-	"tweedle/protocol/tortoise"
 	"tweedle/protocol/txpool"
 	"tweedle/protocol/vm"
 	"tweedle/values/codec"
@@ -291,11 +290,6 @@ func (m *Machine) decide(r hare.Result) {
 	if r.Layer <= m.history.Tip().Decision.Layer {
 		return
 	}
-	parent, ok := m.parent(r.Layer)
-	if !ok {
-		m.event(Silent{r.Layer, "a decision of an earlier layer may still be certified, and is not known here"})
-		return
-	}
 	counted, all := m.counted(r)
 	if !all {
 		m.event(Silent{r.Layer, "a proposal that was agreed on did not come"})
@@ -303,7 +297,12 @@ func (m *Machine) decide(r hare.Result) {
 	}
 	if len(counted) == 0 {
 		m.event(Empty{r.Layer})
-		m.result(r.Layer, types.EmptyBlock, 0)
+		m.agreed(r.Layer, types.EmptyBlock, 0)
+		return
+	}
+	parent, ok := m.parent(r.Layer)
+	if !ok {
+		m.event(Silent{r.Layer, "what the layers before it came to is not all here"})
 		return
 	}
 	el := m.electorateOf(r.Layer, parent, counted)
@@ -321,7 +320,7 @@ func (m *Machine) decide(r hare.Result) {
 	out.Results = slices.DeleteFunc(out.Results, func(r vm.Result) bool { return r.Status == vm.Ineffective })
 	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
 	m.write(WriteBlock{block})
-	m.result(r.Layer, d.Block, block.TickHeight)
+	m.agreed(r.Layer, d.Block, block.TickHeight)
 	decided := Decided{Decision: d, Proposals: len(counted)}
 	text := codec.Encode(&d)
 	for _, s := range m.active(r.Layer) {
@@ -346,107 +345,17 @@ func Seal(id Identity, atx types.ATXID, d types.Decision) *types.CertifyMessage 
 	}}
 }
 
-// parent returns the decision that a layer builds on: the tip, and after it the blocks that the tortoise
-// says are valid. False if it is not known here what to build on.
-func (m *Machine) parent(layer types.Layer) (types.Decision, bool) {
-	on, free := m.history.Tip().Decision, true
-	for l := on.Layer + 1; l < layer; l++ {
-		c := tortoise.Choice{Abstain: true}
-		if m.tortoise != nil {
-			c = m.tortoise.Opine(l)
-		}
-		d, ok := on, true
-		switch {
-		case c.Abstain:
-			d, ok = m.likely(l, on, free)
-		case c.Block != types.EmptyBlock:
-			d, ok = m.decisionOf(l, c.Block, on)
-		}
-		if !ok {
-			return on, false
-		}
-		free = free && c.Abstain
-		on = d
+// parent returns the decision that a layer builds on, false if that is not all here.
+func (m *Machine) parent(l types.Layer) (types.Decision, bool) {
+	if m.tortoise == nil {
+		return m.history.Tip().Decision, true
 	}
-	return on, true
+	on, after, whole := m.course(l)
+	if len(after) > 0 {
+		on = after[len(after)-1].Decision
+	}
+	return on, whole
 }
-
-// likely returns what to build on in a layer about which we have no opinion: a decision that a third of the weight
-// signed, so that it may be certified. Who left that out would sign against it. It builds on what we build on; while
-// that is free, on whatever may come after the tip.
-func (m *Machine) likely(l types.Layer, on types.Decision, free bool) (types.Decision, bool) {
-	for _, s := range m.certify.Support(l) {
-		if !m.weighty(s) {
-			continue
-		}
-		draft := m.history.Draft(s.Decision)
-		if draft == nil {
-			m.seek(s.Decision)
-			return on, false
-		}
-		if _, err := m.history.Extend(draft); err == nil && (free || draft.Decision.Parent == on.StateRoot) {
-			return s.Decision, true
-		}
-	}
-	return on, true
-}
-
-// weighty tells whether a third of a committee signed a decision.
-func (m *Machine) weighty(s hare.Support) bool { return s.Seats >= m.cfg.Hare.Committee/3 }
-
-// decisionOf executes a valid block on what is built on. False if something of it is not here: it is asked for.
-func (m *Machine) decisionOf(l types.Layer, id types.BlockID, on types.Decision) (types.Decision, bool) {
-	d := types.Decision{Layer: l, Electorate: on.Electorate, Beacon: on.Beacon, Parent: on.StateRoot, Block: id}
-	for _, k := range m.history.Drafts(l, id) {
-		if k.Decision.Parent == on.StateRoot {
-			return k.Decision, true
-		}
-		d.Electorate, d.Beacon = k.Decision.Electorate, k.Decision.Beacon
-	}
-	block := m.read.block(id)
-	if block == nil {
-		return on, false // its votes were counted, so it was here
-	}
-	content, names := m.content(block)
-	for _, n := range names {
-		if !m.handled(n) {
-			m.sync.Want(n, Self, m.now.Add(m.cfg.Schedule.LayerDuration))
-		}
-	}
-	if len(names) > 0 {
-		return on, false
-	}
-	out, err := m.history.Try(on.StateRoot, content)
-	if err != nil {
-		return on, false
-	}
-	d.StateRoot = out.State.Root()
-	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
-	return d, true
-}
-
-// seek gets and executes a decision that much weight has signed, to build on it, and
-// what it builds on itself: of that another decision of its layer may have more weight
-// here, so nobody else seeks it.
-func (m *Machine) seek(d types.Decision) {
-	msg := &certMessage{cert: types.Certificate{Decision: d}, implied: true}
-	if n, _ := nameOf(msg); !m.handled(n) {
-		m.take(&parked{from: Self, msg: msg})
-	}
-	tip := m.history.Tip().Decision.Layer
-	for l := d.Layer - 1; l > tip && l+maxOpen > d.Layer && !m.history.Knows(d.Parent); l-- {
-		for _, s := range m.certify.Support(l) {
-			if s.Decision.StateRoot == d.Parent {
-				m.seek(s.Decision)
-				return
-			}
-		}
-	}
-}
-
-// maxOpen is how many layers back a decision may be built on that is not
-// certified.
-const maxOpen = 8
 
 // counted returns the agreed proposals in the order of their ids, false if one did not come
 // here.

@@ -37,7 +37,7 @@ func (m *Machine) publish() {
 		Dispute: m.dispute, Beacon: value, BeaconKnown: known, Clock: m.clock, Waiting: m.pool.Len(), Parked: m.intake.all.count, ParkedBytes: m.intake.all.bytes, Wanted: m.sync.Wants(),
 	}
 	if m.tortoise != nil {
-		s.Verified, s.Opinion = m.tortoise.Verified(), m.tortoise.Opinion()
+		s.Verified, s.Opinion = min(m.tortoise.Verified(), m.chain.from-1), m.tortoise.Opinion()
 	}
 	if m.snapshot == nil || *m.snapshot != s {
 		next := s

@@ -237,11 +237,17 @@ func (m *Machine) signed(p Peer, open []types.Certificate) {
 	}
 }
 
-// Open returns the decisions after the tip that were signed, with their
+// maxOpen is how many layers back others are told of signatures that are not enough
+// yet.
+const maxOpen = 8
+
+// Open returns the decisions of the newest layers that are not certified, with their
 // signatures so far. It only reads.
 func (m *Machine) Open() (out []types.Certificate) {
-	tip := m.history.Tip().Decision.Layer
-	for l := m.layer; l > tip && l+maxOpen > m.layer; l-- {
+	for l := m.layer; l+maxOpen > m.layer && l > 0; l-- {
+		if m.certify.Certified(l) {
+			continue
+		}
 		for _, s := range m.certify.Support(l) {
 			if c := m.certify.Collected(s.Decision); c != nil && len(out) < syncer.MaxOpen {
 				out = append(out, *c)
@@ -274,10 +280,14 @@ func (m *Machine) isApplied(d types.Decision) bool {
 
 // certified compares a peer's part of the history with ours.
 func (m *Machine) certified(p Peer, certs []types.Certificate) {
+	tip := m.history.Tip().Decision
 	for len(certs) > 0 && len(certs[len(certs)-1].Signatures) == 0 {
+		if newest := certs[len(certs)-1].Decision; m.isApplied(newest) && newest.Layer+maxBehind >= tip.Layer {
+			m.sync.Stands(m.now, p, syncer.Confirms)
+			return
+		}
 		certs = certs[:len(certs)-1] // nothing says that it holds
 	}
-	tip := m.history.Tip().Decision
 	if len(certs) == 0 {
 		if tip.Layer < m.cfg.Schedule.FirstBallotLayer() {
 			m.sync.Stands(m.now, p, syncer.Confirms)
@@ -290,6 +300,11 @@ func (m *Machine) certified(p Peer, certs []types.Certificate) {
 	for i := range certs {
 		if m.isApplied(certs[i].Decision) {
 			common = i
+		}
+	}
+	for i := range certs[:common+1] { // what we applied may have been certified without us
+		if c := &certs[i]; len(c.Signatures) > 0 && !m.history.Sealed(c.Decision) {
+			m.take(&parked{from: p, msg: &certMessage{cert: *c}})
 		}
 	}
 	newest := certs[len(certs)-1].Decision
@@ -404,6 +419,9 @@ func (m *Machine) ask() {
 // conclude says whether we are synced, and why.
 func (m *Machine) conclude() {
 	yes, reason := m.standing()
+	if yes {
+		m.lastSynced = m.layer
+	}
 	if yes != m.synced || reason != m.reason {
 		changed := yes != m.synced
 		m.synced, m.reason = yes, reason

@@ -153,7 +153,7 @@ func (m *Machine) judgeTx(p *parked, msg *txMessage) judgement {
 		m.arrived(name)
 		return accepted()
 	}
-	if m.intake.wantedBy(name) && m.addExtra(msg.tx) {
+	if (m.intake.wantedBy(name) || m.chain.lacks[name]) && m.addExtra(msg.tx) {
 		m.arrived(name)
 	}
 	if errors.Is(err, vm.ErrSignature) && p.from != Self && !asked {

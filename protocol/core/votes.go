@@ -31,7 +31,7 @@ func (m *Machine) rebuildTortoise() {
 		s.Ballots = append(s.Ballots, m.stored(l)...)
 	}
 	if t, err := tortoise.Rebuild(m.cfg.Tortoise, s); err == nil {
-		m.tortoise = t
+		m.tortoise, m.lastSynced = t, t.Last()
 	}
 }
 
@@ -81,14 +81,22 @@ func (m *Machine) tally() {
 	if m.layer < m.cfg.Schedule.FirstBallotLayer() || begins && !(m.synced && m.beginTortoise()) {
 		return
 	}
+	var since []types.Decision // applied since what the tortoise begins with
+	if begins {
+		since = m.read.decisions(m.tortoise.First(), int(m.layer-m.tortoise.First())+1)
+	}
 	for m.tortoise.Last()+1 < m.layer {
+		since = m.recount(since)
 		for _, s := range m.tortoise.Tally() {
+			m.chain.doubt(s.Layer)
 			if s.Verified {
+				m.chain.settled(s, m.cfg.Tortoise.MaxLayers)
 				m.settled(s)
 			}
 		}
 		m.record(m.tortoise.Last())
 	}
+	m.recount(since)
 	m.weigh()
 	if begins && m.gaveUp { // others cannot read what the ballots of that time build on
 		m.gaveUp = false
@@ -111,12 +119,20 @@ func (m *Machine) beginTortoise() bool {
 	opinion := m.empty(&m.past, before+1)
 	m.tortoise = tortoise.New(m.cfg.Tortoise, before, opinion)
 	m.write(WriteOpinion{Record: tortoise.Beginning(before, opinion), Anew: true})
-	for _, d := range m.read.decisions(before+1, int(m.layer-before)) {
-		if b := m.read.block(d.Block); b != nil {
-			m.result(d.Layer, d.Block, b.TickHeight)
-		}
-	}
+	m.chain.final = nil
+	m.chain.doubt(before)
 	return true
+}
+
+// recount tells the results of applied layers, as far as the tortoise has come, and returns the rest.
+func (m *Machine) recount(since []types.Decision) []types.Decision {
+	for len(since) > 0 && since[0].Layer <= m.tortoise.Last()+1 {
+		if b := m.read.block(since[0].Block); b != nil {
+			m.result(since[0].Layer, since[0].Block, b.TickHeight)
+		}
+		since = since[1:]
+	}
+	return since
 }
 
 // past is our opinion of the beginning of our history: what a tortoise begins with that has no records.
@@ -141,11 +157,13 @@ const (
 	recallPause = 50 * time.Millisecond
 )
 
-// recall reads on about the history while there is no tortoise, as far as the next one will take it over. It is done before
+// readPast reads on about the history while there is no tortoise, as far as the next one will take it over. It is done before
 // a Step writes anything. What the Step before has written is committed.
-func (m *Machine) recall() {
-	if m.tortoise != nil && m.lags(m.tortoise.Last()) {
+func (m *Machine) readPast() {
+	// Who heard of others last before that had nobody's ballots, nor ATXs, to count by.
+	if m.tortoise != nil && m.lags(min(m.tortoise.Last(), m.lastSynced)) {
 		m.tortoise = nil
+		m.write(DropOpinions{})
 	}
 	p, last := &m.past, min(m.beginning(), m.history.Tip().Decision.Layer)
 	if m.tortoise != nil || p.read >= last {
@@ -212,14 +230,13 @@ func (m *Machine) weigh() {
 	}
 }
 
-// result tells what Hare, or a certificate, says of a layer.
-func (m *Machine) result(l types.Layer, block types.BlockID, height uint64) {
-	if m.tortoise == nil || block != types.EmptyBlock && m.tortoise.Block(l, block, height) != nil {
-		return
+// result tells what Hare, or a certificate, says of a layer. It returns whether that is news.
+func (m *Machine) result(l types.Layer, block types.BlockID, height uint64) bool {
+	if m.tortoise == nil || block != types.EmptyBlock && m.tortoise.Block(l, block, height) != nil || !m.tortoise.Hare(l, block) {
+		return false
 	}
-	if m.tortoise.Hare(l, block) {
-		m.record(l)
-	}
+	m.record(l)
+	return true
 }
 
 // coin tells the weak coin of a layer.

@@ -115,6 +115,9 @@ func (c *Certifier) Add(m types.CertifyMessage, seats uint32) (*types.Certificat
 	return certificate(m.Decision, s.signatures), nil
 }
 
+// Certified tells whether a decision of a layer was certified.
+func (c *Certifier) Certified(l types.Layer) bool { t := c.layers[l]; return t != nil && t.done }
+
 // Len returns how many layers have signatures.
 func (c *Certifier) Len() int { return len(c.layers) }
 

@@ -25,15 +25,13 @@ type Link struct {
 	Decision types.Decision // of the beginning only Layer and StateRoot are set
 	State    vm.State
 	Txs      []vm.Tx // of its block, if it was applied in this run
+	Sealed   bool    // its certificate is stored
 }
 
 // Errors of History.
 var (
 	// ErrKnown says that exactly this decision is applied.
 	ErrKnown = errors.New("decision is applied already")
-	// ErrConflict says that another decision is applied in the layer, or after
-	// it without it.
-	ErrConflict = errors.New("another decision is applied")
 	// ErrParent says that the state which a decision builds on is not known:
 	// layers before it are missing here.
 	ErrParent = errors.New("decision builds on a state that is not known")
@@ -177,15 +175,10 @@ type Path struct {
 }
 
 // Extend tells how a draft's decision becomes the tip: it goes through the
-// drafts that it builds on down to an applied link. A decision of a layer that
-// is not after the tip changes nothing.
+// drafts that it builds on down to an applied link.
 func (h *History) Extend(d *Draft) (Path, error) {
-	tip := h.Tip()
 	if have, ok := h.At(d.Decision.Layer); ok && have == d.Decision {
 		return Path{}, ErrKnown
-	}
-	if d.Decision.Layer <= tip.Decision.Layer {
-		return Path{}, ErrConflict
 	}
 	var ext Path
 	for step := d; step != nil; {
@@ -201,6 +194,32 @@ func (h *History) Extend(d *Draft) (Path, error) {
 	return Path{}, ErrParent
 }
 
+// Has tells whether a decision is one of an applied layer that is in memory.
+func (h *History) Has(d types.Decision) bool {
+	return h.older.Decision == d || slices.ContainsFunc(h.links, func(k Link) bool { return k.Decision == d })
+}
+
+// After returns the path of drafts that follow one another on an applied layer, which is in memory (Has).
+func (h *History) After(on types.Decision, drafts []*Draft) Path {
+	if h.older.Decision == on {
+		return Path{Base: h.older, Drafts: drafts, Undone: slices.Clone(h.links)}
+	}
+	i := slices.IndexFunc(h.links, func(k Link) bool { return k.Decision == on })
+	return Path{Base: h.links[i], Drafts: drafts, Undone: slices.Clone(h.links[i+1:])}
+}
+
+// Sealed tells whether the certificate of an applied decision is stored, or too old to be asked for.
+func (h *History) Sealed(d types.Decision) bool {
+	return !slices.ContainsFunc(h.links, func(k Link) bool { return k.Decision == d && !k.Sealed })
+}
+
+// Seal notes that the certificate of an applied decision is stored.
+func (h *History) Seal(d types.Decision) {
+	for i := range h.links {
+		h.links[i].Sealed = h.links[i].Sealed || h.links[i].Decision == d
+	}
+}
+
 // Commit makes a path part of the history.
 func (h *History) Commit(ext Path) {
 	i := slices.IndexFunc(h.links, func(k Link) bool { return k.Decision == ext.Base.Decision })
@@ -213,7 +232,7 @@ func (h *History) Commit(ext Path) {
 		panic("mesh: path from a link that is not there")
 	}
 	for _, d := range ext.Drafts {
-		h.links = append(h.links, Link{d.Decision, d.Outcome.State, d.Txs})
+		h.links = append(h.links, Link{d.Decision, d.Outcome.State, d.Txs, d.Certificate != nil})
 	}
 	if over := len(h.links) - MaxHistory; over > 0 {
 		h.links = slices.Delete(h.links, 0, over)

@@ -230,12 +230,6 @@ func TestWhatIsAppliedStaysAsItIs(t *testing.T) {
 	if _, err := h.Extend(again); !errors.Is(err, ErrKnown) {
 		t.Errorf("the same again: %v", err)
 	}
-	for layer := types.Layer(20); layer <= 22; layer++ {
-		other := &Draft{Decision: types.Decision{Layer: layer, Parent: l.first.Decision.StateRoot, Block: types.BlockID{99}, StateRoot: types.Hash32{1}}}
-		if _, err := h.Extend(other); !errors.Is(err, ErrConflict) {
-			t.Errorf("another layer %d: %v", layer, err)
-		}
-	}
 	if h.Tip().Decision != tip.Decision {
 		t.Errorf("the tip is layer %d", h.Tip().Decision.Layer)
 	}

@@ -319,11 +319,12 @@ func (m *Machine) Of(l types.Layer, smesher types.NodeID) (types.BallotID, bool)
 	return s.ballots[i].id, true
 }
 
-// Opine returns our choice in a layer by what is known now, and not only when the last layer was closed.
+// Opine returns our choice in a layer by what is known now, and not only when the last layer was closed: of one that is
+// not, Hare's result, if there is one.
 func (m *Machine) Opine(l types.Layer) Choice {
 	s := m.slot(l)
 	switch {
-	case s == nil || l > m.last:
+	case s == nil:
 		return Choice{Abstain: true}
 	case l <= m.verified:
 		return s.choice

@@ -181,10 +181,16 @@ func (n *Node) count(e core.Event) {
 			n.identity(id).signed.Inc()
 		}
 	case core.Applied:
-		if signers := len(e.Certificate.Signatures); signers > 0 { // else the next one says it too
-			m.certified.Inc()
-			m.signers.Set(float64(signers))
-		}
+		m.countCertificate(e.Certificate)
+	case core.Certified:
+		m.countCertificate(e.Certificate)
+	}
+}
+
+func (m *metrics) countCertificate(c *types.Certificate) {
+	if signers := len(c.Signatures); signers > 0 { // else it is still to come, or the next one says it too
+		m.certified.Inc()
+		m.signers.Set(float64(signers))
 	}
 }
 
