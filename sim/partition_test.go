@@ -8,14 +8,16 @@ import (
 
 // A network that was cut in two, half and half or three of ten, has one state again within healBound
 // layers, and goes on with new ones; nothing that is verified is taken back, or verified otherwise by
-// another. No ATXs are published while it is cut: those of halves would be two electorates.
+// another. No ATXs are published while it is cut: those of halves would be two electorates. Who is restarted has only its
+// newest layer in memory, and finds in the store what the votes say to go back to.
 func TestAPartitionHeals(t *testing.T) {
 	cases := []struct {
 		small  int // nodes of ten
 		length types.Layer
-	}{{5, 1}, {3, 1}, {5, 10}, {3, 10}, {5, 100}, {3, 100}}
+		again  bool // half of the nodes are restarted when it ends
+	}{{5, 1, false}, {3, 1, false}, {5, 10, false}, {3, 10, false}, {5, 10, true}, {5, 100, false}, {3, 100, false}}
 	if testing.Short() {
-		cases = cases[:4]
+		cases = cases[:5]
 	}
 	sideBySide(len(cases), func(i int) {
 		c := cases[i]
@@ -38,10 +40,18 @@ func TestAPartitionHeals(t *testing.T) {
 		w.split(out)
 		w.play(s.LayerStart(heals))
 		w.split(nil)
+		if c.again {
+			for _, n := range w.nodes[5:] {
+				n.die()
+			}
+		}
 		var apart, unsettled types.Layer // how long
 		for l := heals; l <= heals+healBound+2; l++ {
 			w.play(s.LayerStart(l + 1))
 			for _, n := range w.nodes {
+				if !n.up {
+					continue
+				}
 				if tip := n.store.tip().decision; tip.Layer <= heals || tip.Layer+liveness < l {
 					apart = l + 1 - heals
 				}
