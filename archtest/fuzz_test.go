@@ -69,11 +69,11 @@ func fuzzed() map[string]string {
 		"by edges/p2p FuzzDecodePeers":                {"parser edges/p2p decodePeers", "request edges/p2p servePeers"},
 		"by edges/p2p FuzzReadAnswer":                 {"parser edges/p2p readAnswer"},
 		"by services/node FuzzHandlersOfPeers":        {"topic services/node onGossip", "request services/node serveAsk", "request services/node servePoet", "decoder services/node poetAnswer"},
-		"by protocol/core FuzzMessagesFromTheNetwork": {"parser protocol/core Check", "parser protocol/core VerifySignatures", "parser protocol/hare VerifyCertificate"},
+		"by protocol/core FuzzMessagesFromTheNetwork": {"parser protocol/core Check", "parser protocol/core VerifySignatures"},
 		"by protocol/core FuzzAnswersOfPeers": {
 			"parser protocol/core CheckAnswer", "decoder protocol/core ObjectsAnswer", "decoder protocol/core EpochsAnswer", "decoder protocol/core LayersAnswer"},
 		"by protocol/core FuzzRequestsOfPeers":                       {"decoder protocol/core Request"},
-		"by protocol/hare FuzzHareFromTheNetwork":                    {"decoder protocol/hare Message", "decoder protocol/hare Seal", "decoder protocol/hare Sealed"},
+		"by protocol/hare FuzzHareFromTheNetwork":                    {"decoder protocol/hare Message"},
 		"by protocol/beacon FuzzMessagesFromTheNetworkAreBounded":    {"decoder protocol/beacon Message"},
 		"by protocol/tortoise FuzzRecord":                            {"decoder protocol/tortoise Record"},
 		"by protocol/malfeasance FuzzProofsFromTheNetworkAreBounded": {"decoder protocol/malfeasance Proof"},

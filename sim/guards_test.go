@@ -133,6 +133,44 @@ func TestAnElectorateOfAFewCertifiesNothing(t *testing.T) {
 	}
 }
 
+// A committee is drawn by the beacon of the epoch: who could choose another one could choose who has seats.
+func TestADecisionNamesTheBeaconOfItsEpoch(t *testing.T) {
+	for _, gossip := range []bool{true, false} {
+		w := lab(t, 5)
+		w.run(13, 10*time.Second) // layer 12 is decided, and 13 is not
+		n := w.nodes[4]
+		tip, set := n.m.Snapshot().Tip, atxsOf(w.cfg.Schedule.EpochOf(13), w.nodes...)
+		d, block := w.empty(13, tip, set)
+		d.Beacon[0]++
+		have := offers{
+			{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
+			syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
+		}
+		cert := signed(d, w.nodes[:4]...)
+		if gossip {
+			for _, s := range cert.Signatures {
+				n.feed(t, have, n.hearRaw(t, "n00", core.TopicDecision, codec.Encode(&types.CertifyMessage{Decision: d, By: s})))
+			}
+			for _, c := range n.m.Open() {
+				if c.Decision == d {
+					t.Error("signatures by another beacon are counted")
+				}
+			}
+		} else {
+			ask := n.historyAsk(t)
+			answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.feed(t, have, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
+		}
+		if now := n.m.Snapshot().Tip; now != tip {
+			t.Errorf("by gossip %v: it is at layer %d", gossip, now.Layer)
+		}
+		w.result.Violations = nil // the script signs for honest nodes
+	}
+}
+
 // Whoever lists ATXs is asked for them, and nobody else: made-up ids cost their
 // maker's time and not everybody's.
 func TestWhoListsIsAskedForWhatItLists(t *testing.T) {
