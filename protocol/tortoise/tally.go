@@ -138,21 +138,31 @@ func (m *Machine) hashBefore(l types.Layer) types.Hash32 {
 // while it is believed, else what the weight says.
 func (m *Machine) opine(l types.Layer) Choice {
 	s := m.slot(l)
-	switch {
-	case !m.trusted(l):
-		return s.byWeight(m.slot(m.last).coin)
-	case len(s.hare) == 1:
-		if x := s.find(s.hare[0]); x != nil {
-			return x.Choice
-		}
-		return Choice{} // without its body a block cannot be supported
+	if !m.trusted(l) {
+		return s.byWeight(m.slot(m.last).coin, One*Weight(m.last-l)/2)
+	}
+	if c, known := s.byHare(); known {
+		return c
 	}
 	return Choice{Abstain: l+m.p.Zdist > m.last}
 }
 
+// byHare returns Hare's result.
+func (s *slot) byHare() (Choice, bool) {
+	if len(s.hare) != 1 {
+		return Choice{}, false
+	}
+	if x := s.find(s.hare[0]); x != nil {
+		return x.Choice, true
+	}
+	return Choice{}, true // without its body a block cannot be supported
+}
+
 // byWeight returns the lowest block that more weight supports than is against it; if
-// none is clear of doubt, the coin decides about the lowest that is in doubt.
-func (s *slot) byWeight(c coin) Choice {
+// none is clear of doubt, the coin decides about the lowest that is in doubt. If less than
+// enough has voted about that, votes are missing here, and Hare is believed still: else who
+// is new, or a network in which few voted for a while, would toss for what all know.
+func (s *slot) byWeight(c coin, enough Weight) Choice {
 	var doubt *candidate
 	for i := range s.candidates[1:] {
 		x := &s.candidates[i+1]
@@ -164,7 +174,12 @@ func (s *slot) byWeight(c coin) Choice {
 		}
 	}
 	switch {
-	case doubt == nil || c == tails:
+	case doubt == nil:
+		return Choice{}
+	case doubt.support+doubt.against < enough:
+		c, _ := s.byHare()
+		return c
+	case c == tails:
 		return Choice{}
 	case c == heads:
 		return doubt.Choice

@@ -199,6 +199,16 @@ func (w *twin) opine(l types.Layer) Choice {
 	}
 	for _, c := range w.known(l) {
 		if w.support(l, c)-w.against(l, c) >= -One/3 {
+			if w.support(l, c)+w.against(l, c) < One*Weight(w.last-l)/2 { // votes are missing: what Hare said stands
+				if len(w.hare[l]) == 1 {
+					for _, c := range w.blocks[l] {
+						if c.Block == w.hare[l][0] {
+							return c
+						}
+					}
+				}
+				return Choice{}
+			}
 			switch up, known := w.coins[w.last]; {
 			case !known:
 				return Choice{Abstain: true}
