@@ -89,6 +89,7 @@ func (m *Machine) course(end types.Layer) (on types.Decision, after []*mesh.Draf
 	for ; l < end; l++ {
 		block, known := m.choice(l)
 		if !known {
+			m.chain.to(l)
 			return on, nil, false
 		}
 		if block != m.blockIn(l) {
