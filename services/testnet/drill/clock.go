@@ -44,7 +44,7 @@ func ahead(name string, by, lasts time.Duration) func(context.Context, *Stage) e
 }
 
 // In a network with layers of two seconds and epochs of ten layers a jump is believed after two seconds. A clock that is
-// ahead by an epoch has electorates of its own: docs/decisions/0003.
+// ahead by an epoch has electorates of its own: docs/decisions/0011.
 const (
 	aMoment     = time.Second
 	fourEpochs  = 80 * time.Second
