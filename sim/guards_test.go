@@ -435,7 +435,7 @@ func TestADisputeNeedsItsProof(t *testing.T) {
 		n := w.nodes[4]
 		tip := n.m.Snapshot().Tip
 		before := n.store.layers[len(n.store.layers)-2].decision
-		d, _ := w.empty(tip.Layer, before, atxsOf(w.cfg.Schedule.EpochOf(tip.Layer), w.nodes...))
+		d, block := w.empty(tip.Layer, before, atxsOf(w.cfg.Schedule.EpochOf(tip.Layer), w.nodes...))
 		d.Electorate = tip.Electorate
 		cert := signed(d, w.nodes[:4]...)
 		if !proved {
@@ -446,7 +446,7 @@ func TestADisputeNeedsItsProof(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+		n.feed(t, offers{syncer.Name20(syncer.Block, block.ID()): codec.Encode(block)}, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
 		if s := n.m.Snapshot(); (s.Dispute.Theirs == d) != proved || s.Tip != tip {
 			t.Errorf("proved %v: dispute %+v, tip %d", proved, s.Dispute, s.Tip.Layer)
 		}

@@ -173,7 +173,10 @@ func (s *memory) apply(w core.WriteLayer) error {
 		return fmt.Errorf("layer %d on %d, but the newest stored is %d", d.Layer, w.Base, last.Layer)
 	}
 	s.addBlock(w.Block)
-	for _, tx := range w.Txs {
+	for i, tx := range w.Txs {
+		if w.Outcome.Results[i].Status == vm.Ineffective {
+			continue // another layer before it has it: the block was made for another history
+		}
 		if s.txs[tx.ID] != nil {
 			return fmt.Errorf("transaction %s is applied twice", tx.ID.Short())
 		}

@@ -195,20 +195,22 @@ func (m *Machine) align() {
 		return
 	}
 	m.chain.due = false
-	for m.read.err == nil {
-		on, after, _ := m.course(m.layer + 2)
-		if len(after) == 0 {
-			return
-		}
-		path := m.history.After(on, after)
-		if len(path.Undone) > 0 {
-			m.event(Undone{
-				From: m.history.Tip().Decision.Layer, To: m.chain.from - 1,
-				Fault: fmt.Sprintf("layer %d came to something else: by a certificate, or by the weight of votes", m.chain.from),
-			})
-		}
-		m.apply(path)
-		m.chain.to(after[len(after)-1].Decision.Layer + 1)
+	on, after, _ := m.course(m.layer + 2)
+	if len(after) == 0 {
+		return
+	}
+	path := m.history.After(on, after)
+	if len(path.Undone) > 0 {
+		m.event(Undone{
+			From: m.history.Tip().Decision.Layer, To: m.chain.from - 1,
+			Fault: fmt.Sprintf("layer %d came to something else: by a certificate, or by the weight of votes", m.chain.from),
+		})
+	}
+	m.apply(path)
+	m.chain.to(after[len(after)-1].Decision.Layer + 1)
+	if len(after) == maxChain { // there may be more: others come in between
+		m.chain.due = true
+		m.wakeAt(m.now)
 	}
 }
 

@@ -75,6 +75,7 @@ func (m *Machine) Held() []Held {
 		{"smeshers heard about a beacon", voices, mostVoices},
 		{"beacons at hand", len(m.beacons.known), maxBeacons},
 		{"layers with signatures", m.certify.Len(), hare.MaxOpenLayers},
+		{"final layers that the history does not follow yet", len(m.chain.final), int(limit.MaxLayers)},
 		{"executed decisions", drafts, mesh.MaxDrafts},
 		{"states", links, mesh.MaxHistory},
 		{"waiting transactions", m.pool.Len(), pool.Transactions},

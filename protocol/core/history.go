@@ -3,6 +3,7 @@ package core
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"tweedle/protocol/hare"
 	"tweedle/protocol/malfeasance"
@@ -140,7 +141,10 @@ func (m *Machine) judgeCert(msg *certMessage) judgement {
 	}
 	draft := m.history.Draft(*d)
 	if draft == nil {
-		if draft, j = m.execute(d); draft == nil {
+		if draft, j = m.execute(d, votes); draft == nil {
+			if votes && len(j.missing) == 1 && j.missing[0].Kind == kindState && !msg.implied {
+				return accepted() // what it says of its layer is heard
+			}
 			if j.err == errState && !msg.implied {
 				m.disputed(*d, j.err.Error())
 			}
@@ -173,15 +177,29 @@ func (m *Machine) tell(d *types.Decision) (judgement, bool) {
 	if block.Layer != d.Layer {
 		return rejected(errBlock), false
 	}
+	before := m.tortoise.Results(d.Layer)
 	m.agreed(d.Layer, d.Block, block.TickHeight)
-	if c := m.tortoise.Opine(d.Layer); d.Layer <= m.tortoise.Verified() && c.Block != d.Block {
+	if !m.knownResult(d) {
+		return ignored(errUncounted), false
+	}
+	switch c := m.tortoise.Opine(d.Layer); {
+	case d.Layer <= m.tortoise.Verified() && c.Block != d.Block:
 		m.disputed(*d, "another block of the layer is final by the weight of votes")
+	case len(before) > 0 && !slices.Contains(before, d.Block) && d.Layer+m.cfg.Tortoise.Hdist > m.tortoise.Last():
+		m.disputed(*d, "another decision is certified than the layer's smeshers agreed on here")
 	}
 	return judgement{}, true
 }
 
-// execute gathers what a decision needs and executes it.
-func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
+// knownResult tells whether a decision says nothing new of its layer.
+func (m *Machine) knownResult(d *types.Decision) bool {
+	known := m.tortoise.Results(d.Layer)
+	return len(known) == 2 || slices.Contains(known, d.Block)
+}
+
+// execute gathers what a decision needs and executes it. While we vote a state that is not in memory is not looked for:
+// the history follows the votes, and goes back by itself.
+func (m *Machine) execute(d *types.Decision, votes bool) (*mesh.Draft, judgement) {
 	block := m.read.block(d.Block)
 	if block == nil {
 		return nil, missing(syncer.Name20(syncer.Block, d.Block))
@@ -196,7 +214,7 @@ func (m *Machine) execute(d *types.Decision) (*mesh.Draft, judgement) {
 	draft, err := m.history.Execute(*d, block, content)
 	switch {
 	case errors.Is(err, mesh.ErrParent):
-		if !m.rewind(d.Parent, d.Layer) {
+		if votes || !m.rewind(d.Parent, d.Layer) {
 			return nil, missing(stateOf(d.Parent))
 		}
 		if draft, err = m.history.Execute(*d, block, content); err == nil {

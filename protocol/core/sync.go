@@ -281,11 +281,15 @@ func (m *Machine) isApplied(d types.Decision) bool {
 // certified compares a peer's part of the history with ours.
 func (m *Machine) certified(p Peer, certs []types.Certificate) {
 	tip := m.history.Tip().Decision
+	if len(certs) > 0 && certs[len(certs)-1].Decision.Layer > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())) {
+		m.sync.Waste(m.now, p, "it has a layer that has not begun")
+		return
+	}
+	if m.tortoise != nil {
+		m.hear(p, certs)
+		return
+	}
 	for len(certs) > 0 && len(certs[len(certs)-1].Signatures) == 0 {
-		if newest := certs[len(certs)-1].Decision; m.isApplied(newest) && newest.Layer+maxBehind >= tip.Layer {
-			m.sync.Stands(m.now, p, syncer.Confirms)
-			return
-		}
 		certs = certs[:len(certs)-1] // nothing says that it holds
 	}
 	if len(certs) == 0 {
@@ -302,11 +306,6 @@ func (m *Machine) certified(p Peer, certs []types.Certificate) {
 			common = i
 		}
 	}
-	for i := range certs[:common+1] { // what we applied may have been certified without us
-		if c := &certs[i]; len(c.Signatures) > 0 && !m.history.Sealed(c.Decision) {
-			m.take(&parked{from: p, msg: &certMessage{cert: *c}})
-		}
-	}
 	newest := certs[len(certs)-1].Decision
 	rest := certs[common+1:]
 	switch {
@@ -314,8 +313,6 @@ func (m *Machine) certified(p Peer, certs []types.Certificate) {
 		m.sync.Stands(m.now, p, syncer.Confirms)
 	case len(rest) == 0:
 		m.sync.Stands(m.now, p, syncer.Behind)
-	case newest.Layer > m.cfg.Schedule.LayerAt(m.now.Add(m.rules.Skew())):
-		m.sync.Waste(m.now, p, "it has a layer that has not begun")
 	case newest.Layer <= tip.Layer:
 		if m.proved(&certs[len(certs)-1]) {
 			m.disputed(newest, "a peer has another decision certified")
@@ -328,6 +325,30 @@ func (m *Machine) certified(p Peer, certs []types.Certificate) {
 			m.disputed(rest[0].Decision, "a peer has another history since before the last epoch: one of us must start anew from the network")
 		}
 		m.follow(p, rest, common >= 0 || m.history.Knows(rest[0].Decision.Parent))
+	}
+}
+
+// hear takes from a peer's part of the history, while we vote, what its layers came to and we have not heard. Whose history
+// is another one than ours has nothing newer for that: the votes say which one stands.
+func (m *Machine) hear(p Peer, certs []types.Certificate) {
+	news, common := -1, -1
+	for i := range certs {
+		switch c := &certs[i]; {
+		case m.isApplied(c.Decision):
+			if common = i; len(c.Signatures) > 0 && !m.history.Sealed(c.Decision) { // it was certified without us
+				m.take(&parked{from: p, msg: &certMessage{cert: *c}})
+			}
+		case len(c.Signatures) > 0 && c.Decision.Layer >= m.tortoise.First() && !m.knownResult(&c.Decision):
+			news = i
+		}
+	}
+	switch tip := m.history.Tip().Decision.Layer; {
+	case news >= 0:
+		m.follow(p, certs[min(common+1, news):news+1], true)
+	case len(certs) == 0 && tip >= m.cfg.Schedule.FirstBallotLayer(), len(certs) > 0 && certs[len(certs)-1].Decision.Layer+m.cfg.Tortoise.Hdist < tip:
+		m.sync.Stands(m.now, p, syncer.Behind)
+	default:
+		m.sync.Stands(m.now, p, syncer.Confirms)
 	}
 }
 

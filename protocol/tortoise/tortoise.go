@@ -253,6 +253,14 @@ func (m *Machine) Hare(l types.Layer, block types.BlockID) bool {
 	return true
 }
 
+// Results returns what was told by Hare of a layer: two make none.
+func (m *Machine) Results(l types.Layer) []types.BlockID {
+	if s := m.slot(l); s != nil {
+		return slices.Clone(s.hare)
+	}
+	return nil
+}
+
 // Coin tells a layer's weak coin. The first word stands; it returns whether this was it.
 func (m *Machine) Coin(l types.Layer, up bool) bool {
 	s := m.slot(l)
@@ -319,14 +327,14 @@ func (m *Machine) Of(l types.Layer, smesher types.NodeID) (types.BallotID, bool)
 	return s.ballots[i].id, true
 }
 
-// Opine returns our choice in a layer by what is known now, and not only when the last layer was closed: of one that is
-// not, Hare's result, if there is one.
+// Opine returns our choice in a layer: while Hare is believed by what is known now, also of a layer that is not closed;
+// by weight as it was when the last layer was closed.
 func (m *Machine) Opine(l types.Layer) Choice {
 	s := m.slot(l)
 	switch {
 	case s == nil:
 		return Choice{Abstain: true}
-	case l <= m.verified:
+	case l <= m.verified || !m.trusted(l):
 		return s.choice
 	}
 	return m.opine(l)
