@@ -12,7 +12,6 @@ import (
 	"tweedle/protocol/syncer"
 	"tweedle/protocol/tortoise"
 	"tweedle/values/codec"
-	"tweedle/values/signing"
 	"tweedle/values/types"
 )
 
@@ -292,7 +291,7 @@ func TestASetOfNobodyIsReadForNothing(t *testing.T) {
 	for i := range 2000 {
 		stranger := w.key(fmt.Sprint("stranger", i))
 		d := types.Decision{Layer: 30, Electorate: name.ID, Block: types.BlockID{byte(i), byte(i >> 8)}}
-		m := &types.CertifyMessage{Decision: d, By: types.CertifySignature{Smesher: stranger.NodeID(), Signature: stranger.Sign(signing.Certify, codec.Encode(&d))}}
+		m := core.Seal(stranger, types.ATXID{}, d)
 		asks = append(asks, n.hearRaw(t, "stranger", core.TopicDecision, codec.Encode(m)).Asks...)
 	}
 	for _, a := range asks {
@@ -324,7 +323,7 @@ func TestABlockOfMadeUpTransactionsIsReadForNothing(t *testing.T) {
 	for l := on.Layer + 1; l <= 30; l++ {
 		set := atxsOf(w.cfg.Schedule.EpochOf(l), w.nodes...)
 		have[syncer.Name{Kind: syncer.ActiveSet, ID: set.Hash()}] = codec.Encode(set)
-		d, b := empty(l, on, set)
+		d, b := w.empty(l, on, set)
 		for i := range types.MaxBlockTxs {
 			b.Txs = append(b.Txs, types.TransactionID{byte(l), byte(i >> 16), byte(i >> 8), byte(i)})
 		}
@@ -405,7 +404,7 @@ func TestSignaturesByAnUnknownSetAreReadForNothing(t *testing.T) {
 	open := types.Certificate{Decision: types.Decision{Layer: 30, Electorate: types.Hash32{1}, Block: types.BlockID{1}}}
 	for i := range 2 * maxReads {
 		stranger := w.key(fmt.Sprint("stranger", i))
-		open.Signatures = append(open.Signatures, types.CertifySignature{Smesher: stranger.NodeID(), Signature: stranger.Sign(signing.Certify, codec.Encode(&open.Decision))})
+		open.Signatures = append(open.Signatures, core.Seal(stranger, types.ATXID{}, open.Decision).By)
 	}
 	slices.SortFunc(open.Signatures, func(a, b types.CertifySignature) int { return bytes.Compare(a.Smesher[:], b.Smesher[:]) })
 	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Open: []types.Certificate{open}}))
