@@ -59,13 +59,13 @@ func (n *Node) newMetrics() {
 		i.used = counter("eligibilities_used_total", "Slots for which the own smesher has proposed.", labels)
 	}
 	n.smeshers.Register(n.registry, n.now)
-	n.metrics.certified = counter("certified_layers_total", "Layers that were applied with a certificate.", nil)
+	n.metrics.certified = counter("certified_layers_total", "Layers whose certificate is here.", nil)
 	n.metrics.malicious = counter("malicious_smeshers_total", "Smeshers that were proved malicious.", nil)
 	n.metrics.proofs = counter("poet_proofs_total", "PoET proofs that were stored.", nil)
 	n.metrics.proofTime = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "tweedle_node_poet_proof_timestamp_seconds", Help: "When the last PoET proof was stored; 0: none since the start."})
 	n.metrics.signers = prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "tweedle_node_certificate_signatures", Help: "Signatures of the newest certificate by which a layer was applied."})
+		Name: "tweedle_node_certificate_signatures", Help: "Signatures of the newest certificate of an applied layer."})
 	n.registry.MustRegister(n.metrics.proofTime, n.metrics.signers, checkpoint{n})
 	n.metrics.unsynced, n.metrics.poets = n.schedule.LayerAt(n.now()), map[types.PoetProofRef]string{}
 	n.metrics.atxs = &telemetry.Shares{Desc: prometheus.NewDesc("tweedle_node_poet_atxs", "ATXs known that are published in this epoch or the one before, by the beginning of the id of the "+
