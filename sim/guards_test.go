@@ -453,6 +453,31 @@ func TestADisputeNeedsItsProof(t *testing.T) {
 	}
 }
 
+// While the votes have not said yet whose history stands, nodes have several. A peer of another one has nothing newer for
+// that: if it did not confirm so, a network of many histories had nobody who is synced, votes, and lets one of them win.
+func TestAPeerOfAnotherHistoryHasNothingNewer(t *testing.T) {
+	w := lab(t, 5)
+	w.run(21, 10*time.Second)
+	n := w.nodes[4]
+	n.give(t, core.Peers{Connected: []core.Peer{"n00"}})
+	ask := n.historyAsk(t)
+	d := n.m.Snapshot().Tip
+	d.Parent[0]++
+	d.StateRoot[0]++
+	for range 2 { // what it says is not news a second time
+		answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{signed(d, w.nodes[:4]...)}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+		if s := n.m.Snapshot(); !s.Synced || s.Dispute.Layer != 0 {
+			t.Errorf("synced %v: %s; dispute %+v", s.Synced, s.Reason, s.Dispute)
+		}
+		ask = n.historyAsk(t)
+	}
+	w.result.Violations = nil // the script signs for honest nodes
+}
+
 // A node that was away and has a certified layer which the others left out since
 // before the last epoch cannot follow them, and people are told.
 func TestAnotherHistorySinceBeforeTheLastEpochIsTold(t *testing.T) {

@@ -53,8 +53,12 @@ func (c *chain) arrived(n syncer.Name) {
 	}
 }
 
+// maxUnbuilt is how many layers a certificate may take of what was agreed on and cannot be built here.
+const maxUnbuilt = 2
+
 // choice returns the block that a layer has, EmptyBlock if none. False while that is to come: its smeshers
-// may agree on it yet, or agreed on what is not here. Where the tortoise abstains, what is applied stays.
+// may agree on it yet, or agreed on what is not here, and others certify it. Where the tortoise abstains, what is applied
+// stays.
 func (m *Machine) choice(l types.Layer) (types.BlockID, bool) {
 	if l < m.tortoise.First() {
 		if i, ok := slices.BinarySearchFunc(m.chain.final, l, func(s tortoise.State, l types.Layer) int { return cmp.Compare(s.Layer, l) }); ok {
@@ -69,7 +73,7 @@ func (m *Machine) choice(l types.Layer) (types.BlockID, bool) {
 		return d.Block, true
 	}
 	a := m.agree.of[l]
-	return types.EmptyBlock, a == nil || a.ended && a.result == nil
+	return types.EmptyBlock, a == nil || a.ended && a.result == nil || a.decided && l+maxUnbuilt < m.layer
 }
 
 // blockIn returns the block that is applied in a layer, EmptyBlock if none.

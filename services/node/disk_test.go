@@ -411,13 +411,18 @@ func (r *diskRun) again(applied types.Layer) {
 			r.Errorf("%v: it starts from %+v, the network has %+v, %v", r.c, tip, theirs, err)
 		}
 	}
-	// One of them may be a moment ahead, by several layers if those waited for the agreement on the first.
+	// Half of the weight was away. One of them may be ahead, by as many layers as the agreement on one may take; and one may
+	// have agreed on a layer of which the other one heard nothing, and there is no certificate by a half: then the votes
+	// decide, once Hare is not believed any more.
 	got, want := node.snapshot.Load().Tip, other.snapshot.Load().Tip
-	for wait := time.Duration(0); got.Layer != want.Layer && wait < node.params.LayerDuration; wait += time.Second {
+	apart := func() bool {
+		return got.Layer+1 < want.Layer || want.Layer+1 < got.Layer || got.Layer == want.Layer && got != want
+	}
+	for wait := time.Duration(0); got != want && wait < time.Duration(node.params.Tortoise().Hdist+10)*node.params.LayerDuration; wait += time.Second {
 		time.Sleep(time.Second)
 		got, want = node.snapshot.Load().Tip, other.snapshot.Load().Tip
 	}
-	if got.Layer+1 < want.Layer || want.Layer+1 < got.Layer || got.Layer == want.Layer && got != want {
+	if apart() {
 		r.Errorf("%v: started again it has layer %d, state %s; the other node has layer %d, state %s", r.c, got.Layer, got.StateRoot, want.Layer, want.StateRoot)
 	}
 	r.blames()

@@ -394,7 +394,7 @@ func (n *Node) happened(e core.Event) {
 		n.log.Info("layer applied", "layer", d.Layer, "block", d.Block.Short(), "txs", len(e.Txs),
 			"state", d.StateRoot.Short(), "signatures", len(e.Certificate.Signatures))
 	case core.Undone:
-		n.log.Error("applied layers are taken back", "from", e.From, "back_to", e.To, "fault", e.Fault, "signed_against_each_other", len(e.Smeshers))
+		n.log.Warn("applied layers are taken back", "from", e.From, "back_to", e.To, "fault", e.Fault, "signed_against_each_other", len(e.Smeshers))
 	case core.Disputed:
 		n.log.Error("we disagree with what others certified", "layer", e.Layer, "reason", e.Reason,
 			"their_state", e.Theirs.StateRoot.Short(), "our_state", e.Ours.StateRoot.Short())
