@@ -23,7 +23,8 @@ type agreement struct {
 	result  []types.ProposalID // nil while there is none
 	ended   bool
 	decided bool
-	checks  map[types.NodeID]int // messages of a smesher whose seats are being checked
+	checks  map[types.NodeID]int                // messages of a smesher whose seats are being checked
+	seals   map[types.NodeID]types.VRFSignature // of ours, for their seats among those who certify
 }
 
 // agreements are those of the open layers, and the messages whose seats are checked. Those
@@ -125,7 +126,7 @@ func (m *Machine) agreement(l types.Layer) *agreement {
 	if el == nil || el.Total() == 0 || !known { // nobody could agree, and the next layers would wait for that
 		return nil
 	}
-	a := &agreement{el: el, draw: hare.Draw{Layer: l, Beacon: beacon, Total: el.Total()}, checks: make(map[types.NodeID]int)}
+	a := &agreement{el: el, draw: hare.Draw{Layer: l, Beacon: beacon, Total: el.Total()}, checks: make(map[types.NodeID]int), seals: make(map[types.NodeID]types.VRFSignature)}
 	var own []hare.Member
 	height := ^uint64(0)
 	for _, s := range m.selves { // also while we are not synced: we may be when it is time to speak
@@ -138,7 +139,9 @@ func (m *Machine) agreement(l types.Layer) *agreement {
 	a.session = hare.NewSession(m.cfg.Hare, a.draw, m.cfg.Schedule.LayerStart(l), own, func() []types.ProposalID {
 		return hare.Initial(m.candidates(l, beacon), beacon, height)
 	})
-	m.agree.of[l], m.agree.wake = a, time.Time{}
+	if m.agree.of[l], m.agree.wake = a, (time.Time{}); len(a.own) > 0 {
+		m.out.Work = append(m.out.Work, DrawSeats{a.draw, []hare.Round{hare.Certify}, a.own})
+	}
 	return a
 }
 
@@ -274,7 +277,11 @@ func (m *Machine) judgeHare(p *parked, msg *hareMessage) judgement {
 func (m *Machine) drawn(in SeatsDrawn) {
 	if a := m.agree.of[in.Layer]; a != nil {
 		for _, seat := range in.Seats {
-			a.session.Seat(seat)
+			if seat.Round == hare.Certify {
+				a.seals[seat.Smesher] = seat.Proof
+			} else {
+				a.session.Seat(seat)
+			}
 		}
 	}
 }

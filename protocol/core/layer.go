@@ -328,7 +328,7 @@ func (m *Machine) decide(r hare.Result) {
 		if !ok {
 			continue
 		}
-		msg := Seal(s, atx.ID, d)
+		msg := seal(s, atx.ID, d, m.agree.of[r.Layer].seals[atx.Smesher])
 		if _, err := m.cfg.Hare.CertifySeats(&msg.By, el); err != nil {
 			continue
 		}
@@ -340,8 +340,12 @@ func (m *Machine) decide(r hare.Result) {
 
 // Seal signs a decision and proves the signer's seats: 0.1 ms.
 func Seal(id Identity, atx types.ATXID, d types.Decision) *types.CertifyMessage {
+	return seal(id, atx, d, id.VRF(hare.CertifyInput(&d)))
+}
+
+func seal(id Identity, atx types.ATXID, d types.Decision, proof types.VRFSignature) *types.CertifyMessage {
 	return &types.CertifyMessage{Decision: d, By: types.CertifySignature{
-		ATX: atx, Smesher: id.NodeID(), Proof: id.VRF(hare.CertifyInput(&d)), Signature: id.Sign(signing.Certify, codec.Encode(&d)),
+		ATX: atx, Smesher: id.NodeID(), Proof: proof, Signature: id.Sign(signing.Certify, codec.Encode(&d)),
 	}}
 }
 

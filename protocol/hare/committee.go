@@ -8,9 +8,12 @@ import (
 	"tweedle/values/types"
 )
 
-// CertifyRound stands for the committee that certifies where the others have their round
-// (reference/protocol.md A9).
-const CertifyRound = 1<<31 - 1
+// Certify stands for the committee that certifies where the others have their round; what its
+// random values are made over has another number (reference/protocol.md A9).
+const (
+	Certify       Round = 255
+	certifyNumber       = 1<<31 - 1
+)
 
 // Reasons why a certificate is not valid.
 var (
@@ -32,7 +35,7 @@ type Electorate interface {
 // CertifyInput is what the random value of a smesher is made over, that gives it seats
 // among those who sign a decision: the beacon is the one that the decision names.
 func CertifyInput(d *types.Decision) []byte {
-	return eligibility.CommitteeMessage(d.Beacon, d.Layer, CertifyRound)
+	return Draw{Layer: d.Layer, Beacon: d.Beacon}.Input(Certify)
 }
 
 // CertifySeats returns how many seats a signature has in the committee of its layer, as an

@@ -206,7 +206,11 @@ type Draw struct {
 
 // Input is what the random value of a smesher is made over, that gives it seats in a round.
 func (d Draw) Input(r Round) []byte {
-	return eligibility.CommitteeMessage(d.Beacon, d.Layer, uint32(r))
+	number := uint32(r)
+	if r == Certify {
+		number = certifyNumber
+	}
+	return eligibility.CommitteeMessage(d.Beacon, d.Layer, number)
 }
 
 // committee returns how many seats a round has on average.

@@ -296,7 +296,7 @@ func TestANodeThatWasAwayCatchesUpToTheSameState(t *testing.T) {
 		b.start(away)
 		b.until(8, 0)
 		b.same(b.nodes[0].schedule.First(8) - 2)
-		if last, err := away.db.LastATX(away.identities[0].NodeID()); err != nil || last.PublishEpoch != 7 {
+		if last, err := away.db.LastATX(away.identities[0].NodeID()); err != nil || last.PublishEpoch < 7 {
 			t.Errorf("the node that was away published last in epoch %d, %v", last.PublishEpoch, err)
 		}
 		b.close()
