@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"tweedle/protocol/mesh"
 	"tweedle/protocol/syncer"
@@ -53,7 +54,7 @@ func (c *chain) arrived(n syncer.Name) {
 	}
 }
 
-// maxUnbuilt is how many layers a certificate may take of what was agreed on and cannot be built here.
+// maxUnbuilt is how many layers a certificate may take of what was agreed on without us, or cannot be built here.
 const maxUnbuilt = 2
 
 // choice returns the block that a layer has, EmptyBlock if none. False while that is to come: its smeshers
@@ -73,7 +74,8 @@ func (m *Machine) choice(l types.Layer) (types.BlockID, bool) {
 		return d.Block, true
 	}
 	a := m.agree.of[l]
-	return types.EmptyBlock, a == nil || a.ended && a.result == nil || a.decided && l+maxUnbuilt < m.layer
+	late := l+maxUnbuilt < m.layer
+	return types.EmptyBlock, a == nil && late || a != nil && (a.ended && a.result == nil || a.decided && late)
 }
 
 // blockIn returns the block that is applied in a layer, EmptyBlock if none.
@@ -222,6 +224,7 @@ func (m *Machine) align() {
 func (m *Machine) agreed(l types.Layer, block types.BlockID, height uint64) {
 	if m.result(l, block, height) {
 		m.chain.doubt(l)
+		m.agree.wake = time.Time{} // others may wait for it
 	}
 }
 

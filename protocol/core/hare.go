@@ -23,6 +23,7 @@ type agreement struct {
 	result  []types.ProposalID // nil while there is none
 	ended   bool
 	decided bool
+	built   types.BlockID                       // by us, of the result; empty when that is certified
 	checks  map[types.NodeID]int                // messages of a smesher whose seats are being checked
 	seals   map[types.NodeID]types.VRFSignature // of ours, for their seats among those who certify
 }
@@ -183,7 +184,9 @@ func (m *Machine) agreeOn() {
 		case a.result == nil && !a.ended:
 			return
 		case a.result != nil:
-			m.decide(hare.Result{Layer: l, Proposals: a.result})
+			if !m.decide(hare.Result{Layer: l, Proposals: a.result}) {
+				return
+			}
 		default:
 			m.event(Silent{l, "its smeshers did not agree on its proposals"})
 			m.chain.doubt(l)
@@ -226,8 +229,12 @@ func HarePlace(l types.Layer, r hare.Round) uint64 { return uint64(l)<<8 | uint6
 
 // forgetAgreements drops those that are over.
 func (m *Machine) forgetAgreements() {
-	for l := range m.agree.of {
+	for _, l := range slices.Sorted(maps.Keys(m.agree.of)) {
+		a := m.agree.of[l]
 		if l+m.kept() <= m.layer+1 {
+			if a.result != nil && !a.decided {
+				m.event(Silent{l, "what the layers before it came to is not all here"})
+			}
 			delete(m.agree.of, l)
 			m.agree.wake = time.Time{} // it may have held up the next
 			m.agree.closed = max(m.agree.closed, l)

@@ -128,6 +128,9 @@ func (m *Machine) judgeCert(msg *certMessage) judgement {
 		}
 	}
 	if applied {
+		if a := m.agree.of[d.Layer]; a != nil {
+			a.built = types.EmptyBlock
+		}
 		m.history.Seal(*d)
 		m.write(WriteCertificate{&msg.cert})
 		m.event(Certified{&msg.cert})
@@ -176,6 +179,12 @@ func (m *Machine) tell(d *types.Decision) (judgement, bool) {
 	}
 	if block.Layer != d.Layer {
 		return rejected(errBlock), false
+	}
+	if a := m.agree.of[d.Layer]; a != nil && a.built != types.EmptyBlock {
+		if a.built != d.Block { // we made another block of what was agreed on, on another state: theirs counts
+			m.tortoise.Overrule(d.Layer, a.built)
+		}
+		a.built = types.EmptyBlock
 	}
 	before := m.tortoise.Results(d.Layer)
 	m.agreed(d.Layer, d.Block, block.TickHeight)

@@ -285,34 +285,33 @@ func (m *Machine) ballot(me *self, layer types.Layer, el *activation.Electorate,
 }
 
 // decide builds the block of a layer whose proposals are agreed on, executes it,
-// and signs what came out.
-func (m *Machine) decide(r hare.Result) {
+// and signs what came out. False if what the layers before it came to is not all here yet.
+func (m *Machine) decide(r hare.Result) bool {
 	if r.Layer <= m.history.Tip().Decision.Layer {
-		return
+		return true
 	}
 	counted, all := m.counted(r)
 	if !all {
 		m.event(Silent{r.Layer, "a proposal that was agreed on did not come"})
-		return
+		return true
 	}
 	if len(counted) == 0 {
 		m.event(Empty{r.Layer})
 		m.agreed(r.Layer, types.EmptyBlock, 0)
-		return
+		return true
 	}
 	parent, ok := m.parent(r.Layer)
 	if !ok {
-		m.event(Silent{r.Layer, "what the layers before it came to is not all here"})
-		return
+		return false
 	}
 	el := m.electorateOf(r.Layer, parent, counted)
 	if el == nil || m.read.err != nil {
-		return
+		return true
 	}
 	block, content := m.build(r.Layer, counted)
 	out, err := m.history.Try(parent.StateRoot, content)
 	if err != nil {
-		return
+		return true
 	}
 	block.Txs, content.Txs = effective(out, content.Txs)
 	beacon, _ := m.Beacon(el.Epoch) // by which they agreed
@@ -320,6 +319,7 @@ func (m *Machine) decide(r hare.Result) {
 	out.Results = slices.DeleteFunc(out.Results, func(r vm.Result) bool { return r.Status == vm.Ineffective })
 	m.keep(&mesh.Draft{Decision: d, Block: block, Txs: content.Txs, Outcome: out})
 	m.write(WriteBlock{block})
+	m.agree.of[r.Layer].built = d.Block
 	m.agreed(r.Layer, d.Block, block.TickHeight)
 	decided := Decided{Decision: d, Proposals: len(counted)}
 	text := codec.Encode(&d)
@@ -336,6 +336,7 @@ func (m *Machine) decide(r hare.Result) {
 		m.out.Signs = append(m.out.Signs, Sign{By: atx.Smesher, Message: Own(msg), Slots: []Slot{{signing.Certify, uint64(r.Layer), types.Sum(text)}}})
 	}
 	m.event(decided)
+	return true
 }
 
 // Seal signs a decision and proves the signer's seats: 0.1 ms.

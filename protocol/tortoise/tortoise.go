@@ -253,6 +253,13 @@ func (m *Machine) Hare(l types.Layer, block types.BlockID) bool {
 	return true
 }
 
+// Overrule takes a result back that was told, for another one that is told next.
+func (m *Machine) Overrule(l types.Layer, block types.BlockID) {
+	if s := m.slot(l); s != nil {
+		s.hare = slices.DeleteFunc(s.hare, func(h types.BlockID) bool { return h == block })
+	}
+}
+
 // Results returns what was told by Hare of a layer: two make none.
 func (m *Machine) Results(l types.Layer) []types.BlockID {
 	if s := m.slot(l); s != nil {
