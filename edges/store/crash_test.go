@@ -357,6 +357,15 @@ func TestADirectoryThatIsNotOursIsRefused(t *testing.T) {
 			},
 			[]string{"state.db", "schema 99", "newer version"},
 		},
+		"a schema that is too old": {
+			func(dir string) string {
+				db := got[*DB](t)(Open(dir, network))
+				must(t, sqlitex.ExecuteTransient(db.state, "PRAGMA user_version = 5", nil))
+				must(t, db.Close())
+				return dir
+			},
+			[]string{"state.db", "schema 5", "delete state.db"},
+		},
 		"another program's file": {
 			func(dir string) string {
 				c := got[*sqlite.Conn](t)(sqlite.OpenConn(dir + "/local.db"))

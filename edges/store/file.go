@@ -27,13 +27,15 @@ type fileKind struct {
 	// schema, in order. A released script never changes; a new schema is a new
 	// script.
 	migrations  []string
+	oldest      int // schema that can be brought up to date; what is older says what this program cannot read
 	synchronous string
 	remedy      string // what to do when the file is damaged
 }
 
 var stateFile = fileKind{
 	name:        "state.db",
-	migrations:  []string{"schema/state_1.sql", "schema/state_2.sql", "schema/state_3.sql", "schema/state_4.sql", "schema/state_5.sql"},
+	migrations:  []string{"schema/state_1.sql", "schema/state_2.sql", "schema/state_3.sql", "schema/state_4.sql", "schema/state_5.sql", "schema/state_6.sql"},
+	oldest:      6,
 	synchronous: "NORMAL",
 	remedy:      "stop the node and delete state.db and state.db-wal: they are fetched from the network again",
 }
@@ -150,6 +152,8 @@ func (k fileKind) prepare(c *sqlite.Conn, network types.GenesisID) (err error) {
 		return err
 	case version > 0 && app != applicationID:
 		return errors.New("it is another program's database: choose another directory")
+	case version > 0 && version < k.oldest:
+		return fmt.Errorf("it has schema %d, of a program whose networks this one does not speak to any more: %s", version, k.remedy)
 	case version > len(k.migrations):
 		return fmt.Errorf("it has schema %d, this program knows %d: run the newer version that wrote it", version, len(k.migrations))
 	}
