@@ -3,6 +3,7 @@ package core
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,10 +19,11 @@ const maxChain = mesh.MaxDrafts / 2
 
 // chain is where our history may be another one than the tortoise says.
 type chain struct {
-	from  types.Layer          // what is before is as it says
-	due   bool                 // something is to be looked at
-	final []tortoise.State     // of layers from there on that may have left the tortoise, ascending
-	lacks map[syncer.Name]bool // what has to come first
+	from  types.Layer                    // what is before is as it says
+	due   bool                           // something is to be looked at
+	final []tortoise.State               // of layers from there on that may have left the tortoise, ascending
+	lacks map[syncer.Name]bool           // what has to come first
+	heard map[types.Layer]types.Decision // that certificates name, from there on
 }
 
 // doubt has our history looked at from a layer on.
@@ -44,6 +46,7 @@ func (c *chain) to(l types.Layer) {
 	for len(c.final) > 0 && c.final[0].Layer < l {
 		c.final = c.final[1:]
 	}
+	maps.DeleteFunc(c.heard, func(k types.Layer, _ types.Decision) bool { return k < l })
 }
 
 // arrived notes something that may have been lacking.
@@ -132,7 +135,7 @@ func (m *Machine) course(end types.Layer) (on types.Decision, after []*mesh.Draf
 // draftOf executes the block of a layer on what the layers before come to, nil if something of it is not here: it is
 // asked for.
 func (m *Machine) draftOf(l types.Layer, id types.BlockID, on types.Decision) *mesh.Draft {
-	d, known := m.namedBy(l, id)
+	d, known := m.namedBy(l, id, on)
 	if !known {
 		return nil
 	}
@@ -165,33 +168,35 @@ func (m *Machine) draftOf(l types.Layer, id types.BlockID, on types.Decision) *m
 	return draft
 }
 
-// namedBy returns the decision for a block without what it builds on and leaves: whoever else decided for it
-// says by which electorate and beacon, else it is as we have them.
-func (m *Machine) namedBy(l types.Layer, id types.BlockID) (types.Decision, bool) {
-	d, known := types.Decision{Layer: l, Block: id}, false
-	for _, k := range m.history.Drafts(l, id) {
-		if !known || k.Certificate != nil {
-			d.Electorate, d.Beacon, known = k.Decision.Electorate, k.Decision.Beacon, true
-		}
-	}
-	if known {
+// namedBy returns the decision for a block without what it builds on and leaves. By which electorate and beacon an
+// epoch is decided its first block says; of that whoever decided for it, else it is as we have them.
+func (m *Machine) namedBy(l types.Layer, id types.BlockID, on types.Decision) (types.Decision, bool) {
+	epoch := m.cfg.Schedule.EpochOf(l)
+	d := types.Decision{Layer: l, Block: id}
+	by := func(o types.Decision) (types.Decision, bool) {
+		d.Electorate, d.Beacon = o.Electorate, o.Beacon
 		return d, true
+	}
+	if m.cfg.Schedule.EpochOf(on.Layer) == epoch {
+		return by(on)
+	}
+	if o := m.chain.heard[l]; o.Block == id {
+		return by(o)
+	}
+	if known := m.history.Drafts(l, id); len(known) > 0 {
+		return by(known[0].Decision)
 	}
 	for _, s := range m.certify.Support(l) {
 		if s.Decision.Block == id {
-			d.Electorate, d.Beacon = s.Decision.Electorate, s.Decision.Beacon
-			return d, true
+			return by(s.Decision)
 		}
 	}
-	epoch := m.cfg.Schedule.EpochOf(l)
 	el := m.current(epoch)
-	var beacon types.Beacon
-	beacon, known = m.Beacon(epoch)
+	beacon, known := m.Beacon(epoch)
 	if el == nil || !known {
 		return d, false
 	}
-	d.Electorate, d.Beacon = el.ID, beacon
-	return d, true
+	return by(types.Decision{Electorate: el.ID, Beacon: beacon})
 }
 
 // align makes our history what the tortoise says, as far as it is here. Layers that it says are empty are taken back

@@ -163,7 +163,7 @@ func New(cfg Config, now time.Time, r Reader) (*Machine, error) {
 		slots:     slots{proving: make(map[types.BallotID][]*parked)},
 		extras:    newExtras(),
 		reason:    "starting",
-		chain:     chain{due: true, lacks: make(map[syncer.Name]bool)},
+		chain:     chain{due: true, lacks: make(map[syncer.Name]bool), heard: make(map[types.Layer]types.Decision)},
 	}
 	for _, id := range cfg.Identities {
 		m.selves = append(m.selves, &self{Identity: id, slots: make(map[types.Epoch]ours)})

@@ -186,6 +186,7 @@ func (m *Machine) tell(d *types.Decision) (judgement, bool) {
 		}
 		a.built = types.EmptyBlock
 	}
+	m.chain.heard[d.Layer] = *d
 	before := m.tortoise.Results(d.Layer)
 	m.agreed(d.Layer, d.Block, block.TickHeight)
 	if !m.knownResult(d) {
