@@ -57,7 +57,7 @@ func (c *chain) arrived(n syncer.Name) {
 	}
 }
 
-// maxUnbuilt is how many layers a certificate may take of what was agreed on without us, or cannot be built here.
+// maxUnbuilt is how many layers a certificate may take of what was agreed on and cannot be built here.
 const maxUnbuilt = 2
 
 // choice returns the block that a layer has, EmptyBlock if none. False while that is to come: its smeshers
@@ -77,8 +77,7 @@ func (m *Machine) choice(l types.Layer) (types.BlockID, bool) {
 		return d.Block, true
 	}
 	a := m.agree.of[l]
-	late := l+maxUnbuilt < m.layer
-	return types.EmptyBlock, a == nil && late || a != nil && (a.ended && a.result == nil || a.decided && late)
+	return types.EmptyBlock, a == nil || a.ended && a.result == nil || a.decided && l+maxUnbuilt < m.layer
 }
 
 // blockIn returns the block that is applied in a layer, EmptyBlock if none.
