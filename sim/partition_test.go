@@ -35,7 +35,7 @@ func TestAPartitionHeals(t *testing.T) {
 		begins := s.FirstBallotLayer() + 8
 		heals := begins + c.length
 		// Hare is believed about so many layers; then weight and the coin decide (docs/decisions/0011-tortoise.md).
-		healBound := w.cfg.Tortoise.Hdist + 12
+		healBound := w.cfg.Tortoise.Hdist
 		w.play(s.LayerStart(begins))
 		w.split(out)
 		w.play(s.LayerStart(heals))
