@@ -66,7 +66,7 @@ func commit(c *sqlite.Conn, w core.Write, signed uint64) error {
 	case core.WriteBlock:
 		return addBlock(c, w.Block)
 	case core.WriteCertificate:
-		return putCertificate(c, replace, w.Certificate)
+		return addCertificate(c, w.Certificate)
 	case core.WriteRevert:
 		if err := revert(c, w.To); err != nil {
 			return err

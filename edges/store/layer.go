@@ -69,7 +69,7 @@ func apply(c *sqlite.Conn, l LayerResult, signed uint64) error {
 		}
 	}
 	if l.Certificate != nil { // the caller has decided that this one holds
-		if err := putCertificate(c, replace, l.Certificate); err != nil {
+		if err := putCertificate(c, l.Certificate); err != nil {
 			return err
 		}
 	}
@@ -223,27 +223,24 @@ func (rd *Reader) BlockLayers(from types.Layer, limit int) (ls []Layer, err erro
 	return ls, err
 }
 
-// AddCertificate stores a layer's certificate, or one with more signatures
-// under the same decision. Another decision for the same layer is refused with
-// ErrConflict: more than a third of the weight lies.
-func (db *DB) AddCertificate(cert *types.Certificate) error {
+// addCertificate stores a layer's certificate, or one with more signatures under the same decision. One of
+// another decision than the stored one is refused with ErrConflict.
+func addCertificate(c *sqlite.Conn, cert *types.Certificate) error {
 	d := cert.Decision
-	return db.write(func(c *sqlite.Conn) error {
-		switch old, err := certificate(c, d.Layer); {
-		case err == nil && old.Decision != d:
-			return fmt.Errorf("certificate of layer %v for block %v and state %v: %w: the stored one is for block %v and state %v",
-				d.Layer, d.Block, d.StateRoot, ErrConflict, old.Decision.Block, old.Decision.StateRoot)
-		case err == nil && len(old.Signatures) >= len(cert.Signatures):
-			return nil
-		case err != nil && !errors.Is(err, ErrNotFound):
-			return err
-		}
-		return putCertificate(c, replace, cert)
-	})
+	switch old, err := certificate(c, d.Layer); {
+	case err == nil && old.Decision != d:
+		return fmt.Errorf("certificate of layer %v for block %v and state %v: %w: the stored one is for block %v and state %v",
+			d.Layer, d.Block, d.StateRoot, ErrConflict, old.Decision.Block, old.Decision.StateRoot)
+	case err == nil && len(old.Signatures) >= len(cert.Signatures):
+		return nil
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return err
+	}
+	return putCertificate(c, cert)
 }
 
-func putCertificate(c *sqlite.Conn, verb string, cert *types.Certificate) error {
-	return put(c, verb, "certificates", int64(cert.Decision.Layer), codec.Encode(cert))
+func putCertificate(c *sqlite.Conn, cert *types.Certificate) error {
+	return put(c, replace, "certificates", int64(cert.Decision.Layer), codec.Encode(cert))
 }
 
 // Certificate returns a layer's certificate.

@@ -421,9 +421,9 @@ func TestASecondDecisionForALayerIsRefused(t *testing.T) {
 	db := openAt(t, t.TempDir())
 	one := &types.Certificate{Decision: types.Decision{Layer: 3, StateRoot: hash(1)}}
 	two := &types.Certificate{Decision: types.Decision{Layer: 3, StateRoot: hash(2)}}
-	must(t, db.AddCertificate(one))
-	must(t, db.AddCertificate(one))
-	if err := db.AddCertificate(two); !errors.Is(err, ErrConflict) {
+	must(t, db.Commit([]core.Write{core.WriteCertificate{Certificate: one}}))
+	must(t, db.Commit([]core.Write{core.WriteCertificate{Certificate: one}}))
+	if err := db.Commit([]core.Write{core.WriteCertificate{Certificate: two}}); !errors.Is(err, ErrConflict) {
 		t.Fatalf("got %v", err)
 	}
 	equal(t, got[*types.Certificate](t)(db.Certificate(3)), one)
@@ -582,7 +582,7 @@ func TestOldBallotsGoWithTheirActiveSets(t *testing.T) {
 	decided := &types.Ballot{Layer: 2, Smesher: smesher1.SmesherID, EpochData: &types.EpochData{ActiveSet: set(7).Hash()}}
 	must(t, db.AddActiveSet(set(7)))
 	must(t, db.AddBallot(decided))
-	must(t, db.AddCertificate(&types.Certificate{Decision: types.Decision{Layer: 2, Electorate: set(7).Hash()}}))
+	must(t, db.Commit([]core.Write{core.WriteCertificate{Certificate: &types.Certificate{Decision: types.Decision{Layer: 2, Electorate: set(7).Hash()}}}}))
 	must(t, db.ForgetBallots(3))
 	if _, err := db.Ballot(decided.ID()); !errors.Is(err, ErrNotFound) {
 		t.Errorf("ballot of layer 2: %v", err)
