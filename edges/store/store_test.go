@@ -19,6 +19,7 @@ import (
 	"zombiezen.com/go/sqlite"
 
 	"tweedle/protocol/activation"
+	"tweedle/protocol/core"
 	"tweedle/protocol/vm"
 	"tweedle/values/codec"
 	"tweedle/values/signing"
