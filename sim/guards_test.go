@@ -28,23 +28,43 @@ func (n *node) feed(t *testing.T, have offers, out core.Output) (all []core.Outp
 	for queue := []core.Output{out}; len(queue) > 0; queue = queue[1:] {
 		all = append(all, queue[0])
 		for _, a := range queue[0].Asks {
-			var raw core.ObjectsAnswer
-			found := false
-			for _, name := range a.Objects {
-				raw = append(raw, have[name])
-				found = found || have[name] != nil
+			if in, ok := n.offered(t, have, a); ok {
+				queue = append(queue, n.give(t, in))
 			}
-			if !found {
-				continue
-			}
-			answer, err := core.CheckAnswer(n.crypto, a, codec.Encode(raw))
-			if err != nil {
-				t.Fatal(err)
-			}
-			queue = append(queue, n.give(t, core.Answered{Ask: a.ID, Answer: answer}))
 		}
 	}
 	return all
+}
+
+// offered is the answer to an ask with what a script has, false if it has nothing of it.
+func (n *node) offered(t *testing.T, have offers, a syncer.Ask) (core.Answered, bool) {
+	t.Helper()
+	var raw core.ObjectsAnswer
+	found := false
+	for _, name := range a.Objects {
+		raw = append(raw, have[name])
+		found = found || have[name] != nil
+	}
+	if !found {
+		return core.Answered{}, false
+	}
+	return n.answered(t, a, raw), true
+}
+
+// answered is an answer that passes its check.
+func (n *node) answered(t *testing.T, a syncer.Ask, says codec.Encodable) core.Answered {
+	t.Helper()
+	answer, err := core.CheckAnswer(n.crypto, a, codec.Encode(says))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return core.Answered{Ask: a.ID, Answer: answer}
+}
+
+// shown is the answer to an ask for layers with certificates.
+func (n *node) shown(t *testing.T, a syncer.Ask, certs ...types.Certificate) core.Answered {
+	t.Helper()
+	return n.answered(t, a, &core.LayersAnswer{Certs: certs})
 }
 
 // historyAsk lets time pass until a core asks somebody for layers.
@@ -114,11 +134,7 @@ func TestAnElectorateOfAFewCertifiesNothing(t *testing.T) {
 				}
 			} else {
 				ask := n.historyAsk(t)
-				answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
-				if err != nil {
-					t.Fatal(err)
-				}
-				n.feed(t, have, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
+				n.feed(t, have, n.give(t, n.shown(t, ask, cert)))
 			}
 			if applied := n.m.Snapshot().Tip == d; applied == few {
 				t.Errorf("by a few %v, by gossip %v: applied %v", few, gossip, applied)
@@ -159,11 +175,7 @@ func TestADecisionNamesTheBeaconOfItsEpoch(t *testing.T) {
 			}
 		} else {
 			ask := n.historyAsk(t)
-			answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			n.feed(t, have, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
+			n.feed(t, have, n.give(t, n.shown(t, ask, cert)))
 		}
 		if now := n.m.Snapshot().Tip; now != tip {
 			t.Errorf("by gossip %v: it is at layer %d", gossip, now.Layer)
@@ -182,11 +194,7 @@ func TestAFewSeatsOfACommitteeCertifyNothing(t *testing.T) {
 		d, block := w.empty(13, tip, atxsOf(w.cfg.Schedule.EpochOf(13), w.nodes...))
 		d.Electorate = tip.Electorate
 		ask := n.historyAsk(t)
-		answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{signed(d, w.nodes[:signers]...)}}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.feed(t, offers{syncer.Name20(syncer.Block, block.ID()): codec.Encode(block)}, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
+		n.feed(t, offers{syncer.Name20(syncer.Block, block.ID()): codec.Encode(block)}, n.give(t, n.shown(t, ask, signed(d, w.nodes[:signers]...))))
 		if now := n.m.Snapshot().Tip; (now == d) != (signers == 4) {
 			t.Errorf("signed by %d of five: it is at layer %d", signers, now.Layer)
 		}
@@ -260,12 +268,8 @@ func TestALayerThatHasNotBegunCosts(t *testing.T) {
 	ask := n.historyAsk(t)
 	d, _ := w.empty(n.m.Snapshot().Layer+2, tip, atxsOf(w.cfg.Schedule.EpochOf(12), w.nodes...))
 	cert := signed(d, w.nodes[:4]...)
-	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
-	if err != nil {
-		t.Fatal(err)
-	}
 	points := 0.0
-	for _, p := range n.give(t, core.Answered{Ask: ask.ID, Answer: answer}).Penalties {
+	for _, p := range n.give(t, n.shown(t, ask, cert)).Penalties {
 		if p.Peer == ask.Peer {
 			points += p.Points
 		}
@@ -409,11 +413,7 @@ func TestACertificateTakesNothingBackThatWasAgreedOn(t *testing.T) {
 		}
 		n.give(t, core.Peers{Connected: []core.Peer{"n00"}})
 		ask := n.historyAsk(t)
-		answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{signed(d, w.nodes[:4]...)}}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, out := range n.feed(t, have, n.give(t, core.Answered{Ask: ask.ID, Answer: answer})) {
+		for _, out := range n.feed(t, have, n.give(t, n.shown(t, ask, signed(d, w.nodes[:4]...)))) {
 			for _, e := range out.Events {
 				if u, ok := e.(core.Undone); ok {
 					t.Errorf("%d layers left out: layers %d to %d are taken back", back, u.To+1, u.From)
@@ -462,11 +462,7 @@ func TestADisputeNeedsItsProof(t *testing.T) {
 			cert = signed(d, w.nodes[0])
 		}
 		ask := n.historyAsk(t)
-		answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{cert}}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.feed(t, offers{syncer.Name20(syncer.Block, block.ID()): codec.Encode(block)}, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
+		n.feed(t, offers{syncer.Name20(syncer.Block, block.ID()): codec.Encode(block)}, n.give(t, n.shown(t, ask, cert)))
 		if s := n.m.Snapshot(); (s.Dispute.Theirs == d) != proved || s.Tip != tip {
 			t.Errorf("proved %v: dispute %+v, tip %d", proved, s.Dispute, s.Tip.Layer)
 		}
@@ -485,11 +481,7 @@ func TestAPeerOfAnotherHistoryHasNothingNewer(t *testing.T) {
 	d.Parent[0]++
 	d.StateRoot[0]++
 	for range 2 { // what it says is not news a second time
-		answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{signed(d, w.nodes[:4]...)}}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+		n.give(t, n.shown(t, ask, signed(d, w.nodes[:4]...)))
 		if s := n.m.Snapshot(); !s.Synced || s.Dispute.Layer != 0 {
 			t.Errorf("synced %v: %s; dispute %+v", s.Synced, s.Reason, s.Dispute)
 		}
@@ -510,14 +502,10 @@ func TestAnotherHistorySinceBeforeTheLastEpochIsTold(t *testing.T) {
 	own, block := w.empty(s.First(3)+2, n.store.tip().decision, set)
 	n.give(t, core.Peers{Connected: []core.Peer{"n00"}})
 	ask := n.historyAsk(t)
-	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{signed(own, w.nodes[:4]...)}}))
-	if err != nil {
-		t.Fatal(err)
-	}
 	n.feed(t, offers{
 		{Kind: syncer.ActiveSet, ID: set.Hash()}: codec.Encode(set),
 		syncer.Name20(syncer.Block, block.ID()):  codec.Encode(block),
-	}, n.give(t, core.Answered{Ask: ask.ID, Answer: answer}))
+	}, n.give(t, n.shown(t, ask, signed(own, w.nodes[:4]...))))
 	if tip := n.m.Snapshot().Tip; tip != own {
 		t.Fatalf("it is at layer %d, not on its own layer %d", tip.Layer, own.Layer)
 	}
@@ -643,7 +631,7 @@ func TestATransactionThatPeersCameByLaterIsAskedForAgain(t *testing.T) {
 // Seed 15911 of the nightly campaign: in a layer that was signed by halves, for two decisions, one on each was
 // decided next. Six nodes knew of the heavier one's parent only that others had signed it, never sought it, and
 // stayed silent, and without them nothing was certified again.
-func TestWhatAnUncertifiedDecisionBuildsOnIsSoughtToo(t *testing.T) {
+func TestHalvesThatSignedTwoDecisionsGoOnTogether(t *testing.T) {
 	play(t, Options{
 		Seed: 15911, Nodes: 20, Epochs: 10,
 		Hostile: []string{"split-votes", "two-proposals"}, Strangers: []string{}, Poets: []string{"honest"}, Clients: []string{},

@@ -253,20 +253,9 @@ func (r *reads) watch(t *testing.T, n *node, have offers, in core.Input, what st
 		out := n.give(t, queue[0])
 		most = max(most, r.n)
 		for _, a := range out.Asks {
-			var raw core.ObjectsAnswer
-			found := false
-			for _, name := range a.Objects {
-				raw = append(raw, have[name])
-				found = found || have[name] != nil
+			if in, ok := n.offered(t, have, a); ok {
+				queue = append(queue, in)
 			}
-			if !found {
-				continue
-			}
-			answer, err := core.CheckAnswer(n.crypto, a, codec.Encode(raw))
-			if err != nil {
-				t.Fatal(err)
-			}
-			queue = append(queue, core.Answered{Ask: a.ID, Answer: answer})
 		}
 	}
 	if most > maxReads {
@@ -333,11 +322,7 @@ func TestABlockOfMadeUpTransactionsIsReadForNothing(t *testing.T) {
 		on = d
 	}
 	certs[len(certs)-1] = signed(on, w.nodes[0])
-	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: certs}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.watch(t, n, have, core.Answered{Ask: ask.ID, Answer: answer}, "blocks of made-up transactions")
+	r.watch(t, n, have, n.shown(t, ask, certs...), "blocks of made-up transactions")
 	for range 20 { // it wasted our time, and is not asked for a while
 		w.now = w.now.Add(w.cfg.Schedule.LayerDuration / 8)
 		r.watch(t, n, have, core.Tick{}, "blocks of made-up transactions")

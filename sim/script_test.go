@@ -175,11 +175,7 @@ func TestACertificateOfNobodyUnsettlesNothingAndCosts(t *testing.T) {
 	if !found {
 		t.Fatal("nobody was asked about the history")
 	}
-	answer, err := core.CheckAnswer(n.crypto, ask, codec.Encode(&core.LayersAnswer{Certs: []types.Certificate{c}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := n.give(t, core.Answered{Ask: ask.ID, Answer: answer})
+	out := n.give(t, n.shown(t, ask, c))
 	points := 0.0
 	for _, k := range out.Penalties {
 		if k.Peer == ask.Peer {
