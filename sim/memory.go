@@ -122,7 +122,6 @@ func (s *memory) commit(writes []core.Write) error {
 			s.addBlock(w.Block)
 		case core.WriteRevert:
 			s.revert(w.To)
-			clear(s.votes)
 		case core.WriteCertificate:
 			d := w.Certificate.Decision
 			i := s.at(d.Layer)

@@ -68,10 +68,7 @@ func commit(c *sqlite.Conn, w core.Write, signed uint64) error {
 	case core.WriteCertificate:
 		return addCertificate(c, w.Certificate)
 	case core.WriteRevert:
-		if err := revert(c, w.To); err != nil {
-			return err
-		}
-		return run(c, "DELETE FROM opinions")
+		return revert(c, w.To)
 	case core.WriteLayer:
 		return apply(c, LayerOf(w), signed)
 	}

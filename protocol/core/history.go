@@ -430,6 +430,7 @@ func (m *Machine) giveUpFrom(layer types.Layer, fault string) {
 		return
 	}
 	m.write(WriteRevert{to.Layer})
+	m.write(DropOpinions{})
 	m.tortoise, m.gaveUp = nil, true // it counted by an electorate that was none
 	m.event(Undone{From: tip, To: to.Layer, Fault: fault})
 	m.history.Reset(mesh.Link{Decision: to, State: state})

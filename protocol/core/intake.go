@@ -6,7 +6,6 @@ import (
 
 	"tweedle/protocol/beacon"
 	"tweedle/protocol/syncer"
-	"tweedle/values/codec"
 	"tweedle/values/signing"
 	"tweedle/values/types"
 )
@@ -320,7 +319,7 @@ func (m *Machine) ownSeen(msg Message) {
 		}
 	case *decisionMessage:
 		if m.own(msg.m.By.Smesher) != nil {
-			m.event(OwnSeen{msg.m.By.Smesher, Slot{signing.Certify, uint64(msg.m.Decision.Layer), types.Sum(codec.Encode(&msg.m.Decision))}})
+			m.event(OwnSeen{msg.m.By.Smesher, certifySlot(&msg.m.Decision)})
 		}
 	}
 }

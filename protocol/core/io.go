@@ -254,7 +254,7 @@ type WriteLayer struct {
 // WriteCertificate stores the certificate of a layer that is applied.
 type WriteCertificate struct{ Certificate *types.Certificate }
 
-// WriteRevert undoes the layers after To, and forgets their transactions and all opinions.
+// WriteRevert undoes the layers after To, and forgets their transactions.
 type WriteRevert struct{ To types.Layer }
 
 func (WriteATX) write()         {}

@@ -322,7 +322,6 @@ func (m *Machine) decide(r hare.Result) bool {
 	m.agree.of[r.Layer].built = d.Block
 	m.agreed(r.Layer, d.Block, block.TickHeight)
 	decided := Decided{Decision: d, Proposals: len(counted)}
-	text := codec.Encode(&d)
 	for _, s := range m.active(r.Layer) {
 		atx, ok := el.Of(s.NodeID())
 		if !ok {
@@ -333,10 +332,15 @@ func (m *Machine) decide(r hare.Result) bool {
 			continue
 		}
 		decided.Signers = append(decided.Signers, atx.Smesher)
-		m.out.Signs = append(m.out.Signs, Sign{By: atx.Smesher, Message: Own(msg), Slots: []Slot{{signing.Certify, uint64(r.Layer), types.Sum(text)}}})
+		m.out.Signs = append(m.out.Signs, Sign{By: atx.Smesher, Message: Own(msg), Slots: []Slot{certifySlot(&d)}})
 	}
 	m.event(decided)
 	return true
+}
+
+// certifySlot is the guard's place of a signature under a decision: its layer.
+func certifySlot(d *types.Decision) Slot {
+	return Slot{signing.Certify, uint64(d.Layer), types.Sum(codec.Encode(d))}
 }
 
 // Seal signs a decision and proves the signer's seats: 0.1 ms.
